@@ -1,0 +1,332 @@
+"""What travels the road: Request down, Reply up, Delta past the side, and the records of what was done.
+
+Content is what can change an answer, and every field of it is in the cache key. Options say how to get the answer, and
+none of them is. Call is the one mutable thing: who pays, until when, and what was tried so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal, Protocol
+
+from nbllm.core.pricing import Price
+from nbllm.settings import Endpoint
+
+Message = Mapping[str, Any]
+"""One message in OpenAI's shape: role, content (text, content parts or None), tool_calls, tool_call_id, name."""
+
+Source = Literal["model", "cache", "semantic", "stale", "static"]
+CacheMode = Literal["use", "refresh", "off"]
+OnInterrupt = Literal["restart", "raise"]
+CostBasis = Literal["exact", "estimated", "unknown"]
+Check = Callable[[Any], object]
+"""A user's check: gets `.data` when there is a schema, else `.text`; raises or returns False when the answer will not do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """What is asked of a chat model. None: not sent. Every field is in the cache key."""
+
+    messages: tuple[Message, ...]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    response_format: Mapping[str, Any] | None = None
+    logprobs: bool | int | None = None
+    """True: of the tokens in the answer. A number n: and of the n likeliest alternatives (`top_logprobs`)."""
+    json_schema: Mapping[str, Any] | None = None
+    """The JSON Schema of `schema=`; never a class identity, because cells are re-run."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    sample: int = 0
+    partition: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embed:
+    """Texts to embed, in one request. Every field is in the cache key."""
+
+    texts: tuple[str, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    sample: int = 0
+    partition: str = ""
+
+
+Content = Chat | Embed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the answer is to be got. None of this can change an answer, so none of it is in the cache key."""
+
+    schema_type: Any = None
+    """What the user gave as `schema=`: `.data` is built from it. Its JSON is in `Chat.json_schema`."""
+    check: Check | None = None
+    repairs: int = 2
+    retries: int = 2
+    cache: CacheMode = "use"
+    ttl_s: float | None = None
+    stale_ok_s: float | None = None
+    static: str | None = None
+    deadline_s: float = 300.0
+    ttft_s: float | None = 60.0
+    idle_s: float | None = 60.0
+    attempt_s: float | None = None
+    on_interrupt: OnInterrupt = "restart"
+    feature: str | None = None
+    user: str | None = None
+    budget_usd: Decimal | None = None
+    tags: tuple[str, ...] = ()
+    watched: bool = False
+    """True when somebody watches the answer come: the provider is asked for a stream, else for a whole answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One model on one endpoint."""
+
+    id: str
+    """As the user names it: `<endpoint or provider>/<model>`."""
+    model: str
+    """As the endpoint knows it, on the wire."""
+    endpoint_name: str
+    endpoint: Endpoint
+    provider: Literal["openai_compatible", "litellm", "simulated"]
+    identity: str
+    """The endpoint's identity in cache keys: stays the same when only a key, a price or a port of ours changes."""
+    price: Price | None
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether no real model answers here."""
+        return self.provider == "simulated"
+
+    @property
+    def label(self) -> str:
+        """The id as it is shown to people."""
+        return f"{self.id} (simulated)" if self.simulated else self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts; None is unknown. `estimated`: counted by us from text, not by the provider. Adds up with +."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    estimated: bool = False
+
+    def __add__(self, other: Usage) -> Usage:
+        """Return the sum; a count that only one side knows is that side's."""
+
+        def plus(a: int | None, b: int | None) -> int | None:
+            return a if b is None else b if a is None else a + b
+
+        return Usage(
+            plus(self.input_tokens, other.input_tokens),
+            plus(self.output_tokens, other.output_tokens),
+            plus(self.reasoning_tokens, other.reasoning_tokens),
+            plus(self.cached_input_tokens, other.cached_input_tokens),
+            self.estimated or other.estimated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallFragment:
+    """A piece of one tool call; pieces with the same index belong together, `arguments` are concatenated."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer, as it came."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_call: ToolCallFragment | None = None
+    logprobs: tuple[Mapping[str, Any], ...] = ()
+    """Per token, in OpenAI's shape ({"token": ..., "logprob": ..., "top_logprobs": [...]})."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What was received so far. `tool_calls` in OpenAI's shape; their arguments may be cut."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    logprobs: tuple[Mapping[str, Any], ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything came at all."""
+        return bool(self.text or self.reasoning or self.tool_calls)
+
+
+class AttemptStatus(Enum):
+    """How an attempt, or a call, stands. UNKNOWN: its process died before it was closed."""
+
+    OPEN = "open"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One request put on a socket, as a ledger row: numbers and names, no text.
+
+    started_at is a Unix time in seconds; all `_s` are seconds measured with a monotonic clock. sent is None while unknown.
+    """
+
+    attempt_id: str
+    call_id: str
+    number: int
+    rung: str
+    endpoint: str
+    model: str
+    purpose: str = "answer"
+    """What it was for: answer, repair, embed; later judge, verify, classify."""
+    started_at: float
+    status: AttemptStatus = AttemptStatus.OPEN
+    sent: bool | None = None
+    streamed: bool = False
+    waited_s: float = 0.0
+    """Waited before it, for backoff and the endpoint's limits."""
+    ttft_s: float | None = None
+    latency_s: float | None = None
+    usage: Usage = Usage()
+    worst_case_usd: Decimal | None = None
+    cost_usd: Decimal | None = None
+    cost_basis: CostBasis = "unknown"
+    finish_reason: str | None = None
+    error: str | None = None
+    """Name of the error class, None without one."""
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRow:
+    """One call as a ledger row: numbers, names and a key hash, no text. What it cost is in its attempts.
+
+    A hit has no attempts: what it saved is here. model is what was asked for, rung what answered.
+    """
+
+    call_id: str
+    session: str
+    started_at: float
+    kind: Literal["chat", "embed"] = "chat"
+    status: AttemptStatus = AttemptStatus.OPEN
+    model: str | None = None
+    rung: str | None = None
+    source: Source | None = None
+    coalesced: bool = False
+    feature: str | None = None
+    user: str | None = None
+    cache: CacheMode = "use"
+    key_hash: str | None = None
+    finish_reason: str | None = None
+    ttft_s: float | None = None
+    latency_s: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    saved_usd: Decimal | None = None
+    saved_s: float | None = None
+    repairs: int = 0
+    reason: str = ""
+    """Why the route chose as it did."""
+    error: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """The mutable side of one call. record makes it, deadline sets deadline_at_s, attempt appends, coalesce may hand it on."""
+
+    call_id: str
+    session: str
+    started_at: float
+    started_s: float
+    deadline_at_s: float
+    """On the loop's monotonic clock."""
+    payer: Options
+    """Whose feature, user and budget_usd pay for further attempts (a shared run changes hands)."""
+    attempts: list[Attempt] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    key: str | None = None
+    reason: str = ""
+    looked_up: bool = False
+    """The first rung's exact entry was already looked for on the caller's thread and is not there."""
+
+    def note(self, text: str) -> None:
+        """Say something to the user with the reply (once per call)."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request on the road. `models` is what the caller named, () for the client's ladder; stages fill in the rest."""
+
+    content: Content
+    options: Options
+    models: tuple[str, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+    rung: Rung | None = None
+    rungs_left: int = 1
+    """Rungs from this one on, itself counted: its share of the remaining time is 1/rungs_left."""
+    purpose: str = "answer"
+    call: Call | None = None
+
+    def on(self, rung: Rung, *, rungs_left: int) -> Request:
+        """Return this request on one rung."""
+        return replace(self, rung=rung, rungs_left=rungs_left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How an answer ended, as the provider said it. The text itself went past as deltas."""
+
+    finish_reason: str | None
+    usage: Usage = Usage()
+    model: str | None = None
+    request_id: str | None = None
+    vectors: tuple[tuple[float, ...], ...] | None = None
+    """Embeddings, one per text, for an Embed request."""
+
+
+class Sink(Protocol):
+    """The side channel on which an answer is watched as it comes. Called on the loop; must not block and must not raise."""
+
+    def started(self, attempt: Attempt) -> None:
+        """An attempt is about to be sent."""
+
+    def delta(self, delta: Delta) -> None:
+        """A piece of the answer came."""
+
+    def restarted(self, reason: str) -> None:
+        """What came so far is void; the answer begins anew ("repair", "interrupted", "rejected")."""
+
+
+class NullSink:
+    """Nobody watches."""
+
+    def started(self, attempt: Attempt) -> None:
+        """Ignore it."""
+
+    def delta(self, delta: Delta) -> None:
+        """Ignore it."""
+
+    def restarted(self, reason: str) -> None:
+        """Ignore it."""

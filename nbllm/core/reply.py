@@ -1,0 +1,74 @@
+"""Reply: what comes back from the road, and how it shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from nbllm.core.messages import Attempt, CostBasis, Source, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One answer.
+
+    usage is that of the answer; cost_usd is what this call cost, failed attempts and repairs included: 0 for a hit, None when
+    unknown. ttft_s is None for a whole answer. latency_s is this call's own, from the door back to it, a hit's own when it was one.
+    """
+
+    text: str
+    model: str
+    rung: str
+    source: Source
+    finish_reason: str | None
+    call_id: str
+    data: Any = None
+    reasoning: str = ""
+    message: Mapping[str, Any] = field(default_factory=dict)
+    """The assistant message in OpenAI's shape, ready to be appended to a conversation."""
+    usage: Usage = Usage()
+    cost_usd: Decimal | None = None
+    cost_basis: CostBasis = "unknown"
+    ttft_s: float | None = None
+    latency_s: float = 0.0
+    attempts: tuple[Attempt, ...] = ()
+    logprobs: tuple[Mapping[str, Any], ...] = ()
+    vectors: Any = None
+    """float32 array of shape (texts, dimensions), for embeddings; else None."""
+    repairs: int = 0
+    repair_cost_usd: Decimal | None = None
+    coalesced: bool = False
+    saved_usd: Decimal | None = None
+    saved_s: float | None = None
+    age_s: float | None = None
+    """How old a stored answer was, None for a fresh one."""
+    simulated: bool = False
+    interrupted: bool = False
+    """True for a partial answer that a person stopped; never cached, never returned by `ask`."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def truncated(self) -> bool:
+        """Whether a limit on tokens cut the answer."""
+        return self.finish_reason == "length"
+
+    @property
+    def label(self) -> str:
+        """The rung that answered, as it is shown to people."""
+        return f"{self.rung} (simulated)" if self.simulated else self.rung
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        from nbllm.core.reply_view import reply_markdown
+
+        return reply_markdown(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # IPython's protocol
+        from nbllm.core.reply_view import reply_plain
+
+        printer.text("Reply(...)" if cycle else reply_plain(self))
