@@ -1,0 +1,191 @@
+"""Settings from files and environment variables.
+
+File: nbllm.toml, else [tool.nbllm] in pyproject.toml, in the working directory or the nearest folder above that has one.
+Variables: NBLLM_ and the flat name in capitals with _ for the dot: NBLLM_MODEL, NBLLM_DEADLINE_S, NBLLM_BUDGET_SESSION_USD; lists
+are separated by commas. Endpoints, routes and budgets per feature or user have no variables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nbllm.errors import ConfigurationError, SettingsFileError
+from nbllm.redaction import is_secret_name, redact, register_secret
+from nbllm.settings.endpoint import ENV_NAME
+from nbllm.settings.flat import flat_values
+from nbllm.settings.option import BadValue
+from nbllm.settings.settings import Settings
+from nbllm.settings.suggest import nearest
+from nbllm.settings.tables import SETTABLE
+from nbllm.settings.toml_lines import line_of
+
+PREFIX = "NBLLM_"
+MAX_FILE_BYTES = 1024 * 1024
+VARIABLES: Mapping[str, str] = {option.variable: name for name, option in SETTABLE.items()}
+"""Environment variable -> flat name."""
+
+
+def load(start: Path | None, environ: Mapping[str, str] | None) -> Settings:
+    """Return the settings of files and variables; see Settings.load."""
+    environ = os.environ if environ is None else environ
+    _register_secrets(environ)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    notes: list[str] = []
+    for name, value, origin in (*_of_file(start, environ, notes), *_of_variables(environ, notes)):
+        values[name] = value
+        origins[name] = origin
+    return Settings.from_flat(values, origins, tuple(notes))
+
+
+# ---------------------------------------------------------------------------------------------------- variables
+
+
+def _register_secrets(environ: Mapping[str, str]) -> None:
+    """Let the redactor know what looks like a secret by the name of its variable, before anything can show it."""
+    for name, value in environ.items():
+        if is_secret_name(name) and len(value) >= 16 and value.isprintable() and not set(" /\\:") & set(value):
+            register_secret(value)
+
+
+def _of_variables(environ: Mapping[str, str], notes: list[str]) -> Iterator[tuple[str, Any, str]]:
+    for variable in sorted(v for v in environ if v.upper().startswith(PREFIX)):
+        text = environ[variable]
+        name = VARIABLES.get(variable.upper())
+        if name is None:
+            meant = nearest(variable, VARIABLES)
+            if meant is not None:
+                raise ConfigurationError(f"There is no variable {variable}.", hint=f"Did you mean {meant}?")
+            notes.append(f"The environment variable {variable} is none of nbllm's and is ignored.")
+            continue
+        if name == "home" and text:
+            text = str(Path(text).expanduser().absolute())
+        if not text:
+            continue  # an empty variable is how shells and CI files unset one
+        try:
+            for flat, value in flat_values(name, text, as_text=True):
+                yield flat, value, variable
+        except BadValue as error:
+            raise ConfigurationError(f"{variable}: {error.problem}.", hint=error.hint) from None
+
+
+# ---------------------------------------------------------------------------------------------------- files
+
+
+def find_file(start: Path) -> tuple[Path, str, tuple[str, ...]] | None:
+    """Return (path, text, where in it) of the nearest settings file from `start` upwards, None without one."""
+    folder = start.absolute()
+    for place in (folder, *folder.parents):
+        own, project = place / "nbllm.toml", place / "pyproject.toml"
+        if own.is_file():
+            return own, _read(own), ()
+        if project.is_file():
+            try:
+                text = _read(project)
+            except SettingsFileError:
+                continue  # somebody else's file: not ours to complain about
+            if _mentions_us(text):
+                return project, text, ("tool", "nbllm")
+    return None
+
+
+def _mentions_us(text: str) -> bool:
+    """Whether a pyproject.toml has a [tool.nbllm] table; a broken file counts as one when it seems to."""
+    import tomllib
+
+    if "nbllm" not in text:
+        return False
+    try:
+        return isinstance(tomllib.loads(text).get("tool", {}).get("nbllm"), dict)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return re.search(r"^\s*\[\s*tool\s*\.\s*[\"']?nbllm\b", text, re.MULTILINE) is not None
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            raise SettingsFileError("larger than 1 MB", path=str(path), hint="Is this really a settings file?")
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SettingsFileError("not UTF-8", path=str(path), line=line, hint="Save the file as UTF-8.") from None
+    except OSError as error:
+        raise SettingsFileError(f"cannot be read: {error.strerror or error}", path=str(path)) from None
+
+
+def _of_file(start: Path | None, environ: Mapping[str, str], notes: list[str]) -> Iterator[tuple[str, Any, str]]:
+    found = find_file(Path.cwd() if start is None else Path(start))
+    if found is None:
+        return
+    path, text, prefix = found
+    for key, given in _table(path, text, prefix).items():
+        at = (*prefix, key)
+        try:
+            value = _prepared(key, given, path.parent, environ, notes)
+            for name, checked in flat_values(key, value):
+                line = line_of(text, (*prefix, *name.split(".", 2 if name.startswith("budget.") else 1)))
+                yield name, checked, f"{path.name}:{line}" if line else path.name
+        except BadValue as error:
+            inner = error.path[1:] if error.path[:1] == (key,) else error.path
+            line = line_of(text, (*at, *inner))
+            where = ".".join((key, *inner))
+            raise SettingsFileError(error.at(where), path=str(path), line=line, hint=error.hint) from None
+
+
+def _table(path: Path, text: str, prefix: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return our table of the file; raises SettingsFileError with the line of a syntax error."""
+    import tomllib
+
+    try:
+        table: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        match = re.search(r"line (\d+)", str(error))
+        line = int(match[1]) if match else text.rstrip("\n").count("\n") + 1
+        problem = re.sub(r"\s*\(at .*\)\Z", "", str(error))
+        raise SettingsFileError(
+            f"no valid TOML: {problem}", path=str(path), line=line, hint="Texts need quotes; see toml.io."
+        ) from None
+    except RecursionError:
+        raise SettingsFileError("nested too deeply", path=str(path)) from None
+    for part in prefix:
+        table = table[part]
+    return table if isinstance(table, Mapping) else {}
+
+
+def _prepared(key: str, value: Any, folder: Path, environ: Mapping[str, str], notes: list[str]) -> Any:
+    """Return a file's value with what only a file has: a home relative to the file, headers whose values name variables."""
+    if key == "home" and isinstance(value, str):
+        return str(folder / Path(value).expanduser())
+    if key == "endpoints" and isinstance(value, Mapping):
+        return {name: _with_headers(name, table, environ, notes) for name, table in value.items()}
+    return value
+
+
+def _with_headers(endpoint: str, table: Any, environ: Mapping[str, str], notes: list[str]) -> Any:
+    """Return an endpoint's table whose header values "$NAME" are replaced by the variables they name."""
+    if not isinstance(table, Mapping) or not isinstance(table.get("headers"), Mapping):
+        return table
+    headers: dict[str, Any] = {}
+    for name, text in table["headers"].items():
+        variable = text[1:] if isinstance(text, str) and text.startswith("$") else None
+        if variable is not None and ENV_NAME.match(variable):
+            if environ.get(variable):
+                register_secret(environ[variable])
+                headers[name] = environ[variable]
+            else:
+                notes.append(f"Endpoint {endpoint}: the header {name} is not sent because {variable} is not set.")
+        elif isinstance(text, str) and (is_secret_name(name) or redact(text) != text):
+            raise BadValue(
+                f"the header {name} holds a secret; settings hold names of environment variables, never keys",
+                hint=f'Put it into an environment variable and write {name} = "$NAME_OF_THE_VARIABLE".',
+                path=(endpoint, "headers", name),
+            )
+        else:
+            headers[name] = text
+    return {**table, "headers": headers}
