@@ -1,0 +1,53 @@
+# Every target works as the first command in a fresh clone: it makes .venv when that is missing or out of date.
+# Variables: PYTHON (which Python makes .venv), MODEL (for demo), ARGS (passed on to pytest, nbllm demo or the benchmark).
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lab test test-engines test-browser bench check format lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: ## make .venv and install nbllm into it, from the lock file with hashes
+	@$(PYTHON) scripts/setup_env.py
+
+demo: setup ## run the quickstart notebook on a simulated model (MODEL=openai/gpt-4o-mini: on a real one)
+	@$(BIN)/nbllm demo $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+
+lab: setup ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
+
+test: setup ## run the tests: no key, GPU, browser or network needed
+	$(PYTEST) --ignore=tests/engines --ignore=tests/browser $(ARGS)
+
+test-engines: setup ## run the road against a real vLLM on this CPU (makes .venv-engine, several GB)
+	@$(BIN)/python scripts/engine_env.py
+	$(PYTEST) tests/engines $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No engine test was selected." || exit $$code
+
+test-browser: setup ## run the notebook tests in a real JupyterLab in headless Chromium
+	@$(BIN)/python scripts/browser_env.py
+	$(PYTEST) tests/browser $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No browser test was selected." || exit $$code
+
+bench: setup ## measure nbllm beside the raw libraries and its peers; docs/benchmarks.md says how to read it
+	$(BIN)/python -m bench $(ARGS)
+
+check: setup ## ruff, mypy --strict and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## let ruff fix what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## resolve pyproject.toml again into requirements.lock (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header -o requirements.lock
+
+clean: ## delete what the commands produced, the environments excepted
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
