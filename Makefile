@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Only as an argument of make: a MODEL that happens to be in the environment must not make the demo cost money.
+DEMO_MODEL = $(if $(filter command,$(origin MODEL)),--model "$(MODEL)")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo lab test test-engines test-browser bench check format lock clean
@@ -16,7 +18,7 @@ setup: ## make .venv and install nbllm into it, from the lock file with hashes
 	@$(PYTHON) scripts/setup_env.py
 
 demo: setup ## run the quickstart notebook on a simulated model (MODEL=openai/gpt-4o-mini: on a real one)
-	@$(BIN)/nbllm demo $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+	@$(BIN)/nbllm demo $(DEMO_MODEL) $(ARGS)
 
 lab: setup ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)

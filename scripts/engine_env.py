@@ -50,7 +50,12 @@ def build() -> str | None:
         with log.open("a") as out:
             try:
                 code = subprocess.run(
-                    command, stdout=out, stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False, env={**os.environ, "VLLM_NO_USAGE_STATS": "1"}
+                    command,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    timeout=LIMIT_S,
+                    check=False,
+                    env={**os.environ, "VLLM_NO_USAGE_STATS": "1"},
                 ).returncode
             except (OSError, subprocess.TimeoutExpired) as exc:
                 return f"{shown}: {type(exc).__name__}"
@@ -70,7 +75,9 @@ def main() -> int:
     if os.name == "nt" or sys.platform == "darwin":
         reason: str | None = f"no CPU build of vLLM for {sys.platform}"
     else:
-        print("Making .venv-engine for vLLM on CPU (about 4 GB, some minutes); build/engine-install.log has the details.", flush=True)
+        print(
+            "Making .venv-engine for vLLM on CPU (about 4 GB, some minutes); build/engine-install.log has the details.", flush=True
+        )
         reason = build()
     if reason is not None:
         REASON.write_text(reason + "\n")

@@ -62,7 +62,7 @@ def main():
     if sys.version_info < NEEDED:
         sys.exit(
             "nbllm needs Python %d.%d or newer; %s is %d.%d.\nName another one: make setup PYTHON=python3.12"
-            % (NEEDED + (sys.executable,) + sys.version_info[:2])
+            % (NEEDED[0], NEEDED[1], sys.executable, sys.version_info[0], sys.version_info[1])
         )
     if is_ready():
         return

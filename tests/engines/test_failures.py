@@ -109,13 +109,14 @@ def doomed(model_dir: Path, tmp_path: Path) -> Iterator[EngineServer]:
 def test_server_killed_in_mid_stream(
     doomed: EngineServer, engine: EngineServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 in mid-stream: with a second rung the answer is restarted there; without one the partial text is kept."""
+    """A kill -9 in mid-stream: with a second rung the answer is restarted there; without one the partial text is kept."""
     from tests.engines.server import KEY
 
     monkeypatch.setenv("ENGINE_SUITE_KEY", KEY)
-    with Client(endpoints={"doomed": lab(doomed), "lab": lab(engine)}, home=tmp_path / "home") as client:
+    endpoints = {"doomed": lab(doomed), "lab": lab(engine)}
+    with Client(endpoints=endpoints, ladder=["doomed/tiny", MODEL], home=tmp_path / "home") as client:
         killer = threading.Thread(target=lambda: (wait_until(lambda: doomed.running() == 2, 30), doomed.stop(signal.SIGKILL)))
-        restarted = threading.Thread(target=lambda: replies.append(client.ask("Go on", model=["doomed/tiny", MODEL], **LONG)))
+        restarted = threading.Thread(target=lambda: replies.append(client.ask("Go on", **LONG)))
         replies: list[object] = []
         stream = client.stream("And on", model="doomed/tiny", on_interrupt="raise", **LONG)
         restarted.start()
