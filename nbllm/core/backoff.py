@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 
 BASE_S = 0.25
@@ -13,24 +13,24 @@ RETRY_AFTER_MARGIN = 1.05
 """Clocks differ and headers are rounded: a caller that comes back on the second is often refused once more."""
 
 WINDOW_S = 10
-RETRY_SHARE_PERCENT = 20
+RETRY_SHARE = 0.2
 RETRY_FLOOR = 3
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
 
 
 def delay_s(attempt: int, jitter: float, *, base_s: float = BASE_S, cap_s: float = CAP_S) -> float:
-    """Return the seconds to wait after `attempt` failed attempts (1 or more): jitter * min(cap_s, base_s * 2**(attempt - 1)).
+    """Return the seconds to wait before the next try: jitter * min(cap_s, base_s * 2**attempt).
 
-    jitter is uniform in [0, 1). "Full jitter" of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: it
+    attempt: tries that failed before the one that failed just now, so 0 after the first. jitter is uniform in [0, 1). "Full jitter" of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: it
     needed the fewest calls and the least time of the variants compared there.
     """
-    if attempt < 1:
-        raise ValueError(f"attempt counts failed attempts and starts at 1, got {attempt!r}.")
+    if attempt < 0:
+        raise ValueError(f"attempt counts failed tries and starts at 0, got {attempt!r}.")
     if not 0 <= jitter < 1:
         raise ValueError(f"jitter must be in [0, 1), got {jitter!r}.")
     # 2**62 is far over any cap; without the bound a large attempt number would overflow a float.
-    return jitter * min(cap_s, base_s * 2.0 ** min(attempt - 1, 62))
+    return jitter * min(cap_s, base_s * 2.0 ** min(attempt, 62))
 
 
 def wait_s(attempt: int, jitter: float, retry_after_s: float | None, left_s: float) -> float | None:
@@ -68,37 +68,36 @@ def parse_retry_after(value: str | None, now_epoch_s: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class RetryBudget:
-    """First attempts and retries of one endpoint in the last 10 seconds, counted by whole seconds.
+    """Attempts and retries of one endpoint in the last 10 seconds, counted by whole seconds.
 
-    slots: (second, first attempts, retries), oldest first. Retries may be at most 20% of first attempts, and 3 in any case, so
-    that a dead endpoint gets at most 1.2 times the calls that were made, and a quiet notebook can still retry. Window, share and
-    floor follow Finagle's RetryBudget (ttl 10 s, 20%, a minimum); gRPC's retry throttling (gRFC A6) serves the same end.
+    share, floor: retries may be at most `share` of the first attempts, and `floor` in any case, so that a dead endpoint gets at
+    most 1.2 times the calls that were made and a quiet notebook can still retry. slots: (second, attempts, retries), oldest
+    first; attempts count every request, retries included. Window, share and floor follow Finagle's RetryBudget (ttl 10 s, 20%,
+    a minimum); gRPC's retry throttling (gRFC A6) serves the same end.
     """
 
     slots: tuple[tuple[int, int, int], ...] = ()
+    share: float = RETRY_SHARE
+    floor: int = RETRY_FLOOR
 
 
 def may_retry(state: RetryBudget, now_s: float) -> bool:
-    """Whether one more retry fits at the monotonic time now_s. Use `take_retry` where others may ask at the same time."""
+    """Whether one more retry fits at the monotonic time now_s. Ask and `on_retry` in one step where others ask too."""
     recent = _recent(state, now_s)
-    attempts = sum(slot[1] for slot in recent)
     retries = sum(slot[2] for slot in recent)
-    return retries < max(RETRY_FLOOR, attempts * RETRY_SHARE_PERCENT // 100)
+    first_attempts = sum(slot[1] for slot in recent) - retries
+    # 1e-9: a share such as 0.2 is slightly off in binary, and 5 * 0.2 must allow 1.
+    return retries < max(state.floor, math.floor(state.share * first_attempts + 1e-9))
 
 
 def on_attempt(state: RetryBudget, now_s: float) -> RetryBudget:
-    """Count a first attempt: one that is no retry."""
+    """Count a request that goes out, first or retry."""
     return _counted(state, now_s, attempts=1, retries=0)
 
 
 def on_retry(state: RetryBudget, now_s: float) -> RetryBudget:
-    """Count a retry."""
+    """Count the decision to retry, before its backoff; the request itself counts by `on_attempt` when it goes out."""
     return _counted(state, now_s, attempts=0, retries=1)
-
-
-def take_retry(state: RetryBudget, now_s: float) -> tuple[RetryBudget, bool]:
-    """Ask and count in one step: the state after it, and whether the retry may go out."""
-    return (on_retry(state, now_s), True) if may_retry(state, now_s) else (state, False)
 
 
 def _recent(state: RetryBudget, now_s: float) -> tuple[tuple[int, int, int], ...]:
@@ -112,5 +111,6 @@ def _counted(state: RetryBudget, now_s: float, *, attempts: int, retries: int) -
     second = max(math.floor(now_s), slots[-1][0]) if slots else math.floor(now_s)
     if slots and slots[-1][0] == second:
         _, before_attempts, before_retries = slots[-1]
-        return RetryBudget((*slots[:-1], (second, before_attempts + attempts, before_retries + retries)))
-    return RetryBudget((*slots, (second, attempts, retries)))
+        slots = slots[:-1]
+        attempts, retries = before_attempts + attempts, before_retries + retries
+    return replace(state, slots=(*slots, (second, attempts, retries)))

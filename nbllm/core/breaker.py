@@ -67,7 +67,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Off:
-    """A key (401) or a model (403) that stays off until settings change. settings: what stood for the settings when it was refused."""
+    """A key (401) or a model (403) that stays off until settings change. settings: what stood for them when it was refused."""
 
     reason: str
     settings: str = ""
@@ -96,30 +96,42 @@ class BreakerState:
 
 
 def ask(
-    state: BreakerState, now_s: float, lease_id: str, *, lease_s: float = PROBE_LEASE_S, settings: str = ""
+    state: BreakerState | None, now_s: float, lease_id: str, *, lease_s: float = PROBE_LEASE_S, settings: str = ""
 ) -> tuple[BreakerState, Decision]:
-    """Return the state after asking, and whether an attempt may be sent.
+    """Return the state after asking, and whether an attempt may be sent. state None: nothing is known yet.
 
     lease_id: any id of the asker's own, used if it becomes the probe; lease_s: how long its probe may take before another is
     let through. settings: what stands for the current settings of key and model; when it differs from what a switched-off key
     or model was refused with, that is on again.
     """
+    state = state or BreakerState()
     if state.off is not None:
         if state.off.settings == settings:
             return state, Decision(Verdict.REFUSE, reason=state.off.reason)
         state = replace(state, off=None)
     if state.open_until_s is None:
         return state, Decision(Verdict.ALLOW, Ticket(state.generation))
-    if now_s < state.open_until_s:
-        return state, Decision(Verdict.REFUSE, retry_at_s=state.open_until_s)
-    if state.lease_id is not None and now_s < state.lease_until_s:
-        return state, Decision(Verdict.REFUSE, retry_at_s=state.lease_until_s)
+    retry_at_s = refuses(state, now_s)
+    if retry_at_s is not None:
+        return state, Decision(Verdict.REFUSE, retry_at_s=retry_at_s)
     leased = replace(state, lease_id=lease_id, lease_until_s=now_s + lease_s)
     return leased, Decision(Verdict.PROBE, Ticket(state.generation, lease_id))
 
 
-def report(state: BreakerState, outcome: Outcome, now_s: float, ticket: Ticket) -> BreakerState:
-    """Return the state after an attempt's result. A result of an older generation, or of a probe that was replaced, changes nothing."""
+def refuses(state: BreakerState, now_s: float) -> float | None:
+    """Return until when the breaker refuses (open, or a probe is out), None when it would let an attempt through. Takes no probe."""
+    if state.open_until_s is None:
+        return None
+    if now_s < state.open_until_s:
+        return state.open_until_s
+    if state.lease_id is not None and now_s < state.lease_until_s:
+        return state.lease_until_s
+    return None
+
+
+def report(state: BreakerState | None, outcome: Outcome, now_s: float, ticket: Ticket) -> BreakerState:
+    """Return the state after a result. One of an older generation, or of a probe that was replaced, changes nothing."""
+    state = state or BreakerState()
     if ticket.generation != state.generation:
         return state
     if state.open_until_s is None:
