@@ -22,8 +22,9 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
 def delay_s(attempt: int, jitter: float, *, base_s: float = BASE_S, cap_s: float = CAP_S) -> float:
     """Return the seconds to wait before the next try: jitter * min(cap_s, base_s * 2**attempt).
 
-    attempt: tries that failed before the one that failed just now, so 0 after the first. jitter is uniform in [0, 1). "Full jitter" of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: it
-    needed the fewest calls and the least time of the variants compared there.
+    attempt: tries that failed before the one that failed just now, so 0 after the first. jitter is uniform in [0, 1).
+    "Full jitter" of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: it needed the fewest calls and
+    the least time of the variants compared there.
     """
     if attempt < 0:
         raise ValueError(f"attempt counts failed tries and starts at 0, got {attempt!r}.")

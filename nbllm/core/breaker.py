@@ -119,7 +119,7 @@ def ask(
 
 
 def refuses(state: BreakerState, now_s: float) -> float | None:
-    """Return until when the breaker refuses (open, or a probe is out), None when it would let an attempt through. Takes no probe."""
+    """Return until when the breaker refuses (open, or a probe is out), None when an attempt may go. Takes no probe."""
     if state.open_until_s is None:
         return None
     if now_s < state.open_until_s:

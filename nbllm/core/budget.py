@@ -31,7 +31,7 @@ def scopes_of(
     user: str | None = None,
     budget_usd: Decimal | None = None,
 ) -> tuple[Scope, ...]:
-    """Return the scopes that an attempt pays into, the narrowest first, so that a refusal names the one that is closest to the call.
+    """Return the scopes that an attempt pays into, the narrowest first: a refusal names the one that is closest to the call.
 
     The session and the day are always among them, limited or not: a limit that is set later counts what was spent before. The
     request is only where it is limited, by budget_usd (the call's own argument, which wins) or limits.request_usd.
@@ -48,7 +48,7 @@ def scopes_of(
 
 
 def room_usd(scope: Scope, balance: Balance | None) -> Decimal:
-    """Return what may still be reserved in a scope, never below 0; Infinity where it has no hard limit. balance None: nothing yet."""
+    """Return what may still be reserved in a scope, 0 at least; Infinity without a hard limit. balance None: nothing yet."""
     if scope.hard_usd is None:
         return Decimal("Infinity")
     used = balance.spent_usd + balance.reserved_usd if balance else Decimal(0)

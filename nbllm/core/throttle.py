@@ -81,7 +81,8 @@ def learn(state: BucketState | None, limits: RateLimits, now_s: float) -> Bucket
     """Take in what the headers of one response say.
 
     What is left is taken as the lower of the header's count and our own, because requests that are under way are in ours and not
-    in the header's. So an estimate that is too high is not corrected upwards at once: the refill, at the provider's own rate, does it.
+    in the header's. So an estimate that is too high is not corrected upwards at once: the refill, at the provider's own rate,
+    does it.
     """
     state = state or BucketState()
     return replace(
