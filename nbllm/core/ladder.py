@@ -82,7 +82,7 @@ def explain(
     sent = sum(attempt.sent is not False for attempt in attempts)
     spent = "cost unknown" if spent_usd is None else f"{format_usd(spent_usd)} spent"
     lines = [
-        f"No model answered: {_counted(len(failures), 'model')} tried, {_counted(sent, 'request')}, {waited_s:.1f} s waited, {spent}."
+        f"No model answered: {_counted(len(failures), 'model')}, {_counted(sent, 'request')}, {waited_s:.1f} s waited, {spent}."
     ]
     for label, error in failures:
         unsent = isinstance(error, BreakerOpen | ThrottleTimeout)

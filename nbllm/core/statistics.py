@@ -185,7 +185,8 @@ def check_slo(
 
     p50_s, p95_s, p99_s: latency of answered calls; ttft_p95_s: first token of streamed ones. error_rate: failed calls over all, 0
     to 1. cost_usd: mean USD a call; one call of unknown cost makes it unknown. Hits are left out unless include_hits. What cannot
-    be measured (no calls, or too few for the percentile) does not hold. Raises InvalidRequest when no promise or no number is given.
+    be measured (no calls, or too few for the percentile) does not hold. Raises InvalidRequest without a promise, or for one that
+    is no number of 0 or more.
     """
     times = {"p50_s": (p50_s, 0.50), "p95_s": (p95_s, 0.95), "p99_s": (p99_s, 0.99), "ttft_p95_s": (ttft_p95_s, 0.95)}
     rates = {"error_rate": error_rate, "cost_usd": cost_usd}

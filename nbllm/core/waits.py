@@ -7,7 +7,6 @@ Deadlines, first-token, idle and rate limits are never touched, because shorteni
 
 from __future__ import annotations
 
-import asyncio
 from threading import Lock
 
 _lock = Lock()
@@ -19,9 +18,9 @@ def skipped() -> bool:
     return _holders > 0
 
 
-async def pause(wait_s: float) -> None:
-    """Sleep a voluntary wait of `wait_s` seconds on the running loop; only let others run while waits are skipped."""
-    await asyncio.sleep(0.0 if _holders else max(0.0, wait_s))
+def paced_s(wait_s: float) -> float:
+    """Return how long to sleep really for a voluntary wait of `wait_s` seconds: that long, or 0 while waits are skipped."""
+    return 0.0 if _holders else max(0.0, wait_s)
 
 
 def skip() -> None:
