@@ -1,43 +1,43 @@
 """Every error that nbllm raises on purpose.
 
-    NbllmError
-     +-- ConfigurationError          settings, endpoints or models that cannot work; nothing was sent
-     |    +-- SettingsFileError        a settings file that cannot be read or has a typo (names file and line)
-     |    +-- UnknownModel             no endpoint or provider answers to that model id
-     |    +-- KeyNotAllowed            a provider's key would have gone to a host that is not the provider's
-     |    +-- HomeUnusable             NBLLM_HOME cannot be written, belongs to somebody else, or is a link
-     +-- InvalidRequest (ValueError)  a request that makes no sense; nothing was sent
-     |    +-- TemplateError            undefined name or syntax error in a prompt template
-     |    +-- SchemaError              `schema=` is no schema
-     +-- BudgetError                  money
-     |    +-- BudgetExceeded           the attempt's worst case does not fit; nothing was sent
-     |    +-- BudgetUnavailable        a hard budget that is shared could not be checked; nothing was sent
-     |    +-- UnpricedModel            a hard budget is set and the model's price is unknown; nothing was sent
-     +-- CallFailed                   a call that ended without an answer
-     |    +-- AttemptFailed            one request to one endpoint went wrong (`AttemptFailed.advice` says what then)
-     |    |    +-- ConnectionFailed      refused, reset, DNS, TLS
-     |    |    +-- ServerFailed          5xx
-     |    |    +-- BadAnswer             no JSON, no choices, nothing in it, no finish
-     |    |    +-- AnswerTooLarge        more bytes than an answer may have
-     |    |    +-- RateLimited           429
-     |    |    +-- FirstTokenTimeout     a stream that did not begin in time
-     |    |    +-- AttemptTimeout        a whole answer that did not come within the rung's share of the deadline
-     |    |    +-- StreamInterrupted     a stream that began and did not end; `.partial` keeps what came
-     |    |    +-- AuthenticationFailed  401, or no key
-     |    |    +-- PermissionDenied      403
-     |    |    +-- ModelNotFound         404, or the endpoint does not know the model
-     |    |    +-- BadParameter          400; `.parameter` names it where the provider does
-     |    |    +-- ContextTooLong        more tokens than the model's window
-     |    |    +-- Refused               a content filter
-     |    |    +-- RedirectRefused       3xx; never followed
-     |    |    +-- BreakerOpen           not sent: the endpoint failed too often just now
-     |    |    +-- ThrottleTimeout       not sent: the endpoint's own limits leave no room before the deadline
-     |    +-- Truncated                the limit on tokens left no text at all
-     |    +-- ValidationFailed         no answer passed the schema or check, repairs included
-     |    +-- DeadlineExceeded         the total deadline passed; `.partial` keeps what came
-     |    +-- AllRungsFailed           every rung failed; an ExceptionGroup with each cause
-     +-- StorageError                 what lasts could not be read or written
-     +-- SloViolated (AssertionError) measured percentiles or error rates are over what was promised
+NbllmError
+ +-- ConfigurationError          settings, endpoints or models that cannot work; nothing was sent
+ |    +-- SettingsFileError        a settings file that cannot be read or has a typo (names file and line)
+ |    +-- UnknownModel             no endpoint or provider answers to that model id
+ |    +-- KeyNotAllowed            a provider's key would have gone to a host that is not the provider's
+ |    +-- HomeUnusable             NBLLM_HOME cannot be written, belongs to somebody else, or is a link
+ +-- InvalidRequest (ValueError)  a request that makes no sense; nothing was sent
+ |    +-- TemplateError            undefined name or syntax error in a prompt template
+ |    +-- SchemaError              `schema=` is no schema
+ +-- BudgetError                  money
+ |    +-- BudgetExceeded           the attempt's worst case does not fit; nothing was sent
+ |    +-- BudgetUnavailable        a hard budget that is shared could not be checked; nothing was sent
+ |    +-- UnpricedModel            a hard budget is set and the model's price is unknown; nothing was sent
+ +-- CallFailed                   a call that ended without an answer
+ |    +-- AttemptFailed            one request to one endpoint went wrong (`AttemptFailed.advice` says what then)
+ |    |    +-- ConnectionFailed      refused, reset, DNS, TLS
+ |    |    +-- ServerFailed          5xx
+ |    |    +-- BadAnswer             no JSON, no choices, nothing in it, no finish
+ |    |    +-- AnswerTooLarge        more bytes than an answer may have
+ |    |    +-- RateLimited           429
+ |    |    +-- FirstTokenTimeout     a stream that did not begin in time
+ |    |    +-- AttemptTimeout        a whole answer that did not come within the rung's share of the deadline
+ |    |    +-- StreamInterrupted     a stream that began and did not end; `.partial` keeps what came
+ |    |    +-- AuthenticationFailed  401, or no key
+ |    |    +-- PermissionDenied      403
+ |    |    +-- ModelNotFound         404, or the endpoint does not know the model
+ |    |    +-- BadParameter          400; `.parameter` names it where the provider does
+ |    |    +-- ContextTooLong        more tokens than the model's window
+ |    |    +-- Refused               a content filter
+ |    |    +-- RedirectRefused       3xx; never followed
+ |    |    +-- BreakerOpen           not sent: the endpoint failed too often just now
+ |    |    +-- ThrottleTimeout       not sent: the endpoint's own limits leave no room before the deadline
+ |    +-- Truncated                the limit on tokens left no text at all
+ |    +-- ValidationFailed         no answer passed the schema or check, repairs included
+ |    +-- DeadlineExceeded         the total deadline passed; `.partial` keeps what came
+ |    +-- AllRungsFailed           every rung failed; an ExceptionGroup with each cause
+ +-- StorageError                 what lasts could not be read or written
+ +-- SloViolated (AssertionError) measured percentiles or error rates are over what was promised
 """
 
 from __future__ import annotations
@@ -96,6 +96,19 @@ class NbllmError(Exception):
     def __str__(self) -> str:
         """Return what happened and, on a line of its own, what to do next."""
         return f"{self.summary}\n{self.hint}" if self.hint else self.summary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let errors be copied and sent between processes, whatever their constructors take."""
+        return _rebuilt, (type(self), self.args, self.__dict__ | {"__cause__": self.__cause__})
+
+
+def _rebuilt(kind: type[NbllmError], args: tuple[Any, ...], state: dict[str, Any]) -> NbllmError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    cause = state.pop("__cause__", None)
+    error.__dict__.update(state)
+    error.__cause__ = cause
+    return error
 
 
 class ConfigurationError(NbllmError):
@@ -196,7 +209,7 @@ class AttemptFailed(CallFailed):
     """One request to one endpoint went wrong.
 
     advice: what the road does about it. rung: the model id that was tried. status: the HTTP status, None without one.
-    retry_after_s: how long the provider asks to wait, None when it does not say.
+    retry_after_s: how long the provider asks to wait, None when it does not say. earlier: failures of the tries before this one.
     """
 
     advice: ClassVar[Advice] = RETRY
@@ -215,6 +228,7 @@ class AttemptFailed(CallFailed):
         self.rung = rung
         self.status = status
         self.retry_after_s = retry_after_s
+        self.earlier: tuple[AttemptFailed, ...] = ()
 
 
 class ConnectionFailed(AttemptFailed):
@@ -336,7 +350,7 @@ class AllRungsFailed(CallFailed, ExceptionGroup[Exception]):
     """Every rung failed. `.exceptions` holds each cause, in the order of the rungs."""
 
     # ExceptionGroup builds itself in __new__ from (message, exceptions); CallFailed needs the same message in __init__.
-    def __new__(cls, message: str, exceptions: Sequence[Exception], *, hint: str = "") -> Self:
+    def __new__(cls, message: str, exceptions: Sequence[Exception], *, hint: str = "") -> Self:  # noqa: ARG004, D102
         return super().__new__(cls, redact(message), exceptions)
 
     def __init__(self, message: str, exceptions: Sequence[Exception], *, hint: str = "") -> None:

@@ -6,7 +6,7 @@ none of them is. Call is the one mutable thing: who pays, until when, and what w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import Enum
@@ -250,6 +250,14 @@ class CallRow:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """What an on_call hook gets when a call is over: its row, and its attempts in order."""
+
+    call: CallRow
+    attempts: tuple[Attempt, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class Call:
     """The mutable side of one call. record makes it, deadline sets deadline_at_s, attempt appends, coalesce may hand it on."""
@@ -268,11 +276,27 @@ class Call:
     reason: str = ""
     looked_up: bool = False
     """The first rung's exact entry was already looked for on the caller's thread and is not there."""
+    partial: Partial | None = None
+    """What the last attempt that did not end well had received."""
+    may_store: Callable[[], Awaitable[bool]] | None = None
+    """Asked before an answer is kept: a leader that lost its lease stores nothing. None: nothing to ask."""
+    waited_s: float = 0.0
+    """Waited since the last attempt, for backoff and the endpoints' limits."""
+    reserved_usd: Decimal | None = None
+    """The worst case of the attempt that is about to be sent, None when unknown."""
 
     def note(self, text: str) -> None:
         """Say something to the user with the reply (once per call)."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def spent(self) -> tuple[Decimal | None, CostBasis]:
+        """Return what the attempts cost and how well that is known; (None, "unknown") when any of them is unknown."""
+        costs = [attempt.cost_usd for attempt in self.attempts]
+        if any(cost_usd is None for cost_usd in costs):
+            return None, "unknown"
+        estimated = any(attempt.cost_basis == "estimated" for attempt in self.attempts)
+        return sum((c for c in costs if c is not None), Decimal(0)), "estimated" if estimated else "exact"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

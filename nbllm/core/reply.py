@@ -28,7 +28,7 @@ class Reply:
     reasoning: str = ""
     message: Mapping[str, Any] = field(default_factory=dict)
     """The assistant message in OpenAI's shape, ready to be appended to a conversation."""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost_usd: Decimal | None = None
     cost_basis: CostBasis = "unknown"
     ttft_s: float | None = None

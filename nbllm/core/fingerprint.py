@@ -1,0 +1,42 @@
+"""Request -> canonical JSON -> sha256: the name under which an answer is kept.
+
+Every field of Chat and Embed is in, and so are the model and the endpoint's identity; Options are out as a whole. A new
+field of Chat or Embed is in by itself, because the fields are enumerated, not listed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from hashlib import sha256
+from typing import Any
+
+from nbllm.core.messages import Chat, Content, Embed, Rung
+
+KEY_VERSION = 1
+"""Part of every key: raise it when an answer kept under an old key may no longer be served."""
+
+_KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
+    Chat: ("chat", tuple(f.name for f in fields(Chat))),
+    Embed: ("embed", tuple(f.name for f in fields(Embed))),
+}
+_encode = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a JSON-able value: keys sorted, no spaces, ASCII. NaN raises ValueError, other types TypeError."""
+    return _encode(value)
+
+
+def fingerprint(content: Content, rung: Rung) -> str:
+    """Return the cache key of a request on a rung, 64 hex digits.
+
+    A field that is None is left out, so that a new optional field does not change the keys of requests that do not use it.
+    """
+    kind, names = _KINDS[type(content)]
+    parts: dict[str, Any] = {"": KEY_VERSION, "kind": kind, "model": rung.model, "endpoint": rung.identity}
+    for name in names:
+        value = getattr(content, name)
+        if value is not None:
+            parts["." + name] = value
+    return sha256(canonical_json(parts).encode("ascii")).hexdigest()

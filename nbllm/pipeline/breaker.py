@@ -1,0 +1,142 @@
+"""breaker: asked right before the attempt; open means the next rung at once; half-open probes are leased."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from hashlib import sha256
+from uuid import uuid4
+
+from nbllm.core.breaker import BreakerState, Decision, Outcome, Ticket, ask, report, switch_off
+from nbllm.core.messages import Request, Rung, Sink
+from nbllm.core.ports import SharedState
+from nbllm.core.reply import Reply
+from nbllm.errors import AttemptFailed, AuthenticationFailed, BreakerOpen, ConnectionFailed, PermissionDenied, Scope
+from nbllm.pipeline.stage import Clock, Stage, rung_of
+
+
+class Breakers:
+    """The breakers of all endpoints and models, and what a wrong key has switched off."""
+
+    def __init__(self, store: SharedState[BreakerState], clock: Clock, key_of: Callable[[Rung], str | None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._key_of = key_of
+        self._settings_version = 0
+        self._opening: dict[str, asyncio.Event] = {}
+
+    @staticmethod
+    def keys(rung: Rung) -> tuple[str, str]:
+        """Return the names of the endpoint's breaker and the model's."""
+        return rung.endpoint_name, f"{rung.endpoint_name}/{rung.model}"
+
+    def _settings(self, rung: Rung) -> str:
+        """Stand for the key and the settings: what was switched off is on again when this changes."""
+        return f"{self._settings_version}:{sha256((self._key_of(rung) or '').encode()).hexdigest()[:16]}"
+
+    def settings_changed(self) -> None:
+        """Let everything that was switched off be tried again."""
+        self._settings_version += 1
+
+    async def refuse_if_open(self, rung: Rung) -> None:
+        """Raise BreakerOpen, or what switched the key or model off, without taking a probe."""
+        for key in self.keys(rung):
+            state = await self._store.read(key)
+            if state is None or not (state.is_open or state.off):
+                continue
+            _, decision = ask(state, self._clock.now_s(), "", settings=self._settings(rung))
+            if not decision.sends:
+                raise self._refusal(rung, key, decision)
+
+    async def ask(self, rung: Rung) -> list[tuple[str, Ticket]]:
+        """Return a ticket of each breaker, or raise BreakerOpen. Every ticket must come back by `report`."""
+        tickets: list[tuple[str, Ticket]] = []
+        lease_id, settings = uuid4().hex, self._settings(rung)
+
+        def change(state: BreakerState | None) -> tuple[BreakerState, Decision]:
+            return ask(state or BreakerState(), self._clock.now_s(), lease_id, settings=settings)
+
+        for key in self.keys(rung):
+            decision: Decision = await self._store.apply(key, change)
+            if decision.ticket is None:
+                await self.report(tickets, [Outcome.NEUTRAL] * len(tickets))
+                raise self._refusal(rung, key, decision)
+            tickets.append((key, decision.ticket))
+        return tickets
+
+    async def report(self, tickets: list[tuple[str, Ticket]], outcomes: list[Outcome]) -> None:
+        """Give tickets back with how it went."""
+        now_s = self._clock.now_s()
+        for (key, ticket), outcome in zip(tickets, outcomes, strict=True):
+
+            def change(
+                state: BreakerState | None, ticket: Ticket = ticket, outcome: Outcome = outcome
+            ) -> tuple[BreakerState, bool]:
+                changed = report(state or BreakerState(), outcome, now_s, ticket)
+                return changed, changed.is_open
+
+            is_open: bool = await self._store.apply(key, change)
+            if is_open and key in self._opening:
+                self._opening.pop(key).set()
+
+    async def switch_off(self, rung: Rung, exc: AttemptFailed) -> None:
+        """Remember that the key (401) or the model (403) is off until settings change."""
+        key = self.keys(rung)[0 if exc.advice.switch_off is Scope.ENDPOINT else 1]
+        settings = self._settings(rung)
+        await self._store.apply(key, lambda state: (switch_off(state or BreakerState(), exc.summary, settings), None))
+
+    def opening(self, rung: Rung) -> list[asyncio.Event]:
+        """Return events that are set when a breaker of this rung opens, for those who wait for its limits."""
+        return [self._opening.setdefault(key, asyncio.Event()) for key in self.keys(rung)]
+
+    def _refusal(self, rung: Rung, key: str, decision: Decision) -> AttemptFailed:
+        whole = key == rung.endpoint_name
+        if decision.reason:
+            kind: type[AttemptFailed] = AuthenticationFailed if whole else PermissionDenied
+            return kind(
+                f"Nothing was sent to {rung.id}: its {'key' if whole else 'model'} was refused before. {decision.reason}",
+                rung=rung.id,
+                hint="Set another key, or change the endpoint's settings; then it is tried again.",
+            )
+        left_s = max(0.0, (decision.retry_at_s or 0.0) - self._clock.now_s())
+        what = f"the endpoint {rung.endpoint_name}" if whole else f"the model {rung.id}"
+        return BreakerOpen(
+            f"Nothing was sent to {rung.id}: {what} failed too often just now and rests for another {left_s:.1f} s.",
+            rung=rung.id,
+            retry_after_s=left_s,
+        )
+
+
+class BreakerStage:
+    """Asks both breakers, reports both, whatever happens."""
+
+    def __init__(self, inner: Stage, breakers: Breakers) -> None:
+        self._inner = inner
+        self._breakers = breakers
+
+    async def __call__(self, request: Request, sink: Sink) -> Reply:
+        """Send only when the endpoint and the model are thought to be well."""
+        rung = rung_of(request)
+        tickets = await self._breakers.ask(rung)
+        outcomes = [Outcome.NEUTRAL, Outcome.NEUTRAL]
+        try:
+            reply = await self._inner(request, sink)
+        except AttemptFailed as exc:
+            outcomes = _outcomes(exc)
+            if exc.advice.switch_off is not Scope.NOBODY:
+                await self._breakers.switch_off(rung, exc)
+            raise
+        else:
+            outcomes = [Outcome.SUCCESS, Outcome.SUCCESS]
+            return reply
+        finally:
+            await self._breakers.report(tickets, outcomes)
+
+
+def _outcomes(exc: AttemptFailed) -> list[Outcome]:
+    """Return how a failure counts for the endpoint and for the model."""
+    if isinstance(exc, ConnectionFailed) and exc.whole_endpoint:
+        return [Outcome.FAILURE, Outcome.NEUTRAL]
+    # Any HTTP status, an error too, proves that the endpoint itself can be reached.
+    endpoint = Outcome.SUCCESS if exc.status is not None else Outcome.NEUTRAL
+    return [endpoint, Outcome.FAILURE if exc.advice.breaker is Scope.MODEL else Outcome.NEUTRAL]

@@ -1,0 +1,134 @@
+"""ladder: walks the rungs until one answers acceptably, then stale cache, then static answer, then one typed error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from decimal import Decimal
+
+from nbllm.core.ladder import FALLBACK_RESERVE_S, Next, explain, next_step
+from nbllm.core.messages import Request, Rung, Sink
+from nbllm.core.reply import Reply
+from nbllm.errors import AllRungsFailed, AttemptFailed, CallFailed, DeadlineExceeded
+from nbllm.pipeline.cache import CacheStage, as_stale, show
+from nbllm.pipeline.stage import Clock, Stage, call_of
+from nbllm.pipeline.structure import StructureStage, needs_validation
+
+Failure = tuple[Rung, Exception]
+
+
+class LadderStage:
+    """One answer from the first rung that gives one."""
+
+    def __init__(self, inner: Stage, cache: CacheStage, structure: StructureStage, clock: Clock) -> None:
+        self._inner = inner
+        self._cache = cache
+        self._structure = structure
+        self._clock = clock
+
+    async def __call__(self, request: Request, sink: Sink) -> Reply:
+        """Walk the rungs; where a fallback stands behind them, leave it a moment before the deadline."""
+        if request.options.static is None and request.options.stale_ok_s is None:
+            return await self._walk(request, sink)
+        call = call_of(request)
+        now_s = self._clock.now_s()
+        reserve_s = min(FALLBACK_RESERVE_S, max(0.0, call.deadline_at_s - now_s) / 10)
+        failure: Exception
+        try:
+            async with asyncio.timeout_at(call.deadline_at_s - reserve_s) as scope:
+                return await self._walk(request, sink)
+        except TimeoutError as exc:
+            if not scope.expired():
+                raise
+            failure = DeadlineExceeded(
+                f"No answer within the deadline of {request.options.deadline_s:g} s.", partial=call.partial or None
+            )
+            failure.__cause__ = exc
+        except CallFailed as exc:
+            if isinstance(exc, AttemptFailed) and not exc.advice.next_rung:
+                raise
+            failure = exc
+        if call.partial:
+            sink.restarted("fallback")
+        reply = await self._stale(request, sink) or await self._static(request, sink, failure)
+        if reply is None:
+            raise failure
+        call.note(f"{reply.source} answer, because: {str(failure).partition(chr(10))[0]}")
+        return reply
+
+    async def _walk(self, request: Request, sink: Sink) -> Reply:
+        failures: list[Failure] = []
+        left: Sequence[Rung] = request.rungs
+        while left:
+            rung, *rest = left
+            try:
+                return await self._inner(request.on(rung, rungs_left=len(left)), sink)
+            except Exception as exc:
+                step = next_step(exc, rung, rest, on_interrupt=request.options.on_interrupt)
+                if step.next is Next.RAISE:
+                    raise
+                failures.append((rung, exc))
+                if step.next is Next.STOP:
+                    break
+                if call_of(request).partial:
+                    sink.restarted("interrupted")
+                left = step.rungs
+        raise _failed(failures, request)
+
+    async def _stale(self, request: Request, sink: Sink) -> Reply | None:
+        stale_ok_s = request.options.stale_ok_s
+        if stale_ok_s is None or request.options.cache == "off":
+            return None
+        for rung in request.rungs:
+            call_of(request).key = None
+            found = await self._cache.lookup(request.on(rung, rungs_left=1), stale_ok_s=stale_ok_s)
+            if found is not None:
+                reply = as_stale(found)
+                show(reply, sink)
+                return reply
+        return None
+
+    async def _static(self, request: Request, sink: Sink, failure: Exception) -> Reply | None:
+        if request.options.static is None:
+            return None
+        call = call_of(request)
+        reply = Reply(
+            text=request.options.static,
+            model="",
+            rung="static",
+            source="static",
+            finish_reason=None,
+            call_id=call.call_id,
+            message={"role": "assistant", "content": request.options.static},
+            cost_usd=Decimal(0),
+            cost_basis="exact",
+        )
+        if needs_validation(request):
+            try:
+                reply = await self._structure.validate(reply, request)
+            except CallFailed as exc:
+                raise exc from failure
+        show(reply, sink)
+        return reply
+
+
+def _failed(failures: Sequence[Failure], request: Request) -> Exception:
+    """Return the error for a ladder on which nobody answered.
+
+    One rung with one cause that no retry could mend (a wrong key, an unknown model) is raised as what it is; everything else
+    becomes one group with every cause, earlier tries included.
+    """
+    call = call_of(request)
+    rung, last = failures[-1]
+    causes = [cause for _, exc in failures for cause in (*getattr(exc, "earlier", ()), exc)]
+    if len(causes) == 1 and not (isinstance(last, AttemptFailed) and last.advice.retry):
+        return last
+    waited_s = sum(attempt.waited_s for attempt in call.attempts) + call.waited_s
+    error = AllRungsFailed(
+        explain([(r.label, exc) for r, exc in failures], call.attempts, waited_s=waited_s, spent_usd=call.spent()[0]),
+        causes,
+        hint=getattr(last, "hint", "") or f"Look at {rung.id}, add another rung to the ladder, or set stale_ok_s= or static=.",
+    )
+    error.partial = next((exc.partial for _, exc in reversed(failures) if isinstance(exc, CallFailed) and exc.partial), None)
+    error.__cause__ = last
+    return error

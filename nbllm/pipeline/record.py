@@ -1,0 +1,185 @@
+"""record: opens the call's ledger row, closes it whatever happens; runs the on_call hooks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, replace
+from decimal import Decimal
+from typing import Any
+
+from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Request, Sink
+from nbllm.core.ports import Ledger, Recording, Recordings, Written
+from nbllm.core.reply import Reply
+from nbllm.errors import CallFailed, NbllmError
+from nbllm.pipeline.stage import Clock, Stage, call_of, committed
+from nbllm.pipeline.structure import Workers
+from nbllm.settings import Settings
+
+Hook = Callable[[CallRecord], object]
+_log = logging.getLogger("nbllm")
+_HOOKS_S = 2.0
+"""How long closing waits for hooks that still run."""
+
+
+class Recorder:
+    """What the record stage and the fast door for hits have in common: rows, finished replies, recordings, hooks."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        recordings: Callable[[], Recordings],
+        clock: Clock,
+        settings: Callable[[], Settings],
+        workers: Workers,
+        flow: Callable[[], dict[str, Any] | None],
+    ) -> None:
+        self.ledger = ledger
+        self._recordings = recordings
+        self._clock = clock
+        self._settings = settings
+        self._workers = workers
+        self._flow = flow
+        self.hooks: list[Hook] = []
+        self._running: set[Future[None]] = set()
+
+    def row(self, request: Request) -> CallRow:
+        """Return the row of a call as it is opened."""
+        call, options = call_of(request), request.options
+        return CallRow(
+            call_id=call.call_id,
+            session=call.session,
+            started_at=call.started_at,
+            kind="chat" if isinstance(request.content, Chat) else "embed",
+            model=",".join(request.models) or None,
+            feature=options.feature,
+            user=options.user,
+            cache=options.cache,
+        )
+
+    def finished(self, reply: Reply, request: Request) -> Reply:
+        """Return the reply as the caller gets it: with this call's own cost, time, attempts and notes."""
+        call = call_of(request)
+        cost_usd, basis = call.spent()
+        repairs = [attempt.cost_usd for attempt in call.attempts if attempt.purpose == "repair"]
+        return replace(
+            reply,
+            call_id=call.call_id,
+            cost_usd=cost_usd,
+            cost_basis=basis,
+            latency_s=self._clock.now_s() - call.started_s,
+            attempts=tuple(call.attempts),
+            repair_cost_usd=None if None in repairs else sum((c for c in repairs if c is not None), Decimal(0)),
+            notes=tuple(call.notes),
+        )
+
+    def closed(self, row: CallRow, reply: Reply, request: Request) -> CallRow:
+        """Return the row of a call that has its answer."""
+        call = call_of(request)
+        return replace(
+            row,
+            status=AttemptStatus.DONE,
+            rung=reply.rung,
+            source=reply.source,
+            coalesced=reply.coalesced,
+            key_hash=call.key,
+            finish_reason=reply.finish_reason,
+            ttft_s=reply.ttft_s,
+            latency_s=reply.latency_s,
+            input_tokens=reply.usage.input_tokens,
+            output_tokens=reply.usage.output_tokens,
+            saved_usd=reply.saved_usd,
+            saved_s=reply.saved_s,
+            repairs=reply.repairs,
+            reason=call.reason,
+        )
+
+    def failed(self, row: CallRow, exc: BaseException, request: Request) -> CallRow:
+        """Return the row of a call that ended without one, and tell the error what is known of the call."""
+        call = call_of(request)
+        if isinstance(exc, CallFailed):
+            exc.call_id = call.call_id
+            exc.spent_usd = call.spent()[0]
+            exc.partial = exc.partial or call.partial or None
+        if isinstance(exc, NbllmError):
+            for note in call.notes:
+                exc.add_note(note)
+        cancelled = isinstance(exc, (asyncio.CancelledError, KeyboardInterrupt))
+        return replace(
+            row,
+            status=AttemptStatus.CANCELLED if cancelled else AttemptStatus.FAILED,
+            rung=call.attempts[-1].rung if call.attempts else None,
+            key_hash=call.key,
+            latency_s=self._clock.now_s() - call.started_s,
+            reason=call.reason,
+            error=type(exc).__name__,
+        )
+
+    def keep_texts(self, reply: Reply, request: Request) -> Written:
+        """Keep prompt and answer where recordings are on."""
+        if not self._settings().recordings:
+            return None
+        call = call_of(request)
+        content = {name: value for name, value in asdict(request.content).items() if value not in (None, {}, 0, "")}
+        answer = {"text": reply.text, "message": dict(reply.message), "finish_reason": reply.finish_reason, "source": reply.source}
+        return self._recordings().keep(
+            Recording(
+                call_id=call.call_id,
+                started_at=call.started_at,
+                model=reply.rung,
+                prompt=content,
+                answer=answer,
+                flow=self._flow(),
+            )
+        )
+
+    def call_hooks(self, row: CallRow, request: Request) -> None:
+        """Run the hooks in a worker thread, one after the other; what they raise is logged, nothing else. From any thread."""
+        if not self.hooks:
+            return
+        record, hooks = CallRecord(call=row, attempts=tuple(call_of(request).attempts)), tuple(self.hooks)
+        done = self._workers.submit(lambda: _run_hooks(hooks, record))
+        self._running.add(done)
+        done.add_done_callback(self._running.discard)
+
+    async def aclose(self) -> None:
+        """Wait a moment for hooks that still run."""
+        if self._running:
+            await asyncio.wait([asyncio.wrap_future(done) for done in tuple(self._running)], timeout=_HOOKS_S)
+
+
+def _run_hooks(hooks: Sequence[Hook], record: CallRecord) -> None:
+    for hook in hooks:
+        try:
+            hook(record)
+        except Exception:
+            _log.exception("The on_call hook %r failed; the call itself is not affected.", hook)
+
+
+class RecordStage:
+    """Nothing happens on the road without a row."""
+
+    def __init__(self, inner: Stage, recorder: Recorder) -> None:
+        self._inner = inner
+        self._recorder = recorder
+
+    async def __call__(self, request: Request, sink: Sink) -> Reply:
+        """Open, run, close."""
+        recorder, call = self._recorder, call_of(request)
+        opened = recorder.row(request)
+        closed = opened
+        await committed(recorder.ledger.open_call(opened), call)
+        try:
+            reply = recorder.finished(await self._inner(request, sink), request)
+            closed = recorder.closed(opened, reply, request)
+            recorder.keep_texts(reply, request)
+            return reply
+        except BaseException as exc:
+            closed = recorder.failed(opened, exc, request)
+            raise
+        finally:
+            written = recorder.ledger.close_call(closed)
+            recorder.call_hooks(closed, request)
+            await committed(written, call, at_most_s=0.05)

@@ -1,0 +1,139 @@
+"""The road, assembled: the order of the stages, and the fast door for exact hits made of the same functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nbllm.core.breaker import BreakerState
+from nbllm.core.fingerprint import fingerprint
+from nbllm.core.messages import Call, Content, Request, Rung, Sink
+from nbllm.core.ports import BudgetStore, Flights, Ledger, Provider, Recordings, ResponseStore, SharedState, Written
+from nbllm.core.reply import Reply
+from nbllm.core.throttle import BucketState
+from nbllm.pipeline.attempt import AttemptStage
+from nbllm.pipeline.breaker import Breakers, BreakerStage
+from nbllm.pipeline.budget import BudgetStage
+from nbllm.pipeline.cache import Cache, CacheStage, KeepStage
+from nbllm.pipeline.coalesce import CoalesceStage
+from nbllm.pipeline.deadline import DeadlineStage
+from nbllm.pipeline.ladder import LadderStage
+from nbllm.pipeline.record import Recorder, RecordStage
+from nbllm.pipeline.retry import RetryStage
+from nbllm.pipeline.route import Router, RouteStage
+from nbllm.pipeline.stage import Clock, call_of
+from nbllm.pipeline.structure import StructureStage, Workers
+from nbllm.pipeline.throttle import Throttles, ThrottleStage
+from nbllm.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything the road stands on. `settings` is asked anew for each call: %llm_config may change them between two."""
+
+    settings: Callable[[], Settings]
+    session: str
+    router: Router
+    provider_for: Callable[[Rung], Provider]
+    key_of: Callable[[Rung], str | None]
+    request_bytes: Callable[[Content], int]
+    store: ResponseStore
+    flights: Flights
+    ledger: Ledger
+    recordings: Callable[[], Recordings]
+    budgets: BudgetStore
+    breaker_states: SharedState[BreakerState]
+    bucket_states: SharedState[BucketState]
+    executor: Callable[[], Executor]
+    flow: Callable[[], dict[str, Any] | None] = lambda: None
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An exact answer that was found without leaving the caller's thread; `written`: its row, where the ledger is busy."""
+
+    reply: Reply
+    written: Written
+
+
+class Road:
+    """record > deadline > route > ladder > cache > coalesce > keep > structure > retry > throttle > breaker > budget > attempt."""
+
+    def __init__(self, parts: Parts) -> None:
+        clock = parts.clock
+        self._parts = parts
+        self._clock = clock
+        self.workers = Workers(parts.executor)
+        self.breakers = Breakers(parts.breaker_states, clock, parts.key_of)
+        self.throttles = Throttles(parts.bucket_states, clock)
+        self.cache = Cache(parts.store, clock, parts.settings)
+        self.recorder = Recorder(parts.ledger, parts.recordings, clock, parts.settings, self.workers, parts.flow)
+
+        attempt = AttemptStage(parts.provider_for, parts.ledger, clock, self.throttles.learn)
+        budget = BudgetStage(attempt, parts.budgets, lambda: parts.settings().budgets, parts.request_bytes, clock)
+        breaker = BreakerStage(budget, self.breakers)
+        throttle = ThrottleStage(breaker, self.throttles, self.breakers, clock)
+        retry = RetryStage(throttle, clock, parts.settings)
+        structure = StructureStage(retry, self.workers)
+        keep = KeepStage(structure, self.cache)
+        reader = CacheStage(keep, self.cache, structure)
+        self._coalesce = CoalesceStage(keep, parts.flights, reader, structure, clock)
+        cache = CacheStage(self._coalesce, self.cache, structure)
+        ladder = LadderStage(cache, reader, structure, clock)
+        route = RouteStage(ladder, parts.router)
+        deadline = DeadlineStage(route)
+        self._first = RecordStage(deadline, self.recorder)
+
+    async def __call__(self, request: Request, sink: Sink) -> Reply:
+        """Send a request down the road. One that try_hit handed on is opened already."""
+        return await self._first(request if request.call is not None else self.open(request), sink)
+
+    def open(self, request: Request) -> Request:
+        """Open a call: its id, its clock, its deadline."""
+        now_s = self._clock.now_s()
+        epoch_s = self._clock.epoch_s()
+        call = Call(
+            call_id=f"{int(epoch_s * 1000):011x}{os.urandom(5).hex()}",
+            session=self._parts.session,
+            started_at=epoch_s,
+            started_s=now_s,
+            deadline_at_s=now_s + request.options.deadline_s,
+            payer=request.options,
+        )
+        return replace(request, call=call)
+
+    def try_hit(self, request: Request, *, own_thread: bool = True) -> Hit | Request:
+        """Return an exact hit on the first rung, or the opened request, to be handed to the road without anything done twice.
+
+        own_thread: the caller's thread may be kept busy; False on an event loop, where a user's check must not run.
+        """
+        request = self.open(request)
+        options, store = request.options, self._parts.store
+        if options.cache != "use" or store.waits or (options.check is not None and not own_thread):
+            return request
+        routed = self._parts.router.now(request)
+        if routed is None:
+            return request
+        rung, call = routed.rungs[0], call_of(routed)
+        call.key = fingerprint(routed.content, rung)
+        reply = self.cache.read_now(routed, rung, call.key)
+        if reply is None:
+            call.looked_up = True
+            return routed
+        recorder = self.recorder
+        reply = replace(reply, latency_s=self._clock.now_s() - call.started_s)
+        row = recorder.closed(recorder.row(routed), reply, routed)
+        written = recorder.ledger.add_call(row)
+        recorder.keep_texts(reply, routed)
+        recorder.call_hooks(row, routed)
+        return Hit(reply, written)
+
+    async def aclose(self) -> None:
+        """End what is still in flight, wait for hooks, let go of the worker threads."""
+        await self._coalesce.aclose()
+        await self.recorder.aclose()
+        self.workers.close()

@@ -1,0 +1,171 @@
+"""throttle: the endpoint's own limits. Requests and tokens a minute, calls at once; fair between waiters."""
+
+from __future__ import annotations
+
+import asyncio
+
+from nbllm.core.messages import Call, Chat, Request, Rung, Sink
+from nbllm.core.ports import RateLimits, SharedState
+from nbllm.core.pricing import estimate_tokens
+from nbllm.core.reply import Reply
+from nbllm.core.throttle import BucketState, Limits, fullness, learn, take
+from nbllm.errors import ThrottleTimeout
+from nbllm.pipeline.breaker import Breakers
+from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of
+
+_NOTE_AT = 0.8
+"""Share of a limit from which on a note says so."""
+
+
+class Gate:
+    """One endpoint's queue and slots, on this loop. The lock is the queue: asyncio's is first come, first served."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.in_flight = 0
+        self.slot_free = asyncio.Event()
+
+    def leave(self) -> None:
+        """Give a slot back."""
+        self.in_flight -= 1
+        self.slot_free.set()
+
+
+class Throttles:
+    """What is known of the endpoints' limits, from settings and from the providers' headers."""
+
+    def __init__(self, store: SharedState[BucketState], clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._gates: dict[str, Gate] = {}
+        self._learned: set[str] = set()
+        self._pending: set[asyncio.Task[None]] = set()
+
+    def gate(self, rung: Rung) -> Gate:
+        """Return the endpoint's gate."""
+        return self._gates.setdefault(rung.endpoint_name, Gate())
+
+    def limited(self, rung: Rung) -> bool:
+        """Whether any limit is known for this endpoint."""
+        endpoint = rung.endpoint
+        return bool(endpoint.rpm or endpoint.tpm or endpoint.max_concurrency or self.bucket(rung) in self._learned)
+
+    @staticmethod
+    def bucket(rung: Rung) -> str:
+        """Return the name of the bucket: providers limit each model apart, a user's own endpoint is limited as a whole."""
+        endpoint = rung.endpoint
+        return rung.endpoint_name if endpoint.rpm or endpoint.tpm else f"{rung.endpoint_name}/{rung.model}"
+
+    async def take(self, rung: Rung, tokens: int) -> tuple[float, float]:
+        """Take one request and its tokens; return (seconds to wait, 0 when taken; fullness of the tightest limit, 0..1)."""
+        limits = Limits(rpm=rung.endpoint.rpm, tpm=rung.endpoint.tpm)
+        now_s = self._clock.now_s()
+
+        def change(state: BucketState | None) -> tuple[BucketState, tuple[float, float]]:
+            taken, wait_s = take(state, limits, requests=1, tokens=tokens, now_s=now_s)
+            return taken, (wait_s, fullness(taken, limits, now_s))
+
+        return await self._store.apply(self.bucket(rung), change)
+
+    def learn(self, rung: Rung, limits: RateLimits) -> None:
+        """Take in what the provider's headers say (in a task of its own: the headers come in mid-attempt)."""
+        if limits == RateLimits():
+            return
+        key = self.bucket(rung)
+        self._learned.add(key)
+        now_s = self._clock.now_s()
+
+        async def remember() -> None:
+            await self._store.apply(key, lambda state: (learn(state, limits, now_s), None))
+
+        task = asyncio.get_running_loop().create_task(remember())
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+
+class ThrottleStage:
+    """Refuses at once when the breaker is open, else waits its turn, inside the rung's share of the deadline."""
+
+    def __init__(self, inner: Stage, throttles: Throttles, breakers: Breakers, clock: Clock) -> None:
+        self._inner = inner
+        self._throttles = throttles
+        self._breakers = breakers
+        self._clock = clock
+
+    async def __call__(self, request: Request, sink: Sink) -> Reply:
+        """Wait for a slot and for room under the limits; keep the slot until the attempt ends."""
+        rung = rung_of(request)
+        await self._breakers.refuse_if_open(rung)
+        if not self._throttles.limited(rung):
+            return await self._inner(request, sink)
+        gate, call = self._throttles.gate(rung), call_of(request)
+        began_s = self._clock.now_s()
+        until_s = began_s + max(0.0, call.deadline_at_s - began_s) / max(1, request.rungs_left)
+        try:
+            await asyncio.wait_for(gate.lock.acquire(), until_s - began_s)
+        except TimeoutError as exc:
+            raise _no_room(rung, until_s - began_s, None) from exc
+        try:
+            await self._slot(gate, rung, until_s)
+            await self._room(request, rung, call, until_s)
+            gate.in_flight += 1
+        finally:
+            gate.lock.release()
+        call.waited_s += self._clock.now_s() - began_s
+        try:
+            return await self._inner(request, sink)
+        finally:
+            gate.leave()
+
+    async def _slot(self, gate: Gate, rung: Rung, until_s: float) -> None:
+        most = rung.endpoint.max_concurrency
+        while most is not None and gate.in_flight >= most:
+            left_s = until_s - self._clock.now_s()
+            if left_s <= 0:
+                raise _no_room(rung, 0.0, None)
+            gate.slot_free.clear()
+            await self._pause(rung, left_s, gate.slot_free)
+
+    async def _room(self, request: Request, rung: Rung, call: Call, until_s: float) -> None:
+        tokens = _tokens(request)
+        while True:
+            wait_s, share = await self._throttles.take(rung, tokens)
+            if wait_s <= 0:
+                if share >= _NOTE_AT:
+                    call.note(f"{rung.endpoint_name} is at {share:.0%} of its rate limit; further calls may have to wait.")
+                return
+            left_s = until_s - self._clock.now_s()
+            if wait_s > left_s:
+                raise _no_room(rung, left_s, wait_s)
+            await self._pause(rung, wait_s, None)
+
+    async def _pause(self, rung: Rung, at_most_s: float, event: asyncio.Event | None) -> None:
+        """Sleep until the event, the time, or an opening breaker, whichever is first; an open breaker is raised."""
+        opening = self._breakers.opening(rung)
+        waits = [asyncio.ensure_future(e.wait()) for e in (*opening, *([event] if event else []))]
+        try:
+            await asyncio.wait(waits, timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if any(e.is_set() for e in opening):
+            await self._breakers.refuse_if_open(rung)
+
+
+def _no_room(rung: Rung, left_s: float, wait_s: float | None) -> ThrottleTimeout:
+    when = "in time" if wait_s is None else f"for another {wait_s:.1f} s"
+    return ThrottleTimeout(
+        f"Nothing was sent to {rung.id}: its limits leave no room {when}, and this call could wait {max(0.0, left_s):.1f} s.",
+        rung=rung.id,
+        retry_after_s=wait_s,
+        hint="Raise deadline_s=, add a rung to the ladder, or correct rpm, tpm or max_concurrency of the endpoint.",
+    )
+
+
+def _tokens(request: Request) -> int:
+    """Estimate what a request counts against tpm: input, and the output it asks room for."""
+    content = request.content
+    if isinstance(content, Chat):
+        texts = sum(estimate_tokens(str(message.get("content") or "")) for message in content.messages)
+        return texts + (content.max_tokens or 0)
+    return sum(map(estimate_tokens, content.texts))
