@@ -24,7 +24,10 @@ _encode = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", "
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one JSON text of a JSON-able value: keys sorted, no spaces, ASCII. NaN raises ValueError, other types TypeError."""
+    """Return the one JSON text of a JSON-able value: keys sorted, no spaces, ASCII.
+
+    Raises ValueError for NaN, TypeError for what is no JSON.
+    """
     return _encode(value)
 
 

@@ -175,10 +175,11 @@ class RecordStage:
             reply = recorder.finished(await self._inner(request, sink), request)
             closed = recorder.closed(opened, reply, request)
             recorder.keep_texts(reply, request)
-            return reply
         except BaseException as exc:
             closed = recorder.failed(opened, exc, request)
             raise
+        else:
+            return reply
         finally:
             written = recorder.ledger.close_call(closed)
             recorder.call_hooks(closed, request)

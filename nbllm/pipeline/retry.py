@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
 from nbllm.core.backoff import RetryBudget, may_retry, on_attempt, on_retry, wait_s
 from nbllm.core.messages import Request, Sink
 from nbllm.core.reply import Reply
-from nbllm.core.waits import pause
+from nbllm.core.waits import paced_s
 from nbllm.errors import AttemptFailed, FirstTokenTimeout, StreamInterrupted
 from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of
 from nbllm.settings import Settings
@@ -44,7 +45,7 @@ class RetryStage:
                 earlier.append(exc)
                 if isinstance(exc, StreamInterrupted):
                     sink.restarted("interrupted")
-                await pause(delay_s)
+                await asyncio.sleep(paced_s(delay_s))
                 call.waited_s += delay_s
         raise AssertionError("unreachable: the last try returns or raises")  # pragma: no cover
 
