@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 
 BASE_S = 0.25
@@ -13,7 +13,7 @@ RETRY_AFTER_MARGIN = 1.05
 """Clocks differ and headers are rounded: a caller that comes back on the second is often refused once more."""
 
 WINDOW_S = 10
-RETRY_SHARE_PERCENT = 20
+RETRY_SHARE = 0.2
 RETRY_FLOOR = 3
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
@@ -69,34 +69,35 @@ def parse_retry_after(value: str | None, now_epoch_s: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class RetryBudget:
-    """First attempts and retries of one endpoint in the last 10 seconds, counted by whole seconds.
+    """Attempts and retries of one endpoint in the last 10 seconds, counted by whole seconds.
 
-    slots: (second, first attempts, retries), oldest first.
+    share, floor: retries may be at most `share` of the first attempts, and `floor` in any case, so that a dead endpoint gets at
+    most 1.2 times the calls that were made and a quiet notebook can still retry. slots: (second, attempts, retries), oldest
+    first; attempts count every request, retries included. Window, share and floor follow Finagle's RetryBudget (ttl 10 s, 20%,
+    a minimum); gRPC's retry throttling (gRFC A6) serves the same end.
     """
 
     slots: tuple[tuple[int, int, int], ...] = ()
+    share: float = RETRY_SHARE
+    floor: int = RETRY_FLOOR
 
 
-def may_retry(state: RetryBudget, now_s: float, *, share_percent: int = RETRY_SHARE_PERCENT, floor: int = RETRY_FLOOR) -> bool:
-    """Whether one more retry fits at the monotonic time now_s; count it by `on_retry` in the same step where others ask too.
-
-    Retries may be at most share_percent of the first attempts, and `floor` in any case: a dead endpoint gets at most 1.2 times
-    the calls that were made, and a quiet notebook can still retry. Window, share and floor follow Finagle's RetryBudget (10 s,
-    20%, a minimum); gRPC's retry throttling (gRFC A6) serves the same end.
-    """
+def may_retry(state: RetryBudget, now_s: float) -> bool:
+    """Whether one more retry fits at the monotonic time now_s. Ask and `on_retry` in one step where others ask too."""
     recent = _recent(state, now_s)
-    attempts = sum(slot[1] for slot in recent)
     retries = sum(slot[2] for slot in recent)
-    return retries < max(floor, attempts * share_percent // 100)
+    first_attempts = sum(slot[1] for slot in recent) - retries
+    # 1e-9: a share such as 0.2 is slightly off in binary, and 5 * 0.2 must allow 1.
+    return retries < max(state.floor, math.floor(state.share * first_attempts + 1e-9))
 
 
 def on_attempt(state: RetryBudget, now_s: float) -> RetryBudget:
-    """Count a first attempt: one that is no retry."""
+    """Count a request that goes out, first or retry."""
     return _counted(state, now_s, attempts=1, retries=0)
 
 
 def on_retry(state: RetryBudget, now_s: float) -> RetryBudget:
-    """Count a retry, when it is decided on: those that sit out their backoff count too."""
+    """Count the decision to retry, before its backoff; the request itself counts by `on_attempt` when it goes out."""
     return _counted(state, now_s, attempts=0, retries=1)
 
 
@@ -111,5 +112,6 @@ def _counted(state: RetryBudget, now_s: float, *, attempts: int, retries: int) -
     second = max(math.floor(now_s), slots[-1][0]) if slots else math.floor(now_s)
     if slots and slots[-1][0] == second:
         _, before_attempts, before_retries = slots[-1]
-        return RetryBudget((*slots[:-1], (second, before_attempts + attempts, before_retries + retries)))
-    return RetryBudget((*slots, (second, attempts, retries)))
+        slots = slots[:-1]
+        attempts, retries = before_attempts + attempts, before_retries + retries
+    return replace(state, slots=(*slots, (second, attempts, retries)))
