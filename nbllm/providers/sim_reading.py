@@ -36,8 +36,8 @@ _VERB = (
 )
 _INSTRUCTION = re.compile(rf"^\W*{_VERB}\b", re.IGNORECASE)
 _INLINE = re.compile(
-    r"^\W*(?:please\s+)?((?:summari[sz]e|shorten|condense|translate|classify|explain|describe|rewrite|rephrase|paraphrase|label)"
-    r"(?:\s+(?:the|this|that|these|following|text|passage|article|document|paragraph|story|review|sentence))*)[\s:]+",
+    r"^\W*(?:please\s+)?((?:summari[sz]e|shorten|condense|translate|classify|rewrite|rephrase|paraphrase)"
+    r"(?:\s+(?-i:the|this|that|these|following|text|passage|article|document|paragraph|story|review|sentence))*)[\s:]+",
     re.IGNORECASE,
 )
 _TAIL = re.compile(
@@ -98,14 +98,16 @@ def split(text: str) -> tuple[str, list[str]]:
         text = f"{text[: READ_CHARS * 3 // 4]}\n\n{text[-READ_CHARS // 4 :]}"
     units = _colon_split(sentences(text))
     asked: list[str] = []
-    while units and len(asked) < 3 and _is_instruction(units[0]):
-        asked.append(units.pop(0))
+    inline = _INLINE.match(units[0]) if units else None
+    rest = units[0][inline.end() :] if inline else ""
+    if inline and (not _is_instruction(units[0]) or (rest[:1].isupper() and len(rest.split()) > 5)):
+        asked, units[0] = [inline.group(1)], rest  # "Summarise The ship left ...": the text follows its verb without a break
+    else:
+        while units and len(asked) < 3 and _is_instruction(units[0]):
+            asked.append(units.pop(0))
     ending: list[str] = []
     while units and len(ending) < 3 and _is_instruction(units[-1]):
         ending.insert(0, units.pop())
-    if units and not asked and (inline := _INLINE.match(units[0])):
-        asked.append(inline.group(1))
-        units[0] = units[0][inline.end() :].strip()
     if units and (tail := _TAIL.search(units[-1])):
         ending.append(tail.group(1))
         rest = units[-1][: tail.start()].rstrip()

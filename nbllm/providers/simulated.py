@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import TypedDict
 
@@ -20,7 +19,8 @@ from nbllm.core import waits
 from nbllm.core.messages import Chat, Delta, Embed, Ending, ToolCallFragment, Usage
 from nbllm.core.ports import Progress, Wire
 from nbllm.core.pricing import estimate_tokens
-from nbllm.providers.sim_answer import SimAnswer, answer, counted, input_tokens, schema_of, seed_of
+from nbllm.providers.sim_answer import SimAnswer, answer, input_tokens, schema_of, seed_of
+from nbllm.providers.sim_faults import context_error, refusal, with_fault
 from nbllm.providers.sim_options import SimOptions, parse
 from nbllm.providers.sim_pace import first_token_s, gaps_s, logprob, tokens
 from nbllm.providers.sim_reading import message_text
@@ -101,8 +101,8 @@ class Simulated:
         sent_tokens = input_tokens(chat)
         if fault == "context" or sent_tokens > options.model.context_tokens:
             await self._wait(REFUSAL_S)
-            raise _context_error(wire, sent_tokens, options)
-        made = _with_fault(answer(chat, options, seed), fault, options, sent_tokens, as_json=schema_of(chat) is not None)
+            raise context_error(wire, sent_tokens, options)
+        made = with_fault(answer(chat, options, seed), fault, options, sent_tokens, as_json=schema_of(chat) is not None)
         pace = _Pace(options, fault, seed, sent_tokens, chat.logprobs)
         if fault == "stall" or (fault == "stall_mid" and not wire.streamed):
             await self._fall_silent(wire)
@@ -116,12 +116,12 @@ class Simulated:
         """Raise what an endpoint answers instead of an answer, if that is due."""
         if fault == "refused":
             await self._wait(0.001)
-        refusal = _refusal(fault, wire, options)
-        if refusal is not None:
+        refused = refusal(fault, wire, options)
+        if refused is not None:
             if fault != "refused":
                 progress.sent()
                 await self._wait(REFUSAL_S)
-            raise refusal
+            raise refused
 
     async def _stream(self, wire: Wire, made: SimAnswer, pace: _Pace, progress: Progress) -> None:
         pieces = list(_deltas(made, pace))
@@ -252,56 +252,3 @@ def _deltas(made: SimAnswer, pace: _Pace) -> Iterator[Delta]:
         yield Delta(tool_call=ToolCallFragment(index, call_id, name))
         for piece in tokens(arguments):
             yield Delta(tool_call=ToolCallFragment(index, arguments=piece))
-
-
-def _with_fault(made: SimAnswer, fault: str | None, options: SimOptions, sent_tokens: int, *, as_json: bool) -> SimAnswer:
-    """Return the answer as a fault leaves it that is no error by itself: cut by the provider's limit, or broken JSON."""
-    if fault == "length":
-        made = replace(made, text="".join(tokens(made.text)[: options.after_tokens]), tool_calls=(), finish_reason="length")
-        return counted(made, sent_tokens)
-    if fault == "bad_json":
-        text = made.text if as_json else json.dumps({"answer": made.text}, ensure_ascii=False)
-        return counted(replace(made, text=text[: max(1, len(text) * 2 // 3)], tool_calls=(), finish_reason="stop"), sent_tokens)
-    return made
-
-
-def _context_error(wire: Wire, sent_tokens: int, options: SimOptions) -> errors.ContextTooLong:
-    return errors.ContextTooLong(
-        f"{wire.rung.label}: the prompt has about {sent_tokens:,} tokens, the window {options.model.context_tokens:,}.",
-        rung=wire.rung.id,
-        status=400,
-        hint="Shorten the prompt, or use a model with a larger window.",
-    )
-
-
-def _refusal(fault: str | None, wire: Wire, options: SimOptions) -> errors.AttemptFailed | None:
-    """Return the error that a fault without any answer raises, None for the others."""
-    label, rung, asked_s = wire.rung.label, wire.rung.id, options.retry_after_s
-    note = f"It was asked for with fault={fault}."
-    match fault:
-        case "refused":
-            return errors.ConnectionFailed(f"{label}: connection refused.", whole_endpoint=True, rung=rung, hint=note)
-        case "reset":
-            return errors.ConnectionFailed(f"{label} reset the connection before it answered.", rung=rung, hint=note)
-        case "429":
-            return errors.RateLimited(f"{label}: too many requests (429).", rung=rung, status=429, retry_after_s=asked_s, hint=note)
-        case "500" | "503":
-            status = int(fault)
-            return errors.ServerFailed(f"{label} failed ({fault}).", rung=rung, status=status, retry_after_s=asked_s, hint=note)
-        case "400":
-            return errors.BadParameter(
-                f"{label} refuses the parameter temperature (400).", parameter="temperature", rung=rung, status=400, hint=note
-            )
-        case "401":
-            return errors.AuthenticationFailed(f"{label} refuses the key (401).", rung=rung, status=401, hint=note)
-        case "403":
-            return errors.PermissionDenied(f"{label} may not be used with this key (403).", rung=rung, status=403, hint=note)
-        case "404":
-            return errors.ModelNotFound(f"{label} does not know the model (404).", rung=rung, status=404, hint=note)
-        case "filter":
-            return errors.Refused(f"{label}: a content filter refused the prompt.", rung=rung, status=400, hint=note)
-        case "empty":
-            return errors.BadAnswer(f"{label} answered 200 with nothing in it.", rung=rung, hint=note)
-        case "malformed":
-            return errors.BadAnswer(f"{label} answered 200 with something that is no JSON.", rung=rung, hint=note)
-    return None
