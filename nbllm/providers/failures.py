@@ -50,7 +50,8 @@ _CONTEXT_TEXT = re.compile(
     re.IGNORECASE,
 )
 _MODEL_TEXT = re.compile(
-    r"model\b.{0,200}\b(?:not found|does not exist)|^Model Not Exist$|is not a valid model ID",  # Ollama, vLLM, DeepSeek, OpenRouter
+    r"model\b.{0,200}\b(?:not found|does not exist)"  # Ollama, vLLM
+    r"|^Model Not Exist$|is not a valid model ID",  # DeepSeek, OpenRouter
     re.IGNORECASE | re.DOTALL,
 )
 _KEY_TEXT = re.compile(r"^(?:Incorrect API key|API key not valid|Invalid API key)\b", re.IGNORECASE)  # xAI, Gemini's OpenAI door
@@ -129,13 +130,13 @@ def _message(error: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def http_failure(status: int, headers: Mapping[str, str], body: bytes, where: Where, *, now_unix_s: float) -> AttemptFailed:
-    """Return the error for an answer that is not 2xx. body: what was read of it, may be cut or empty. now_unix_s: for HTTP dates."""
+    """Return the error for an answer that is not 2xx. body: what was read of it, cut or empty perhaps. now_unix_s: for dates."""
     if 300 <= status < 400:
         return RedirectRefused(
-            f"{where.rung}: {where.host} answered with a redirect ({status}), which is never followed: it could carry the key elsewhere.",
+            f"{where.rung}: {where.host} answered with a redirect ({status}), which is never followed: the key could go elsewhere.",
             rung=where.rung,
             status=status,
-            hint="Set base_url to the address that it redirects to, if you trust it (often https:// for http://, or a missing /v1).",
+            hint="Set base_url to the address that it redirects to, if you trust it (often https:// or a missing /v1).",
         )
     try:
         error = ErrorObject.read(json.loads(body))
@@ -204,7 +205,7 @@ def _parameter(message: str) -> str | None:
 
 
 def shorten(text: str, secrets: Sequence[str] = ()) -> str:
-    """Return a provider's message on one line, at most 300 characters, without the secrets or any eight characters of one in a row."""
+    """Return a provider's message on one line of at most 300 characters, without any eight characters in a row of a secret."""
     for secret in secrets:
         text = text.replace(secret, "[redacted]")
         for start in range(len(secret) - 7):

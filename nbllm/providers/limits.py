@@ -38,8 +38,8 @@ def retry_after_s(headers: Mapping[str, str], now_unix_s: float) -> float | None
 def rate_limits(headers: Mapping[str, str], now_unix_s: float) -> RateLimits | None:
     """Return what the headers say of the limits, None when they say nothing.
 
-    Read: x-ratelimit-{limit,remaining,reset}-{requests,tokens} (OpenAI, Groq, vLLM proxies), the same with -minute (Cerebras), and
-    without a kind (OpenRouter: requests). A reset is a duration ("6m0s", "120ms"), seconds, or a Unix time in seconds or milliseconds.
+    Read: x-ratelimit-{limit,remaining,reset}-{requests,tokens} (OpenAI, Groq), the same with -minute (Cerebras), and without a
+    kind (OpenRouter: requests). A reset is a duration ("6m0s", "120ms"), seconds, or a Unix time in seconds or milliseconds.
     """
     found: dict[str, str] = {}
     for name, value in headers.items():

@@ -1,4 +1,4 @@
-"""What aiohttp raises, as nbllm's errors: one table, most specific first. A test fails when aiohttp has a class that is not in it."""
+"""What aiohttp raises, as nbllm's errors: one table, most specific first. A test fails for a class that is not in it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _reason(exc: BaseException) -> str:
 
 
 def harmless(exc: BaseException) -> BaseException:
-    """Return the exception without what could show a key: the request's headers in it, and aiohttp's frames with their variables."""
+    """Return the exception without what could show a key: the request's headers, and the variables of aiohttp's frames."""
     if isinstance(exc, aiohttp.ClientResponseError):
         empty = CIMultiDictProxy(CIMultiDict[str]())
         url = URL.build(scheme="http", host="redacted")
