@@ -111,6 +111,10 @@ def _rebuilt(kind: type[NbllmError], args: tuple[Any, ...], state: dict[str, Any
     return error
 
 
+class NbllmWarning(UserWarning):
+    """Something a person should know about a call that went on: a soft budget passed, a disk that fails, a model that was found."""
+
+
 class ConfigurationError(NbllmError):
     """Settings, endpoints or models that cannot work. Nothing was sent."""
 

@@ -10,7 +10,7 @@ from nbllm.core.pricing import Price, affordable_tokens
 from nbllm.core.pricing import worst_case as worst_case_usd
 from nbllm.settings import BudgetSettings
 
-__all__ = ["MINIMUM_TOKENS", "crossed", "fit_max_tokens", "room_usd", "scopes_of", "utc_day", "worst_case_usd"]
+__all__ = ["MINIMUM_TOKENS", "crossed", "fit_max_tokens", "room_usd", "scope_lines", "scopes_of", "utc_day", "worst_case_usd"]
 
 MINIMUM_TOKENS = 256
 """An answer that a budget cuts shorter than this is of little use: the attempt is refused instead."""
@@ -44,6 +44,14 @@ def scopes_of(
         scopes.append(_scope(f"user:{user}", limits.users.get(user), limits))
     scopes.append(_scope(f"session:{session}", limits.session_usd, limits))
     scopes.append(_scope(f"day:{day_utc}", limits.day_usd, limits))
+    return tuple(scopes)
+
+
+def scope_lines(limits: BudgetSettings, *, session: str, day_utc: str) -> tuple[Scope, ...]:
+    """Return every scope that is worth showing: session and day always, features and users where they are limited."""
+    named = [("feature", limits.features), ("user", limits.users)]
+    scopes = [_scope(f"session:{session}", limits.session_usd, limits), _scope(f"day:{day_utc}", limits.day_usd, limits)]
+    scopes += [_scope(f"{kind}:{name}", usd, limits) for kind, table in named for name, usd in sorted(table.items())]
     return tuple(scopes)
 
 

@@ -282,6 +282,8 @@ class Call:
     """Asked before an answer is kept: a leader that lost its lease stores nothing. None: nothing to ask."""
     waited_s: float = 0.0
     """Waited since the last attempt, for backoff and the endpoints' limits."""
+    flow: Mapping[str, Any] | None = None
+    """The flow that the call is part of: its name and arguments, for the recordings."""
     reserved_usd: Decimal | None = None
     """The worst case of the attempt that is about to be sent, None when unknown."""
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from decimal import Decimal
-from typing import Any
 
 from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Request, Sink
 from nbllm.core.ports import Ledger, Recording, Recordings, Written
@@ -34,14 +33,12 @@ class Recorder:
         clock: Clock,
         settings: Callable[[], Settings],
         workers: Workers,
-        flow: Callable[[], dict[str, Any] | None],
     ) -> None:
         self.ledger = ledger
         self._recordings = recordings
         self._clock = clock
         self._settings = settings
         self._workers = workers
-        self._flow = flow
         self.hooks: list[Hook] = []
         self._running: set[Future[None]] = set()
 
@@ -131,7 +128,7 @@ class Recorder:
                 model=reply.rung,
                 prompt=content,
                 answer=answer,
-                flow=self._flow(),
+                flow=call.flow,
             )
         )
 

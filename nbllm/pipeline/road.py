@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -48,7 +48,7 @@ class Parts:
     breaker_states: SharedState[BreakerState]
     bucket_states: SharedState[BucketState]
     executor: Callable[[], Executor]
-    flow: Callable[[], dict[str, Any] | None] = lambda: None
+    flow: Callable[[], Mapping[str, Any] | None] = lambda: None
     clock: Clock = field(default_factory=Clock)
 
 
@@ -71,7 +71,7 @@ class Road:
         self.breakers = Breakers(parts.breaker_states, clock, parts.key_of)
         self.throttles = Throttles(parts.bucket_states, clock)
         self.cache = Cache(parts.store, clock, parts.settings)
-        self.recorder = Recorder(parts.ledger, parts.recordings, clock, parts.settings, self.workers, parts.flow)
+        self.recorder = Recorder(parts.ledger, parts.recordings, clock, parts.settings, self.workers)
 
         attempt = AttemptStage(parts.provider_for, parts.ledger, clock, self.throttles.learn)
         budget = BudgetStage(attempt, parts.budgets, lambda: parts.settings().budgets, parts.request_bytes, clock)
@@ -103,6 +103,7 @@ class Road:
             started_s=now_s,
             deadline_at_s=now_s + request.options.deadline_s,
             payer=request.options,
+            flow=self._parts.flow(),
         )
         return replace(request, call=call)
 

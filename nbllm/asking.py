@@ -1,0 +1,189 @@
+"""From the arguments of a door to a Request: everything that makes no sense is refused here, before anything is sent."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from nbllm.core.fingerprint import canonical_json
+from nbllm.core.messages import Chat, Embed, Message, Options, Request
+from nbllm.errors import InvalidRequest
+from nbllm.settings import Settings
+
+Prompt = str | Sequence[Message]
+_CONTENT = ("temperature", "max_tokens", "top_p", "seed", "stop", "response_format", "logprobs", "sample", "partition")
+_OPTIONS = (
+    "check", "repairs", "retries", "cache", "ttl_s", "stale_ok_s", "static", "deadline_s", "ttft_s", "idle_s", "attempt_s",
+    "feature", "user", "budget_usd", "tags",
+)  # fmt: skip
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_NOT_EXTRA = {
+    "model": "Name the model with model=.",
+    "messages": "Pass messages as the prompt.",
+    "stream": "Use client.stream(...) or %%llm for a stream.",
+    "stream_options": "Usage is always asked for.",
+}
+_schemas: WeakKeyDictionary[Any, Mapping[str, Any]] = WeakKeyDictionary()
+
+
+def chat_request(
+    prompt: Prompt, given: Mapping[str, Any], settings: Settings, *, watched: bool, on_interrupt: Literal["restart", "raise"]
+) -> Request:
+    """Return the request for a prompt and the keywords of the call. Raises InvalidRequest or SchemaError; nothing was sent."""
+    values: Mapping[str, Any] = settings.call_options(given) if given else settings.call
+    schema, extra = values["schema"], values["extra"]
+    tools = values["tools"]
+    content = Chat(
+        messages=_messages(prompt, values["system"]),
+        tools=tuple(_plain(tool, "tools=") for tool in tools) if tools is not None else None,
+        json_schema=_schema_json(schema) if schema is not None else None,
+        extra=_extra(extra) if extra else {},
+        **{name: values[name] for name in _CONTENT},
+    )
+    if values["check"] is not None and inspect.iscoroutinefunction(values["check"]):
+        raise InvalidRequest(
+            f"check={values['check'].__name__} is an async function; a check is called in a thread.", hint="Give a plain function."
+        )
+    options = Options(
+        schema_type=schema,
+        on_interrupt=values["on_interrupt"] or on_interrupt,
+        watched=watched,
+        **{name: values[name] for name in _OPTIONS},
+    )
+    return Request(content=content, options=options, models=values["model"] or ())
+
+
+def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Settings) -> Request:
+    """Return the request to embed texts. Raises InvalidRequest."""
+    if isinstance(texts, str):
+        raise InvalidRequest("embed() got one text.", hint="Give a list of texts: embed([text], model=...).")
+    if not texts:
+        raise InvalidRequest("embed() got no texts.", hint="Give at least one.")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str) or not text:
+            raise InvalidRequest(f"Text {number} is {text!r:.40}; every text to embed must be a non-empty string.")
+        check_text(text, f"text {number}")
+    values = settings.call_options(given) if given else settings.call
+    if values["schema"] is not None or values["check"] is not None:
+        raise InvalidRequest("schema= and check= make no sense for embeddings.", hint="Leave them out.")
+    content = Embed(
+        texts=tuple(texts),
+        extra=_extra(values["extra"]) if values["extra"] else {},
+        sample=values["sample"],
+        partition=values["partition"],
+    )
+    options = Options(on_interrupt="restart", **{name: values[name] for name in _OPTIONS})
+    return Request(content=content, options=options, models=values["model"] or ())
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuse what cannot be sent as UTF-8 (lone surrogates) and what servers choke on (NUL); names the place."""
+    nul = text.find("\0")
+    if nul >= 0:
+        raise InvalidRequest(
+            f"The {where} holds a NUL character at position {nul}.", hint='Remove it, for example with text.replace("\\0", "").'
+        )
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest(
+            f"The {where} holds a lone surrogate (U+{ord(text[exc.start]):04X}) at position {exc.start}, which is no text.",
+            hint='Was it read with errors="surrogateescape"? Decode it properly, or use text.encode("utf-8", "replace").decode().',
+        ) from None
+
+
+def _messages(prompt: Prompt, system: str | None) -> tuple[Message, ...]:
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise InvalidRequest("The prompt is empty. Nothing was sent.", hint="Write what the model is to do.")
+        check_text(prompt, "prompt")
+        messages: tuple[Message, ...] = ({"role": "user", "content": prompt},)
+    else:
+        messages = _listed(prompt)
+    if system is None:
+        return messages
+    check_text(system, "system prompt")
+    if messages[0].get("role") in ("system", "developer"):
+        raise InvalidRequest("There is a system prompt in system= and in the messages.", hint="Keep one of them.")
+    return ({"role": "system", "content": system}, *messages)
+
+
+def _listed(prompt: object) -> tuple[Message, ...]:
+    if not isinstance(prompt, (list, tuple)):
+        raise InvalidRequest(
+            f"The prompt is a {type(prompt).__name__}.", hint="Give a string, or a list of messages in OpenAI's shape."
+        )
+    if not prompt:
+        raise InvalidRequest("The list of messages is empty. Nothing was sent.", hint="Give at least one message.")
+    for number, message in enumerate(prompt):
+        if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
+            raise InvalidRequest(
+                f"Message {number} is {message!r:.80}; it must be a mapping with a role ({', '.join(_ROLES[:5])}).",
+                hint='For example {"role": "user", "content": "Hello"}.',
+            )
+        if not message.get("content") and not message.get("tool_calls") and message["role"] != "tool":
+            raise InvalidRequest(f"Message {number} ({message['role']}) has no content. Nothing was sent.")
+        for text in _texts_in(message):
+            check_text(text, f"content of message {number}")
+    # A copy: the request must not change when the caller appends to the conversation.
+    return tuple(_plain(prompt, "messages"))
+
+
+def _texts_in(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for part in value.values() for text in _texts_in(part)]
+    if isinstance(value, (list, tuple)):
+        return [text for part in value for text in _texts_in(part)]
+    return []
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Return a deep copy as plain JSON values. Raises InvalidRequest for what is none."""
+    import json
+
+    try:
+        return json.loads(canonical_json(_dicts(value)))
+    except (TypeError, ValueError) as exc:
+        raise InvalidRequest(f"{where} cannot be sent as JSON: {exc}.") from None
+
+
+def _dicts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _dicts(item) for key, item in value.items()}
+    return [_dicts(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _extra(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, hint in _NOT_EXTRA.items():
+        if name in extra:
+            raise InvalidRequest(f"extra={{{name!r}: ...}} would override the request's own {name}.", hint=hint)
+    if extra.get("n", 1) != 1:
+        raise InvalidRequest(
+            f"extra={{'n': {extra['n']!r}}} asks for several answers to one request; nbllm keeps one answer a request.",
+            hint="Ask several times with sample=0, 1, 2 ...: each is cached by itself.",
+        )
+    plain: Mapping[str, Any] = _plain(extra, "extra=")
+    return plain
+
+
+def _schema_json(schema: Any) -> Mapping[str, Any]:
+    """Return the schema's JSON; made once a class, because making it takes longer than a cache hit."""
+    from nbllm.core.schema import schema_json
+
+    try:
+        known = _schemas.get(schema)
+    except TypeError:  # dicts and other values that cannot be keys
+        return schema_json(schema)
+    if known is None:
+        known = schema_json(schema)
+        try:
+            _schemas[schema] = known
+        except TypeError:
+            return known
+    return known

@@ -1,0 +1,85 @@
+"""Rows of usage that show themselves as a table: in a notebook, in a terminal, as a DataFrame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from html import escape
+from typing import Any, overload
+
+from nbllm.core.ports import UsageRow
+from nbllm.core.pricing import format_usd
+
+_COLUMNS = ("calls", "failed", "hits", "attempts", "in", "out", "cost", "saved")
+
+
+class UsageTable(Sequence[UsageRow]):
+    """Sums by one column of the ledger, dearest first. A sequence of UsageRow; `.to_pandas()` where pandas is installed."""
+
+    def __init__(self, by: str, rows: Sequence[UsageRow]) -> None:
+        self.by = by
+        self.rows = tuple(rows)
+
+    @overload
+    def __getitem__(self, index: int) -> UsageRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[UsageRow]: ...
+    def __getitem__(self, index: int | slice) -> UsageRow | Sequence[UsageRow]:
+        """Return one row, or several."""
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        """Return how many groups there are."""
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[UsageRow]:
+        """Yield the rows."""
+        return iter(self.rows)
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with one row a group; money as float. ImportError without pandas."""
+        import pandas as pd
+
+        frame = pd.DataFrame([asdict(row) for row in self.rows]).rename(columns={"group": self.by})
+        for name in ("cost_usd", "estimated_usd", "saved_usd"):
+            if name in frame:
+                frame[name] = frame[name].astype(float)
+        return frame
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [(row.group or "(none)", *_numbers(row)) for row in self.rows]
+
+    def __repr__(self) -> str:
+        """Return the table as text."""
+        if not self.rows:
+            return "No calls yet."
+        table = [(self.by, *_COLUMNS), *self._cells()]
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in table
+        )
+
+    def _repr_markdown_(self) -> str:
+        if not self.rows:
+            return "No calls yet."
+        head = f"| {self.by} | " + " | ".join(_COLUMNS) + " |\n|:--|" + "--:|" * len(_COLUMNS)
+        body = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in self._cells()]
+        return "\n".join([head, *body])
+
+
+def _numbers(row: UsageRow) -> tuple[str, ...]:
+    cost = format_usd(row.cost_usd)
+    if row.estimated_usd:
+        cost = f"~{cost}"
+    if row.unknown_cost_calls:
+        cost += f" + {row.unknown_cost_calls} unknown"
+    counts = (row.calls, row.failed, row.hits, row.attempts, row.input_tokens, row.output_tokens)
+    return (*(f"{n:,}" for n in counts), cost, f"{format_usd(row.saved_usd)}, {row.saved_s:.1f} s")
+
+
+def _cell(text: str) -> str:
+    """Return text for a Markdown table: names come from users, so nothing in them may act as markup."""
+    return "".join(f"&#{ord(char)};" if char in "|\\`*_[]()!~#$:@" else char for char in escape(text).replace("\n", " "))

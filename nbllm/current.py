@@ -1,0 +1,147 @@
+"""The doors on the current client: ask, stream, embed, flow, use, render, usage, check_slo.
+
+The current client is that of `use(...)` in this context, else the one that the notebook extension or a service set for the
+process, else a default one, made on first use. Threads of a pool see the process's client.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
+from uuid import uuid4
+
+from nbllm.asking import Prompt
+from nbllm.client import Client
+from nbllm.core.reply import Reply
+from nbllm.core.usage_table import UsageTable
+from nbllm.flow_context import FLOW
+from nbllm.live import AsyncStream, Stream
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_here: ContextVar[Client | None] = ContextVar("nbllm_client", default=None)
+_lock = threading.Lock()
+_process: Client | None = None
+
+
+def get_client() -> Client:
+    """Return the current client."""
+    client = _here.get()
+    return client if client is not None else _process or _default()
+
+
+def _default() -> Client:
+    global _process  # noqa: PLW0603 - one default client a process is the point
+    with _lock:
+        if _process is None:
+            _process = Client()
+        return _process
+
+
+def set_process_client(client: Client | None) -> None:
+    """Make a client the current one for the whole process, pool threads included; None: a default one on next use."""
+    global _process  # noqa: PLW0603 - see _default
+    with _lock:
+        _process = client
+
+
+@contextmanager
+def use(client: Client) -> Iterator[Client]:
+    """Make a client the current one in this context, as in `with use(client): ask("...")`."""
+    token = _here.set(client)
+    try:
+        yield client
+    finally:
+        _here.reset(token)
+
+
+def ask(prompt: Prompt, **options: Any) -> Reply:
+    """Ask the current client and wait for the whole answer. See Client.ask."""
+    return get_client().ask(prompt, **options)
+
+
+async def aask(prompt: Prompt, **options: Any) -> Reply:
+    """Async twin of `ask`."""
+    return await get_client().aask(prompt, **options)
+
+
+def stream(prompt: Prompt, **options: Any) -> Stream:
+    """Ask the current client and return the answer piece by piece. See Client.stream."""
+    return get_client().stream(prompt, **options)
+
+
+def astream(prompt: Prompt, **options: Any) -> AsyncStream:
+    """Async twin of `stream`."""
+    return get_client().astream(prompt, **options)
+
+
+def embed(texts: Sequence[str], **options: Any) -> Any:
+    """Embed texts with the current client; a float32 array of shape (texts, dimensions)."""
+    return get_client().embed(texts, **options)
+
+
+async def aembed(texts: Sequence[str], **options: Any) -> Any:
+    """Async twin of `embed`."""
+    return await get_client().aembed(texts, **options)
+
+
+def usage(by: str = "model", **where: Any) -> UsageTable:
+    """Return sums over this session's calls by "model", "feature", "user", "day" ... See Client.usage."""
+    return get_client().usage(by, **where)
+
+
+def check_slo(**limits: Any) -> Any:
+    """Hold this session's calls against limits; raises SloViolated with the numbers. See Client.check_slo."""
+    return get_client().check_slo(**limits)
+
+
+def render(template: str, /, **values: Any) -> str:
+    """Fill a prompt template as %%llm does: Jinja2 in a sandbox, undefined names refused by name (TemplateError)."""
+    from nbllm.core.templates import render as render_template
+
+    return render_template(template, values)
+
+
+def flow(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a function as a flow: its calls are recorded as one unit, with its name and arguments. Plain and async functions."""
+    name = function.__name__
+    signature = inspect.signature(function)
+
+    def entered(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return {"name": name, "run": uuid4().hex[:12], "arguments": {k: _shown(v) for k, v in bound.arguments.items()}}
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        token = FLOW.set(entered(args, kwargs))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            FLOW.reset(token)
+
+    @functools.wraps(function)
+    async def async_wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
+        token = FLOW.set(entered(args, kwargs))
+        try:
+            return await function(*args, **kwargs)  # type: ignore[misc]  # a coroutine function, as asked just below
+        finally:
+            FLOW.reset(token)
+
+    chosen: Any = async_wrapper if inspect.iscoroutinefunction(function) else wrapper
+    chosen.__nbllm_flow__ = name
+    return chosen  # type: ignore[no-any-return]  # one of the two wrappers of P -> R
+
+
+def _shown(value: Any) -> Any:
+    """Return an argument as JSON would hold it; what is none of JSON's types as its repr, cut."""
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _shown(v) for k, v in value.items()}
+    return [_shown(v) for v in value] if isinstance(value, (list, tuple)) else repr(value)[:1000]

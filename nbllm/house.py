@@ -1,0 +1,132 @@
+"""What stands behind an open client: storage, catalog, providers and the road on them. Made on the first call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, cast
+
+from nbllm.background import LoopHost
+from nbllm.core.breaker import BreakerState
+from nbllm.core.messages import Rung
+from nbllm.core.ports import Provider, Written
+from nbllm.core.routing import Route, fixed
+from nbllm.core.throttle import BucketState
+from nbllm.errors import NbllmError
+from nbllm.flow_context import current_flow
+from nbllm.pipeline.road import Parts, Road
+from nbllm.pipeline.route import Router
+from nbllm.pipeline.stage import settle_now
+from nbllm.providers.catalog import Catalog
+from nbllm.providers.hosts import key_for
+from nbllm.providers.pool import Providers
+from nbllm.providers.wire import request_bytes
+from nbllm.settings import Settings
+from nbllm.storage.memory import MemoryState
+from nbllm.storage.open import open_storage
+
+
+class House:
+    """Everything that a client opens, and closes again."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        *,
+        session: str,
+        host: LoopHost,
+        lent: bool,
+        providers: Mapping[str, Provider],
+        on_trouble: Callable[[str], object],
+        executor: Callable[[], Executor],
+    ) -> None:
+        self.host = host
+        self.lent = lent
+        self._settings = settings
+        self._fakes = dict(providers)
+        now = settings()
+        self.catalog = Catalog(now.endpoints, os.environ)
+        self.pool = Providers(os.environ)
+        self.storage = open_storage(
+            now.home,
+            session=session,
+            cache_size_bytes=int(now.cache_size_mb * 1_000_000),
+            recordings_days=now.recordings_days,
+            recordings_bytes=int(now.recordings_mb * 1_000_000),
+            on_trouble=on_trouble,
+        )
+        self._found: Route | None = None
+        self._finding: asyncio.Lock | None = None
+        self.road = Road(
+            Parts(
+                settings=settings,
+                session=session,
+                router=Router(self._plan, self._rung, self._discover),
+                provider_for=self._provider_for,
+                key_of=_key_of,
+                request_bytes=request_bytes,
+                store=self.storage.store,
+                flights=self.storage.flights,
+                ledger=self.storage.ledger,
+                recordings=lambda: self.storage.recordings,
+                budgets=self.storage.budgets,
+                breaker_states=cast("Any", MemoryState[BreakerState]()),
+                bucket_states=cast("Any", MemoryState[BucketState]()),
+                executor=executor,
+                flow=current_flow,
+            )
+        )
+
+    def settings_changed(self, settings: Settings) -> None:
+        """Take in other endpoints; what was switched off is on again."""
+        self.catalog = Catalog(settings.endpoints, os.environ)
+        self.road.breakers.settings_changed()
+
+    def settle(self, written: Written) -> None:
+        """Wait, on the caller's own thread, for a row that a busy ledger has handed to its writer."""
+        settle_now(written)
+
+    async def aclose(self) -> None:
+        """End what is in flight, then close the sockets."""
+        await self.road.aclose()
+        await self.pool.aclose()
+        for fake in self._fakes.values():
+            await fake.aclose()
+
+    # ------------------------------------------------------------------ what the road asks for
+
+    def _rung(self, model_id: str) -> Rung:
+        return self.catalog.rung(model_id)
+
+    def _provider_for(self, rung: Rung) -> Provider:
+        return self._fakes.get(rung.provider) or self.pool.get(rung)
+
+    def _plan(self, named: tuple[str, ...]) -> Route | None:
+        now = self._settings()
+        return fixed(named, routes=now.routes, model=now.model, ladder=now.ladder, found=self._found)
+
+    async def _discover(self) -> tuple[Route, bool]:
+        """Find a default model, once a session; the caller that found it shows it."""
+        from nbllm.providers.discovery import discover
+
+        if self._finding is None:
+            self._finding = asyncio.Lock()
+        async with self._finding:
+            if self._found is not None:
+                return self._found, False
+            found = await discover(self._settings(), os.environ)
+            if found.endpoint is not None:
+                name = found.model_id.partition("/")[0]
+                self.catalog = Catalog({**self._settings().endpoints, name: found.endpoint}, os.environ)
+            self._found = Route((found.model_id,), found.reason)
+            return self._found, True
+
+
+def _key_of(rung: Rung) -> str | None:
+    """Return the key that a rung would be called with, to see whether it has changed since it was refused."""
+    try:
+        return key_for(rung.endpoint_name, rung.endpoint, os.environ)
+    except NbllmError:
+        return None
