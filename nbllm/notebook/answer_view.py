@@ -1,0 +1,87 @@
+"""An answer and its meter as one display: Markdown for notebooks, plain text for everything else."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nbllm.notebook.safe_text import clipped, plain, wrapped
+
+# The $ of a price must not open a formula: JupyterLab's MathJax skips elements of class mathjax_ignore, others tex2jax_ignore.
+# Colours come from the theme; where it has none the text's own colour is used.
+_STYLE = (
+    "margin-top:0.7em;padding-top:0.35em;border-top:1px solid var(--jp-border-color2,rgba(128,128,128,0.4));"
+    "color:var(--jp-ui-font-color2,inherit);font-size:0.9em;line-height:1.5;font-variant-numeric:tabular-nums"
+)
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
+
+
+def meter_html(line: str, notes: Sequence[str] = (), *, running: bool = False) -> str:
+    """Return the meter as HTML: our own words and numbers, escaped, in one element of role "status".
+
+    While it runs it is not read out (aria-live off): ten changes a second would drown everything else.
+    """
+    rows = [line, *(f"Note: {note}" for note in notes)]
+    body = "<br>".join(html.escape(plain(row)).replace("$", "&#36;").replace("\n", " ") for row in rows)
+    live = ' aria-live="off"' if running else ""
+    return f'<div role="status"{live} class="nbllm-meter mathjax_ignore tex2jax_ignore" style="{_STYLE}">{body}</div>'
+
+
+def fenced(text: str, language: str) -> str:
+    """Return text as a code block whose fence is longer than any in it."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def closed(markdown: str) -> str:
+    """Return Markdown whose last code block is closed, so that a half-written answer does not swallow what stands below it."""
+    fence = ""
+    for match in _FENCE.finditer(markdown):
+        run, info = match.groups()
+        if not fence:
+            fence = "" if run[0] == "`" and "`" in info else run
+        elif run[0] == fence[0] and len(run) >= len(fence) and not info.strip():
+            fence = ""
+    return f"{markdown}\n{fence}" if fence else markdown
+
+
+def body_markdown(text: str, *, language: str = "") -> str:
+    """Return the answer as safe Markdown; as a code block when it is written in a language such as JSON."""
+    from nbllm.core.safe_markdown import safe_markdown
+
+    shown = clipped(text)
+    if language:
+        return fenced(plain(shown), language) if shown.strip() else ""
+    return closed(safe_markdown(plain(shown)))
+
+
+def tool_calls_text(message: Mapping[str, Any]) -> str:
+    """Return the tool calls of a message as JSON, "" without any."""
+    calls = message.get("tool_calls") or ()
+    shown = [{"tool": c["function"].get("name"), "arguments": c["function"].get("arguments")} for c in calls if c.get("function")]
+    return json.dumps(shown, indent=2, ensure_ascii=False) if shown else ""
+
+
+def bundle(text: str, line: str, notes: Sequence[str] = (), *, language: str = "", running: bool = False) -> dict[str, str]:
+    """Return the MIME bundle of an answer with its meter line."""
+    body = body_markdown(text, language=language)
+    meter = meter_html(line, notes, running=running)
+    return {
+        "text/markdown": f"{body}\n\n{meter}" if body else meter,
+        "text/plain": plain_answer(text, line, notes),
+    }
+
+
+def plain_answer(text: str, line: str, notes: Sequence[str] = ()) -> str:
+    """Return the answer as plain text with the meter and the notes below it, those at most 80 columns wide."""
+    body = plain(clipped(text)).rstrip()
+    return f"{body}\n\n{foot(line, notes)}" if body else foot(line, notes)
+
+
+def foot(line: str, notes: Sequence[str] = ()) -> str:
+    """Return meter line and notes as plain text, at most 80 columns wide."""
+    return "\n".join([wrapped(plain(line), 80, "  "), *(wrapped(f"Note: {plain(note)}", 80, "  ") for note in notes)])

@@ -1,0 +1,219 @@
+"""The magics that look at, and set, what calls leave behind: settings, models, usage, plots, calls, cache, budgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, magics_class, no_var_expand
+
+from nbllm.core.ports import Filter
+from nbllm.notebook import call_tables, manuals, reading, tables
+from nbllm.notebook.flags import Manual, Parsed, parse
+from nbllm.notebook.views import View
+from nbllm.settings.option import BadValue
+from nbllm.settings.suggest import did_you_mean
+
+_ORIGIN = "%llm_config"
+
+
+@magics_class
+class BookMagics(Magics):
+    """Settings and books of the current client. Each magic parses, makes one call and returns a view."""
+
+    def __init__(self, shell: Any, client: Callable[[], Any], **kwargs: Any) -> None:
+        super().__init__(shell, **kwargs)
+        self._client = client
+        self._before: dict[str, tuple[Any, str]] = {}
+
+    @no_var_expand
+    def llm_config(self, line: str) -> View:
+        """Show the settings, or set some."""
+        parsed = parse(manuals.CONFIG, line)
+        client = self._client()
+        if "reset" in parsed.values:
+            _no_words(manuals.CONFIG, parsed)
+            self._reset(client)
+        elif parsed.words:
+            self._set(client, dict(_assignment(word) for word in parsed.words))
+        return tables.config_view(client.settings)
+
+    def _set(self, client: Any, values: dict[str, str]) -> None:
+        before = client.settings
+        flat = before.flat()
+        client.configure(origin=_ORIGIN, **values)
+        after = client.settings.flat()
+        for name in set(flat) | set(after):
+            if client.settings.origin(name) == _ORIGIN and before.origin(name) != _ORIGIN:
+                self._before.setdefault(name, (flat.get(name), before.origin(name)))
+
+    def _reset(self, client: Any) -> None:
+        for name, (value, origin) in self._before.items():
+            client.configure(origin=origin, **{name: value})
+        self._before.clear()
+
+    @no_var_expand
+    def llm_models(self, line: str) -> View:
+        """List the models that can be asked."""
+        parsed = parse(manuals.MODELS, line)
+        return tables.models_view(self._client(), " ".join(parsed.words))
+
+    @no_var_expand
+    def llm_usage(self, line: str) -> View:
+        """Sum up calls."""
+        parsed = parse(manuals.USAGE, line)
+        by = _one_word(manuals.USAGE, parsed, manuals.GROUPS, default="model")
+        client = self._client()
+        return tables.usage_view(client, by, filter_of(parsed.values, client.session))
+
+    @no_var_expand
+    def llm_plot(self, line: str) -> Any:
+        """Plot calls."""
+        from nbllm.notebook.plot_view import plot_view
+
+        parsed = parse(manuals.PLOT, line)
+        kind = _one_word(manuals.PLOT, parsed, manuals.PLOTS)
+        client = self._client()
+        return plot_view(kind, client, filter_of(parsed.values, client.session), save=parsed.values.get("save"))
+
+    @no_var_expand
+    def llm_calls(self, line: str) -> View:
+        """List calls, show one, or forget recorded texts."""
+        parsed = parse(manuals.CALLS, line)
+        client = self._client()
+        if parsed.words[:1] == ("forget",):
+            return _forget(client, parsed)
+        if parsed.words:
+            return call_tables.call_view(client, _call_named(client, _only_word(manuals.CALLS, parsed)))
+        return call_tables.calls_view(client, filter_of(parsed.values, client.session), parsed.values.get("limit", 20))
+
+    @no_var_expand
+    def llm_cache(self, line: str) -> View:
+        """Show the cache, or purge some of it."""
+        parsed = parse(manuals.CACHE, line)
+        client = self._client()
+        which = {name: parsed.values[name] for name in ("key_prefix", "model", "tag", "older_than_s") if name in parsed.values}
+        if not parsed.words:
+            if which or "all" in parsed.values:
+                raise UsageError(
+                    "To delete entries write %llm_cache purge and which: --tag, --model, --older-than, --key or --all."
+                )
+            return tables.cache_view(client, parsed.values.get("limit", 20))
+        _one_word(manuals.CACHE, parsed, ("purge",))
+        if not which and "all" not in parsed.values:
+            raise UsageError("Say what to purge: --tag T, --model M, --older-than 7d, --key K, or --all.")
+        if which and "all" in parsed.values:
+            raise UsageError("Give --all, or say which entries, not both.")
+        gone = client.store.purge(**which)
+        return View(f"{gone:,} stored {'answer was' if gone == 1 else 'answers were'} deleted.")
+
+    @no_var_expand
+    def llm_budget(self, line: str) -> View:
+        """Show budgets, or set one."""
+        parsed = parse(manuals.BUDGET, line)
+        client = self._client()
+        if not parsed.words:
+            if parsed.values:
+                raise UsageError("--soft goes with a budget: %llm_budget session 5.00 --soft 80%")
+            return tables.budget_view(client)
+        return tables.budget_view(client, (_set_budget(client, parsed),))
+
+
+def _set_budget(client: Any, parsed: Parsed) -> str:
+    kind, *rest = parsed.words
+    if kind not in manuals.BUDGETS:
+        raise UsageError(f"There is no budget {kind!r}. {did_you_mean(kind, manuals.BUDGETS)}")
+    named = kind in {"feature", "user"}
+    if len(rest) != (2 if named else 1):
+        raise UsageError(
+            f"Write %llm_budget {kind} {'NAME ' if named else ''}AMOUNT, or off for no limit. For example {_example(kind)}"
+        )
+    try:
+        amount = reading.usd_or_off(rest[-1])
+    except BadValue as error:
+        raise UsageError(f"%llm_budget {kind}: {error.problem}.") from None
+    soft = parsed.values.get("soft")
+    if soft is not None and amount is None:
+        raise UsageError("--soft needs an amount: a budget that is off has no soft limit.")
+    if isinstance(soft, float) and amount is not None:
+        soft = (amount * Decimal(str(soft))).quantize(Decimal("0.000001")).normalize()
+    if soft is not None and amount is not None and soft > amount:
+        raise UsageError(f"--soft {soft} is above the budget of {amount}.")
+    client.set_budget(kind, amount, name=rest[0] if named else None, soft=soft)
+    what = f"{kind} {rest[0]}" if named else kind
+    return (
+        f"The {what} budget is off."
+        if amount is None
+        else f"The {what} budget is ${amount:.2f}" + (f", with a warning at ${soft:.2f}." if soft else ".")
+    )
+
+
+def _example(kind: str) -> str:
+    return {"feature": "%llm_budget feature summaries 1.00", "user": "%llm_budget user ada 1.00"}.get(
+        kind, f"%llm_budget {kind} 5.00"
+    )
+
+
+def filter_of(values: Mapping[str, Any], session: str) -> Filter:
+    """Return which calls are meant: those of this session, unless --all."""
+    return Filter(
+        session=None if values.get("all") else session,
+        model=values.get("model"),
+        feature=values.get("feature"),
+        user=values.get("user"),
+        since=reading.unix_since(values.get("since"), time.time()),
+    )
+
+
+def _assignment(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise UsageError(f"{word!r} is no setting: write key=value, for example %llm_config deadline_s=30.")
+    return key, value
+
+
+def _no_words(manual: Manual, parsed: Parsed) -> None:
+    if parsed.words:
+        raise UsageError(f"{parsed.words[0]!r} does not go together with the rest. {manual.name}? is the manual.")
+
+
+def _only_word(manual: Manual, parsed: Parsed) -> str:
+    if len(parsed.words) != 1:
+        raise UsageError(
+            f"{manual.name} takes one of them at a time, not {' '.join(parsed.words)!r}. {manual.name}? is the manual."
+        )
+    return parsed.words[0]
+
+
+def _one_word(manual: Manual, parsed: Parsed, known: tuple[str, ...], *, default: str = "") -> str:
+    if not parsed.words and default:
+        return default
+    if not parsed.words:
+        raise UsageError(f"{manual.name} needs one of {', '.join(known)}.")
+    word = _only_word(manual, parsed)
+    if word not in known:
+        raise UsageError(f"{manual.name} does not know {word!r}. {did_you_mean(word, known)}")
+    return word
+
+
+def _call_named(client: Any, part: str) -> Any:
+    found = [c for c in client.ledger.calls(Filter(), limit=10_000) if c.call_id.endswith(part) or c.call_id.startswith(part)]
+    if not found:
+        raise UsageError(f"There is no call {part!r} among the newest 10,000. %llm_calls lists them.")
+    exact = [c for c in found if c.call_id == part]
+    if len(found) > 1 and not exact:
+        raise UsageError(f"{len(found)} calls fit {part!r}; give more of its id.")
+    return (exact or found)[0]
+
+
+def _forget(client: Any, parsed: Parsed) -> View:
+    words = parsed.words[1:]
+    if bool(words) == bool(parsed.values.get("all")):
+        raise UsageError("Write %llm_calls forget ID, or %llm_calls forget --all for the recorded texts of all calls.")
+    gone = client.recordings.forget(call_id=_call_named(client, words[0]).call_id) if words else client.recordings.forget()
+    return View(
+        f"The recorded texts of {gone:,} {'call was' if gone == 1 else 'calls were'} deleted; the numbers stay in the ledger."
+    )

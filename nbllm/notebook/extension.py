@@ -1,0 +1,105 @@
+"""`%load_ext nbllm`: registers the magics, completion and the short error messages, and takes all of it back on unload.
+
+Loading sends nothing and opens nothing: the client is made when it is first used, its events loop with the first call.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbllm.notebook.book_magics import BookMagics
+from nbllm.notebook.completion import Completion
+from nbllm.notebook.failures import Hook
+from nbllm.notebook.magics import LLMMagics
+from nbllm.notebook.manuals import LLM, MANUALS
+
+_BOOKS = ("llm_config", "llm_models", "llm_usage", "llm_plot", "llm_calls", "llm_cache", "llm_budget")
+_ATTRIBUTE = "_nbllm_extension"
+
+
+def current_client() -> Any:
+    """Return the current client, with recordings switched on where nothing else says what to do with them."""
+    from nbllm.current import get_client
+
+    client = get_client()
+    if not client.settings.recordings and client.settings.origin("recordings") == "default":
+        client.configure(origin="extension", recordings=True)
+    return client
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What an extension put into a shell, so that it can be taken out again."""
+
+    shell: Any
+    magics: tuple[Any, ...]
+    hook: Hook
+    completion: Completion
+    names: list[tuple[str, str, Any]] = field(default_factory=list)
+    """(kind, name, function) of each magic that was registered."""
+
+    def register(self, kind: str, name: str, function: Any) -> None:
+        """Register one magic."""
+        self.shell.register_magic_function(function, kind, name)
+        self.names.append((kind, name, function))
+
+    def remove(self) -> None:
+        """Take everything out again; a magic that somebody else has replaced since is left alone."""
+        for kind, name, function in self.names:
+            table = self.shell.magics_manager.magics[kind]
+            if table.get(name) == function:
+                del table[name]
+        for magics in self.magics:
+            if magics in self.shell.configurables:
+                self.shell.configurables.remove(magics)
+        self.completion.remove()
+        self.hook.remove()
+
+
+def _write_manuals() -> None:
+    """Give each magic its manual as docstring, which is what `?` shows."""
+    LLMMagics.llm.__doc__ = LLM.text()
+    LLMMagics.llm_line.__doc__ = LLM.text()
+    for name in _BOOKS:
+        getattr(BookMagics, name).__doc__ = MANUALS[name].text()
+
+
+def _owner(function: Any) -> str:
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return str(module).partition(".")[0]
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Load the extension into an IPython shell. Loading it again changes nothing."""
+    if getattr(shell, _ATTRIBUTE, None) is not None:
+        return
+    _write_manuals()
+    llm = LLMMagics(shell, current_client)
+    books = BookMagics(shell, current_client)
+    hook = Hook(shell, whole=lambda: llm.full_traceback)
+    loaded = Loaded(shell, (llm, books), hook, Completion(shell, current_client))
+    taken = [(kind, shell.magics_manager.magics[kind].get("llm")) for kind in ("cell", "line")]
+    others = {kind: function for kind, function in taken if function is not None}
+    for kind, function in (("cell", llm.llm), ("line", llm.llm_line)):
+        loaded.register(kind, "nbllm", function)
+        if kind not in others:
+            loaded.register(kind, "llm", function)
+    for name in _BOOKS:
+        loaded.register("line", name, getattr(books, name))
+    setattr(shell, _ATTRIBUTE, loaded)
+    if others:
+        marks = " and ".join(("%%" if kind == "cell" else "%") + "llm" for kind in others)
+        owner = _owner(next(iter(others.values())))
+        sys.stdout.write(
+            f"{marks} belongs to {owner} here and stays so. Use %%nbllm and %nbllm for nbllm; they take the same options.\n"
+        )
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take the extension out of the shell. Calls, cache and budgets stay as they are."""
+    loaded = getattr(shell, _ATTRIBUTE, None)
+    if loaded is not None:
+        loaded.remove()
+        setattr(shell, _ATTRIBUTE, None)

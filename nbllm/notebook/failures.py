@@ -1,0 +1,143 @@
+"""How errors of nbllm look in a cell: a few lines instead of sixty frames of ours.
+
+The user's own frames stay, because they say which line of theirs asked. `%tb` shows everything.
+"""
+
+from __future__ import annotations
+
+import linecache
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nbllm.core.reply import Reply
+from nbllm.errors import CallFailed, NbllmError
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_SHELL_PARTS = ("IPython", "ipykernel", "traitlets", "decorator.py", "prompt_toolkit")
+_SHOWN_CAUSES = 12
+_RED, _DIM, _OFF = "\x1b[31m", "\x1b[2m", "\x1b[0m"
+
+
+def attach(error: BaseException, partial: Reply, *, out: str, received: bool) -> None:
+    """Note on an error what was kept of the answer, for its message. An interrupt gets a short message of its own."""
+    if received:
+        error.__notes__ = [
+            *getattr(error, "__notes__", []),
+            f"What came ({len(partial.text):,} characters) is kept in {out or '_'}.",
+        ]
+    if isinstance(error, KeyboardInterrupt):
+        lines = ["KeyboardInterrupt: the call was stopped; the kernel is ready.", *getattr(error, "__notes__", [])]
+        # IPython asks an exception for this before it formats one itself.
+        error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
+
+
+def message_lines(error: NbllmError, width: int = 88) -> list[str]:
+    """Return what happened, on which rung, what was spent and what to do, each on lines of its own."""
+    lines = textwrap.wrap(f"{type(error).__name__}: {error.summary}", width, subsequent_indent="  ", break_long_words=False)
+    causes = _causes(error)
+    for cause in causes[:_SHOWN_CAUSES]:
+        rung = getattr(cause, "rung", "")
+        said = getattr(cause, "summary", None) or str(cause)
+        what = f"{rung + ': ' if rung else ''}{type(cause).__name__}: {said}"
+        lines += textwrap.wrap(
+            textwrap.shorten(what, 400), width, initial_indent="  - ", subsequent_indent="    ", break_long_words=False
+        )
+    if len(causes) > _SHOWN_CAUSES:
+        lines.append(f"  - and {len(causes) - _SHOWN_CAUSES} more")
+    if isinstance(error, CallFailed) and error.call_id:
+        rung = getattr(error, "rung", "")
+        spent = "an unknown amount" if error.spent_usd is None else f"${error.spent_usd:.4f}"
+        lines.append(f"  {f'On {rung}. ' if rung and not causes else ''}Spent: {spent}. Call {error.call_id}.")
+    lines += [f"  {note}" for note in getattr(error, "__notes__", [])]
+    for row in error.hint.splitlines():
+        lines += textwrap.wrap(row, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
+    return lines
+
+
+def _causes(error: BaseException) -> list[Exception]:
+    """Return the leaves of a group, in order."""
+    if not isinstance(error, BaseExceptionGroup):
+        return []
+    found: list[Exception] = []
+    for inner in error.exceptions:
+        found += _causes(inner) or ([inner] if isinstance(inner, Exception) else [])
+    return found
+
+
+def _ours(filename: str) -> bool:
+    return filename.startswith(_PACKAGE)
+
+
+def _users_frames(trace: TracebackType | None) -> Iterator[tuple[str, int, str]]:
+    """Yield (file, line, function) of the frames before the first of ours, the shell's left out."""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if _ours(code.co_filename):
+            return
+        if not any(part in code.co_filename for part in _SHELL_PARTS):
+            yield code.co_filename, trace.tb_lineno, code.co_name
+        trace = trace.tb_next
+
+
+def traceback_lines(error: NbllmError, trace: TracebackType | None, *, cell_name: Callable[[str], str], colour: bool) -> list[str]:
+    """Return the lines that a cell shows for an error of nbllm."""
+    red, dim, off = (_RED, _DIM, _OFF) if colour else ("", "", "")
+    lines = []
+    for filename, number, function in _users_frames(trace):
+        source = linecache.getline(filename, number).strip()
+        if source.startswith("get_ipython().run_"):  # a magic as IPython rewrites it: the cell itself is in sight
+            continue
+        within = "" if function.startswith("<") else f", in {function}"
+        lines += [f"{dim}{cell_name(filename)}, line {number}{within}{off}", f"    {source}"]
+    first, *others = message_lines(error)
+    name, colon, rest = first.partition(":")
+    return [*lines, f"{red}{name}{off}{colon}{rest}", *others]
+
+
+def _cell_namer(shell: Any) -> Callable[[str], str]:
+    def name(filename: str) -> str:
+        format_name = getattr(shell.compile, "format_code_name", None)
+        found = format_name(filename) if format_name else None
+        return " ".join(found) if found else filename
+
+    return name
+
+
+class Hook:
+    """Shows errors of nbllm in short for a shell, and gives the shell back as it was.
+
+    set_custom_exc has one place for all extensions: whoever was there before is still asked for their own exceptions.
+    IPython's `_render_traceback_` would be neater, but IPython does not ask exception groups for it.
+    """
+
+    def __init__(self, shell: Any, *, whole: Callable[[], bool]) -> None:
+        self._shell = shell
+        self._whole = whole
+        self._before = (shell.custom_exceptions, shell.CustomTB if shell.custom_exceptions else None)
+        shell.set_custom_exc((NbllmError, *shell.custom_exceptions), self._show)
+        self._mine = shell.CustomTB
+
+    def remove(self) -> None:
+        """Put back what was there, unless somebody took the place in the meantime."""
+        if self._shell.CustomTB is self._mine:
+            exceptions, handler = self._before
+            self._shell.custom_exceptions = exceptions
+            if handler is not None:
+                self._shell.CustomTB = handler
+
+    def _show(self, shell: Any, etype: type[BaseException], value: BaseException, trace: Any, tb_offset: Any = None) -> list[str]:
+        if not isinstance(value, NbllmError):
+            handler = self._before[1]
+            return list(handler(etype, value, trace, tb_offset=tb_offset) or []) if handler else []
+        if self._whole():
+            import traceback
+
+            lines = "".join(traceback.format_exception(etype, value, trace)).splitlines()
+        else:
+            colour = str(getattr(shell, "colors", "")).casefold() not in {"nocolor", ""}
+            lines = traceback_lines(value, trace, cell_name=_cell_namer(shell), colour=colour)
+        shell._showtraceback(etype, value, lines)  # noqa: SLF001 - the one way to show lines that kernels and terminals share
+        return lines

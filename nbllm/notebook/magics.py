@@ -1,0 +1,109 @@
+"""%%llm and %llm: parse, ask, return. What they take is declared in nbllm.notebook.manuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, magics_class, needs_local_scope, no_var_expand
+from traitlets import Bool, Float
+
+from nbllm.core.reply import Reply
+from nbllm.notebook.flags import parse
+from nbllm.notebook.manuals import LLM, LLM_LINE
+from nbllm.notebook.names import check_named, schema_named, users_names
+from nbllm.notebook.runner import run
+from nbllm.notebook.screens import Quiet, screen_for
+from nbllm.settings.tables import CALL_OPTIONS
+
+_NOT_OPTIONS = {"out", "raw", "quiet", "set", "schema", "check"}
+
+
+@magics_class
+class LLMMagics(Magics):
+    """Ask language models from cells. `%config LLMMagics` lists what can be set."""
+
+    updates_per_s = Float(10.0, min=0.1, max=10.0, help="Most updates of a streaming answer per second, 0.1 to 10.").tag(
+        config=True
+    )
+    full_traceback = Bool(default_value=False, help="Show every frame of a failed call instead of a few lines.").tag(config=True)
+
+    def __init__(self, shell: Any, client: Callable[[], Any], **kwargs: Any) -> None:
+        super().__init__(shell, **kwargs)
+        self._shell = shell
+        self._client = client
+
+    @no_var_expand
+    @needs_local_scope
+    def llm(self, line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> None:
+        """Ask and show the answer as it comes; keep the Reply in the -o variable, else in `_`."""
+        given = dict(parse(LLM, line).values)
+        namespace = {**self._shell.user_ns, **(local_ns or {})}
+        screen = screen_for(
+            self._shell,
+            quiet=given.get("quiet", False),
+            updates_per_s=self.updates_per_s,
+            language="json" if "schema" in given else "",
+        )
+        self._ask(given, cell, namespace, screen)
+
+    @no_var_expand
+    @needs_local_scope
+    def llm_line(self, line: str, local_ns: Mapping[str, Any] | None = None) -> Reply:
+        """Ask and return the Reply, which shows itself when it is the last value of a cell."""
+        parsed = parse(LLM_LINE, line)
+        if not parsed.rest:
+            raise UsageError(
+                "%llm needs a prompt on its line: %llm [options] PROMPT. For longer ones use %%llm. %llm? is the manual."
+            )
+        return self._ask(dict(parsed.values), parsed.rest, {**self._shell.user_ns, **(local_ns or {})}, Quiet(), returned=True)
+
+    def _ask(
+        self, given: dict[str, Any], prompt: str, namespace: Mapping[str, Any], screen: Any, *, returned: bool = False
+    ) -> Reply:
+        if not prompt.strip():
+            raise UsageError("The prompt is empty: write it below the %%llm line. %%llm? is the manual.")
+        out = given.get("out", "")
+        options = call_options(given, namespace)
+        if not given.get("raw"):
+            prompt = filled_in(prompt, namespace)
+            if "system" in options:
+                options["system"] = filled_in(options["system"], namespace)
+
+        def keep(reply: Reply) -> None:
+            if out:
+                self._shell.push({out: reply})
+            elif not returned or reply.interrupted:
+                self._shell.displayhook.update_user_ns(reply)
+
+        return run(self._client(), prompt, options, screen=screen, keep=keep, out=out)
+
+
+def call_options(given: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the call: the flags' values, names looked up, --set sorted into options and provider fields."""
+    options = {name: value for name, value in given.items() if name not in _NOT_OPTIONS}
+    if "schema" in given:
+        options["schema"] = schema_named(given["schema"], namespace)
+    if "check" in given:
+        options["check"] = check_named(given["check"], namespace)
+    extra: dict[str, Any] = {}
+    for key, value in given.get("set", ()):
+        if key in options or key in extra:
+            raise UsageError(f"--set {key}=...: {key} is given twice.")
+        if key in CALL_OPTIONS and key != "extra":
+            options[key] = value
+        else:
+            extra[key] = value
+    return {**options, "extra": extra} if extra else options
+
+
+def filled_in(template: str, namespace: Mapping[str, Any]) -> str:
+    """Return the prompt with the notebook's variables filled in. Only the names that it uses are handed to the template."""
+    if "{{" not in template and "{%" not in template:
+        return template
+    from nbllm.core.templates import names_in, render
+
+    return render(
+        template, {name: namespace[name] for name in names_in(template) if name in namespace}, known=users_names(namespace)
+    )

@@ -1,0 +1,215 @@
+"""What each magic takes and how it is explained: the one place where options, help and Tab completion are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nbllm.notebook import reading
+from nbllm.notebook.flags import Flag, Manual
+from nbllm.settings.tables import CALL_OPTIONS
+
+PLOTS = ("latency", "ttft", "cost", "cache", "tokens", "timeline")
+GROUPS = ("model", "feature", "user", "day", "session", "source", "status", "total")
+BUDGETS = ("request", "session", "day", "feature", "user")
+
+
+def _call(names: tuple[str, ...], option: str, metavar: str, help: str = "", completes: Any = ()) -> Flag:  # noqa: A002 - a flag's help
+    known = CALL_OPTIONS[option]
+    return Flag(
+        names=names,
+        dest=option,
+        help=help or known.help,
+        read=reading.option(option),
+        metavar=metavar,
+        completes=completes or known.choices,
+    )
+
+
+LLM = Manual(
+    name="%%llm",
+    summary="Ask a language model; the answer streams below the cell and is kept in a variable.",
+    usage=("%%llm [options]      the prompt is the rest of the cell", "%llm [options] PROMPT      one line; returns the Reply"),
+    examples="""
+        %%llm -m sim/large -o answer
+        Summarise {{ doc }} in three bullets.
+
+        {{ doc }} is the variable doc of this notebook. Afterwards
+        answer.text, answer.cost_usd, answer.source tell what came of it.
+
+        %%llm -m sim/small --schema Person -o person     # person.data is a Person
+        %%llm -s "You are terse." -t 0 --max-tokens 200  # system prompt, limits
+        %%llm --feature triage --budget 0.01             # for the books; stop at 1 cent
+        %%llm --cache refresh                            # ask anew, keep the new answer
+        %%llm --sample 2                                 # another answer to the same prompt
+        x = %llm -m sim/small What is an ECDF?
+    """,
+    flags=(
+        _call(("-m", "--model"), "model", "MODEL", "Model id (endpoint/model or provider/model), or several, with commas; "
+              "without it the default model answers.", "models"),
+        Flag(names=("-o", "--out"), dest="out", read=reading.identifier, metavar="NAME", completes="names",
+             help="Variable that gets the Reply. Without it the Reply is in _."),
+        _call(("-s", "--system"), "system", "TEXT", "System prompt; a template like the prompt."),
+        Flag(names=("--schema",), dest="schema", read=reading.dotted_name, metavar="NAME", completes="schemas",
+             help="Pydantic model, dataclass, TypedDict or JSON Schema of this notebook that the answer must fit; fills .data."),
+        Flag(names=("--check",), dest="check", read=reading.dotted_name, metavar="NAME", completes="functions",
+             help="Function of this notebook that gets .data (or the text) and raises or returns False when it will not do."),
+        _call(("-t", "--temperature"), "temperature", "N", "Sampling temperature."),
+        _call(("--max-tokens",), "max_tokens", "N"),
+        _call(("--feature",), "feature", "NAME"),
+        _call(("--user",), "user", "NAME"),
+        _call(("--cache",), "cache", "MODE"),
+        _call(("--ttl",), "ttl_s", "TIME", "How long the stored answer is fresh: 30s, 10m, 7d."),
+        _call(("--deadline",), "deadline_s", "TIME", "Longest time for everything, retries and "
+              "fallbacks included: 30s, 2m. Default 5m."),
+        _call(("--sample",), "sample", "N"),
+        Flag(names=("--set",), dest="set", read=reading.pair, metavar="KEY=VALUE", repeat=True, completes="sets",
+             help="Any further option of ask (top_p=0.9, seed=7, retries=0), or a field for the provider. May be repeated."),
+        Flag(names=("--raw",), dest="raw", help="Send the prompt as it stands: no templating."),
+        Flag(names=("--quiet",), dest="quiet", help="Show nothing but errors."),
+        _call(("--budget",), "budget_usd", "USD", "Most that this call may cost, in USD."),
+    ),
+    more="""
+        Ctrl-C (the stop button) stops the request at once; what came is kept in the
+        variable, marked as interrupted. A call that fails makes the cell fail, so
+        that Run All stops. In {{ }} and {% %} the prompt is a Jinja2 template over
+        the notebook's variables; { and } alone are plain text.
+        %%nbllm is the same magic, for notebooks where %%llm belongs to somebody else.
+    """,
+    rest="none",
+)  # fmt: skip
+
+LLM_LINE = Manual(
+    name="%llm", summary=LLM.summary, usage=LLM.usage, examples=LLM.examples, flags=LLM.flags, more=LLM.more, rest="text"
+)
+
+MODEL = Flag(names=("-m", "--model"), dest="model", read=str, metavar="MODEL", completes="models",
+             help="Only calls that this model answered; sim/* is all of an endpoint.")  # fmt: skip
+FEATURE = Flag(names=("--feature",), dest="feature", read=str, metavar="NAME", help="Only calls for this feature.")
+USER = Flag(names=("--user",), dest="user", read=str, metavar="NAME", help="Only calls for this user.")
+SINCE = Flag(names=("--since",), dest="since", read=reading.since_s, metavar="TIME", completes=("10m", "1h", "today", "7d", "all"),
+             help="Only calls since then: 10m, 2h, 7d, today (UTC) or all.")  # fmt: skip
+ALL = Flag(names=("--all",), dest="all", help="Calls of all sessions, not only of this one.")
+LIMIT = Flag(names=("-n", "--limit"), dest="limit", read=reading.count, metavar="N", help="At most so many rows (default 20).")
+
+CONFIG = Manual(
+    name="%llm_config",
+    summary="Show every setting and where its value came from, or set some for this session.",
+    usage=("%llm_config", "%llm_config KEY=VALUE ...", "%llm_config --reset"),
+    examples="""
+        %llm_config                                   # what is set, and by what
+        %llm_config model=sim/small deadline_s=30
+        %llm_config ladder=lab/qwen,openai/gpt-4o-mini
+        %llm_config --reset                           # forget what %llm_config set
+    """,
+    flags=(Flag(names=("--reset",), dest="reset", help="Forget what %llm_config set in this session."),),
+    more="""
+        Later wins: defaults, nbllm.toml or [tool.nbllm] in pyproject.toml, NBLLM_*
+        variables, %llm_config, options of the call.
+    """,
+    words="settings",
+)
+MODELS = Manual(
+    name="%llm_models",
+    summary="List the models that can be asked from here, with prices and context windows.",
+    usage=("%llm_models [TEXT]",),
+    examples="""
+        %llm_models
+        %llm_models sim          # those with "sim" in their name
+    """,
+    words="models",
+)
+USAGE = Manual(
+    name="%llm_usage",
+    summary="Calls, tokens, cost and savings of this session, summed up.",
+    usage=("%llm_usage [GROUP] [options]",),
+    examples="""
+        %llm_usage                     # by model
+        %llm_usage feature --since today --all
+    """,
+    flags=(MODEL, FEATURE, USER, SINCE, ALL),
+    more=f"GROUP is one of {', '.join(GROUPS)}.",
+    words=GROUPS,
+)
+PLOT = Manual(
+    name="%llm_plot",
+    summary="Plot this session's calls.",
+    usage=("%llm_plot KIND [options]",),
+    examples="""
+        %llm_plot latency                        # ECDF with P50, P95, P99
+        %llm_plot cost --feature summaries --since today
+        %llm_plot timeline --all --save calls.png
+    """,
+    flags=(
+        MODEL, FEATURE, SINCE, ALL,
+        Flag(names=("--save",), dest="save", read=str, metavar="FILE", completes="files",
+             help="Write it to a file too: .png, .svg or .pdf."),
+    ),
+    more="""
+        latency, ttft    how long answers and first tokens took, as ECDF: the share
+                         of calls that were at most so slow. Model calls and cache
+                         hits are kept apart. No P99 from fewer than 100 calls.
+        cost, cache      dollars over time; hits, and what they saved
+        tokens           tokens in and out, by model
+        timeline         each call at its time
+        The same are functions that take and return matplotlib Axes:
+        from nbllm.notebook.plots import latency
+    """,
+    words=PLOTS,
+)  # fmt: skip
+CALLS = Manual(
+    name="%llm_calls",
+    summary="List the calls of this session, show one in detail, or forget recorded texts.",
+    usage=("%llm_calls [options]", "%llm_calls ID", "%llm_calls forget ID | --all"),
+    examples="""
+        %llm_calls -n 50
+        %llm_calls 3f2a        # one call: its attempts, prompt and answer
+        %llm_calls forget 3f2a # delete its recorded texts; its numbers stay
+    """,
+    flags=(LIMIT, MODEL, FEATURE, USER, SINCE, ALL),
+    words=("forget",),
+)
+CACHE = Manual(
+    name="%llm_cache",
+    summary="Show the answer cache, or purge some of it.",
+    usage=("%llm_cache [-n N]", "%llm_cache purge --tag T | --model M | --older-than TIME | --key K | --all"),
+    examples="""
+        %llm_cache
+        %llm_cache purge --model sim/small
+        %llm_cache purge --older-than 7d
+    """,
+    flags=(
+        Flag(names=("--tag",), dest="tag", read=str, metavar="TAG", help="Entries with this tag."),
+        Flag(names=("--model",), dest="model", read=str, metavar="MODEL", completes="models", help="Entries of this model."),
+        Flag(names=("--older-than",), dest="older_than_s", read=reading.duration_s, metavar="TIME",
+             help="Entries older than that: 1h, 7d."),
+        Flag(names=("--key",), dest="key_prefix", read=str, metavar="KEY", help="The entry whose key begins so."),
+        Flag(names=("--all",), dest="all", help="All entries."),
+        LIMIT,
+    ),
+    words=("purge",),
+)  # fmt: skip
+BUDGET = Manual(
+    name="%llm_budget",
+    summary="Show budgets, or set one.",
+    usage=("%llm_budget", "%llm_budget KIND [NAME] AMOUNT | off [--soft 80%]"),
+    examples="""
+        %llm_budget
+        %llm_budget session 5.00 --soft 80%     # warn at $4, stop at $5
+        %llm_budget feature summaries 1.00
+        %llm_budget request 0.05                # each single call
+        %llm_budget session off
+    """,
+    flags=(
+        Flag(names=("--soft",), dest="soft", read=reading.amount_or_share, metavar="SHARE|USD", completes=("50%", "80%", "90%"),
+             help="Warn once at this share or amount (default 80%)."),
+    ),
+    more=f"KIND is one of {', '.join(BUDGETS)}; feature and user take a NAME.\n"
+    "Days are UTC. Nothing is sent that could go over a budget.",
+    words=BUDGETS,
+)  # fmt: skip
+
+MANUALS: Mapping[str, Manual] = {
+    "llm": LLM, "nbllm": LLM, "llm_config": CONFIG, "llm_models": MODELS, "llm_usage": USAGE, "llm_plot": PLOT, "llm_calls": CALLS,
+    "llm_cache": CACHE, "llm_budget": BUDGET,
+}  # fmt: skip

@@ -1,0 +1,100 @@
+"""One watched call: started, shown while it comes, and kept, however it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from nbllm.core.reply import Reply
+from nbllm.errors import CallFailed
+from nbllm.live import DeltaEvent, Restarted, Started
+from nbllm.notebook.answer_view import tool_calls_text
+from nbllm.notebook.failures import attach
+from nbllm.notebook.meter import final_line
+from nbllm.notebook.progress import Progress
+from nbllm.notebook.screens import Screen
+
+Keep = Callable[[Reply], None]
+
+
+class Asked(Protocol):
+    """What a watched call needs of a client."""
+
+    def start(self, prompt: str, *, watched: bool = True, **call_options: Any) -> Any:
+        """Start the call; errors that need no sending are raised at once."""
+
+
+def run(client: Any, prompt: str, options: dict[str, Any], *, screen: Screen, keep: Keep, out: str = "") -> Reply:
+    """Ask, show the answer as it comes, keep the reply and return it.
+
+    However the call ends early (an error, an interrupt at any moment), it is cancelled upstream, what was received is kept,
+    marked as interrupted, the display says so, and the exception goes on. `out` is only for messages.
+    """
+    live: Any = None
+    try:
+        live = client.start(prompt, watched=True, **options)
+        _watch(live, Progress(_first_model(client, options), time.monotonic()), screen)
+        reply: Reply = live.reply
+        keep(reply)
+        screen.finish(shown_text(reply), final_line(reply, client), reply.notes)
+    except BaseException as error:
+        if live is not None:
+            _stop(live, client, error, screen=screen, keep=keep, out=out)
+        raise
+    return reply
+
+
+def shown_text(reply: Reply) -> str:
+    """Return what is shown of a reply: its text, else its tool calls."""
+    return reply.text or tool_calls_text(reply.message)
+
+
+def _first_model(client: Any, options: dict[str, Any]) -> str:
+    models = (
+        options.get("model") or getattr(client.settings, "model", None) or getattr(client.settings, "ladder", None) or ("model",)
+    )
+    return models if isinstance(models, str) else str(models[0])
+
+
+def _watch(live: Any, progress: Progress, screen: Screen) -> None:
+    for event in live.events():
+        match event:
+            case None:
+                screen.tick(progress, None)
+            case DeltaEvent(delta=delta):
+                progress.delta(delta, time.monotonic())
+                screen.tick(progress, delta.text)
+            case Started(attempt=attempt):
+                progress.started(attempt)
+                screen.tick(progress, "")
+            case Restarted(reason=reason):
+                progress.began_anew(reason)
+                screen.restarted(progress)
+
+
+def _stop(live: Any, client: Any, error: BaseException, *, screen: Screen, keep: Keep, out: str) -> None:
+    """Cancel first, keep second, show third: a second interrupt may skip what comes later, never what came before."""
+    live.cancel()
+    partial: Reply = live.partial_reply()
+    received = bool(shown_text(partial) or partial.reasoning)
+    if received:
+        keep(partial)
+    attach(error, partial, out=out, received=received)
+    if received or isinstance(error, KeyboardInterrupt):
+        screen.finish(
+            shown_text(partial), final_line(partial, client), [*_kept(partial, error, out, received=received), *live.notes]
+        )
+
+
+def _kept(partial: Reply, error: BaseException, out: str, *, received: bool) -> list[str]:
+    how = "Stopped by you" if isinstance(error, KeyboardInterrupt) else f"Failed ({type(error).__name__})"
+    if not received:
+        return [f"{how}; nothing had come."]
+    where = f"; what came is in {out}." if out else "; what came is in _."
+    return [f"{how} after {len(shown_text(partial)):,} characters{where}"]
+
+
+def spent_of(error: BaseException) -> Any:
+    """Return what a failed call cost in USD, None when unknown or when it was no call."""
+    return error.spent_usd if isinstance(error, CallFailed) else None

@@ -1,0 +1,99 @@
+"""What the magics show: one function per magic, from the client's numbers to a View. Calls are in nbllm.notebook.call_tables."""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+from nbllm.core.ports import Filter, Stored
+from nbllm.notebook import wording
+from nbllm.notebook.views import Table, View, columns
+
+
+def config_view(settings: Any) -> View:
+    """Return every setting, its value and what set it; what was set comes first."""
+    explained = settings.explain()
+    changed = [(e.name, e.value, e.origin) for e in explained if e.origin != "default"]
+    rest = [(e.name, e.value, e.help) for e in explained if e.origin == "default"]
+    blocks = (
+        Table(
+            columns=columns("setting", "value", "set by"), rows=changed, caption="Set", empty="Nothing is set; all are defaults."
+        ),
+        Table(columns=columns("setting", "value", "what it is"), rows=rest, caption="Defaults", empty="None: all are set."),
+    )
+    hint = "Set one for this session: %llm_config deadline_s=30. For good: nbllm.toml, [tool.nbllm] in pyproject.toml, or NBLLM_* variables."
+    return View("Settings", blocks, (*settings.notes, hint))
+
+
+def cache_view(client: Any, limit: int, *, now: float | None = None) -> View:
+    """Return the cache: how much is in it, what it saved, and its newest entries."""
+    stats = client.store.stats()
+    now = time.time() if now is None else now
+    rows = [_entry_row(entry, now) for entry in islice(client.store.entries(), limit)]
+    heads = columns("key", "model", "#age", "#fresh for", "#size", "#saves", "#and", "tags")
+    title = f"{wording.plural(stats.entries, 'stored answer')}, {wording.size(stats.size_bytes)} of {wording.size(stats.size_limit_bytes)}"
+    notes = [_saved(client), f"Kept in {stats.directory}"]
+    if stats.damaged:
+        notes.append(f"{wording.plural(stats.damaged, 'damaged entry', 'damaged entries')} set aside; each counted as a miss.")
+    if len(rows) < stats.entries:
+        notes.append(f"The newest {len(rows)} are shown; -n {min(10_000, stats.entries)} shows more.")
+    return View(
+        title, (Table(columns=heads, rows=rows, empty="The cache is empty: complete answers are kept as they come."),), tuple(notes)
+    )
+
+
+def _entry_row(entry: Stored, now: float) -> tuple[str, ...]:
+    if entry.expires_at is None:
+        left = "no limit"
+    else:
+        left = wording.age(entry.expires_at - now) if entry.expires_at > now else "expired"
+    return (
+        entry.key[:12],
+        entry.model,
+        wording.age(now - entry.created_at),
+        left,
+        wording.size(entry.size_bytes),
+        wording.usd(entry.cost_usd),
+        wording.seconds(entry.latency_s),
+        ", ".join(entry.tags) or "-",
+    )
+
+
+def _saved(client: Any) -> str:
+    """Return what hits saved, in this session and in all."""
+    parts = [
+        f"{name}: {wording.plural(row.hits, 'hit')} in {wording.plural(row.calls, 'call')}, "
+        f"{wording.usd(row.saved_usd)} and {wording.seconds(row.saved_s)} saved"
+        for name, where in (("This session", Filter(session=client.session)), ("all sessions", Filter()))
+        for row in client.ledger.usage("total", where)
+    ]
+    return "; ".join(parts) + "." if parts else "No calls yet."
+
+
+def budget_view(client: Any, said: tuple[str, ...] = ()) -> View:
+    """Return every budget with what is spent and reserved, as text bars with their numbers."""
+    rows = [_budget_row(line) for line in client.budget_lines()]
+    heads = columns("budget", "#spent", "#reserved", "#soft", "#hard", "used")
+    empty = f"No budget is set. This session has cost {wording.usd(client.spent_session_usd())}. Set one: %llm_budget session 5.00"
+    return View("Budgets", (Table(columns=heads, rows=rows, empty=empty),), said)
+
+
+def _budget_row(line: Any) -> tuple[str, ...]:
+    spent, reserved = line.spent_usd or Decimal(0), line.reserved_usd or Decimal(0)
+    used = spent + reserved
+    if line.hard_usd is None:
+        state = "no hard limit"
+    elif line.scope == "request":
+        state = "each call"
+    else:
+        share = float(used / line.hard_usd) if line.hard_usd else 1.0
+        state = f"{wording.bar(share)} {share:.0%}" + (" used up" if used >= line.hard_usd else "")
+    if line.soft_usd is not None and used >= line.soft_usd and (line.hard_usd is None or used < line.hard_usd):
+        state += " over soft"
+    return (line.scope, wording.usd(spent), wording.usd(reserved), _limit(line.soft_usd), _limit(line.hard_usd), state)
+
+
+def _limit(amount: Decimal | None) -> str:
+    return "-" if amount is None else wording.usd(amount)
