@@ -1,0 +1,199 @@
+"""NBLLM_HOME: the directory that holds what lasts, and who is alive in it.
+
+Every process that writes there holds an OS lock on `run/<pid>-<random>.lock` for as long as it lives. The name of that file is
+the process's token in shared tables: a token whose lock is free belongs to a process that ended, however it ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import stat
+import threading
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from nbllm.errors import HomeUnusable
+from nbllm.storage.locks import try_lock
+from nbllm.storage.mounts import network_file_system
+
+_ELSEWHERE = "Set NBLLM_HOME to a folder of your own on a local disk."
+
+
+class Home:
+    """One NBLLM_HOME as this process uses it. Nothing is touched before `prepare` (or what needs it) is called.
+
+    data: where the files are; on a network file system a subfolder of this machine, so that no two machines share a file.
+    network: type of that network file system, None for a local disk. warning: what the user should know, None for nothing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser()
+        self.data = self.path
+        self.network: str | None = None
+        self.warning: str | None = None
+        self._guard = threading.Lock()
+        self._prepared = False
+        self._token: str | None = None
+        self._lock_fd: int | None = None
+        _homes.add(self)
+
+    def prepare(self) -> Path:
+        """Make the directory fit for use, once, and return where the files are. Raises HomeUnusable, saying why."""
+        if not self._prepared:
+            with self._guard:
+                if not self._prepared:
+                    self._prepare()
+                    self._prepared = True
+        return self.data
+
+    def _prepare(self) -> None:
+        try:
+            _own_directory(self.path)
+            self.network = network_file_system(self.path)
+            if self.network:
+                self.data = self.path / "machines" / _machine_name()
+                _own_directory(self.path / "machines")
+                _own_directory(self.data)
+                self.warning = (
+                    f"{self.path} is on a network file system ({self.network}): nbllm writes more slowly there and shares "
+                    f"nothing with other machines. {_ELSEWHERE}"
+                )
+            _own_directory(self.data / "run")
+        except OSError as exc:
+            raise _unusable(self.path, exc) from exc
+
+    @property
+    def token(self) -> str:
+        """This process's name in shared tables; its lock is taken on first use and held until `close`. Raises HomeUnusable."""
+        if self._token is None:
+            run = self.prepare() / "run"
+            with self._guard:
+                if self._token is None:
+                    try:
+                        self._token, self._lock_fd = _take_token(run)
+                        _sweep(run, keep=self._token)
+                    except OSError as exc:
+                        raise _unusable(self.path, exc) from exc
+        return self._token
+
+    def dead(self, tokens: Iterable[str]) -> set[str]:
+        """Return those tokens whose process has ended."""
+        run = self.prepare() / "run"
+        return {token for token in tokens if token != self._token and _is_free(run / f"{token}.lock")}
+
+    def close(self) -> None:
+        """Free this process's lock. A later use takes a new one, under a new token."""
+        with self._guard:
+            token, fd, self._token, self._lock_fd = self._token, self._lock_fd, None, None
+            if fd is None:
+                return
+            # Windows cannot delete an open file and POSIX must not close before deleting, or another process could win the name.
+            with suppress(OSError):
+                (self.data / "run" / f"{token}.lock").unlink()
+            os.close(fd)
+            with suppress(OSError):
+                (self.data / "run" / f"{token}.lock").unlink()
+
+    def _after_fork(self) -> None:
+        """In a forked child: the lock and the token are the parent's."""
+        self._guard = threading.Lock()
+        fd, self._token, self._lock_fd = self._lock_fd, None, None
+        if fd is not None:
+            os.close(fd)
+
+
+_homes: weakref.WeakSet[Home] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for home in list(_homes):
+        home._after_fork()  # noqa: SLF001 - the hook belongs to the class; it is outside only because the system calls it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _machine_name() -> str:
+    name = "".join(char if char.isalnum() or char in "-_." else "_" for char in socket.gethostname())
+    return name.lstrip(".")[:80] or "unnamed"
+
+
+def _own_directory(path: Path) -> None:
+    """Make `path` a directory of this user with mode 0700. Raises HomeUnusable, or OSError where the system refuses."""
+    if path.is_symlink():
+        raise HomeUnusable(f"{path} is a symbolic link; nbllm does not follow links to what it keeps.", hint=_ELSEWHERE)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    info = path.lstat()
+    if not stat.S_ISDIR(info.st_mode):
+        raise HomeUnusable(f"{path} is not a directory.", hint=_ELSEWHERE)
+    if hasattr(os, "getuid") and info.st_uid != os.getuid():
+        raise HomeUnusable(f"{path} belongs to another user (uid {info.st_uid}).", hint=_ELSEWHERE)
+    if os.name == "posix" and info.st_mode & 0o077:
+        path.chmod(0o700)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def _unusable(path: Path, exc: OSError) -> HomeUnusable:
+    why = {
+        errno.EACCES: "cannot be written",
+        errno.EPERM: "cannot be written",
+        errno.EROFS: "is on a read-only disk",
+        errno.ENOSPC: "is on a full disk",
+        getattr(errno, "EDQUOT", -1): "is over its quota",  # Windows has none
+        errno.ENOTDIR: "lies below something that is not a directory",
+        errno.EEXIST: "lies below something that is not a directory",
+    }.get(exc.errno or 0, f"cannot be used ({exc.strerror or type(exc).__name__})")
+    return HomeUnusable(f"NBLLM_HOME {path} {why}.", hint=_ELSEWHERE)
+
+
+def _take_token(run: Path) -> tuple[str, int | None]:
+    """Create and lock a new file in `run`; return its name without the suffix, and its descriptor (None where locks do not work)."""
+    while True:
+        token = f"{os.getpid()}-{secrets.token_hex(4)}"
+        path = run / f"{token}.lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            # Between open and lock another process may have taken the file for an orphan: then it is theirs to delete.
+            if try_lock(fd) and path.exists():
+                return token, fd
+        except OSError:
+            # A file system without locks (some network mounts): nobody can be told dead from alive, so nobody is called dead.
+            os.close(fd)
+            return token, None
+        os.close(fd)
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no living process holds the lock. A free file is deleted; one that cannot be judged counts as held."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        if not try_lock(fd):
+            return False
+        with suppress(OSError):  # while the lock is held, so that nobody else takes the file; not possible on Windows
+            path.unlink()
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _sweep(run: Path, *, keep: str) -> None:
+    """Delete the lock files of processes that ended."""
+    for path in run.glob("*.lock"):
+        if path.stem != keep:
+            _is_free(path)

@@ -1,0 +1,296 @@
+"""The ledger: one row per call, one per attempt, opened before it happens and closed once. Numbers and names, no text.
+
+docs/ledger.md describes the tables. A row's id is `process number << 32 | count`: known before the insert, unique without asking
+anybody, and in order of time within a process, so that inserts go to one place of the file whatever its size.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from nbllm.core.messages import Attempt, CallRow
+from nbllm.core.ports import Filter, Series, UsageRow, Written
+from nbllm.storage import ledger_rows as rows
+from nbllm.storage.home import Home
+from nbllm.storage.ledger_schema import CLOSE_ATTEMPT, CLOSE_CALL, INSERT_ATTEMPT, INSERT_CALL, MIGRATIONS
+from nbllm.storage.packing import Names, died_attempt, died_call
+from nbllm.storage.sqlite import Database, OnTrouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nbllm.storage.ledger_read import T
+
+REAP_EVERY_S = 60.0
+_DAY_S = 86400
+_MOST_NAMES = 20_000
+_MOST_IDS = 8192
+
+_ADD_MARK = (
+    "INSERT INTO marks (name, first_id) VALUES (?, ?) "
+    "ON CONFLICT (name) DO UPDATE SET first_id = min(first_id, excluded.first_id) WHERE excluded.first_id < first_id"
+)
+
+
+@dataclass(slots=True)
+class _Learnt:
+    """What this process knows to be committed: its number, the numbers of names, the marks it has set."""
+
+    token: str = ""
+    number: int = 0
+    names: dict[str | None, int] = field(default_factory=lambda: {None: 0})
+    marks: set[str | int] = field(default_factory=set)
+
+    def add(self, other: _Learnt) -> None:
+        if len(self.names) > _MOST_NAMES:
+            self.names = {None: 0}
+        self.names |= other.names
+        self.marks |= other.marks
+        if other.number:
+            self.token, self.number = other.token, other.number
+
+
+class SqliteLedger:
+    """The ledger of one home, `ledger.db`. Nothing is opened before the first use; safe for threads, forks and several processes.
+
+    session: what the processes table notes this process under. on_trouble: told once of each kind of trouble.
+    """
+
+    def __init__(self, home: Home, *, session: str, on_trouble: OnTrouble | None = None) -> None:
+        self._home = home
+        self._session = session
+        self._db = Database(home, "ledger.db", migrations=MIGRATIONS, opened=self._opened, on_trouble=on_trouble)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Know nothing: with a new connection, which may be that of a new file, and in a forked child."""
+        self._pid = os.getpid()
+        self._learnt = _Learnt()
+        self._call_counts = itertools.count(1)
+        self._attempt_counts = itertools.count(1)
+        self._ids: dict[str, int] = {}
+        self._reap_at_s = time.monotonic() + REAP_EVERY_S
+
+    def _opened(self, con: sqlite3.Connection) -> None:
+        self._forget()
+        self._reap(con)
+
+    @property
+    def degraded(self) -> str | None:
+        """What is wrong with the file just now, None for nothing."""
+        return self._db.degraded
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def open_call(self, row: CallRow) -> Written:
+        """Insert an open call."""
+        return self._insert_call(row)
+
+    def add_call(self, row: CallRow) -> Written:
+        """Insert a call that is closed already."""
+        return self._insert_call(row)
+
+    def close_call(self, row: CallRow) -> Written:
+        """Close a call; one that is closed already stays as it is."""
+        names = self._known_names(row)
+        row_id = self._ids.get(row.call_id)
+        if names is not None and row_id is not None:
+            return self._db.execute(CLOSE_CALL, rows.close_call(row_id, row, names))
+        learnt = _Learnt()
+        return _written(self._db.write(lambda con: self._close_slowly(con, row, learnt), then=lambda _: self._learnt.add(learnt)))
+
+    def open_attempt(self, attempt: Attempt) -> Written:
+        """Insert an open attempt."""
+        learnt = self._learnt
+        call = self._ids.get(attempt.call_id)
+        if learnt.number and call is not None and self._pid == os.getpid():
+            row_id = learnt.number << 32 | next(self._attempt_counts)
+            return self._db.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, call, learnt.token, attempt))
+        learnt = _Learnt()
+        return _written(self._db.write(lambda con: self._insert_attempt(con, attempt, learnt), then=lambda _: self._learnt.add(learnt)))
+
+    def close_attempt(self, attempt: Attempt) -> Written:
+        """Close an attempt; one that is closed already stays as it is."""
+        call = self._ids.get(attempt.call_id)
+        if call is not None:
+            return self._db.execute(CLOSE_ATTEMPT, rows.close_attempt(call, attempt))
+        return _written(self._db.write(lambda con: _close_attempt_slowly(con, attempt)))
+
+    def add_many(self, calls: Iterable[tuple[CallRow, Sequence[Attempt]]]) -> int:
+        """Insert calls with their attempts, in one transaction, and return how many: for imports and measurements."""
+        learnt = _Learnt()
+
+        def run(con: sqlite3.Connection) -> int:
+            count = 0
+            for row, attempts in calls:
+                call = self._insert_slowly(con, row, learnt)
+                number = self._learnt.number or learnt.number
+                for attempt in attempts:
+                    row_id = number << 32 | next(self._attempt_counts)
+                    con.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, call, self._home.token, attempt))
+                count += 1
+            return count
+
+        count = self._db.run_and_wait(run, wait_s=60.0)
+        self._learnt.add(learnt)
+        return count
+
+    def _insert_call(self, row: CallRow) -> Written:
+        names = self._known_names(row)
+        learnt = self._learnt
+        if names is not None and row.session in learnt.marks and int(row.started_at // _DAY_S) in learnt.marks:
+            row_id = learnt.number << 32 | next(self._call_counts)
+            self._remember(row.call_id, row_id)
+            return self._db.execute(INSERT_CALL, rows.insert_call(row_id, learnt.token, row, names))
+        new = _Learnt()
+
+        def run(con: sqlite3.Connection) -> None:
+            self._remember(row.call_id, self._insert_slowly(con, row, new))
+
+        return _written(self._db.write(run, then=lambda _: self._learnt.add(new)))
+
+    def _known_names(self, row: CallRow) -> Names | None:
+        """Return the numbers of a row's names if all of them, and this process's own, are known to be committed."""
+        if self._pid != os.getpid():
+            self._forget()
+        if time.monotonic() > self._reap_at_s:
+            self._reap_at_s = time.monotonic() + REAP_EVERY_S
+            self._db.defer(self._reap)
+        known = self._learnt
+        try:
+            names = known.names
+            found = Names(names[row.rung or row.model], names[row.feature], names[row.user], names[row.session])
+        except KeyError:
+            return None
+        return found if known.number else None
+
+    def _remember(self, call_id: str, row_id: int) -> None:
+        ids = self._ids
+        ids[call_id] = row_id
+        if len(ids) > _MOST_IDS:
+            ids.pop(next(iter(ids)), None)
+
+    # ------------------------------------------------------------------------------------------------ in a transaction
+
+    def _number(self, con: sqlite3.Connection, learnt: _Learnt) -> int:
+        token = self._home.token
+        for known in (self._learnt, learnt):
+            if known.number and known.token == token:
+                return known.number
+        insert = "INSERT INTO processes (token, session, started_at) VALUES (?, ?, ?)"
+        learnt.number = con.execute(insert, (token, self._session, time.time())).lastrowid or 0
+        learnt.token = token
+        return learnt.number
+
+    def _names(self, con: sqlite3.Connection, row: CallRow, learnt: _Learnt) -> Names:
+        def number(name: str | None) -> int:
+            if name in self._learnt.names:
+                return self._learnt.names[name]
+            stored = rows.clean(name)
+            found = con.execute("SELECT id FROM names WHERE name = ?", (stored,)).fetchone()
+            learnt.names[name] = found[0] if found else con.execute("INSERT INTO names (name) VALUES (?)", (stored,)).lastrowid or 0
+            return learnt.names[name]
+
+        return Names(number(row.rung or row.model), number(row.feature), number(row.user), number(row.session))
+
+    def _insert_slowly(self, con: sqlite3.Connection, row: CallRow, learnt: _Learnt) -> int:
+        number, names = self._number(con, learnt), self._names(con, row, learnt)
+        row_id = number << 32 | next(self._call_counts)
+        day = int(row.started_at // _DAY_S)
+        for mark, name in ((row.session, f"session:{rows.clean(row.session)}"), (day, day_mark(row.started_at))):
+            if mark not in self._learnt.marks and mark not in learnt.marks:
+                con.execute(_ADD_MARK, (name, row_id))
+                learnt.marks.add(mark)
+        con.execute(INSERT_CALL, rows.insert_call(row_id, self._home.token, row, names))
+        return row_id
+
+    def _close_slowly(self, con: sqlite3.Connection, row: CallRow, learnt: _Learnt) -> None:
+        found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (row.call_id,)).fetchone()
+        if found:
+            con.execute(CLOSE_CALL, rows.close_call(found[0], row, self._names(con, row, learnt)))
+
+    def _insert_attempt(self, con: sqlite3.Connection, attempt: Attempt, learnt: _Learnt) -> None:
+        found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (attempt.call_id,)).fetchone()
+        row_id = self._number(con, learnt) << 32 | next(self._attempt_counts)
+        con.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, found[0] if found else 0, self._home.token, attempt))
+
+    def _reap(self, con: sqlite3.Connection) -> None:
+        """Close the rows of processes that ended as unknown; what an attempt could have cost at worst is what it cost."""
+        open_rows = "SELECT process FROM calls WHERE status = 'open' UNION SELECT process FROM attempts WHERE status = 'open'"
+        for token in self._home.dead(token for (token,) in con.execute(open_rows).fetchall()):
+            select = "SELECT id, packed FROM {} WHERE status = 'open' AND process = ?"
+            for row_id, packed in con.execute(select.format("calls"), (token,)).fetchall():
+                con.execute("UPDATE calls SET status = 'unknown', packed = ? WHERE id = ?", (died_call(packed), row_id))
+            for row_id, packed in con.execute(select.format("attempts"), (token,)).fetchall():
+                con.execute(
+                    "UPDATE attempts SET status = 'unknown', cost_picodollars = worst_case_picodollars, "
+                    "cost_basis = iif(worst_case_picodollars IS NULL, 'unknown', 'estimated'), packed = ? WHERE id = ?",
+                    (died_attempt(packed), row_id),
+                )
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def usage(self, by: str, where: Filter) -> Sequence[UsageRow]:
+        """Sums by group; see ledger_read.usage."""
+        from nbllm.storage.ledger_read import check_group, usage
+
+        check_group(by)
+        return self._read(lambda con: usage(con, by, where))
+
+    def series(self, where: Filter) -> Series:
+        """Calls as columns, in order of started_at."""
+        from nbllm.storage.ledger_read import series
+
+        return self._read(lambda con: series(con, where))
+
+    def spent_usd(self, where: Filter) -> Decimal:
+        """What the calls cost, worst cases of unknown ones included."""
+        from nbllm.storage.ledger_read import spent_usd
+
+        return self._read(lambda con: spent_usd(con, where))
+
+    def calls(self, where: Filter, *, limit: int) -> Sequence[CallRow]:
+        """The newest calls, newest first."""
+        from nbllm.storage.ledger_read import newest
+
+        return self._read(lambda con: newest(con, where, limit))
+
+    def attempts(self, call_id: str) -> Sequence[Attempt]:
+        """A call's attempts in order."""
+        from nbllm.storage.ledger_read import attempts
+
+        return self._read(lambda con: attempts(con, call_id, self._ids.get(call_id)))
+
+    def _read(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        if self._pid != os.getpid():
+            self._forget()
+        self._db.flush()
+        return self._db.read(run)
+
+    def close(self) -> None:
+        """Commit what waits and let go of the file. The run lock is the home's: whoever opened the home closes it."""
+        self._db.close()
+
+
+def day_mark(at: float) -> str:
+    """Return the name of the mark of a Unix time's day, UTC: marks of later days sort behind it."""
+    return "day:" + (datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=at)).date().isoformat()
+
+
+def _close_attempt_slowly(con: sqlite3.Connection, attempt: Attempt) -> None:
+    found = con.execute("SELECT call FROM attempts WHERE attempt_id = ? AND status = 'open'", (attempt.attempt_id,)).fetchone()
+    if found:
+        con.execute(CLOSE_ATTEMPT, rows.close_attempt(found[0], attempt))
+
+
+def _written(done: Future[None] | None) -> Written:
+    return done

@@ -1,0 +1,281 @@
+"""What the ledger's rows add up to. A million calls are read and summed within a second (see packing)."""
+
+from __future__ import annotations
+
+import datetime
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbllm.core.messages import Attempt, AttemptStatus, CallRow
+from nbllm.core.ports import Filter, Series, UsageRow
+from nbllm.errors import InvalidRequest
+from nbllm.storage.ledger import day_mark
+from nbllm.storage.ledger_rows import attempt_row, call_row, clean
+from nbllm.storage.ledger_schema import ATTEMPT_COLUMNS, CALL_COLUMNS
+from nbllm.storage.money import to_usd
+from nbllm.storage.packing import ATTEMPT_FIELDS, BASES, CALL_FIELDS, HITS, NOT_SENT, SOURCES, STATUSES, UNKNOWN_PICO
+
+T = TypeVar("T")
+Rows = NDArray[Any]
+
+GROUPS = ("model", "feature", "user", "day", "session", "source", "status", "total")
+NO_NAME = "(none)"
+_CHUNK = 100_000
+_CALL = np.dtype([(name, kind) for name, kind, _ in CALL_FIELDS])
+_ATTEMPT = np.dtype([(name, kind) for name, kind, _ in ATTEMPT_FIELDS])
+_FAILED = STATUSES.index(AttemptStatus.FAILED.value)
+_ESTIMATED = BASES.index("estimated")
+_DAY_S = 86400
+_NO_ROW = 2**63 - 1
+
+
+def check_group(by: str) -> None:
+    """Raise InvalidRequest for a grouping that is none."""
+    if by not in GROUPS:
+        raise InvalidRequest(f"Usage cannot be summed by {by!r}.", hint=f"by= is one of {', '.join(GROUPS)}.")
+
+
+def _conditions(con: sqlite3.Connection, where: Filter) -> tuple[str, list[Any]]:
+    """Return the WHERE clause of a filter, narrowed by the marks of its session and first day."""
+    clauses: list[str] = []
+    values: list[Any] = []
+
+    def add(clause: str, *args: Any) -> None:
+        clauses.append(clause)
+        values.extend(args)
+
+    for column, value in (("session", where.session), ("feature", where.feature), ("user", where.user)):
+        if value is not None:
+            add(f"{column} = ?", clean(value))
+    if where.session is not None:
+        (first,) = con.execute("SELECT min(first_id) FROM marks WHERE name = ?", (f"session:{clean(where.session)}",)).fetchone()
+        add("id >= ?", _NO_ROW if first is None else first)
+    if where.model is not None and where.model.endswith("*"):
+        add("substr(coalesce(rung, model), 1, ?) = ?", len(where.model) - 1, where.model[:-1])
+    elif where.model is not None:
+        add("coalesce(rung, model) = ?", clean(where.model))
+    if where.since is not None:
+        marks = "SELECT min(first_id) FROM marks WHERE name >= ? AND name < 'day;'"
+        (first,) = con.execute(marks, (day_mark(where.since),)).fetchone()
+        add("started_at >= ? AND id >= ?", where.since, _NO_ROW if first is None else first)
+    if where.until is not None:
+        add("started_at < ?", where.until)
+    return " AND ".join(clauses) or "1", values
+
+
+def _packed(con: sqlite3.Connection, table: str, condition: str, values: Sequence[Any], kind: np.dtype[Any]) -> Rows:
+    """Return the packed rows of a table in order of id. The blobs pass as one: group_concat copies bytes, whatever they are."""
+    sql = (
+        "SELECT CAST(group_concat(packed, '') AS BLOB), count(packed), max(id) FROM "
+        f"(SELECT id, packed FROM {table} WHERE id > ? AND {condition} ORDER BY id LIMIT {_CHUNK})"  # noqa: S608 - values are bound
+    )
+    parts: list[Rows] = []
+    last = -1
+    while True:
+        blob, count, highest = con.execute(sql, (last, *values)).fetchone()
+        if count:
+            parts.append(np.frombuffer(blob, dtype=kind, count=count))
+            last = highest
+        if count < _CHUNK:
+            break
+    rows = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+    # group_concat promises no order; ids are unique and in `packed`, so ours costs little.
+    if table == "calls" and len(rows) > 1 and not bool(np.all(rows["id"][1:] > rows["id"][:-1])):
+        rows = rows[np.argsort(rows["id"])]
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """Per call, in the order of the calls: picodollars known, the estimated part, worst cases of unknown ones, and counts."""
+
+    known: NDArray[np.int64]
+    estimated: NDArray[np.int64]
+    worst_unknown: NDArray[np.int64]
+    unknown: NDArray[np.bool_]
+    attempts: NDArray[np.int64]
+    input_tokens: NDArray[np.int64]
+    output_tokens: NDArray[np.int64]
+
+
+def _costs(con: sqlite3.Connection, calls: Rows) -> _Costs:
+    count = len(calls)
+
+    def zeros() -> NDArray[np.int64]:
+        return np.zeros(count, dtype=np.int64)
+
+    costs = _Costs(zeros(), zeros(), zeros(), np.zeros(count, dtype=np.bool_), zeros(), zeros(), zeros())
+    if not count:
+        return costs
+    low, high = int(calls["id"][0]), int(calls["id"][-1])
+    # Calls and attempts of one process share the upper half of their ids.
+    bounds = (low >> 32 << 32, (high >> 32) + 1 << 32, low, high)
+    rows = _packed(con, "attempts", "id >= ? AND id < ? AND +call BETWEEN ? AND ?", bounds, _ATTEMPT)
+    place = np.searchsorted(calls["id"], rows["call"])
+    mine = calls["id"][np.minimum(place, count - 1)] == rows["call"]
+    rows, place = rows[mine], place[mine]
+    cost, worst = rows["cost_pico"], rows["worst_pico"]
+    known = cost != UNKNOWN_PICO
+    unknown = ~known & (rows["sent"] != NOT_SENT)
+    np.add.at(costs.known, place[known], cost[known])
+    estimated = known & (rows["basis"] == _ESTIMATED)
+    np.add.at(costs.estimated, place[estimated], cost[estimated])
+    bounded = unknown & (worst != UNKNOWN_PICO)
+    np.add.at(costs.worst_unknown, place[bounded], worst[bounded])
+    costs.unknown[place[unknown]] = True
+    np.add.at(costs.attempts, place, 1)
+    np.add.at(costs.input_tokens, place, np.maximum(rows["input_tokens"], 0))
+    np.add.at(costs.output_tokens, place, np.maximum(rows["output_tokens"], 0))
+    return costs
+
+
+def _names(con: sqlite3.Connection) -> dict[int, str]:
+    return dict(con.execute("SELECT id, name FROM names"))
+
+
+def _groups(con: sqlite3.Connection, by: str, calls: Rows) -> tuple[list[str], NDArray[np.intp]]:
+    """Return the labels of the groups, and each call's group."""
+    if by == "total":
+        return ["total"], np.zeros(len(calls), dtype=np.intp)
+    keys = np.floor(calls["started_at"] / _DAY_S).astype(np.int64) if by == "day" else calls[by]
+    found, group = np.unique(keys, return_inverse=True)
+    codes = [int(code) for code in found]
+    if by == "day":
+        epoch = datetime.date(1970, 1, 1)
+        return [(epoch + datetime.timedelta(days=code)).isoformat() for code in codes], group
+    if by == "status":
+        return [STATUSES[code] for code in codes], group
+    if by == "source":
+        return [SOURCES[code] or NO_NAME for code in codes], group
+    names = _names(con)
+    return [names.get(code, NO_NAME) for code in codes], group
+
+
+def usage(con: sqlite3.Connection, by: str, where: Filter) -> list[UsageRow]:
+    """Return sums by group: days in order, other groups by cost, the dearest first.
+
+    Tokens and costs are those of all attempts, so failed ones and repairs count. A call without an answer is in the group of
+    the model that was asked for. An attempt that certainly was not sent costs nothing, whatever is known of its price.
+    """
+    calls = _packed(con, "calls", *_conditions(con, where), _CALL)
+    costs = _costs(con, calls)
+    labels, group = _groups(con, by, calls)
+
+    def total(values: NDArray[Any]) -> list[int]:
+        sums = np.zeros(len(labels), dtype=np.int64)
+        np.add.at(sums, group, values)
+        return [int(value) for value in sums]
+
+    saved_s = np.bincount(group, weights=np.nan_to_num(calls["saved_s"]), minlength=len(labels))
+    columns = zip(
+        labels,
+        total(np.ones(len(calls), dtype=np.int64)),
+        total(calls["status"] == _FAILED),
+        total(np.isin(calls["source"], HITS)),
+        total(costs.attempts),
+        total(costs.input_tokens),
+        total(costs.output_tokens),
+        map(to_usd, total(costs.known)),
+        map(to_usd, total(costs.estimated)),
+        total(costs.unknown),
+        map(to_usd, total(np.where(calls["saved_pico"] == UNKNOWN_PICO, 0, calls["saved_pico"]))),
+        map(float, saved_s),
+        strict=True,
+    )
+    result = [_usage_row(*values) for values in columns]
+    return result if by == "day" else sorted(result, key=lambda row: (-row.cost_usd, -row.calls, row.group))
+
+
+def _usage_row(
+    group: str,
+    calls: int,
+    failed: int,
+    hits: int,
+    attempts: int,
+    input_tokens: int,
+    output_tokens: int,
+    cost_usd: Decimal,
+    estimated_usd: Decimal,
+    unknown_cost_calls: int,
+    saved_usd: Decimal,
+    saved_s: float,
+) -> UsageRow:
+    return UsageRow(
+        group=group,
+        calls=calls,
+        failed=failed,
+        hits=hits,
+        attempts=attempts,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cost_usd=cost_usd,
+        estimated_usd=estimated_usd,
+        unknown_cost_calls=unknown_cost_calls,
+        saved_usd=saved_usd,
+        saved_s=saved_s,
+    )
+
+
+def spent_usd(con: sqlite3.Connection, where: Filter) -> Decimal:
+    """Return what the calls cost, with the worst case of those attempts whose cost is not known."""
+    costs = _costs(con, _packed(con, "calls", *_conditions(con, where), _CALL))
+    return to_usd(int(costs.known.sum()) + int(costs.worst_unknown.sum()))
+
+
+def series(con: sqlite3.Connection, where: Filter) -> Series:
+    """Return calls as columns. Tokens are those of the answer; a cost is NaN when a part of it is unknown, 0 for a hit."""
+    calls = _packed(con, "calls", *_conditions(con, where), _CALL)
+    costs = _costs(con, calls)
+    cost_usd = np.where(costs.unknown, np.nan, costs.known / 1e12)
+    order: Any = slice(None)
+    if len(calls) > 1 and bool(np.any(calls["started_at"][1:] < calls["started_at"][:-1])):
+        order = np.argsort(calls["started_at"], kind="stable")
+    calls, cost_usd = calls[order], cost_usd[order]
+    found, model = np.unique(calls["model"], return_inverse=True)
+    names = _names(con)
+
+    def known(column: str, unknown: int) -> NDArray[np.float64]:
+        values = calls[column].astype(np.float64)
+        values[calls[column] == unknown] = np.nan
+        return values
+
+    return Series(
+        started_at=calls["started_at"].copy(),
+        latency_s=calls["latency_s"].copy(),
+        ttft_s=calls["ttft_s"].copy(),
+        cost_usd=cost_usd,
+        saved_usd=known("saved_pico", UNKNOWN_PICO) / 1e12,
+        saved_s=calls["saved_s"].copy(),
+        input_tokens=known("input_tokens", -1),
+        output_tokens=known("output_tokens", -1),
+        hit=np.isin(calls["source"], HITS),
+        failed=calls["status"] == _FAILED,
+        model=model.astype(np.int32),
+        models=tuple(names.get(int(code), NO_NAME) for code in found),
+    )
+
+
+def _fetch(con: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[sqlite3.Row]:
+    cursor = con.cursor()
+    cursor.row_factory = sqlite3.Row
+    return cursor.execute(sql, values).fetchall()
+
+
+def newest(con: sqlite3.Connection, where: Filter, limit: int) -> list[CallRow]:
+    """Return the newest calls, newest first."""
+    condition, values = _conditions(con, where)
+    sql = f"SELECT {CALL_COLUMNS} FROM calls WHERE {condition} ORDER BY started_at DESC, id DESC LIMIT ?"  # noqa: S608 - bound
+    return [call_row(row) for row in _fetch(con, sql, (*values, limit))]
+
+
+def attempts(con: sqlite3.Connection, call_id: str, row_id: int | None) -> list[Attempt]:
+    """Return a call's attempts in order; with the id of its row they are found by index, else by reading the table."""
+    condition, value = ("call_id = ?", call_id) if row_id is None else ("call = ?", row_id)
+    sql = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE {condition} ORDER BY number, id"  # noqa: S608 - bound
+    return [attempt_row(row) for row in _fetch(con, sql, (value,))]

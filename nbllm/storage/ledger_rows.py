@@ -1,0 +1,185 @@
+"""Ledger rows to and from SQL parameters."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import lru_cache
+from typing import Any
+
+from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
+from nbllm.redaction import redact
+from nbllm.storage.money import to_pico_or_none, to_usd_or_none
+from nbllm.storage.packing import Names, pack_attempt, pack_call
+
+
+@lru_cache(maxsize=4096)
+def clean(name: str | None) -> str | None:
+    """Return a name that users choose, such as a feature, without what looks like a secret; lone surrogates made storable."""
+    return None if name is None else redact(name).encode("utf-8", "replace").decode("utf-8")
+
+
+def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[Any, ...]:
+    """Return the parameters of INSERT_CALL."""
+    saved = to_pico_or_none(row.saved_usd)
+    return (
+        row_id,
+        row.call_id,
+        clean(row.session),
+        process,
+        row.started_at,
+        row.kind,
+        row.status.value,
+        clean(row.model),
+        clean(row.rung),
+        row.source,
+        row.coalesced,
+        clean(row.feature),
+        clean(row.user),
+        row.cache,
+        row.key_hash,
+        row.finish_reason,
+        row.ttft_s,
+        row.latency_s,
+        row.input_tokens,
+        row.output_tokens,
+        saved,
+        row.saved_s,
+        row.repairs,
+        clean(row.reason),
+        row.error,
+        pack_call(row_id, row, names, saved),
+    )
+
+
+def close_call(row_id: int, row: CallRow, names: Names) -> tuple[Any, ...]:
+    """Return the parameters of CLOSE_CALL."""
+    saved = to_pico_or_none(row.saved_usd)
+    return (
+        row.status.value,
+        clean(row.model),
+        clean(row.rung),
+        row.source,
+        row.coalesced,
+        row.key_hash,
+        row.finish_reason,
+        row.ttft_s,
+        row.latency_s,
+        row.input_tokens,
+        row.output_tokens,
+        saved,
+        row.saved_s,
+        row.repairs,
+        clean(row.reason),
+        row.error,
+        pack_call(row_id, row, names, saved),
+        row.call_id,
+    )
+
+
+def insert_attempt(row_id: int, call: int, process: str, attempt: Attempt) -> tuple[Any, ...]:
+    """Return the parameters of INSERT_ATTEMPT; call: the id of its call's row, 0 for none."""
+    return (
+        row_id,
+        attempt.attempt_id,
+        call,
+        attempt.call_id,
+        process,
+        attempt.number,
+        clean(attempt.rung),
+        attempt.endpoint,
+        clean(attempt.model),
+        attempt.purpose,
+        attempt.started_at,
+        attempt.status.value,
+        *_outcome(call, attempt),
+    )
+
+
+def close_attempt(call: int, attempt: Attempt) -> tuple[Any, ...]:
+    """Return the parameters of CLOSE_ATTEMPT."""
+    return (attempt.status.value, *_outcome(call, attempt), attempt.attempt_id)
+
+
+def _outcome(call: int, attempt: Attempt) -> tuple[Any, ...]:
+    usage = attempt.usage
+    return (
+        attempt.sent,
+        attempt.streamed,
+        attempt.waited_s,
+        attempt.ttft_s,
+        attempt.latency_s,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        usage.cached_input_tokens,
+        usage.estimated,
+        to_pico_or_none(attempt.worst_case_usd),
+        to_pico_or_none(attempt.cost_usd),
+        attempt.cost_basis,
+        attempt.finish_reason,
+        attempt.error,
+        attempt.http_status,
+        pack_attempt(call, attempt),
+    )
+
+
+def call_row(row: sqlite3.Row) -> CallRow:
+    """Return the call of a row of `calls`."""
+    return CallRow(
+        call_id=row["call_id"],
+        session=row["session"],
+        started_at=row["started_at"],
+        kind=row["kind"],
+        status=AttemptStatus(row["status"]),
+        model=row["model"],
+        rung=row["rung"],
+        source=row["source"],
+        coalesced=bool(row["coalesced"]),
+        feature=row["feature"],
+        user=row["user"],
+        cache=row["cache"],
+        key_hash=row["key_hash"],
+        finish_reason=row["finish_reason"],
+        ttft_s=row["ttft_s"],
+        latency_s=row["latency_s"],
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
+        saved_usd=to_usd_or_none(row["saved_picodollars"]),
+        saved_s=row["saved_s"],
+        repairs=row["repairs"],
+        reason=row["reason"],
+        error=row["error"],
+    )
+
+
+def attempt_row(row: sqlite3.Row) -> Attempt:
+    """Return the attempt of a row of `attempts`."""
+    return Attempt(
+        attempt_id=row["attempt_id"],
+        call_id=row["call_id"],
+        number=row["number"],
+        rung=row["rung"],
+        endpoint=row["endpoint"],
+        model=row["model"],
+        purpose=row["purpose"],
+        started_at=row["started_at"],
+        status=AttemptStatus(row["status"]),
+        sent=None if row["sent"] is None else bool(row["sent"]),
+        streamed=bool(row["streamed"]),
+        waited_s=row["waited_s"],
+        ttft_s=row["ttft_s"],
+        latency_s=row["latency_s"],
+        usage=Usage(
+            row["input_tokens"],
+            row["output_tokens"],
+            row["reasoning_tokens"],
+            row["cached_input_tokens"],
+            bool(row["tokens_estimated"]),
+        ),
+        worst_case_usd=to_usd_or_none(row["worst_case_picodollars"]),
+        cost_usd=to_usd_or_none(row["cost_picodollars"]),
+        cost_basis=row["cost_basis"],
+        finish_reason=row["finish_reason"],
+        error=row["error"],
+        http_status=row["http_status"],
+    )

@@ -1,0 +1,32 @@
+"""Money on disk: integer picodollars (1e-12 USD), so that sums are exact. An INTEGER of SQLite holds nine million dollars."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+PICO = Decimal(10) ** 12
+_LARGEST = 2**62
+
+
+def to_pico(usd: Decimal) -> int:
+    """Return picodollars; more than fits into a column is cut to what fits. Raises ValueError for NaN."""
+    if usd.is_nan():
+        raise ValueError("An amount of money is not a number.")
+    if usd.is_infinite() or abs(usd) * PICO > _LARGEST:
+        return _LARGEST if usd > 0 else -_LARGEST
+    return int((usd * PICO).to_integral_value(ROUND_HALF_EVEN))
+
+
+def to_pico_or_none(usd: Decimal | None) -> int | None:
+    """Return picodollars, None for unknown."""
+    return None if usd is None else to_pico(usd)
+
+
+def to_usd(pico: int) -> Decimal:
+    """Return USD."""
+    return Decimal(pico).scaleb(-12)
+
+
+def to_usd_or_none(pico: int | None) -> Decimal | None:
+    """Return USD, None for unknown."""
+    return None if pico is None else to_usd(pico)

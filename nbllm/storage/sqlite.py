@@ -1,0 +1,367 @@
+"""One SQLite file, written in place when it is free and by a thread when it is not, so that no caller stalls.
+
+WAL with synchronous=NORMAL: a commit survives kill -9; a power cut may lose the last moments. The commit of a row takes about
+12 microseconds, so it is done where it is asked for; when another process holds the lock, or jobs wait already, it is queued.
+Checkpoints, which wait for the disk, are the thread's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nbllm.errors import StorageError
+from nbllm.storage.faults import Fault, fault_of, storage_error
+from nbllm.storage.home import Home
+from nbllm.storage.opening import Migration, connect, create_file, migrate, set_aside
+from nbllm.storage.writer import Job, Writer
+
+T = TypeVar("T")
+
+OnTrouble = Callable[[str], None]
+
+ROW_WAIT_S = 1.0
+"""How long a caller may wait for a queued row before it goes on without; the row stays queued."""
+LOCK_WAIT_S = 0.001
+"""How long a write in place waits for another thread's commit before it is queued."""
+CHECKPOINT_PAGES = 1000
+
+
+class Database:
+    """One file in a home. Safe for threads and forks; shared with other processes unless the home is on a network.
+
+    migrations: numbered by their place, never rewritten; PRAGMA user_version says how many were done. opened: called with each
+    new writing connection, after the migrations. on_trouble: told once of each kind of trouble, in words for the user.
+    Writes never raise for the state of the disk: their future holds a StorageError. Reads raise StorageError.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        filename: str,
+        *,
+        migrations: Sequence[Migration],
+        opened: Callable[[sqlite3.Connection], None] | None = None,
+        on_trouble: OnTrouble | None = None,
+    ) -> None:
+        self.degraded: str | None = None
+        """What is wrong just now, None for nothing."""
+        self._home = home
+        self._filename = filename
+        self._migrations = migrations
+        self._opened = opened
+        self._on_trouble = on_trouble
+        self._told: set[Fault | str] = set()
+        self._closed = False
+        self._begin_anew()
+        _databases.add(self)
+
+    def _begin_anew(self) -> None:
+        """Hold nothing: at birth, and in a forked child, where all of it is the parent's."""
+        self._con: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._writer = Writer(f"nbllm-{self._filename}", self._commit, self._checkpoint, self._busy)
+        self._dirty_pages = 0
+        self._inode = 0
+
+    @property
+    def path(self) -> Path:
+        """Where the file is. Raises HomeUnusable."""
+        return self._home.prepare() / self._filename
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def execute(self, sql: str, parameters: Sequence[Any]) -> Future[None] | None:
+        """Commit one statement; None when that is done, else the future of it."""
+        if not self._may_write_in_place():
+            return self._queue(Job(lambda con: _no_result(con.execute(sql, parameters))))
+        try:
+            con = self._con or self._open()
+            con.execute(sql, parameters)
+        except (sqlite3.Error, StorageError) as exc:
+            return self._troubled(Job(lambda con: _no_result(con.execute(sql, parameters))), exc)
+        else:
+            self._wrote(1)
+            return None
+        finally:
+            self._lock.release()
+
+    def write(
+        self,
+        run: Callable[[sqlite3.Connection], T],
+        *,
+        then: Callable[[T], None] | None = None,
+        wait_s: float = ROW_WAIT_S,
+        kept: bool = True,
+        pages: int = 1,
+    ) -> Future[T] | T:
+        """Commit `run` as one transaction; return its result when that is done in place, else the future of it.
+
+        then: called with the result after the commit, under the database's lock. wait_s, kept: see Job. pages: how much it writes,
+        roughly. What `run` raises on its own account is raised here, or held by the future, and nothing is written.
+        """
+        job = Job(run, then, time.monotonic() + wait_s, kept)
+        if not self._may_write_in_place():
+            return self._queue(job)
+        try:
+            self._transact(job)
+            self._wrote(pages)
+        except (sqlite3.Error, StorageError) as exc:
+            return self._troubled(job, exc)
+        else:
+            result: T = job.result
+            return result
+        finally:
+            self._lock.release()
+
+    def defer(self, run: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Have the thread commit `run`."""
+        return self._queue(Job(run))
+
+    async def run(self, run: Callable[[sqlite3.Connection], T], *, wait_s: float, pages: int = 1) -> T:
+        """Commit `run` and return its result; raises StorageError after `wait_s` of a locked database: nothing is written then."""
+        done = self.write(run, wait_s=wait_s, kept=False, pages=pages)
+        return await asyncio.wrap_future(done) if isinstance(done, Future) else done
+
+    def run_and_wait(self, run: Callable[[sqlite3.Connection], T], *, wait_s: float = 5.0) -> T:
+        """Do the same for a caller that may block."""
+        done = self.write(run, wait_s=wait_s, kept=False)
+        return done.result() if isinstance(done, Future) else done
+
+    def _may_write_in_place(self) -> bool:
+        """Take the lock, unless jobs wait, another thread is slow to let go, or each commit goes over a network."""
+        if self._writer.pending or self._home.network or self._closed:
+            return False
+        return self._lock.acquire(blocking=False) or self._lock.acquire(timeout=LOCK_WAIT_S)
+
+    def _queue(self, job: Job) -> Future[Any]:
+        if self._closed:
+            job.fail(StorageError(f"{self._filename} is closed.", hint="Make a new Client."))
+        else:
+            job.deadline_s = job.deadline_s or time.monotonic() + ROW_WAIT_S
+            self._writer.put(job)
+        return job.future
+
+    def _troubled(self, job: Job, exc: Exception) -> Future[Any]:
+        """What becomes of a job that could not be done in place: queued when busy or damaged, else failed."""
+        if isinstance(exc, StorageError) or fault_of(exc) not in {Fault.BUSY, Fault.DAMAGED}:  # type: ignore[arg-type]
+            job.fail(self._trouble(exc))
+            return job.future
+        return self._queue(job)
+
+    def _transact(self, job: Job) -> None:
+        con = self._con or self._open()
+        con.execute("BEGIN IMMEDIATE")
+        try:
+            job.result = job.run(con)
+            con.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # SQLite has rolled back already where the error was its own
+                con.execute("ROLLBACK")
+            raise
+        if job.then is not None:
+            job.then(job.result)
+
+    def _wrote(self, pages: int) -> None:
+        if self.degraded is not None:
+            self.degraded = None
+        self._dirty_pages += pages
+        if self._dirty_pages >= CHECKPOINT_PAGES and not self._home.network:
+            self._dirty_pages = 0
+            self._writer.nudge()
+
+    # ------------------------------------------------------------------------------------------------ on the thread
+
+    def _commit(self, batch: list[Job]) -> int:
+        """See jobs through: all in one transaction, or one by one when one of them fails. Returns how many; 0: busy."""
+        with self._lock:
+            try:
+                self._transact(Job(lambda con: [_set_result(job, con) for job in batch]))
+            except sqlite3.Error as exc:
+                if fault_of(exc) is Fault.BUSY:
+                    return 0
+            except Exception:  # noqa: S110 - found out, job by job, below
+                pass
+            else:
+                for job in batch:
+                    if job.then is not None:
+                        job.then(job.result)
+                self._wrote(len(batch))
+                return len(batch)
+            for done, job in enumerate(batch):
+                if not self._commit_one(job):
+                    return done
+            return len(batch)
+
+    def _commit_one(self, job: Job) -> bool:
+        """Do one job, or note its error; False when the database is busy. A damaged file is set aside and begun anew, once."""
+        for again in (True, False):
+            try:
+                self._transact(job)
+            except sqlite3.Error as exc:
+                fault = fault_of(exc)
+                if fault is Fault.BUSY:
+                    return False
+                if fault is Fault.DAMAGED and again:
+                    self._set_aside()
+                    continue
+                job.error = self._trouble(exc)
+            except Exception as exc:
+                job.error = self._trouble(exc) if isinstance(exc, StorageError) else exc
+            else:
+                self._wrote(1)
+            return True
+        return True
+
+    def _checkpoint(self) -> None:
+        """Move the WAL into the file, on a connection of its own so that nobody waits for the disk."""
+        try:
+            con = connect(self.path)
+            with closing(con):
+                con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if self.path.stat().st_ino != self._inode:  # another process found damage and began a new file
+                with self._lock:
+                    self._let_go()
+        except (sqlite3.Error, OSError):
+            return  # harmless: the next one, or the last connection to close, does it
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `run` reads, on a connection that sees only what is committed. Raises StorageError."""
+        try:
+            with self._read_lock:
+                return run(self._reader or self._open_reader())
+        except sqlite3.Error as exc:
+            if fault_of(exc) is Fault.DAMAGED:
+                with self._lock:
+                    self._set_aside()
+                with suppress(sqlite3.Error, StorageError), self._read_lock:
+                    return run(self._reader or self._open_reader())
+            raise self._trouble(exc) from exc
+
+    def flush(self, timeout_s: float = ROW_WAIT_S) -> bool:
+        """Wait until what was queued is committed; False when it took too long."""
+        return not self._writer.pending or self._writer.wait_empty(timeout_s)
+
+    # ------------------------------------------------------------------------------------------------ opening and closing
+
+    def _open(self) -> sqlite3.Connection:
+        """Open for writing, under the lock: create the file (0600), choose WAL, migrate. Raises sqlite3.Error, StorageError."""
+        path = self.path
+        create_file(path)
+        con = connect(path)
+        try:
+            if self._home.network:
+                con.execute("PRAGMA wal_autocheckpoint=1000")
+            else:
+                con.execute("PRAGMA journal_mode=WAL").fetchall()
+            migrate(con, path, self._migrations)
+            if self._opened is not None:
+                self._opened(con)
+        except BaseException:
+            con.close()
+            raise
+        self._inode = path.stat().st_ino
+        self._con = con
+        return con
+
+    def _open_reader(self) -> sqlite3.Connection:
+        if self._con is None:
+            with self._lock:
+                if self._con is None:
+                    self._open()
+        reader = connect(self.path)
+        reader.execute("PRAGMA query_only=1")
+        self._reader = reader
+        return reader
+
+    def _let_go(self) -> None:
+        """Drop the connections, under the lock. The reader may be in use by another thread: it closes with its last reference."""
+        con, self._con, self._reader = self._con, None, None
+        if con is not None:
+            with suppress(sqlite3.Error):
+                con.close()
+
+    def _set_aside(self) -> None:
+        """Let go of a damaged file and rename it, under the lock."""
+        self._let_go()
+        name = set_aside(self.path, self._inode)
+        if name:
+            self._tell("aside:" + name, f"{self.path} was damaged. It is kept as {name}, and a new one was begun.")
+
+    def close(self) -> None:
+        """Commit what waits, end the thread, let go of the file. What is written later fails."""
+        self._closed = True
+        self._writer.close(5.0)
+        with self._read_lock, self._lock:
+            if self._reader is not None:
+                with suppress(sqlite3.Error):
+                    self._reader.close()
+            self._let_go()
+
+    def _after_fork(self) -> None:
+        # Never closed in the child: SQLite forbids to use, and to close, a connection across a fork.
+        _of_the_parent.extend(con for con in (self._con, self._reader) if con is not None)
+        self._begin_anew()
+
+    # ------------------------------------------------------------------------------------------------ trouble
+
+    def _busy(self) -> StorageError:
+        return self._trouble(storage_error(self.path, Fault.BUSY))
+
+    def _trouble(self, exc: Exception) -> StorageError:
+        """Remember what is wrong, tell the user once, and return it as a StorageError."""
+        fault: Fault | str = str(exc)
+        if isinstance(exc, sqlite3.Error):
+            fault = fault_of(exc)
+            exc = storage_error(self.path, fault, exc)
+        error = exc if isinstance(exc, StorageError) else StorageError(str(exc))
+        self.degraded = error.summary
+        self._tell(fault, str(error))
+        return error
+
+    def _tell(self, kind: Fault | str, text: str) -> None:
+        if kind not in self._told and self._on_trouble is not None:
+            self._told.add(kind)
+            self._on_trouble(text)
+
+
+def _no_result(_: object) -> None:
+    return None
+
+
+def _set_result(job: Job, con: sqlite3.Connection) -> None:
+    job.result = job.run(con)
+
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_of_the_parent: list[sqlite3.Connection] = []
+
+
+def _after_fork() -> None:
+    for database in list(_databases):
+        database._after_fork()  # noqa: SLF001 - the hook belongs to the class; it is outside only because the system calls it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _flush_all() -> None:
+    """Commit what waits before the interpreter ends its daemon threads."""
+    for database in list(_databases):
+        database.flush(2.0)
