@@ -41,27 +41,28 @@ def steps() -> list[list[str]]:
     ]
 
 
+def run(command: list[str], log: Path) -> str | None:
+    """Run one step, its output into the log; return None, or what went wrong."""
+    shown = " ".join(command).replace(f"{ROOT}/", "")
+    print("$", shown, flush=True)
+    with log.open("a") as out:
+        try:
+            done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            return f"{shown}: {type(exc).__name__}"
+    if done.returncode == 0:
+        return None
+    lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+    return f"{shown}: exit {done.returncode}: {lines[-1][:200]}"
+
+
 def build() -> str | None:
     """Make the environment; return None, or why it cannot be made."""
     log = ROOT / "build" / "engine-install.log"
     for command in steps():
-        shown = " ".join(command).replace(f"{ROOT}/", "")
-        print("$", shown, flush=True)
-        with log.open("a") as out:
-            try:
-                code = subprocess.run(
-                    command,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    timeout=LIMIT_S,
-                    check=False,
-                    env={**os.environ, "VLLM_NO_USAGE_STATS": "1"},
-                ).returncode
-            except (OSError, subprocess.TimeoutExpired) as exc:
-                return f"{shown}: {type(exc).__name__}"
-        if code != 0:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
-            return f"{shown}: exit {code}: {lines[-1][:200]}"
+        problem = run(command, log)
+        if problem is not None:
+            return problem
     STAMP.write_text(RECIPE)
     return None
 
@@ -75,9 +76,7 @@ def main() -> int:
     if os.name == "nt" or sys.platform == "darwin":
         reason: str | None = f"no CPU build of vLLM for {sys.platform}"
     else:
-        print(
-            "Making .venv-engine for vLLM on CPU (about 4 GB, some minutes); build/engine-install.log has the details.", flush=True
-        )
+        print("Making .venv-engine for vLLM on CPU: 4 GB, some minutes. Details: build/engine-install.log", flush=True)
         reason = build()
     if reason is not None:
         REASON.write_text(reason + "\n")

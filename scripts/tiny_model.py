@@ -19,9 +19,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|pad|>"]
+LAYERS = 2
+IDLE_LAYERS = 30
 STEPS = 150
 BATCH = 16
-CONTEXT_TOKENS = 1024
+CONTEXT_TOKENS = 4096
 
 
 def sentences() -> list[str]:
@@ -43,15 +45,15 @@ def make_tokenizer(lines: list[str]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Return a Llama of 0.4 million parameters with random weights."""
+def make_model(tokenizer: PreTrainedTokenizerFast, layers: int) -> LlamaForCausalLM:
+    """Return a Llama of 0.1 million parameters a layer with random weights."""
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=128,
             intermediate_size=256,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=CONTEXT_TOKENS,
@@ -80,12 +82,27 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, lines: li
     return float(loss.detach())
 
 
+def slowed(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Return the same model with idle layers behind it: their output is zero, so they cost time and change nothing.
+
+    Without them an answer is over before a test can interrupt it.
+    """
+    slow = make_model(tokenizer, LAYERS + IDLE_LAYERS)
+    slow.load_state_dict(model.state_dict(), strict=False)
+    with torch.no_grad():
+        for layer in slow.model.layers[LAYERS:]:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    return slow
+
+
 def main(directory: Path) -> None:
     """Make the model, write it to the directory in Hugging Face's layout, and print one JSON line about it."""
     lines = sentences()
     tokenizer = make_tokenizer(lines)
-    model = make_model(tokenizer)
+    model = make_model(tokenizer, LAYERS)
     loss = train(model, tokenizer, lines)
+    model = slowed(model, tokenizer)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     print(json.dumps({"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "loss": round(loss, 2)}))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nbllm import Client, Endpoint
-from tests.engines.server import KEY, PYTHON, ROOT, EngineServer
+from tests.engines.server import CONTEXT_TOKENS, KEY, PYTHON, ROOT, EngineServer
 
 
 @pytest.fixture(scope="session")
@@ -50,5 +50,9 @@ def client(engine: EngineServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def lab(server: EngineServer) -> Endpoint:
     """The endpoint of a server, with prices so that costs can be looked at."""
     return Endpoint(
-        base_url=server.base_url, api_key_env="ENGINE_SUITE_KEY", input_usd_per_mtok=1, output_usd_per_mtok=2, context_tokens=1024
+        base_url=server.base_url,
+        api_key_env="ENGINE_SUITE_KEY",
+        input_usd_per_mtok=1,
+        output_usd_per_mtok=2,
+        context_tokens=CONTEXT_TOKENS,
     )

@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-engine" / "bin" / "python"
 READY_LIMIT_S = 240.0
+CONTEXT_TOKENS = 4096
 MODEL = "tiny"
 KEY = "key-of-the-engine-suite"
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -39,9 +40,9 @@ class EngineServer:
         self.log = log
         command = [
             *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_dir), "--served-model-name", MODEL),
-            *("--host", "127.0.0.1", "--port", str(self.port), "--max-model-len", "1024", "--enforce-eager"),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager"),
             # A model this small would fill every gap that JSON allows with blanks.
-            *("--structured-outputs-config", '{"disable_any_whitespace": true}'),
+            *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
         ]
         with log.open("w") as out:
             self.process = subprocess.Popen(
@@ -60,7 +61,7 @@ class EngineServer:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - http on loopback
             text = response.read().decode()
         return json.loads(text) if text.startswith("{") else text
 

@@ -19,7 +19,7 @@ from tests.engines.server import EngineServer
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 
 MODEL = "lab/tiny"
-LONG = {"max_tokens": 900, "extra": {"ignore_eos": True}, "cache": "off", "temperature": 1}
+LONG = {"max_tokens": 3500, "extra": {"ignore_eos": True}, "cache": "off", "temperature": 1}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -48,10 +48,10 @@ def test_cancelled_call_stops_the_engine_within_a_second(client: Client, engine:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    aborted = engine.metric("vllm:request_success_total", finished_reason="abort")
+    before = engine.finished()
     asyncio.run(cancel_midway())
     wait_until(lambda: engine.running() == 0, 1.0)
-    assert engine.metric("vllm:request_success_total", finished_reason="abort") - aborted == 1
+    assert engine.finished() == before  # an aborted request is none that came to its end
 
 
 def test_stream_left_early_stops_the_engine_within_a_second(client: Client, engine: EngineServer) -> None:
@@ -91,7 +91,7 @@ def test_wrong_key_is_typed_and_does_not_show(engine: EngineServer, tmp_path: Pa
 def test_prompt_over_the_window_is_typed(client: Client) -> None:
     """More tokens than the engine's window is ContextTooLong, not a retry."""
     with pytest.raises(CallFailed) as caught:
-        client.ask("entangled bank " * 1500, model=MODEL, max_tokens=5)
+        client.ask("entangled bank " * 3000, model=MODEL, max_tokens=5)
     assert any(isinstance(cause, ContextTooLong) for cause in causes(caught.value))
 
 

@@ -28,13 +28,15 @@ def declared() -> dict[str, Requirement]:
 def locked() -> dict[str, set[Version]]:
     """Return what the lock pins, as versions by name (a universal lock may pin one name twice, for two Pythons)."""
     pins: dict[str, set[Version]] = {}
-    for match in re.finditer(r"^([A-Za-z0-9_.-]+)==([^ ;\\]+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.M):
+    for match in re.finditer(
+        r"^([A-Za-z0-9_.-]+)==([^ ;\\]+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE
+    ):
         pins.setdefault(canonicalize_name(match[1]), set()).add(Version(match[2]))
     return pins
 
 
 def test_environment_yml_agrees_with_pyproject() -> None:
-    """conda users get the same packages with the same bounds as pip users."""
+    """Conda users get the same packages with the same bounds as pip users."""
     conda: dict[str, Requirement] = {}
     for line in yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]:
         requirement = Requirement(line)
