@@ -55,10 +55,6 @@ class Accumulator:
         if delta.tool_call is not None:
             self._add_call(delta.tool_call)
 
-    def clear(self) -> None:
-        """Forget everything: the answer begins anew."""
-        self._text, self._reasoning, self._logprobs, self._calls, self._latest = [], [], [], [], {}
-
     @property
     def text(self) -> str:
         """The text so far."""

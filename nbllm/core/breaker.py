@@ -150,11 +150,6 @@ def switch_off(state: BreakerState, reason: str, settings: str = "") -> BreakerS
     return replace(state, off=Off(reason, settings))
 
 
-def switch_on(state: BreakerState) -> BreakerState:
-    """Return the state with the key or model on again."""
-    return replace(state, off=None)
-
-
 def _counted(state: BreakerState, outcome: Outcome, now_s: float) -> BreakerState:
     failed = int(outcome is Outcome.FAILURE)
     second = math.floor(now_s)

@@ -12,6 +12,7 @@ from nbllm.core.pricing import format_usd
 from nbllm.errors import AttemptFailed, BreakerOpen, ContextTooLong, StreamInterrupted, ThrottleTimeout, Truncated, ValidationFailed
 
 FALLBACK_RESERVE_S = 0.05
+"""Seconds before the deadline at which the last rung must end where a stale or static answer stands behind it."""
 
 
 class Next(Enum):
@@ -53,22 +54,17 @@ def next_step(error: Exception, failed: Rung, left: Sequence[Rung], *, on_interr
     return Step(Next.RUNG, rungs) if rungs else Step(Next.STOP)
 
 
-def attempt_share_s(
-    left_s: float, *, rungs_left: int, attempt_s: float | None, streamed: bool, fallback: bool = False
-) -> float | None:
+def attempt_share_s(left_s: float, *, rungs_left: int, attempt_s: float | None, streamed: bool) -> float | None:
     """Return the most seconds that one attempt may take, None where only the deadline itself limits it.
 
     left_s: until the deadline. rungs_left: rungs from this one on, itself counted. attempt_s: the caller's own limit, which holds
     for streams too. A whole answer has no first token whose timer could end it early, so with n rungs left it gets 1/n of the
-    time: a silent primary cannot starve its fallback. fallback: a stale or static answer stands behind the last rung; 50 ms (at
-    most a tenth) are kept for it.
+    time: a silent primary cannot starve its fallback.
     """
     left_s = max(0.0, left_s)
     if attempt_s is not None:
         return min(attempt_s, left_s)
-    if not streamed and rungs_left > 1:
-        return left_s / rungs_left
-    return left_s - min(FALLBACK_RESERVE_S, left_s / 10) if fallback else None
+    return left_s / rungs_left if not streamed and rungs_left > 1 else None
 
 
 def explain(

@@ -112,8 +112,6 @@ def test_shares_by_example():
     assert attempt_share_s(60.0, rungs_left=1, attempt_s=None, streamed=False) is None
     assert attempt_share_s(60.0, rungs_left=3, attempt_s=None, streamed=True) is None
     assert attempt_share_s(60.0, rungs_left=3, attempt_s=5.0, streamed=True) == 5.0
-    assert attempt_share_s(60.0, rungs_left=1, attempt_s=None, streamed=False, fallback=True) == pytest.approx(59.95)
-    assert attempt_share_s(0.1, rungs_left=1, attempt_s=None, streamed=True, fallback=True) == pytest.approx(0.09)
 
 
 def attempt(name: str, number: int, *, sent: bool = True) -> Attempt:
