@@ -153,17 +153,20 @@ def switch_off(state: BreakerState, reason: str, settings: str = "") -> BreakerS
 def _counted(state: BreakerState, outcome: Outcome, now_s: float) -> BreakerState:
     failed = int(outcome is Outcome.FAILURE)
     second = math.floor(now_s)
-    slots = tuple(slot for slot in state.slots if slot[0] > second - WINDOW_S)
+    slots = state.slots
+    if slots and slots[0][0] <= second - WINDOW_S:
+        slots = tuple(slot for slot in slots if slot[0] > second - WINDOW_S)
     if slots and slots[-1][0] >= second:  # a slightly older time of another thread counts in the newest slot
         last, attempts, failures = slots[-1]
         slots = (*slots[:-1], (last, attempts + 1, failures + failed))
     else:
         slots = (*slots, (second, 1, failed))
-    counted = replace(state, slots=slots)
-    failures = sum(slot[2] for slot in slots)
-    if failed and failures >= MIN_FAILURES and 2 * failures >= sum(slot[1] for slot in slots):
-        return _opened(counted, now_s, open_s=OPEN_S)
-    return counted
+    if failed:
+        failures = sum(slot[2] for slot in slots)
+        if failures >= MIN_FAILURES and 2 * failures >= sum(slot[1] for slot in slots):
+            return _opened(state, now_s, open_s=OPEN_S)
+    # Built directly: this runs for every attempt, and dataclasses.replace takes three times as long.
+    return BreakerState(generation=state.generation, slots=slots, off=state.off)
 
 
 def _opened(state: BreakerState, now_s: float, *, open_s: float) -> BreakerState:
