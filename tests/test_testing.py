@@ -148,6 +148,22 @@ def test_a_stuck_thread_runs_into_the_deadline():
     assert run_virtual(main(), patience_s=0.05) == "cut"
 
 
+def test_a_stuck_thread_is_waited_for_once():
+    """A thread that never comes back costs its patience once, not before every timer after it."""
+    release = threading.Event()
+
+    async def main():
+        stuck = asyncio.ensure_future(asyncio.to_thread(release.wait))
+        for _ in range(100):
+            await asyncio.sleep(1)
+        release.set()
+        await stuck
+
+    started = time.monotonic()
+    run_virtual(main(), patience_s=0.1)
+    assert time.monotonic() - started < 5
+
+
 def test_a_deadlock_is_named_instead_of_hanging():
     """When nothing is left that could wake a task, the error says which tasks wait and where."""
 

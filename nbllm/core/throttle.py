@@ -104,14 +104,14 @@ def fullness(state: BucketState | None, limits: Limits, now_s: float) -> float:
 
 
 def _pruned(state: BucketState, now_s: float) -> BucketState:
-    if state.slots and _gone(state.slots[0][0], now_s):
-        return replace(state, slots=tuple(slot for slot in state.slots if not _gone(slot[0], now_s)))
+    if state.slots and _leaves_at_s(state.slots[0]) <= now_s:
+        return replace(state, slots=tuple(slot for slot in state.slots if _leaves_at_s(slot) > now_s))
     return state
 
 
-def _gone(second: int, now_s: float) -> bool:
+def _leaves_at_s(slot: tuple[int, int, int]) -> float:
     # What was admitted at the end of a slot's second leaves the window a second later than what came at its start.
-    return now_s >= second + 1 + WINDOW_S
+    return slot[0] + 1 + WINDOW_S
 
 
 def _window_wait_s(slots: tuple[tuple[int, int, int], ...], column: int, wanted: int, limit: int | None, now_s: float) -> float:
@@ -124,7 +124,7 @@ def _window_wait_s(slots: tuple[tuple[int, int, int], ...], column: int, wanted:
             break
         used -= slot[column]
         if used == 0 or used + wanted <= limit:
-            return max(0.0, slot[0] + 1 + WINDOW_S - now_s)
+            return max(0.0, _leaves_at_s(slot) - now_s)
     return 0.0
 
 

@@ -45,6 +45,15 @@ def test_nothing_that_fits_is_refused_or_lowered(room, size, price, wanted):
         assert worst_case_usd(size, MINIMUM_TOKENS, price) > room or wanted < MINIMUM_TOKENS
 
 
+@given(room=USD, size=st.integers(0, 10_000), price=PRICES)
+def test_the_most_that_fits_is_exact(room, size, price):
+    """A wish of exactly what fits goes as it is; a wish of one token more is lowered to it."""
+    most = fit_max_tokens(room, size, price, None)
+    assume(most is not None)
+    assert fit_max_tokens(room, size, price, most) == most
+    assert fit_max_tokens(room, size, price, most + 1) == most
+
+
 def test_a_short_wish_is_not_refused_for_being_short():
     """max_tokens=10 goes where 10 fit, though an answer is never cut to less than 256 by us."""
     price = Price(Decimal(0), Decimal(10))

@@ -58,6 +58,19 @@ def test_a_whole_minute_may_go_at_once():
     assert same == state
 
 
+def test_the_window_is_a_full_minute_within_its_seconds():
+    """A request at the end of a second still counts a little less than 60 s later, though the second began 60 s ago."""
+    state, _ = take(None, Limits(rpm=1), 1, 0, 100.9)
+    assert take(state, Limits(rpm=1), 1, 0, 160.5)[1] > 0
+    assert take(state, Limits(rpm=1), 1, 0, 161.0)[1] == 0
+
+
+def test_requests_that_count_no_tokens_do_not_hold_up_a_large_one():
+    """A request larger than tpm goes at once where no tokens are in the window, whatever else is."""
+    state, _ = take(None, Limits(tpm=100), 1, 0, 100.0)
+    assert take(state, Limits(tpm=100), 1, 500, 100.0)[1] == 0
+
+
 def test_a_request_larger_than_the_limit_goes_alone():
     """A request that counts more than a whole minute's tokens waits for an empty window and goes then; nothing goes with it."""
     state, wait_s = take(None, Limits(tpm=100), 1, 10, 100.0)
