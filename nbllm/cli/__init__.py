@@ -1,0 +1,89 @@
+"""The command `nbllm`: demo, doctor, cache. What a command needs is imported when it is run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+_ABOUT = "The lab bench for people who build with LLMs in Jupyter: cached, metered, budgeted, resilient %%llm cells."
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; each command's function is in `run`."""
+    from nbllm import __version__
+
+    top = argparse.ArgumentParser(prog="nbllm", description=_ABOUT.replace("%", "%%"))
+    top.add_argument("--version", action="version", version=f"nbllm {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", title="commands")
+
+    demo = commands.add_parser(
+        "demo", help="run the quickstart notebook and say what it cost", description="Run the quickstart notebook."
+    )
+    demo.add_argument("--model", metavar="MODEL", help="a real model instead of the simulated ones; this may cost money")
+    demo.add_argument("--out", metavar="PATH", help="where the executed notebook goes (build/demo/00_quickstart.ipynb)")
+    demo.set_defaults(run="demo")
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="what was found here, what is wrong, what to do",
+        description="Look at keys (by name only), servers, home, settings and versions.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+    doctor.set_defaults(run="doctor")
+
+    _cache_parser(commands)
+    return top
+
+
+def _cache_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    cache = commands.add_parser("cache", help="show or purge stored answers", description="Show or purge the answer cache.")
+    cache.set_defaults(run="cache", action="stats")
+    actions = cache.add_subparsers(metavar="ACTION", title="actions")
+    actions.add_parser("stats", help="entries, size, hits, and what they saved (the default)").set_defaults(action="stats")
+    entries = actions.add_parser("list", help="the newest entries")
+    entries.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="at most so many (20)")
+    entries.set_defaults(action="list")
+    purge = actions.add_parser("purge", help="delete the entries that match all that is given")
+    purge.add_argument("--key", metavar="KEY", help="whose key begins with this")
+    purge.add_argument("--model", metavar="MODEL", help="of this model")
+    purge.add_argument("--tag", metavar="TAG", help="with this tag")
+    purge.add_argument("--older-than", metavar="TIME", help="older than 90m, 12h or 7d")
+    purge.add_argument("--all", action="store_true", help="every entry")
+    purge.set_defaults(action="purge")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 well, 1 something is wrong (said on stderr or by doctor), 2 bad arguments."""
+    top = parser()
+    given = top.parse_args(argv)
+    if not hasattr(given, "run"):
+        top.print_help()
+        return 2
+    from nbllm.errors import NbllmError
+
+    try:
+        return _run(given)
+    except NbllmError as error:
+        print(f"nbllm: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("nbllm: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `nbllm cache list | head`
+        sys.stderr.close()
+        return 0
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.run == "demo":
+        from nbllm.cli.demo import demo
+
+        return demo(model=given.model, out=given.out)
+    if given.run == "doctor":
+        from nbllm.cli.doctor import doctor
+
+        return doctor(as_json=given.json)
+    from nbllm.cli.cache import cache
+
+    return cache(given)

@@ -1,0 +1,91 @@
+"""`nbllm doctor`: what was found here, what is wrong, what to do. It writes nothing and sends nothing off this machine."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+
+from nbllm import __version__
+from nbllm.cli import checks
+from nbllm.cli.checks import Finding
+from nbllm.cli.paper import Paper, plural
+from nbllm.errors import NbllmError
+from nbllm.settings import Settings
+
+WORST = ("ok", "note", "broken")
+
+
+def doctor(*, as_json: bool = False) -> int:
+    """Print the findings and return the exit code: 1 when something is broken, else 0."""
+    findings = look()
+    broken = [finding for finding in findings if finding.status == "broken"]
+    if as_json:
+        _print_json(findings)
+    else:
+        _print(findings)
+    return 1 if broken else 0
+
+
+def look() -> list[Finding]:
+    """Return every finding. A check that fails itself is a finding too, never a crash."""
+    settings, findings = _settings()
+    later: tuple[tuple[str, Callable[[Settings], Iterable[Finding]]], ...] = (
+        ("home", checks.home),
+        ("keys", checks.keys),
+        ("endpoints", checks.endpoints),
+        ("servers", checks.servers),
+        ("packages", checks.packages),
+    )
+    for area, check in later:
+        try:
+            findings += check(settings)
+        except NbllmError as error:
+            findings.append(Finding(area, "broken", error.summary, error.hint))
+        except Exception as error:  # the doctor's own mistake must not hide what the other checks found
+            findings.append(Finding(area, "broken", f"this check failed: {type(error).__name__}: {error}"))
+    return findings
+
+
+def _settings() -> tuple[Settings, list[Finding]]:
+    try:
+        settings = Settings.load()
+    except NbllmError as error:
+        found = Finding("settings", "broken", error.summary, error.hint)
+        return Settings(), [found, Finding("settings", "note", "what follows is looked at with the defaults")]
+    return settings, list(checks.settings(settings))
+
+
+def _print_json(findings: list[Finding]) -> None:
+    from nbllm.redaction import redact
+
+    report = {
+        "nbllm": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "ok": all(finding.status != "broken" for finding in findings),
+        "findings": [{name: redact(text) for name, text in asdict(finding).items()} for finding in findings],
+    }
+    json.dump(report, sys.stdout, indent=2, ensure_ascii=True)
+    sys.stdout.write("\n")
+
+
+def _print(findings: list[Finding]) -> None:
+    paper = Paper()
+    about = f"Python {platform.python_version()} · {platform.system()} {platform.machine()}"
+    paper.line(f"{paper.ink('nbllm ' + __version__, 'bold')} · {about}")
+    paper.line()
+    shown = ""
+    for finding in findings:
+        paper.entry(finding.area, finding.status, finding.text, first=finding.area != shown)
+        if finding.hint:
+            paper.below(finding.hint)
+        shown = finding.area
+    paper.line()
+    counts = {status: sum(1 for finding in findings if finding.status == status) for status in WORST}
+    if counts["broken"]:
+        paper.line(f"  {plural(counts['broken'], 'thing')} to repair; each says how.")
+    else:
+        paper.line("  Ready." + (f" {plural(counts['note'], 'note')} above." if counts["note"] else ""))
