@@ -13,7 +13,7 @@ import socket
 import stat
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,14 +28,16 @@ class Home:
     """One NBLLM_HOME as this process uses it. Nothing is touched before `prepare` (or what needs it) is called.
 
     data: where the files are; on a network file system a subfolder of this machine, so that no two machines share a file.
-    network: type of that network file system, None for a local disk. warning: what the user should know, None for nothing.
+    network: type of that network file system, None for a local disk. warning: what the user should know, None for nothing;
+    on_warning is told it once.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, on_warning: Callable[[str], object] | None = None) -> None:
         self.path = Path(path).expanduser()
         self.data = self.path
         self.network: str | None = None
         self.warning: str | None = None
+        self._on_warning = on_warning
         self._guard = threading.Lock()
         self._prepared = False
         self._token: str | None = None
@@ -49,21 +51,23 @@ class Home:
                 if not self._prepared:
                     self._prepare()
                     self._prepared = True
+                    if self.warning and self._on_warning is not None:
+                        self._on_warning(self.warning)
         return self.data
 
     def _prepare(self) -> None:
         try:
-            _own_directory(self.path)
+            own_directory(self.path)
             self.network = network_file_system(self.path)
             if self.network:
                 self.data = self.path / "machines" / _machine_name()
-                _own_directory(self.path / "machines")
-                _own_directory(self.data)
+                own_directory(self.path / "machines")
+                own_directory(self.data)
                 self.warning = (
                     f"{self.path} is on a network file system ({self.network}): nbllm writes more slowly there and shares "
                     f"nothing with other machines. {_ELSEWHERE}"
                 )
-            _own_directory(self.data / "run")
+            own_directory(self.data / "run")
         except OSError as exc:
             raise _unusable(self.path, exc) from exc
 
@@ -124,7 +128,7 @@ def _machine_name() -> str:
     return name.lstrip(".")[:80] or "unnamed"
 
 
-def _own_directory(path: Path) -> None:
+def own_directory(path: Path) -> None:
     """Make `path` a directory of this user with mode 0700. Raises HomeUnusable, or OSError where the system refuses."""
     if path.is_symlink():
         raise HomeUnusable(f"{path} is a symbolic link; nbllm does not follow links to what it keeps.", hint=_ELSEWHERE)
@@ -156,7 +160,7 @@ def _unusable(path: Path, exc: OSError) -> HomeUnusable:
 
 
 def _take_token(run: Path) -> tuple[str, int | None]:
-    """Create and lock a new file in `run`; return its name without the suffix, and its descriptor (None where locks do not work)."""
+    """Create and lock a new file in `run`; return its name without the suffix, and its descriptor, None where locks do not work."""
     while True:
         token = f"{os.getpid()}-{secrets.token_hex(4)}"
         path = run / f"{token}.lock"
@@ -181,13 +185,14 @@ def _is_free(path: Path) -> bool:
     except OSError:
         return False
     try:
-        if not try_lock(fd):
-            return False
-        with suppress(OSError):  # while the lock is held, so that nobody else takes the file; not possible on Windows
-            path.unlink()
-        return True
+        free = try_lock(fd)
+        if free:
+            with suppress(OSError):  # while the lock is held, so that nobody else takes the file; not possible on Windows
+                path.unlink()
     except OSError:
         return False
+    else:
+        return free
     finally:
         os.close(fd)
 

@@ -6,7 +6,7 @@ anybody, and in order of time within a process, so that inserts go to one place 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import itertools
 import os
 import sqlite3
@@ -82,7 +82,10 @@ class SqliteLedger:
 
     def _opened(self, con: sqlite3.Connection) -> None:
         self._forget()
-        self._reap(con)
+        try:
+            self._reap(con)
+        except sqlite3.OperationalError:  # locked, most likely: soon again
+            self._reap_at_s = time.monotonic() + 1.0
 
     @property
     def degraded(self) -> str | None:
@@ -116,7 +119,9 @@ class SqliteLedger:
             row_id = learnt.number << 32 | next(self._attempt_counts)
             return self._db.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, call, learnt.token, attempt))
         learnt = _Learnt()
-        return _written(self._db.write(lambda con: self._insert_attempt(con, attempt, learnt), then=lambda _: self._learnt.add(learnt)))
+        return _written(
+            self._db.write(lambda con: self._insert_attempt(con, attempt, learnt), then=lambda _: self._learnt.add(learnt))
+        )
 
     def close_attempt(self, attempt: Attempt) -> Written:
         """Close an attempt; one that is closed already stays as it is."""
@@ -283,7 +288,7 @@ class SqliteLedger:
 
 def day_mark(at: float) -> str:
     """Return the name of the mark of a Unix time's day, UTC: marks of later days sort behind it."""
-    return "day:" + (datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=at)).date().isoformat()
+    return "day:" + (dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=at)).date().isoformat()
 
 
 def _close_attempt_slowly(con: sqlite3.Connection, attempt: Attempt) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,10 +71,8 @@ def _conditions(con: sqlite3.Connection, where: Filter) -> tuple[str, list[Any]]
 
 def _packed(con: sqlite3.Connection, table: str, condition: str, values: Sequence[Any], kind: np.dtype[Any]) -> Rows:
     """Return the packed rows of a table in order of id. The blobs pass as one: group_concat copies bytes, whatever they are."""
-    sql = (
-        "SELECT CAST(group_concat(packed, '') AS BLOB), count(packed), max(id) FROM "
-        f"(SELECT id, packed FROM {table} WHERE id > ? AND {condition} ORDER BY id LIMIT {_CHUNK})"  # noqa: S608 - values are bound
-    )
+    chunk = f"SELECT id, packed FROM {table} WHERE id > ? AND {condition} ORDER BY id LIMIT {_CHUNK}"  # noqa: S608 - values are bound
+    sql = f"SELECT CAST(group_concat(packed, '') AS BLOB), count(packed), max(id) FROM ({chunk})"  # noqa: S608 - same
     parts: list[Rows] = []
     last = -1
     while True:
@@ -147,8 +145,8 @@ def _groups(con: sqlite3.Connection, by: str, calls: Rows) -> tuple[list[str], N
     found, group = np.unique(keys, return_inverse=True)
     codes = [int(code) for code in found]
     if by == "day":
-        epoch = datetime.date(1970, 1, 1)
-        return [(epoch + datetime.timedelta(days=code)).isoformat() for code in codes], group
+        epoch = dt.date(1970, 1, 1)
+        return [(epoch + dt.timedelta(days=code)).isoformat() for code in codes], group
     if by == "status":
         return [STATUSES[code] for code in codes], group
     if by == "source":
@@ -241,7 +239,7 @@ def series(con: sqlite3.Connection, where: Filter) -> Series:
     names = _names(con)
 
     def known(column: str, unknown: int) -> NDArray[np.float64]:
-        values = calls[column].astype(np.float64)
+        values: NDArray[np.float64] = calls[column].astype(np.float64)
         values[calls[column] == unknown] = np.nan
         return values
 

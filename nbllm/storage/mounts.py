@@ -7,9 +7,28 @@ import re
 from pathlib import Path
 
 NETWORK_TYPES = frozenset(
-    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "ncpfs", "davfs"}
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ncpfs",
+        "davfs",
+    }
 )
-_FUSE_LOCAL = frozenset({"fuse.ntfs", "fuse.ntfs-3g", "fuse.exfat", "fuseblk", "fuse.fuse-overlayfs", "fuse.ecryptfs", "fuse.encfs"})
+_FUSE_LOCAL = frozenset(
+    {"fuse.ntfs", "fuse.ntfs-3g", "fuse.exfat", "fuseblk", "fuse.fuse-overlayfs", "fuse.ecryptfs", "fuse.encfs"}
+)
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 

@@ -15,6 +15,8 @@ from nbllm.storage.faults import Fault, storage_error
 
 Migration = Callable[[sqlite3.Connection], None]
 
+_OS_FAULTS = {errno.ENOSPC: Fault.FULL, errno.EROFS: Fault.READ_ONLY, errno.EACCES: Fault.READ_ONLY}
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection that never waits: callers queue, retry or go on without.
@@ -28,8 +30,8 @@ def connect(path: Path) -> sqlite3.Connection:
     return con
 
 
-def create_file(path: Path) -> None:
-    """Create an empty file with mode 0600 (SQLite gives the WAL the same); an existing one is left alone, a link refused.
+def create_file(path: Path) -> bool:
+    """Create an empty file with mode 0600 (SQLite gives the WAL the same) and return whether there was none; a link is refused.
 
     Only ever a new file: opening and closing an old one here would drop SQLite's own locks on it in this process (fcntl).
     """
@@ -38,8 +40,11 @@ def create_file(path: Path) -> None:
     except FileExistsError:
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link; nbllm does not follow it.", hint="Move it away.") from None
+        return False
     except OSError as exc:
-        fault = {errno.ENOSPC: Fault.FULL, errno.EROFS: Fault.READ_ONLY, errno.EACCES: Fault.READ_ONLY}.get(exc.errno or 0, Fault.IO)
+        fault = {errno.ENOSPC: Fault.FULL, errno.EROFS: Fault.READ_ONLY, errno.EACCES: Fault.READ_ONLY}.get(
+            exc.errno or 0, Fault.IO
+        )
         raise storage_error(path, fault, exc) from exc
 
 

@@ -28,21 +28,24 @@ from nbllm.storage.writer import Job, Writer
 
 T = TypeVar("T")
 
-OnTrouble = Callable[[str], None]
+OnTrouble = Callable[[str], object]
 
 ROW_WAIT_S = 1.0
 """How long a caller may wait for a queued row before it goes on without; the row stays queued."""
 LOCK_WAIT_S = 0.001
 """How long a write in place waits for another thread's commit before it is queued."""
 CHECKPOINT_PAGES = 1000
+READ_WAITS_S = (0.001, 0.003)
+"""Pauses of a read in a file that another process is just opening or closing; otherwise WAL never makes a reader wait."""
 
 
 class Database:
     """One file in a home. Safe for threads and forks; shared with other processes unless the home is on a network.
 
-    migrations: numbered by their place, never rewritten; PRAGMA user_version says how many were done. opened: called with each
-    new writing connection, after the migrations. on_trouble: told once of each kind of trouble, in words for the user.
-    Writes never raise for the state of the disk: their future holds a StorageError. Reads raise StorageError.
+    migrations: numbered by their place, never rewritten; PRAGMA user_version says how many were done. prepared: called before the
+    file is opened. opened: called with each new writing connection, after the migrations. on_trouble: told once of each kind of
+    trouble, in words for the user; it must not use the database. Writes never raise for the state of the disk: their future
+    holds a StorageError. Reads raise StorageError.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Database:
         filename: str,
         *,
         migrations: Sequence[Migration],
+        prepared: Callable[[], None] | None = None,
         opened: Callable[[sqlite3.Connection], None] | None = None,
         on_trouble: OnTrouble | None = None,
     ) -> None:
@@ -59,6 +63,7 @@ class Database:
         self._home = home
         self._filename = filename
         self._migrations = migrations
+        self._prepared = prepared
         self._opened = opened
         self._on_trouble = on_trouble
         self._told: set[Fault | str] = set()
@@ -74,6 +79,7 @@ class Database:
         self._read_lock = threading.Lock()
         self._writer = Writer(f"nbllm-{self._filename}", self._commit, self._checkpoint, self._busy)
         self._dirty_pages = 0
+        self._checkpoint_mode = "PASSIVE"
         self._inode = 0
 
     @property
@@ -130,9 +136,12 @@ class Database:
         """Have the thread commit `run`."""
         return self._queue(Job(run))
 
-    async def run(self, run: Callable[[sqlite3.Connection], T], *, wait_s: float, pages: int = 1) -> T:
-        """Commit `run` and return its result; raises StorageError after `wait_s` of a locked database: nothing is written then."""
-        done = self.write(run, wait_s=wait_s, kept=False, pages=pages)
+    async def run(self, run: Callable[[sqlite3.Connection], T], *, wait_s: float, pages: int = 1, kept: bool = False) -> T:
+        """Commit `run` and return its result; raises StorageError after `wait_s` of a locked database.
+
+        Nothing is written then, unless it is `kept`: then it will be, once the lock is free.
+        """
+        done = self.write(run, wait_s=wait_s, kept=kept, pages=pages)
         return await asyncio.wrap_future(done) if isinstance(done, Future) else done
 
     def run_and_wait(self, run: Callable[[sqlite3.Connection], T], *, wait_s: float = 5.0) -> T:
@@ -188,7 +197,7 @@ class Database:
         """See jobs through: all in one transaction, or one by one when one of them fails. Returns how many; 0: busy."""
         with self._lock:
             try:
-                self._transact(Job(lambda con: [_set_result(job, con) for job in batch]))
+                self._transact(Job(lambda con: _run_all(batch, con)))
             except sqlite3.Error as exc:
                 if fault_of(exc) is Fault.BUSY:
                     return 0
@@ -230,27 +239,36 @@ class Database:
         try:
             con = connect(self.path)
             with closing(con):
-                con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                con.execute(f"PRAGMA wal_checkpoint({self._checkpoint_mode})").fetchall()
+            self._checkpoint_mode = "PASSIVE"
             if self.path.stat().st_ino != self._inode:  # another process found damage and began a new file
                 with self._lock:
                     self._let_go()
         except (sqlite3.Error, OSError):
             return  # harmless: the next one, or the last connection to close, does it
 
+    def empty_log_soon(self) -> None:
+        """Have the thread move the whole WAL into the file and empty it: what was deleted is not to stay there."""
+        self._checkpoint_mode = "TRUNCATE"
+        self._writer.nudge()
+
     # ------------------------------------------------------------------------------------------------ reading
 
     def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `run` reads, on a connection that sees only what is committed. Raises StorageError."""
-        try:
-            with self._read_lock:
-                return run(self._reader or self._open_reader())
-        except sqlite3.Error as exc:
-            if fault_of(exc) is Fault.DAMAGED:
-                with self._lock:
-                    self._set_aside()
-                with suppress(sqlite3.Error, StorageError), self._read_lock:
+        for wait_s in (*READ_WAITS_S, None):
+            try:
+                with self._read_lock:
                     return run(self._reader or self._open_reader())
-            raise self._trouble(exc) from exc
+            except sqlite3.Error as exc:
+                fault = fault_of(exc)
+                if wait_s is None or fault not in {Fault.BUSY, Fault.DAMAGED}:
+                    raise self._trouble(exc) from exc
+                if fault is Fault.DAMAGED:
+                    with self._lock:
+                        self._set_aside()
+            time.sleep(wait_s)
+        raise AssertionError  # the last round returns or raises
 
     def flush(self, timeout_s: float = ROW_WAIT_S) -> bool:
         """Wait until what was queued is committed; False when it took too long."""
@@ -261,9 +279,13 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         """Open for writing, under the lock: create the file (0600), choose WAL, migrate. Raises sqlite3.Error, StorageError."""
         path = self.path
-        create_file(path)
+        if self._prepared is not None:
+            self._prepared()
+        new = create_file(path)
         con = connect(path)
         try:
+            if new:  # deleting gives space back when it is asked for; must be said before there is anything in the file
+                con.execute("PRAGMA auto_vacuum=INCREMENTAL")
             if self._home.network:
                 con.execute("PRAGMA wal_autocheckpoint=1000")
             else:
@@ -343,8 +365,9 @@ def _no_result(_: object) -> None:
     return None
 
 
-def _set_result(job: Job, con: sqlite3.Connection) -> None:
-    job.result = job.run(con)
+def _run_all(jobs: list[Job], con: sqlite3.Connection) -> None:
+    for job in jobs:
+        job.result = job.run(con)
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -26,7 +26,7 @@ BATCH = 64
 class Job:
     """One piece of work on the connection. `then` gets its result after the commit, before anybody else is told.
 
-    Past `deadline_s` (monotonic) the future fails; a job to be `kept` stays in line all the same, because its row may still be saved.
+    Past `deadline_s` (monotonic) the future fails; a job to be `kept` stays in line all the same: its row may still be saved.
     """
 
     run: Callable[[sqlite3.Connection], Any]
@@ -63,7 +63,9 @@ class Writer:
     when the line is empty and `nudge` was called; `busy` makes the error for jobs that waited too long.
     """
 
-    def __init__(self, name: str, commit: Callable[[list[Job]], int], rest: Callable[[], None], busy: Callable[[], StorageError]) -> None:
+    def __init__(
+        self, name: str, commit: Callable[[list[Job]], int], rest: Callable[[], None], busy: Callable[[], StorageError]
+    ) -> None:
         self._name = name
         self._commit = commit
         self._rest = rest

@@ -1,0 +1,167 @@
+"""Budgets shared by all processes on one home: reserve and settle, each in one transaction, exact to the picodollar."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+
+from nbllm.core.ports import Balance, Scope
+from nbllm.errors import BudgetExceeded, BudgetUnavailable, HomeUnusable, StorageError
+from nbllm.storage.home import Home
+from nbllm.storage.money import to_pico, to_usd
+from nbllm.storage.sqlite import Database
+
+WAIT_S = 1.0
+SWEEP_EVERY_S = 60.0
+SETTLED_KEPT_S = 86400.0
+REQUEST_SCOPES_KEPT_S = 2 * 86400.0
+
+_ADD = (
+    "INSERT INTO scopes (name, spent, reserved, touched_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) DO UPDATE SET "
+    "spent = spent + ?2, reserved = reserved + ?3, touched_at = ?4"
+)
+
+
+class SqliteBudgets:
+    """The BudgetStore of one home. Names of scopes are stored as given; a reservation of a process that ended is spent in full.
+
+    A database that stays locked for WAIT_S, is read-only or on a full disk makes reserve and settle raise BudgetUnavailable; what
+    was to be settled while it was locked is still booked when the lock is free.
+    """
+
+    def __init__(self, home: Home, database: Database) -> None:
+        self._home = home
+        self._db = database
+        self._sweep_at_s = 0.0
+
+    async def reserve(self, reservation_id: str, scopes: Sequence[Scope], amount_usd: Decimal) -> Mapping[str, Balance]:
+        """Reserve in all scopes or in none. An id that was reserved or settled before changes nothing."""
+        amount = to_pico(amount_usd)
+        process = self._token()
+
+        def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
+            self._sweep_now_and_then(con)
+            if _known(con, reservation_id):
+                return balances(con, [scope.name for scope in scopes])
+            before = balances(con, [scope.name for scope in scopes])
+            for scope in scopes:
+                refuse_if_full(scope, before[scope.name], amount_usd)
+            names = list(before)
+            _add(con, names, spent=0, reserved=amount)
+            con.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (reservation_id, amount, json.dumps(names), process))
+            return balances(con, names)
+
+        try:
+            return await self._run(run)
+        except asyncio.CancelledError:
+            # The transaction may be on its way on the writer thread: its caller will never settle it.
+            self._db.defer(lambda con: _drop(con, reservation_id))
+            raise
+
+    async def settle(self, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> Mapping[str, Balance]:
+        """Book the cost, once per id, and drop the reservation."""
+        cost = to_pico(cost_usd)
+
+        def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
+            self._sweep_now_and_then(con)
+            names = list(dict.fromkeys(scope.name for scope in scopes))
+            done = con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", (reservation_id, time.time())).rowcount == 0
+            if not done:
+                _drop(con, reservation_id)
+                _add(con, names, spent=cost, reserved=0)
+            return balances(con, names)
+
+        return await self._run(run, kept=True)
+
+    async def balance(self, names: Sequence[str]) -> Mapping[str, Balance]:
+        """Return the balances. Raises BudgetUnavailable."""
+        self._db.flush(0.0)
+        try:
+            return self._db.read(lambda con: balances(con, names))
+        except StorageError as exc:
+            raise _unavailable(exc) from exc
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def _token(self) -> str:
+        try:
+            return self._home.token
+        except HomeUnusable as exc:
+            raise _unavailable(exc) from exc
+
+    async def _run(
+        self, run: Callable[[sqlite3.Connection], Mapping[str, Balance]], *, kept: bool = False
+    ) -> Mapping[str, Balance]:
+        try:
+            return await self._db.run(run, wait_s=WAIT_S, kept=kept)
+        except (StorageError, HomeUnusable) as exc:
+            raise _unavailable(exc) from exc
+
+    def _sweep_now_and_then(self, con: sqlite3.Connection) -> None:
+        now_s = time.monotonic()
+        if now_s < self._sweep_at_s:
+            return
+        self._sweep_at_s = now_s + SWEEP_EVERY_S
+        owners = [process for (process,) in con.execute("SELECT DISTINCT process FROM reservations")]
+        for process in self._home.dead(owners):
+            rows = con.execute("SELECT id, amount, scopes FROM reservations WHERE process = ?", (process,)).fetchall()
+            for reservation_id, amount, names in rows:
+                con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", (reservation_id, time.time()))
+                _drop(con, reservation_id)
+                _add(con, json.loads(names), spent=amount, reserved=0)
+        con.execute("DELETE FROM settled WHERE at < ?", (time.time() - SETTLED_KEPT_S,))
+        con.execute(
+            "DELETE FROM scopes WHERE name >= 'request:' AND name < 'request;' AND reserved = 0 AND touched_at < ?",
+            (time.time() - REQUEST_SCOPES_KEPT_S,),
+        )
+
+
+def refuse_if_full(scope: Scope, balance: Balance, amount_usd: Decimal) -> None:
+    """Raise BudgetExceeded when the amount does not fit below the scope's hard limit, or when nothing is left at all."""
+    if scope.hard_usd is None:
+        return
+    held = balance.spent_usd + balance.reserved_usd
+    if held + amount_usd > scope.hard_usd or balance.spent_usd >= scope.hard_usd:
+        raise BudgetExceeded(
+            scope=scope.name,
+            limit_usd=scope.hard_usd,
+            spent_usd=balance.spent_usd,
+            reserved_usd=balance.reserved_usd,
+            needed_usd=amount_usd,
+        )
+
+
+def balances(con: sqlite3.Connection, names: Iterable[str]) -> dict[str, Balance]:
+    """Return the balance of each name, zero for one never seen."""
+    found: dict[str, Balance] = {}
+    for name in names:
+        row = con.execute("SELECT spent, reserved FROM scopes WHERE name = ?", (name,)).fetchone() or (0, 0)
+        found[name] = Balance(to_usd(row[0]), to_usd(row[1]))
+    return found
+
+
+def _known(con: sqlite3.Connection, reservation_id: str) -> bool:
+    sql = "SELECT EXISTS (SELECT 1 FROM reservations WHERE id = ?1) OR EXISTS (SELECT 1 FROM settled WHERE id = ?1)"
+    return bool(con.execute(sql, (reservation_id,)).fetchone()[0])
+
+
+def _add(con: sqlite3.Connection, names: Iterable[str], *, spent: int, reserved: int) -> None:
+    now = time.time()
+    con.executemany(_ADD, [(name, spent, reserved, now) for name in names])
+
+
+def _drop(con: sqlite3.Connection, reservation_id: str) -> None:
+    """Delete a reservation and give its amount back; none is no error."""
+    row = con.execute("DELETE FROM reservations WHERE id = ? RETURNING amount, scopes", (reservation_id,)).fetchone()
+    if row:
+        _add(con, json.loads(row[1]), spent=0, reserved=-row[0])
+
+
+def _unavailable(exc: StorageError | HomeUnusable) -> BudgetUnavailable:
+    return BudgetUnavailable(f"The budget cannot be checked: {exc.summary} Nothing was sent.", hint=exc.hint)

@@ -1,0 +1,69 @@
+"""Storage: all ports of one home, opened together and closed together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from nbllm.core.ports import BudgetStore, Flights, Ledger, Recordings, ResponseStore
+from nbllm.storage.budgets import SqliteBudgets
+from nbllm.storage.flights import SqliteFlights
+from nbllm.storage.home import Home
+from nbllm.storage.ledger import SqliteLedger
+from nbllm.storage.recordings import DEFAULT_BYTES, DEFAULT_DAYS, SqliteRecordings
+from nbllm.storage.response_cache import DEFAULT_SIZE_BYTES, DiskResponseStore
+from nbllm.storage.sqlite import OnTrouble
+from nbllm.storage.state import state_database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """What lasts or is shared, on this machine. Nothing is touched before the first use, which raises HomeUnusable if it must."""
+
+    home: Home
+    store: ResponseStore
+    flights: Flights
+    ledger: Ledger
+    recordings: Recordings
+    budgets: BudgetStore
+
+    def prepare(self) -> str | None:
+        """Make the home fit for use now; return a warning for the user, None for nothing. Raises HomeUnusable."""
+        self.home.prepare()
+        return self.home.warning
+
+    def close(self) -> None:
+        """Commit what waits, end the writer threads, let go of files and of this process's run lock."""
+        self.store.close()
+        self.recordings.close()
+        self.budgets.close()
+        self.ledger.close()
+        self.home.close()
+
+
+def open_storage(
+    home_path: str | os.PathLike[str],
+    *,
+    session: str,
+    cache_size_bytes: int = DEFAULT_SIZE_BYTES,
+    cache_max_age_s: float | None = None,
+    recordings_days: float = DEFAULT_DAYS,
+    recordings_bytes: int = DEFAULT_BYTES,
+    on_trouble: OnTrouble | None = None,
+) -> Storage:
+    """Return the storage of a home; nothing is opened yet.
+
+    session: what this process is noted under in the ledger. cache_size_bytes, cache_max_age_s: the response cache's size, and an
+    age at which entries are no longer handed out whatever their own expiry. recordings_days, recordings_bytes: what is kept of
+    texts. on_trouble: told once of each kind of trouble, in words for the user; called from any thread.
+    """
+    home = Home(home_path, on_warning=on_trouble)
+    state = state_database(home, on_trouble=on_trouble)
+    return Storage(
+        home=home,
+        store=DiskResponseStore(home, size_limit_bytes=cache_size_bytes, max_age_s=cache_max_age_s, on_trouble=on_trouble),
+        flights=SqliteFlights(home, state),
+        ledger=SqliteLedger(home, session=session, on_trouble=on_trouble),
+        recordings=SqliteRecordings(home, days=recordings_days, limit_bytes=recordings_bytes, on_trouble=on_trouble),
+        budgets=SqliteBudgets(home, state),
+    )
