@@ -58,18 +58,19 @@ class _JumpingSelector(selectors.BaseSelector):
         self._real = selectors.DefaultSelector()
         self._clock = clock
         self.patience_s = patience_s
-        self.outside = 0
+        self.outside: set[object] = set()
         """Futures that another thread will complete; virtual time stands still for them, within patience_s."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = self._real.select(0)
         if events or timeout == 0:
             return events
-        if self.outside or (timeout is None and len(self._real.get_map()) > 1):
+        # Without a timer, any thread may still be about to wake the loop; that nobody is can only be told by waiting.
+        if self.outside or timeout is None:
             events = self._real.select(self.patience_s)
             if events:
                 return events
-            self.outside = 0  # a stuck thread is waited for once, not before every timer
+            self.outside.clear()  # a stuck thread is waited for once, not before every timer
         if timeout is None:
             raise Deadlock(_waiting(self._loop()))
         self._clock.advance(max(timeout, 0.0))
@@ -121,17 +122,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future = super().create_future()
         # run_in_executor, to_thread and wrap_future all make their future here, and only here: the one place to see such work.
         if sys._getframe(1).f_code is _WRAP_FUTURE:  # noqa: SLF001
-            self._jumping.outside += 1
+            self._jumping.outside.add(future)
             future.add_done_callback(self._came_back)
         return future
 
-    def _came_back(self, _: asyncio.Future[Any]) -> None:
-        self._jumping.outside = max(0, self._jumping.outside - 1)
+    def _came_back(self, future: asyncio.Future[Any]) -> None:
+        self._jumping.outside.discard(future)
 
     async def shutdown_default_executor(self, *_: object, **__: object) -> None:
         """Wait really until the pool's threads have ended."""
         self._jumping.patience_s = max(self._jumping.patience_s, SHUTDOWN_PATIENCE_S)
-        self._jumping.outside += 1
+        self._jumping.outside.add(self)
         await super().shutdown_default_executor()
 
 
@@ -140,7 +141,8 @@ def run_virtual(main: Coroutine[Any, Any, T], *, clock: FakeClock | None = None,
 
     asyncio.sleep, timeout, wait_for and call_later pass at once, in the right order; work in threads (run_in_executor,
     to_thread, wrap_future) is waited for really, at most `patience_s` real seconds, after which virtual time goes on without
-    it, so that a stuck thread can still run into a deadline. Raises Deadlock, naming the tasks, instead of hanging.
+    it, so that a stuck thread can still run into a deadline. Raises Deadlock, naming the tasks, instead of hanging, when for
+    that long no timer is left and no thread wakes the loop.
     """
     with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(clock, patience_s=patience_s)) as runner:
         return runner.run(main)

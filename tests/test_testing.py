@@ -133,6 +133,18 @@ def test_another_thread_s_future_is_waited_for_really():
     assert run_virtual(main()) == 7
 
 
+def test_a_thread_may_wake_the_loop_when_nothing_else_could():
+    """A thread that calls into the loop on its own account is waited for before anything is called a deadlock."""
+
+    async def main():
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        threading.Timer(0.05, loop.call_soon_threadsafe, [event.set]).start()
+        await event.wait()
+        return "woken"
+
+    assert run_virtual(main()) == "woken"
+
+
 def test_a_stuck_thread_runs_into_the_deadline():
     """Patience with threads ends: after patience_s real seconds virtual time goes on, so that a deadline can cut the wait."""
     release = threading.Event()
@@ -174,7 +186,7 @@ def test_a_deadlock_is_named_instead_of_hanging():
         await asyncio.create_task(waits_for_ever(), name="the stuck one")
 
     with pytest.raises(Deadlock, match=r"the stuck one at .*test_testing\.py"):
-        run_virtual(main())
+        run_virtual(main(), patience_s=0.02)
 
 
 def test_nothing_is_left_over():
@@ -186,7 +198,7 @@ def test_nothing_is_left_over():
         await asyncio.get_running_loop().create_future()
 
     with pytest.raises(Deadlock):
-        run_virtual(main())
+        run_virtual(main(), patience_s=0.02)
     gc.collect()
     assert threading.active_count() == before
     with pytest.raises(RuntimeError):
