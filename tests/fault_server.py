@@ -179,6 +179,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if not self._buffer[:1].isupper():
+            # No method begins so: a TLS handshake, say, that would wait for ever.
+            self.transport.abort()
+            return
         self._next()
 
     def close_if_idle(self) -> None:

@@ -46,8 +46,8 @@ class Body(aiohttp.payload.Payload):
 
     async def write_with_length(self, writer: Any, _content_length: int | None) -> None:
         """Write it all, unless the server has closed this connection meanwhile."""
-        # A server closes idle connections when it likes. Its close may lie in the kernel, unread: two turns of the loop read it, and
-        # then the write below fails instead of vanishing: nothing counts as sent, and another connection can be taken safely.
+        # A server closes idle connections when it likes. Its close may lie in the kernel, unread. Two turns of the loop read it,
+        # and then the write below fails instead of vanishing: nothing counts as sent, and another connection may be taken.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         self.transport = writer.transport

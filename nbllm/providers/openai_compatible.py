@@ -66,12 +66,9 @@ class OpenAICompatible:
             if response.status == 200:
                 return await Reading(wire, progress, response, target.where).read()
             failed = await refusal(response, target.where)
-        except BaseException:
-            cut(response)
-            raise
         finally:
             self._in_flight.discard(response)
-        cut(response)
+            cut(response)
         raise failed
 
     async def aclose(self) -> None:

@@ -92,7 +92,6 @@ class Reading:
                         pass
             except FOREIGN:
                 pass  # the answer is complete; only the connection is lost
-        cut(self._response)
 
     async def _whole(self) -> Ending | None:
         """Read a whole answer; return the ending of an embedding, None for a chat (its ending is made of what was taken)."""
@@ -145,11 +144,8 @@ class Reading:
             raise self._broken(f"{where.rung}: {where.host} {what}.", BadAnswer)
         if not answer.has_content and answer.finish != "length":
             what = "only reasoning, no text" if answer.began else "nothing"
-            raise BadAnswer(
-                f"{where.rung}: {where.host} sent an answer with {what} in it (finish_reason {answer.finish}).",
-                rung=where.rung,
-                status=200,
-            )
+            text = f"{where.rung}: {where.host} sent an answer with {what} in it (finish_reason {answer.finish})."
+            raise self._broken(text, BadAnswer)
         return answer.ending(self._request_id())
 
     def _request_id(self) -> str | None:
@@ -162,7 +158,7 @@ class Reading:
 
     def _in_band(self, exc: InBandError) -> AttemptFailed:
         error = ErrorObject.read(exc.body)
-        if self._answer.began:
+        if self._answer.began and self._streamed:
             said = shorten(error.message, self._where.secrets)
             return self._broken(f"{self._where.rung}: {self._where.host} reported an error within the stream: {said}", BadAnswer)
         return failure(error.status or 500, error, self._where)
