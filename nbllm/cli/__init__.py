@@ -13,13 +13,11 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser; each command's function is in `run`."""
     from nbllm import __version__
 
-    top = argparse.ArgumentParser(prog="nbllm", description=_ABOUT.replace("%", "%%"))
+    top = argparse.ArgumentParser(prog="nbllm", description=_ABOUT)
     top.add_argument("--version", action="version", version=f"nbllm {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", title="commands")
 
-    demo = commands.add_parser(
-        "demo", help="run the quickstart notebook and say what it cost", description="Run the quickstart notebook."
-    )
+    demo = commands.add_parser("demo", help="run the quickstart notebook and say what it cost")
     demo.add_argument("--model", metavar="MODEL", help="a real model instead of the simulated ones; this may cost money")
     demo.add_argument("--out", metavar="PATH", help="where the executed notebook goes (build/demo/00_quickstart.ipynb)")
     demo.set_defaults(run="demo")
@@ -27,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor",
         help="what was found here, what is wrong, what to do",
-        description="Look at keys (by name only), servers, home, settings and versions.",
+        description="Look at keys (by name only), servers, home, settings and versions. Exit code 1: something is broken.",
     )
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
     doctor.set_defaults(run="doctor")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,8 +33,7 @@ def demo(*, model: str | None = None, out: str | None = None) -> int:
 
     model: replaces the simulated models in the notebook's cells. Returns the exit code; raises NbllmError when it cannot be run.
     """
-    import nbformat
-
+    nbformat: Any = import_module("nbformat")  # its functions are not typed
     source = find_notebook()
     notebook = nbformat.read(source, as_version=4)
     if model is not None:
@@ -70,8 +70,7 @@ def find_notebook() -> Path:
 
 def use_model(notebook: Any, model: str) -> None:
     """Put `model` where the cells name a simulated one, and say so at the top."""
-    import nbformat
-
+    nbformat: Any = import_module("nbformat")  # see demo
     if not re.fullmatch(r"[^\s/]+/\S+", model):
         raise ConfigurationError(f"{model!r} is no model id.", hint="Write provider/model, such as openai/gpt-4o-mini.")
     for cell in notebook.cells:
