@@ -52,7 +52,7 @@ def set_process_client(client: Client | None) -> None:
 
 @contextmanager
 def use(client: Client) -> Iterator[Client]:
-    """Make a client the current one in this context, as in `with use(client): ask("...")`."""
+    """Make a client the current one for a with block, in this context only."""
     token = _here.set(client)
     try:
         yield client

@@ -113,6 +113,7 @@ class _Watch:
         self._last_s = self._now_s()
         if self._first_s is None and (delta.text or delta.reasoning or delta.tool_call):
             self._first_s = self._last_s
+            self._arm(asyncio.get_running_loop())  # from now on the idle timer counts, which may ring sooner
         self.gathered.add(delta)
         self._sink.delta(delta)
 
@@ -169,6 +170,8 @@ class _Watch:
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         limit = self._limit()
+        if self._timer is not None:
+            self._timer.cancel()
         if limit is not None:
             self._timer = loop.call_later(max(0.0, limit[0] - self._now_s()), self._ring, loop)
 

@@ -1,0 +1,181 @@
+"""Calls: exact hits, uncached ones, many at once, streams. The raw library and the peer on the same server in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.measure import Row, best_of, per_call_s
+from nbllm import Client, Endpoint
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+_number = itertools.count()
+BODY = {"model": "bench", "messages": [{"role": "user", "content": "Say something"}]}
+
+
+def client_for(base_url: str, home: Path) -> Client:
+    """A client on the canned server, priced, with everything on: ledger, cache, budgets, breaker."""
+    return Client(
+        endpoints={"b": Endpoint(base_url=base_url, input_usd_per_mtok=1, output_usd_per_mtok=2)}, home=home, model="b/bench"
+    )
+
+
+def _prompt() -> str:
+    return f"Say something about {next(_number)}"
+
+
+def hits(base_url: str, home: Path) -> list[Row]:
+    """An exact hit through the sync door, its ledger row written, beside diskcache's own get and LiteLLM's cache."""
+    import diskcache
+
+    with client_for(base_url, home / "hits") as client:
+        client.ask("Say something")
+        ours_s = best_of(lambda: per_call_s(lambda: client.ask("Say something"), 3000))
+        assert client.ask("Say something").source == "cache"
+    cache = diskcache.Cache(str(home / "raw"))
+    cache["key"] = json.dumps({"text": "The quick brown fox jumps over the lazy dog."})
+    raw_s = best_of(lambda: per_call_s(lambda: json.loads(cache["key"]), 3000))
+    litellm_s = _litellm_hit_s(base_url)
+    peer = "not to be had here" if litellm_s is None else f"{litellm_s * 1e3:.2f} ms = {litellm_s / ours_s:.0f}x ours"
+    beside = f"diskcache get + json {raw_s * 1e3:.4f} ms; LiteLLM in-memory hit {peer}"
+    fast = litellm_s is None or litellm_s / ours_s >= 30
+    return [
+        Row(
+            "exact hit, sync door, row written",
+            "0.06 ms p50; 30x LiteLLM",
+            f"{ours_s * 1e3:.3f} ms",
+            beside,
+            ours_s <= 60e-6 and fast,
+        )
+    ]
+
+
+def _litellm_hit_s(base_url: str) -> float | None:
+    import litellm
+    from litellm.caching.caching import Cache
+
+    litellm.cache = Cache(type="local")
+    ask = lambda: litellm.completion(api_base=base_url, api_key="x", caching=True, **{**BODY, "model": "openai/bench"})  # noqa: E731
+    try:
+        ask()
+        return per_call_s(ask, 200)
+    except Exception as exc:
+        print("   LiteLLM's cache:", exc)
+        return None
+    finally:
+        litellm.cache = None
+
+
+async def _p50_s(call: Callable[[], Awaitable[Any]], n: int) -> float:
+    for _ in range(20):
+        await call()
+    times = []
+    for _ in range(n):
+        began = time.perf_counter()
+        await call()
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+async def _rate(call: Callable[[], Awaitable[Any]], n: int, callers: int = 64) -> float:
+    left = iter(range(n))
+
+    async def caller() -> None:
+        for _ in left:
+            await call()
+
+    await asyncio.gather(*(call() for _ in range(callers)))
+    began = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return n / (time.perf_counter() - began)
+
+
+def uncached(base_url: str, home: Path) -> list[Row]:
+    """Uncached calls, one caller and 64, beside aiohttp, litellm.acompletion and litellm.Router."""
+    return asyncio.run(_uncached(base_url, home))
+
+
+async def _uncached(base_url: str, home: Path) -> list[Row]:
+    import aiohttp
+    import litellm
+
+    url = f"{base_url}/chat/completions"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=100)) as session:
+
+        async def raw() -> None:
+            async with session.post(url, json=BODY) as response:
+                await response.json()
+
+        raw_s, raw_rate = await _p50_s(raw, 1000), max([await _rate(raw, 6000) for _ in range(2)])
+    async with client_for(base_url, home / "uncached") as client:
+        ours_s = await _p50_s(lambda: client.aask(_prompt()), 1000)
+        off_s = await _p50_s(lambda: client.aask(_prompt(), cache="off"), 1000)
+        sync_s = await asyncio.to_thread(lambda: per_call_s(lambda: client.ask(_prompt()), 1000))
+        ours_rate = max([await _rate(lambda: client.aask(_prompt()), 4000) for _ in range(2)])
+        off_rate = max([await _rate(lambda: client.aask(_prompt(), cache="off"), 4000) for _ in range(2)])
+    async with client_for(base_url, home / "lent") as client:
+        client.adopt_loop()
+        lent_rate = max([await _rate(lambda: client.aask(_prompt()), 4000) for _ in range(2)])
+    lite = {**BODY, "model": "openai/bench", "api_base": base_url, "api_key": "x"}
+    lite_s = await _p50_s(lambda: litellm.acompletion(**lite), 200)
+    router = litellm.Router([{"model_name": "bench", "litellm_params": {k: lite[k] for k in ("model", "api_base", "api_key")}}])
+    lite_rate = await _rate(lambda: router.acompletion(**BODY), 400)
+    beside = f"aiohttp {raw_s * 1e3:.2f} ms; litellm.acompletion {lite_s * 1e3:.2f} ms"
+    rates = f"aiohttp {raw_rate:,.0f}/s; litellm.Router {lite_rate:,.0f}/s"
+    share = ours_rate / raw_rate
+    return [
+        Row(
+            "uncached call, async, c=1",
+            "0.6 ms p50",
+            f"{ours_s * 1e3:.2f} ms (cache off: {off_s * 1e3:.2f})",
+            beside,
+            ours_s <= 0.6e-3,
+        ),
+        Row("uncached call, sync, c=1", "0.8 ms p50", f"{sync_s * 1e3:.2f} ms", beside, sync_s <= 0.8e-3),
+        Row(
+            "64 callers, one process",
+            "3,000/s and 40% of aiohttp",
+            f"{ours_rate:,.0f}/s = {share:.0%} (cache off: {off_rate:,.0f}/s; on a lent loop: {lent_rate:,.0f}/s)",
+            rates,
+            ours_rate >= 3000 and share >= 0.4,
+        ),
+    ]
+
+
+def streaming(base_url: str, home: Path) -> list[Row]:
+    """The cost of one chunk over reading it raw."""
+    return asyncio.run(_streaming(base_url, home))
+
+
+async def _streaming(base_url: str, home: Path) -> list[Row]:
+    import aiohttp
+
+    from bench.server import TOKENS
+
+    async with aiohttp.ClientSession() as session:
+
+        async def raw() -> None:
+            async with session.post(f"{base_url}/chat/completions", json={**BODY, "stream": True}) as response:
+                async for line in response.content:
+                    if line.startswith(b"data: {"):
+                        json.loads(line[6:])
+
+        raw_s = await _p50_s(raw, 40)
+    async with client_for(base_url, home / "stream") as client:
+
+        async def ours() -> None:
+            async with client.astream(_prompt(), cache="off") as stream:
+                async for _ in stream:
+                    pass
+
+        ours_s = await _p50_s(ours, 40)
+    extra_ms = (ours_s - raw_s) / TOKENS * 1e3
+    beside = f"aiohttp {raw_s / TOKENS * 1e3:.4f} ms a chunk, ours {ours_s / TOKENS * 1e3:.4f}"
+    return [Row("streaming, a chunk", "0.05 ms over raw", f"{extra_ms:.4f} ms", beside, extra_ms <= 0.05)]
