@@ -11,7 +11,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, magics_class, no_var_expand
 
 from nbllm.core.ports import Filter
-from nbllm.notebook import call_tables, manuals, reading, tables
+from nbllm.notebook import call_tables, manuals, reading, tables, wording
 from nbllm.notebook.flags import Manual, Parsed, parse
 from nbllm.notebook.views import View
 from nbllm.settings.option import BadValue
@@ -138,17 +138,20 @@ def _set_budget(client: Any, parsed: Parsed) -> str:
     soft = parsed.values.get("soft")
     if soft is not None and amount is None:
         raise UsageError("--soft needs an amount: a budget that is off has no soft limit.")
-    if isinstance(soft, float) and amount is not None:
-        soft = (amount * Decimal(str(soft))).quantize(Decimal("0.000001")).normalize()
-    if soft is not None and amount is not None and soft > amount:
-        raise UsageError(f"--soft {soft} is above the budget of {amount}.")
-    client.set_budget(kind, amount, name=rest[0] if named else None, soft=soft)
+    share = _share(soft, amount)
+    client.set_budget(kind, amount, name=rest[0] if named else None, soft=share)
     what = f"{kind} {rest[0]}" if named else kind
-    return (
-        f"The {what} budget is off."
-        if amount is None
-        else f"The {what} budget is ${amount:.2f}" + (f", with a warning at ${soft:.2f}." if soft else ".")
-    )
+    warning = f" All budgets warn once when {share:.0%} is used." if share is not None else ""
+    return f"The {what} budget is off." if amount is None else f"The {what} budget is {wording.usd(amount)}.{warning}"
+
+
+def _share(soft: Decimal | float | None, amount: Decimal | None) -> float | None:
+    """Return the soft limit as a share of the amount; a share stays as it is. UsageError when it is above the amount."""
+    if not isinstance(soft, Decimal) or amount is None:
+        return float(soft) if soft is not None else None
+    if soft > amount or not soft:
+        raise UsageError(f"--soft {wording.usd(soft)} must be above $0 and at most the budget of {wording.usd(amount)}.")
+    return float(soft / amount)
 
 
 def _example(kind: str) -> str:

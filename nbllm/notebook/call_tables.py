@@ -71,7 +71,7 @@ def call_view(client: Any, call: CallRow) -> View:
     attempts = client.ledger.attempts(call.call_id)
     recording = client.recordings.get(call.call_id)
     heads = columns("#no.", "model", "for", "result", "#waited", "#took", "#cost")
-    blocks = (
+    blocks: tuple[Table | Text, ...] = (
         Table(columns=columns("fact", "value"), rows=_facts(call, attempts)),
         Table(columns=heads, rows=[_attempt_row(a) for a in attempts], caption="Attempts", empty="Nothing was sent."),
         *_texts(recording),

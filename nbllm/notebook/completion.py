@@ -31,6 +31,8 @@ def offered(line: str, names: Mapping[str, Callable[[], Iterable[str]]]) -> tupl
         manual = LLM_LINE
     words = re.split(r"\s+", match.group(3))
     fragment, before = words[-1], words[:-1]
+    if manual.rest == "text" and _in_prompt(manual, before):
+        return None
     flag = manual.flag(before[-1]) if before else None
     if flag is not None and flag.read is not None:
         return fragment, _values(flag, fragment, names)
@@ -45,18 +47,17 @@ def offered(line: str, names: Mapping[str, Callable[[], Iterable[str]]]) -> tupl
 
 
 def _words(manual: Manual, before: list[str], fragment: str, names: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    if manual.rest == "text":
-        plain = [w for i, w in enumerate(before) if not w.startswith("-") and not _is_value(manual, before, i)]
-        return (fragment, manual.names) if not plain and not fragment else None
-    if manual.rest == "none":
+    if manual.rest != "words":
         return fragment, [] if fragment else manual.names
     known = manual.words if isinstance(manual.words, tuple) else tuple(names[manual.words]())
     return fragment, [w for w in known if w.startswith(fragment)][:_MOST]
 
 
-def _is_value(manual: Manual, before: list[str], at: int) -> bool:
-    flag = manual.flag(before[at - 1]) if at else None
-    return flag is not None and flag.read is not None
+def _in_prompt(manual: Manual, before: list[str]) -> bool:
+    """Whether a word before the cursor is neither a flag nor a flag's value."""
+    flags = [manual.flag(word.partition("=")[0]) for word in before]
+    values = [False, *(f is not None and f.read is not None and "=" not in w for f, w in zip(flags, before, strict=True))]
+    return any(flag is None and not value for flag, value in zip(flags, values, strict=False))
 
 
 def _values(flag: Flag, fragment: str, names: Mapping[str, Any]) -> list[str]:
@@ -100,7 +101,8 @@ class Completion:
 
     def _models(self) -> list[str]:
         try:
-            return sorted(row.id for row in self._client().models())
+            client = self._client()
+            return [row.id for row in client.models()] + [f"{name}/" for name in client.settings.endpoints]
         except Exception:  # Tab must never raise: without a client there is nothing to offer
             return []
 

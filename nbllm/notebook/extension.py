@@ -14,6 +14,7 @@ from nbllm.notebook.completion import Completion
 from nbllm.notebook.failures import Hook
 from nbllm.notebook.magics import LLMMagics
 from nbllm.notebook.manuals import LLM, MANUALS
+from nbllm.notebook.questions import Questions
 
 _BOOKS = ("llm_config", "llm_models", "llm_usage", "llm_plot", "llm_calls", "llm_cache", "llm_budget")
 _ATTRIBUTE = "_nbllm_extension"
@@ -37,6 +38,7 @@ class Loaded:
     magics: tuple[Any, ...]
     hook: Hook
     completion: Completion
+    questions: Questions
     names: list[tuple[str, str, Any]] = field(default_factory=list)
     """(kind, name, function) of each magic that was registered."""
 
@@ -55,6 +57,7 @@ class Loaded:
             if magics in self.shell.configurables:
                 self.shell.configurables.remove(magics)
         self.completion.remove()
+        self.questions.remove()
         self.hook.remove()
 
 
@@ -76,10 +79,10 @@ def load_ipython_extension(shell: Any) -> None:
     if getattr(shell, _ATTRIBUTE, None) is not None:
         return
     _write_manuals()
-    llm = LLMMagics(shell, current_client)
-    books = BookMagics(shell, current_client)
+    llm = LLMMagics(shell, lambda: current_client())
+    books = BookMagics(shell, lambda: current_client())
     hook = Hook(shell, whole=lambda: llm.full_traceback)
-    loaded = Loaded(shell, (llm, books), hook, Completion(shell, current_client))
+    loaded = Loaded(shell, (llm, books), hook, Completion(shell, lambda: current_client()), Questions(shell))
     taken = [(kind, shell.magics_manager.magics[kind].get("llm")) for kind in ("cell", "line")]
     others = {kind: function for kind, function in taken if function is not None}
     for kind, function in (("cell", llm.llm), ("line", llm.llm_line)):

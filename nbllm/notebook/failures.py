@@ -36,7 +36,9 @@ def attach(error: BaseException, partial: Reply, *, out: str, received: bool) ->
 
 def message_lines(error: NbllmError, width: int = 88) -> list[str]:
     """Return what happened, on which rung, what was spent and what to do, each on lines of its own."""
-    lines = textwrap.wrap(f"{type(error).__name__}: {error.summary}", width, subsequent_indent="  ", break_long_words=False)
+    lines = []
+    for number, row in enumerate(f"{type(error).__name__}: {error.summary}".splitlines()):
+        lines += textwrap.wrap(row, width, initial_indent="  " if number else "", subsequent_indent="  ", break_long_words=False)
     causes = _causes(error)
     for cause in causes[:_SHOWN_CAUSES]:
         rung = getattr(cause, "rung", "")

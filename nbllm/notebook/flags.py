@@ -131,7 +131,7 @@ def parse(manual: Manual, line: str) -> Parsed:
     """Return the line's values and rest.
 
     Raises UsageError, in words for people, for an unknown flag, a missing or bad value, and words where none belong.
-    With rest="text" flags come first and everything from the first word that is none, or from `--` on, is the text.
+    A word that begins with # begins a comment. With rest="text" flags come first and everything from the first word that is none, or from `--` on, is the text.
     """
     values: dict[str, Any] = {}
     words: list[str] = []
@@ -145,6 +145,8 @@ def parse(manual: Manual, line: str) -> Parsed:
             if manual.rest == "text":
                 rest = line[word.end() :] if word.group(1) == "--" else line[word.start(1) :]
                 return Parsed(values, rest.strip())
+            if word.group(1).startswith("#"):
+                break
             words.append(unquoted(word.group(1)))
             at = word.end()
             continue

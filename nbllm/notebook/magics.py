@@ -46,7 +46,7 @@ class LLMMagics(Magics):
             updates_per_s=self.updates_per_s,
             language="json" if "schema" in given else "",
         )
-        self._ask(given, cell, namespace, screen)
+        self._ask(given, cell.rstrip("\n"), namespace, screen)
 
     @no_var_expand
     @needs_local_scope

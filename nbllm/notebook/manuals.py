@@ -28,7 +28,7 @@ def _call(names: tuple[str, ...], option: str, metavar: str, help: str = "", com
 
 LLM = Manual(
     name="%%llm",
-    summary="Ask a language model; the answer streams below the cell and is kept in a variable.",
+    summary="Ask a language model: the answer streams below the cell and stays in a variable.",
     usage=("%%llm [options]      the prompt is the rest of the cell", "%llm [options] PROMPT      one line; returns the Reply"),
     examples="""
         %%llm -m sim/large -o answer
@@ -41,14 +41,14 @@ LLM = Manual(
         %%llm -s "You are terse." -t 0 --max-tokens 200  # system prompt, limits
         %%llm --feature triage --budget 0.01             # for the books; stop at 1 cent
         %%llm --cache refresh                            # ask anew, keep the new answer
-        %%llm --sample 2                                 # another answer to the same prompt
+        %%llm --sample 2                                 # another answer, same prompt
         x = %llm -m sim/small What is an ECDF?
     """,
     flags=(
         _call(("-m", "--model"), "model", "MODEL", "Model id (endpoint/model or provider/model), or several, with commas; "
               "without it the default model answers.", "models"),
         Flag(names=("-o", "--out"), dest="out", read=reading.identifier, metavar="NAME", completes="names",
-             help="Variable that gets the Reply. Without it the Reply is in _."),
+             help="Variable that gets the Reply. Without it: _."),
         _call(("-s", "--system"), "system", "TEXT", "System prompt; a template like the prompt."),
         Flag(names=("--schema",), dest="schema", read=reading.dotted_name, metavar="NAME", completes="schemas",
              help="Pydantic model, dataclass, TypedDict or JSON Schema of this notebook that the answer must fit; fills .data."),
@@ -202,9 +202,9 @@ BUDGET = Manual(
     """,
     flags=(
         Flag(names=("--soft",), dest="soft", read=reading.amount_or_share, metavar="SHARE|USD", completes=("50%", "80%", "90%"),
-             help="Warn once at this share or amount (default 80%)."),
+             help="Warn once at this share (default 80%), for all budgets."),
     ),
-    more=f"KIND is one of {', '.join(BUDGETS)}; feature and user take a NAME.\n"
+    more=f"KIND is {', '.join(BUDGETS[:-1])} or {BUDGETS[-1]}; the last two take a NAME.\n"
     "Days are UTC. Nothing is sent that could go over a budget.",
     words=BUDGETS,
 )  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from contextlib import closing
+from typing import Any
 
 from nbllm.core.reply import Reply
-from nbllm.errors import CallFailed
 from nbllm.live import DeltaEvent, Restarted, Started
 from nbllm.notebook.answer_view import tool_calls_text
 from nbllm.notebook.failures import attach
@@ -18,13 +18,6 @@ from nbllm.notebook.screens import Screen
 Keep = Callable[[Reply], None]
 
 
-class Asked(Protocol):
-    """What a watched call needs of a client."""
-
-    def start(self, prompt: str, *, watched: bool = True, **call_options: Any) -> Any:
-        """Start the call; errors that need no sending are raised at once."""
-
-
 def run(client: Any, prompt: str, options: dict[str, Any], *, screen: Screen, keep: Keep, out: str = "") -> Reply:
     """Ask, show the answer as it comes, keep the reply and return it.
 
@@ -32,14 +25,17 @@ def run(client: Any, prompt: str, options: dict[str, Any], *, screen: Screen, ke
     marked as interrupted, the display says so, and the exception goes on. `out` is only for messages.
     """
     live: Any = None
+    reply: Reply | None = None
     try:
         live = client.start(prompt, watched=True, **options)
         _watch(live, Progress(_first_model(client, options), time.monotonic()), screen)
-        reply: Reply = live.reply
+        reply = live.reply
         keep(reply)
         screen.finish(shown_text(reply), final_line(reply, client), reply.notes)
     except BaseException as error:
-        if live is not None:
+        if reply is not None:
+            keep(reply)
+        elif live is not None:
             _stop(live, client, error, screen=screen, keep=keep, out=out)
         raise
     return reply
@@ -58,19 +54,21 @@ def _first_model(client: Any, options: dict[str, Any]) -> str:
 
 
 def _watch(live: Any, progress: Progress, screen: Screen) -> None:
-    for event in live.events():
-        match event:
-            case None:
-                screen.tick(progress, None)
-            case DeltaEvent(delta=delta):
-                progress.delta(delta, time.monotonic())
-                screen.tick(progress, delta.text)
-            case Started(attempt=attempt):
-                progress.started(attempt)
-                screen.tick(progress, "")
-            case Restarted(reason=reason):
-                progress.began_anew(reason)
-                screen.restarted(progress)
+    # Closing the events takes in what has come and is not shown yet, so that an interrupt loses none of it.
+    with closing(live.events()) as events:
+        for event in events:
+            match event:
+                case None:
+                    screen.tick(progress, None)
+                case DeltaEvent(delta=delta):
+                    progress.delta(delta, time.monotonic())
+                    screen.tick(progress, delta.text)
+                case Started(attempt=attempt):
+                    progress.started(attempt)
+                    screen.tick(progress, "")
+                case Restarted(reason=reason):
+                    progress.began_anew(reason)
+                    screen.restarted(progress)
 
 
 def _stop(live: Any, client: Any, error: BaseException, *, screen: Screen, keep: Keep, out: str) -> None:
@@ -93,8 +91,3 @@ def _kept(partial: Reply, error: BaseException, out: str, *, received: bool) -> 
         return [f"{how}; nothing had come."]
     where = f"; what came is in {out}." if out else "; what came is in _."
     return [f"{how} after {len(shown_text(partial)):,} characters{where}"]
-
-
-def spent_of(error: BaseException) -> Any:
-    """Return what a failed call cost in USD, None when unknown or when it was no call."""
-    return error.spent_usd if isinstance(error, CallFailed) else None

@@ -7,9 +7,11 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any
 
-from nbllm.core.ports import Filter, Stored
+from nbllm.core.ports import Filter, Stored, UsageRow
 from nbllm.notebook import wording
 from nbllm.notebook.views import Table, View, columns
+
+_MODELS_SHOWN = 60
 
 
 def config_view(settings: Any) -> View:
@@ -23,8 +25,63 @@ def config_view(settings: Any) -> View:
         ),
         Table(columns=columns("setting", "value", "what it is"), rows=rest, caption="Defaults", empty="None: all are set."),
     )
-    hint = "Set one for this session: %llm_config deadline_s=30. For good: nbllm.toml, [tool.nbllm] in pyproject.toml, or NBLLM_* variables."
+    hint = (
+        "Set one for this session: %llm_config deadline_s=30. "
+        "For good: nbllm.toml, [tool.nbllm] in pyproject.toml, or NBLLM_* variables."
+    )
     return View("Settings", blocks, (*settings.notes, hint))
+
+
+def models_view(client: Any, part: str = "") -> View:
+    """Return the models that can be asked from here, those with `part` in their name."""
+    rows = [row for row in client.models() if part.casefold() in row.id.casefold()]
+    heads = columns("model", "#in, per 1M", "#out, per 1M", "#context", "key")
+    shown = [_model_row(row) for row in rows[:_MODELS_SHOWN]]
+    empty = f"No known model has {part!r} in its name." if part else "No models are known."
+    notes = ["Prices are USD per million tokens. Any other model of an endpoint or provider can be named too: -m provider/model."]
+    if len(rows) > len(shown):
+        notes.insert(0, f"{len(shown)} of {len(rows):,} are shown; %llm_models TEXT narrows them down.")
+    return View(f"{wording.plural(len(rows), 'model')} to ask", (Table(columns=heads, rows=shown, empty=empty),), tuple(notes))
+
+
+def _model_row(row: Any) -> tuple[str, ...]:
+    if row.simulated:
+        key = "none needed (simulated)"
+    elif not row.key:
+        key = "none needed"
+    else:
+        key = f"{' or '.join(row.key)}{' (set)' if row.key_set else ' (not set)' if row.key_set is False else ''}"
+    prices = (
+        ("unknown", "unknown")
+        if row.price is None
+        else (wording.usd(row.price.input_usd_per_mtok), wording.usd(row.price.output_usd_per_mtok))
+    )
+    return (row.id, *prices, wording.number(row.context_tokens), key)
+
+
+def usage_view(client: Any, by: str, where: Filter) -> View:
+    """Return calls, tokens, cost and savings summed up by one column."""
+    rows = client.ledger.usage(by, where)
+    heads = columns(by, "#calls", "#failed", "#hits", "#in", "#out", "#cost", "#saved")
+    table = Table(
+        columns=heads, rows=[_usage_row(row) for row in rows], empty="No call fits yet. Take in more: --all, --since all."
+    )
+    scope = "this session" if where.session else "all sessions"
+    notes = []
+    if any(row.estimated_usd for row in rows):
+        notes.append("~ part of the cost is estimated: the provider's own count did not come.")
+    unknown = sum(row.unknown_cost_calls for row in rows)
+    if unknown:
+        notes.append(f"The cost of {wording.plural(unknown, 'call')} is unknown and not in the sums.")
+    return View(f"Usage by {by}, {scope}", (table,), tuple(notes))
+
+
+def _usage_row(row: UsageRow) -> tuple[str, ...]:
+    cost = ("~" if row.estimated_usd else "") + wording.usd(row.cost_usd)
+    unknown = f" + {row.unknown_cost_calls} unknown" if row.unknown_cost_calls else ""
+    counts = (row.calls, row.failed, row.hits, row.input_tokens, row.output_tokens)
+    saved = f"{wording.usd(row.saved_usd)}, {wording.seconds(row.saved_s)}" if row.hits else "-"
+    return (row.group or "(none)", *map(wording.number, counts), cost + unknown, saved)
 
 
 def cache_view(client: Any, limit: int, *, now: float | None = None) -> View:
@@ -33,7 +90,8 @@ def cache_view(client: Any, limit: int, *, now: float | None = None) -> View:
     now = time.time() if now is None else now
     rows = [_entry_row(entry, now) for entry in islice(client.store.entries(), limit)]
     heads = columns("key", "model", "#age", "#fresh for", "#size", "#saves", "#and", "tags")
-    title = f"{wording.plural(stats.entries, 'stored answer')}, {wording.size(stats.size_bytes)} of {wording.size(stats.size_limit_bytes)}"
+    used = f"{wording.size(stats.size_bytes)} of {wording.size(stats.size_limit_bytes)}"
+    title = f"{wording.plural(stats.entries, 'stored answer')}, {used}"
     notes = [_saved(client), f"Kept in {stats.directory}"]
     if stats.damaged:
         notes.append(f"{wording.plural(stats.damaged, 'damaged entry', 'damaged entries')} set aside; each counted as a miss.")
@@ -77,7 +135,9 @@ def budget_view(client: Any, said: tuple[str, ...] = ()) -> View:
     rows = [_budget_row(line) for line in client.budget_lines()]
     heads = columns("budget", "#spent", "#reserved", "#soft", "#hard", "used")
     empty = f"No budget is set. This session has cost {wording.usd(client.spent_session_usd())}. Set one: %llm_budget session 5.00"
-    return View("Budgets", (Table(columns=heads, rows=rows, empty=empty),), said)
+    request_usd = client.settings.budgets.request_usd
+    notes = (f"One call may cost at most {wording.usd(request_usd)}.",) if request_usd is not None else ()
+    return View("Budgets", (Table(columns=heads, rows=rows, empty=empty),), (*said, *notes))
 
 
 def _budget_row(line: Any) -> tuple[str, ...]:
@@ -85,8 +145,6 @@ def _budget_row(line: Any) -> tuple[str, ...]:
     used = spent + reserved
     if line.hard_usd is None:
         state = "no hard limit"
-    elif line.scope == "request":
-        state = "each call"
     else:
         share = float(used / line.hard_usd) if line.hard_usd else 1.0
         state = f"{wording.bar(share)} {share:.0%}" + (" used up" if used >= line.hard_usd else "")

@@ -5,19 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from nbllm.core.pricing import format_usd
+
 UNKNOWN = "unknown"
 
 
 def usd(amount: Decimal | float | None) -> str:
-    """Return an amount in USD: cents for dollars, more places for less, `unknown` for None."""
-    if amount is None:
-        return UNKNOWN
-    value = Decimal(str(amount))
-    if value == 0:
-        return "$0"
-    if abs(value) < Decimal("0.000001"):
-        return "<$0.000001" if value > 0 else "$0"
-    return f"${value:,.2f}" if abs(value) >= 1 else f"${value:.4f}" if abs(value) >= Decimal("0.001") else f"${value:.6f}"
+    """Return an amount in USD as people read it, `unknown` for None."""
+    return format_usd(amount if amount is None or isinstance(amount, Decimal) else Decimal(str(amount)))
 
 
 def seconds(value: float | None) -> str:

@@ -1,0 +1,93 @@
+"""An answer with its meter as one display."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbllm.notebook.answer_view import bundle, closed, fenced, meter_html, tool_calls_text
+from nbllm.notebook.safe_text import SHOWN_CHARS, clipped, plain, wrapped
+
+LINE = "sim/large (simulated) · 412 in · 96 out · first token 0.31 s · 84 tok/s · $0.0012 · cache miss · session $0.43 of $5.00"
+
+
+def test_the_meter_is_one_status_without_a_dollar_that_could_open_a_formula() -> None:
+    """role=status, escaped, prices as entities, and out of MathJax's reach."""
+    shown = meter_html("a <b> $1", ["costs $2"])
+    assert shown.count('role="status"') == 1
+    assert "$" not in shown
+    assert "mathjax_ignore" in shown
+    assert "&lt;b&gt;" in shown
+    assert "aria-live" not in shown
+
+
+def test_the_running_meter_is_not_read_out() -> None:
+    """Ten changes a second would drown a screen reader; the token stream itself is never live."""
+    shown = bundle("text", LINE, running=True)["text/markdown"]
+    assert re.findall(r"aria-live=\S+", shown) == ['aria-live="off"']
+
+
+def test_plain_text_is_always_there_and_its_meter_fits_80_columns() -> None:
+    """What a terminal, nbclient or a diff shows: the answer, then the meter, wrapped between its parts."""
+    text = bundle("Hello.", LINE, ["a" * 70 + " and more words that do not fit"])["text/plain"]
+    assert text.startswith("Hello.\n\nsim/large (simulated) ·")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "first token 0.31 s" in text
+    assert wrapped(LINE).replace("\n", " ") == LINE
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("```python\nx = 1", "\n```"),
+        ("~~~~\n```\nx", "\n~~~~"),
+        ("````\n```\nx", "\n````"),
+        ("```\nx\n```\nafter", ""),
+        ("inline ```x``` only", ""),
+        ("```a`b\nno fence", ""),
+    ],
+)
+def test_a_half_written_code_block_does_not_swallow_the_meter(text: str, end: str) -> None:
+    """An open fence is closed with its own kind and length; closed ones are left alone."""
+    assert closed(text) == text + end
+
+
+@given(st.text(alphabet="`~ \nab", max_size=60))
+def test_a_code_block_holds_whatever_is_in_it(text: str) -> None:
+    """The fence is longer than any run of backticks within."""
+    block = fenced(text, "json")
+    fence = re.match(r"`+", block)
+    assert fence is not None
+    assert fence.group() not in text
+    assert block.endswith("\n" + fence.group())
+
+
+@given(st.text(max_size=200))
+def test_plain_text_steers_no_terminal_and_can_be_sent(text: str) -> None:
+    """No control character but newline and tab is left, and it encodes as UTF-8."""
+    shown = plain(text)
+    assert not [c for c in shown if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160]
+    shown.encode()
+
+
+def test_a_huge_answer_is_shown_in_part_and_says_so() -> None:
+    """8 MB of text do not go to the browser; how much is missing is said."""
+    shown = clipped("x" * 8_000_000)
+    assert len(shown) < SHOWN_CHARS + 200
+    assert "7,900,000 more characters are not shown" in shown
+
+
+def test_an_answer_for_a_schema_is_shown_as_code() -> None:
+    """JSON is not Markdown: underscores and stars in it stay what they are."""
+    shown = bundle('{"a_b_c": "*x*"}', LINE, language="json")["text/markdown"]
+    assert shown.startswith('```json\n{"a_b_c": "*x*"}\n```\n\n<div role="status"')
+
+
+def test_tool_calls_are_shown_when_there_is_no_text() -> None:
+    """A reply that only calls a tool says which and with what."""
+    message = {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "look_up", "arguments": '{"x": 1}'}}]}
+    assert "look_up" in tool_calls_text(message)
+    assert tool_calls_text({"content": "hi"}) == ""

@@ -1,0 +1,249 @@
+"""%%llm and %llm as a person uses them, with a client that plays scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from IPython.core.error import UsageError
+
+from nbllm.core.reply import Reply
+from nbllm.errors import AllRungsFailed, AuthenticationFailed, BudgetExceeded, ConnectionFailed, StreamInterrupted
+from nbllm.live import Restarted, Started
+from tests.notebook.fakes import FakeClient, Publisher, attempt, delta, reply
+
+
+def test_a_cell_asks_with_its_options_and_keeps_the_reply(shell: Any, client: FakeClient) -> None:
+    """Everything on the line reaches the client; the variable holds the Reply."""
+    shell.user_ns["doc"] = "a text"
+    shell.run_cell_magic("llm", "-m sim/large -o answer --feature f --set top_p=0.9 --set mode=fast", "Summarise {{ doc }}.")
+    prompt, options = client.asked[0]
+    assert prompt == "Summarise a text."
+    assert options == {"model": ("sim/large",), "feature": "f", "top_p": 0.9, "extra": {"mode": "fast"}}
+    assert isinstance(shell.user_ns["answer"], Reply)
+
+
+def test_without_out_the_reply_is_in_underscore(shell: Any, client: FakeClient) -> None:
+    """As with any expression whose value was not given a name."""
+    shell.run_cell("%%llm\nHi")
+    assert shell.user_ns["_"].text == "Hello."
+
+
+def test_with_out_underscore_is_left_alone(shell: Any, client: FakeClient) -> None:
+    """As with any assignment."""
+    shell.run_cell("1 + 1")
+    shell.run_cell("%%llm -o x\nHi")
+    assert shell.user_ns["_"] == 2
+
+
+def test_a_raw_prompt_is_sent_as_it_stands(shell: Any, client: FakeClient) -> None:
+    """Braces stay braces, and undefined names are no matter."""
+    shell.run_cell_magic("llm", "--raw", "Explain {{ nothing }} and {% raw %}.")
+    assert client.asked[0][0] == "Explain {{ nothing }} and {% raw %}."
+
+
+def test_braces_in_a_prompt_need_no_escaping_and_shell_variables_are_not_expanded(shell: Any, client: FakeClient) -> None:
+    """IPython would expand {x} and $x in a line; a prompt keeps them."""
+    shell.user_ns["x"] = 7
+    shell.run_cell('%%llm -s "be {x} $x"\n{"a": {x}} costs $x')
+    prompt, options = client.asked[0]
+    assert (prompt, options["system"]) == ('{"a": {x}} costs $x', "be {x} $x")
+
+
+def test_only_names_that_the_template_uses_are_looked_at(shell: Any, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook's other variables never reach the template."""
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("nbllm.core.templates.render", lambda template, values, **_: (seen.update(values), template)[1])
+    shell.user_ns.update(doc="a", secret="b")
+    shell.run_cell_magic("llm", "", "{{ doc }}")
+    assert seen == {"doc": "a"}
+
+
+@pytest.mark.parametrize(
+    ("line", "cell", "said"),
+    [
+        ("", "  \n", "The prompt is empty"),
+        ("--schema Persn", "x", "Did you mean Person?"),
+        ("--schema numbers", "x", "not a list"),
+        ("--schema Person.nothing", "x", "there is no nothing"),
+        ("--check numbers", "x", "a function is needed"),
+        ("--check nope", "x", "nope is not defined"),
+        ("--set temperature=1 -t 0", "x", "temperature is given twice"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_sent(
+    shell: Any, client: FakeClient, line: str, cell: str, said: str
+) -> None:
+    """A UsageError names the value; the client is not asked."""
+    shell.user_ns.update(Person=type("Person", (), {}), numbers=[1])
+    with pytest.raises(UsageError, match=said.replace("?", r"\?")):
+        shell.run_cell_magic("llm", line, cell)
+    assert client.asked == []
+
+
+def test_a_line_returns_the_reply_and_shows_nothing_itself(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """`x = %llm ...` is an expression like any other."""
+    shell.run_cell("x = %llm -m sim/small What's up?", store_history=False)
+    assert shell.user_ns["x"].text == "Hello."
+    assert client.asked[0][0] == "What's up?"
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UsageError, match="needs a prompt"):
+        shell.run_line_magic("llm", "-m sim/small")
+
+
+def test_a_line_in_a_function_sees_its_locals(shell: Any, client: FakeClient) -> None:
+    """Templates use the names that are in sight where the magic stands."""
+    shell.run_cell("def f(word):\n    return get_ipython().run_line_magic('llm', 'Define {{ word }}')\nf('ECDF')")
+    assert client.asked[0][0] == "Define ECDF"
+
+
+def test_a_terminal_prints_the_pieces_then_the_meter(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """Each piece once, no repainting, escape sequences taken out."""
+    client.play(Started(attempt()), delta("Hel"), None, delta("lo\x1b]0;x\x07 you."), end=reply("Hello]0;x you."))
+    shell.run_cell_magic("llm", "", "Hi")
+    out = capsys.readouterr().out
+    assert out.startswith("Hello]0;x you.\n\nsim/small (simulated) ·")
+    assert "\x1b" not in out
+
+
+def test_a_terminal_says_when_the_answer_begins_anew(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """What was printed cannot be taken back, so that it is void must be said."""
+    client.play(delta("Wrong"), Restarted("repair"), delta("Right"), end=reply("Right"))
+    shell.run_cell_magic("llm", "", "Hi")
+    assert "Wrong\n[the answer begins anew: repair]\nRight\n\n" in capsys.readouterr().out
+
+
+def test_quiet_shows_nothing(shell: Any, client: FakeClient, capsys: Any, publisher: Publisher) -> None:
+    """Neither answer nor meter, in a kernel or a terminal."""
+    shell.run_cell_magic("llm", "--quiet -o x", "Hi")
+    assert shell.user_ns["x"].text == "Hello."
+    assert (capsys.readouterr().out, publisher.shown) == ("", [])
+
+
+def test_a_kernel_gets_one_display_that_is_updated_and_ends_whole(shell: Any, client: FakeClient, publisher: Publisher) -> None:
+    """One output; its last state holds the whole answer, the meter and the notes, as Markdown and as text."""
+    client.play(Started(attempt()), *[delta(f"word{n} ") for n in range(50)], end=reply("The whole.", notes=("80% is used",)))
+    shell.run_cell_magic("llm", "-o x", "Hi")
+    assert [update for _, update in publisher.shown] == [False] + [True] * (len(publisher.shown) - 1)
+    assert len(publisher.shown) <= 3
+    last = publisher.shown[-1][0]
+    assert last["text/plain"].startswith("The whole.\n\nsim/small (simulated)")
+    assert last["text/plain"].endswith("Note: 80% is used")
+    assert 'role="status"' in last["text/markdown"]
+    assert "Note: 80% is used" in last["text/markdown"]
+
+
+def test_an_interrupt_stops_the_call_keeps_the_text_and_goes_on(shell: Any, client: FakeClient, publisher: Publisher) -> None:
+    """Cancelled upstream, what came is in the variable and marked, the display says so, the cell ends."""
+    live = client.play(delta("Half an ans"), KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt) as caught:
+        shell.run_cell_magic("llm", "-o x", "Hi")
+    assert live.cancelled
+    assert (shell.user_ns["x"].text, shell.user_ns["x"].interrupted) == ("Half an ans", True)
+    assert "Stopped by you after 11 characters; what came is in x." in publisher.shown[-1][0]["text/plain"]
+    assert len(caught.value._render_traceback_()) <= 3  # type: ignore[attr-defined]
+
+
+def test_an_interrupt_before_anything_came_leaves_the_variable_as_it_was(shell: Any, client: FakeClient) -> None:
+    """As with an assignment whose right side was interrupted."""
+    shell.user_ns["x"] = "before"
+    client.play(None, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        shell.run_cell_magic("llm", "-o x", "Hi")
+    assert shell.user_ns["x"] == "before"
+
+
+def test_an_interrupt_while_the_last_state_is_shown_loses_nothing(
+    shell: Any, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole reply was there: it is kept before it is shown."""
+    client.play(delta("Hello."), end=reply("Hello."))
+    monkeypatch.setattr("nbllm.notebook.screens.Terminal.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        shell.run_cell_magic("llm", "-o x", "Hi")
+    assert (shell.user_ns["x"].text, shell.user_ns["x"].interrupted) == ("Hello.", False)
+
+
+def test_a_failed_call_keeps_what_came(shell: Any, client: FakeClient, publisher: Publisher) -> None:
+    """A partial answer is never thrown away and never passed off as whole."""
+    client.play(delta("Half"), end=StreamInterrupted("The stream ended early.", rung="sim/small"))
+    with pytest.raises(StreamInterrupted):
+        shell.run_cell_magic("llm", "-o x", "Hi")
+    assert shell.user_ns["x"].interrupted
+    assert "Failed (StreamInterrupted) after 4 characters; what came is in x." in publisher.shown[-1][0]["text/plain"]
+
+
+def _failed(*causes: Exception) -> AllRungsFailed:
+    error = AllRungsFailed("No model answered.", causes, hint="Start the server, or set a key.")
+    error.spent_usd, error.call_id = None, "call0001"
+    return error
+
+
+def test_a_failure_is_a_few_lines_and_the_cell_fails(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """What happened, on which rung, what was spent, what to do; none of our frames."""
+    client.play(
+        end=_failed(ConnectionFailed("Connection refused.", rung="lab/qwen"), AuthenticationFailed("No key.", rung="openai/x"))
+    )
+    result = shell.run_cell("%%llm -o x\nHi")
+    assert isinstance(result.error_in_exec, AllRungsFailed)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert len(lines) <= 6
+    shown = "\n".join(lines)
+    for part in (
+        "AllRungsFailed",
+        "lab/qwen: ConnectionFailed: Connection refused.",
+        "openai/x: ",
+        "an unknown amount",
+        "Start the server",
+    ):
+        assert part in shown
+    assert "Traceback" not in shown
+
+
+def test_the_users_own_frames_stay_and_ours_go(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """Which line of theirs asked is what a person needs to know."""
+    client.refuses = ConnectionFailed("Connection refused.", rung="lab/qwen")
+    shell.user_ns["start"] = client.start
+    shell.run_cell("def mine():\n    return start('x')\nmine()")
+    shown = capsys.readouterr().out
+    assert "in mine" in shown
+    assert "return start('x')" in shown
+    assert len(shown.splitlines()) < 12
+
+
+def test_budget_errors_say_that_nothing_was_sent(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """The message of a budget is about money and what to do."""
+    from decimal import Decimal
+
+    client.refuses = BudgetExceeded(
+        scope="session", limit_usd=Decimal(1), spent_usd=Decimal("0.9"), reserved_usd=Decimal(0), needed_usd=Decimal("0.2")
+    )
+    shell.run_cell("%%llm\nHi")
+    shown = capsys.readouterr().out
+    assert "Nothing was sent" in shown
+    assert "%llm_budget session" in shown
+
+
+def test_full_tracebacks_can_be_had(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """`%config LLMMagics.full_traceback = True` is for those who debug us."""
+    shell.run_line_magic("config", "LLMMagics.full_traceback = True")
+    client.play(end=_failed(ConnectionFailed("Connection refused.", rung="lab/qwen")))
+    shell.run_cell("%%llm\nHi")
+    assert "runner.py" in capsys.readouterr().out
+
+
+def test_a_question_on_a_line_is_asked_and_not_taken_for_help(shell: Any, client: FakeClient) -> None:
+    """IPython reads a line that ends in ? as a call for help; a prompt may end so all the same, and %llm? is still the manual."""
+    shell.run_cell("y = %llm -m sim/small What's an ECDF?")
+    shell.run_cell("%llm Why??")
+    assert [prompt for prompt, _ in client.asked] == ["What's an ECDF?", "Why??"]
+    assert shell.user_ns["y"].text == "Hello."
+    shell.run_cell("%llm?")
+    shell.run_cell("%%llm -m sim/small\n%llm is a magic?")
+    assert len(client.asked) == 3
+
+
+def test_a_comment_may_stand_on_the_line(shell: Any, client: FakeClient) -> None:
+    """As the examples of the manual have it."""
+    shell.run_cell("%%llm --cache refresh   # ask anew\nHi")
+    assert client.asked == [("Hi", {"cache": "refresh"})]
