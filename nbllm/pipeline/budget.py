@@ -74,6 +74,8 @@ class BudgetStage:
             return request, {}
         size_bytes = self._request_bytes(request.content)
         wanted = _output_limit(request, rung)
+        if wanted is None and not rung.price.output_usd_per_mtok:
+            wanted = 0  # free output needs no bound
         call.reserved_usd = worst_case_usd(size_bytes, wanted, rung.price) if wanted is not None else None
         if not hard:
             return request, {}

@@ -18,6 +18,7 @@ from nbllm.pipeline.structure import StructureStage, needs_validation, validated
 from nbllm.settings import Settings
 
 _COMPLETE = ("stop", "tool_calls")
+_NOTHING = Decimal(0)
 
 
 class Cache:
@@ -39,7 +40,9 @@ class Cache:
 
     def revive(self, stored: Stored, request: Request, rung: Rung) -> Reply:
         """Return an entry as a Reply, its `.data` not built yet. Raises nothing: the store checked the entry."""
-        return _revived(stored, rung, age_s=max(0.0, self._clock.epoch_s() - stored.created_at), call=call_of(request))
+        call = call_of(request)
+        age_s = max(0.0, self._clock.epoch_s() - stored.created_at)
+        return _revived(stored, rung, age_s=age_s, latency_s=self._clock.now_s() - call.started_s, call=call)
 
     def read_now(self, request: Request, rung: Rung, key: str) -> Reply | None:
         """Return a valid hit without waiting, on the caller's own thread; None for a miss."""
@@ -172,7 +175,7 @@ def _answer(reply: Reply) -> Mapping[str, Any]:
     return answer
 
 
-def _revived(stored: Stored, rung: Rung, *, age_s: float, call: Call) -> Reply:
+def _revived(stored: Stored, rung: Rung, *, age_s: float, latency_s: float, call: Call) -> Reply:
     answer = stored.answer
     text = answer["text"]
     usage = answer.get("usage")
@@ -186,13 +189,14 @@ def _revived(stored: Stored, rung: Rung, *, age_s: float, call: Call) -> Reply:
         reasoning=answer.get("reasoning", ""),
         message=answer.get("message") or {"role": "assistant", "content": text},
         usage=Usage(**usage) if usage else Usage(),
-        cost_usd=Decimal(0),
+        cost_usd=_NOTHING,
         cost_basis="exact",
         logprobs=tuple(answer.get("logprobs", ())),
         vectors=_vectors(answer),
         saved_usd=stored.cost_usd,
         saved_s=stored.latency_s,
         age_s=age_s,
+        latency_s=latency_s,
         simulated=rung.simulated,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from decimal import Decimal
+from typing import Any
 
 from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Request, Sink
 from nbllm.core.ports import Ledger, Recording, Recordings, Written
@@ -44,17 +45,7 @@ class Recorder:
 
     def row(self, request: Request) -> CallRow:
         """Return the row of a call as it is opened."""
-        call, options = call_of(request), request.options
-        return CallRow(
-            call_id=call.call_id,
-            session=call.session,
-            started_at=call.started_at,
-            kind="chat" if isinstance(request.content, Chat) else "embed",
-            model=",".join(request.models) or None,
-            feature=options.feature,
-            user=options.user,
-            cache=options.cache,
-        )
+        return CallRow(**_opening(request))
 
     def finished(self, reply: Reply, request: Request) -> Reply:
         """Return the reply as the caller gets it: with this call's own cost, time, attempts and notes."""
@@ -72,11 +63,11 @@ class Recorder:
             notes=tuple(call.notes),
         )
 
-    def closed(self, row: CallRow, reply: Reply, request: Request) -> CallRow:
+    def answered(self, reply: Reply, request: Request) -> CallRow:
         """Return the row of a call that has its answer."""
         call = call_of(request)
-        return replace(
-            row,
+        return CallRow(
+            **_opening(request),
             status=AttemptStatus.DONE,
             rung=reply.rung,
             source=reply.source,
@@ -93,7 +84,7 @@ class Recorder:
             reason=call.reason,
         )
 
-    def failed(self, row: CallRow, exc: BaseException, request: Request) -> CallRow:
+    def failed(self, exc: BaseException, request: Request) -> CallRow:
         """Return the row of a call that ended without one, and tell the error what is known of the call."""
         call = call_of(request)
         if isinstance(exc, CallFailed):
@@ -104,8 +95,8 @@ class Recorder:
             for note in call.notes:
                 exc.add_note(note)
         cancelled = isinstance(exc, (asyncio.CancelledError, KeyboardInterrupt))
-        return replace(
-            row,
+        return CallRow(
+            **_opening(request),
             status=AttemptStatus.CANCELLED if cancelled else AttemptStatus.FAILED,
             rung=call.attempts[-1].rung if call.attempts else None,
             key_hash=call.key,
@@ -147,6 +138,21 @@ class Recorder:
             await asyncio.wait([asyncio.wrap_future(done) for done in tuple(self._running)], timeout=_HOOKS_S)
 
 
+def _opening(request: Request) -> dict[str, Any]:
+    """Return what a call's row says from the start."""
+    call, options = call_of(request), request.options
+    return {
+        "call_id": call.call_id,
+        "session": call.session,
+        "started_at": call.started_at,
+        "kind": "chat" if isinstance(request.content, Chat) else "embed",
+        "model": ",".join(request.models) or None,
+        "feature": options.feature,
+        "user": options.user,
+        "cache": options.cache,
+    }
+
+
 def _run_hooks(hooks: Sequence[Hook], record: CallRecord) -> None:
     for hook in hooks:
         try:
@@ -165,15 +171,14 @@ class RecordStage:
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Open, run, close."""
         recorder, call = self._recorder, call_of(request)
-        opened = recorder.row(request)
-        closed = opened
-        await committed(recorder.ledger.open_call(opened), call)
+        closed = recorder.row(request)
+        await committed(recorder.ledger.open_call(closed), call)
         try:
             reply = recorder.finished(await self._inner(request, sink), request)
-            closed = recorder.closed(opened, reply, request)
+            closed = recorder.answered(reply, request)
             recorder.keep_texts(reply, request)
         except BaseException as exc:
-            closed = recorder.failed(opened, exc, request)
+            closed = recorder.failed(exc, request)
             raise
         else:
             return reply

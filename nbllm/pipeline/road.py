@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from nbllm.core.breaker import BreakerState
@@ -105,7 +105,7 @@ class Road:
             payer=request.options,
             flow=self._parts.flow(),
         )
-        return replace(request, call=call)
+        return request.opened(call)
 
     def try_hit(self, request: Request, *, own_thread: bool = True) -> Hit | Request:
         """Return an exact hit on the first rung, or the opened request, to be handed to the road without anything done twice.
@@ -126,8 +126,7 @@ class Road:
             call.looked_up = True
             return routed
         recorder = self.recorder
-        reply = replace(reply, latency_s=self._clock.now_s() - call.started_s)
-        row = recorder.closed(recorder.row(routed), reply, routed)
+        row = recorder.answered(reply, routed)
         written = recorder.ledger.add_call(row)
         recorder.keep_texts(reply, routed)
         recorder.call_hooks(row, routed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from nbllm.core.messages import Request, Rung, Sink
 from nbllm.core.reply import Reply
@@ -38,7 +37,7 @@ class Router:
 
     def _on(self, request: Request, route: Route) -> Request:
         call_of(request).reason = route.reason
-        return replace(request, rungs=tuple(map(self._rung_of, route.models)))
+        return request.routed(tuple(map(self._rung_of, route.models)))
 
 
 class RouteStage:

@@ -45,6 +45,10 @@ def load(start: Path | None, environ: Mapping[str, str] | None) -> Settings:
 # ---------------------------------------------------------------------------------------------------- variables
 
 
+ELSEWHERE = frozenset({"NBLLM_SIM_SPEED"})
+"""Variables of ours that are no settings: how fast simulated models play (providers/simulated.py)."""
+
+
 def _register_secrets(environ: Mapping[str, str]) -> None:
     """Let the redactor know what looks like a secret by the name of its variable, before anything can show it."""
     for name, value in environ.items():
@@ -56,6 +60,8 @@ def _of_variables(environ: Mapping[str, str], notes: list[str]) -> Iterator[tupl
     for variable in sorted(v for v in environ if v.upper().startswith(PREFIX)):
         text = environ[variable]
         name = VARIABLES.get(variable.upper())
+        if variable.upper() in ELSEWHERE:
+            continue
         if name is None:
             meant = nearest(variable, VARIABLES)
             if meant is not None:
