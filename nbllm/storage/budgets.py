@@ -22,7 +22,7 @@ REQUEST_SCOPES_KEPT_S = 2 * 86400.0
 
 _ADD = (
     "INSERT INTO scopes (name, spent, reserved, touched_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) DO UPDATE SET "
-    "spent = spent + ?2, reserved = reserved + ?3, touched_at = ?4"
+    "spent = spent + ?2, reserved = reserved + ?3, touched_at = ?4 RETURNING spent, reserved"
 )
 
 
@@ -45,15 +45,14 @@ class SqliteBudgets:
 
         def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
             self._sweep_now_and_then(con)
-            if _known(con, reservation_id):
-                return balances(con, [scope.name for scope in scopes])
             before = balances(con, [scope.name for scope in scopes])
+            if _known(con, reservation_id):
+                return before
             for scope in scopes:
                 refuse_if_full(scope, before[scope.name], amount_usd)
             names = list(before)
-            _add(con, names, spent=0, reserved=amount)
             con.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (reservation_id, amount, json.dumps(names), process))
-            return balances(con, names)
+            return _add(con, names, spent=0, reserved=amount)
 
         try:
             return await self._run(run)
@@ -69,11 +68,10 @@ class SqliteBudgets:
         def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
             self._sweep_now_and_then(con)
             names = list(dict.fromkeys(scope.name for scope in scopes))
-            done = con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", (reservation_id, time.time())).rowcount == 0
-            if not done:
-                _drop(con, reservation_id)
-                _add(con, names, spent=cost, reserved=0)
-            return balances(con, names)
+            if con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", (reservation_id, time.time())).rowcount == 0:
+                return balances(con, names)
+            _drop(con, reservation_id)
+            return _add(con, names, spent=cost, reserved=0)
 
         return await self._run(run, kept=True)
 
@@ -151,9 +149,14 @@ def _known(con: sqlite3.Connection, reservation_id: str) -> bool:
     return bool(con.execute(sql, (reservation_id,)).fetchone()[0])
 
 
-def _add(con: sqlite3.Connection, names: Iterable[str], *, spent: int, reserved: int) -> None:
+def _add(con: sqlite3.Connection, names: Iterable[str], *, spent: int, reserved: int) -> dict[str, Balance]:
+    """Add to each scope and return the balances after it."""
     now = time.time()
-    con.executemany(_ADD, [(name, spent, reserved, now) for name in names])
+    after: dict[str, Balance] = {}
+    for name in names:
+        ((total_spent, total_reserved),) = con.execute(_ADD, (name, spent, reserved, now)).fetchall()
+        after[name] = Balance(to_usd(total_spent), to_usd(total_reserved))
+    return after
 
 
 def _drop(con: sqlite3.Connection, reservation_id: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
 from nbllm.redaction import redact
 from nbllm.storage.money import to_pico_or_none, to_usd_or_none
-from nbllm.storage.packing import Names, pack_attempt, pack_call
+from nbllm.storage.packing import Names, pack_attempt, pack_call, tokens
 
 
 @lru_cache(maxsize=4096)
@@ -40,8 +40,8 @@ def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[
         row.finish_reason,
         row.ttft_s,
         row.latency_s,
-        row.input_tokens,
-        row.output_tokens,
+        tokens(row.input_tokens),
+        tokens(row.output_tokens),
         saved,
         row.saved_s,
         row.repairs,
@@ -64,8 +64,8 @@ def close_call(row_id: int, row: CallRow, names: Names) -> tuple[Any, ...]:
         row.finish_reason,
         row.ttft_s,
         row.latency_s,
-        row.input_tokens,
-        row.output_tokens,
+        tokens(row.input_tokens),
+        tokens(row.output_tokens),
         saved,
         row.saved_s,
         row.repairs,
@@ -108,10 +108,10 @@ def _outcome(call: int, attempt: Attempt) -> tuple[Any, ...]:
         attempt.waited_s,
         attempt.ttft_s,
         attempt.latency_s,
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-        usage.cached_input_tokens,
+        tokens(usage.input_tokens),
+        tokens(usage.output_tokens),
+        tokens(usage.reasoning_tokens),
+        tokens(usage.cached_input_tokens),
         usage.estimated,
         to_pico_or_none(attempt.worst_case_usd),
         to_pico_or_none(attempt.cost_usd),

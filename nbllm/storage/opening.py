@@ -42,10 +42,8 @@ def create_file(path: Path) -> bool:
             raise StorageError(f"{path} is a symbolic link; nbllm does not follow it.", hint="Move it away.") from None
         return False
     except OSError as exc:
-        fault = {errno.ENOSPC: Fault.FULL, errno.EROFS: Fault.READ_ONLY, errno.EACCES: Fault.READ_ONLY}.get(
-            exc.errno or 0, Fault.IO
-        )
-        raise storage_error(path, fault, exc) from exc
+        raise storage_error(path, _OS_FAULTS.get(exc.errno or 0, Fault.IO), exc) from exc
+    return True
 
 
 def migrate(con: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:

@@ -110,5 +110,11 @@ def died_attempt(packed: bytes) -> bytes:
     return _ATTEMPT.pack(call, worst, worst, input_tokens, output_tokens, basis, sent)
 
 
+def tokens(count: int | None) -> int | None:
+    """Return a count as it fits into a row: what a provider sends is not ours to trust."""
+    return None if count is None else min(max(int(count), 0), MOST_TOKENS)
+
+
 def _tokens(count: int | None) -> int:
-    return -1 if count is None else min(count, MOST_TOKENS)
+    known = tokens(count)
+    return -1 if known is None else known

@@ -14,8 +14,7 @@ _TABLES = (
     """CREATE TABLE reservations (
         id TEXT PRIMARY KEY, amount INTEGER NOT NULL, scopes TEXT NOT NULL, process TEXT NOT NULL
     ) WITHOUT ROWID""",
-    "CREATE INDEX reservations_of_process ON reservations(process)",
-    "CREATE TABLE settled (id TEXT PRIMARY KEY, at REAL NOT NULL)",
+    "CREATE TABLE settled (id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
     """CREATE TABLE leases (
         key TEXT PRIMARY KEY, fence INTEGER NOT NULL, process TEXT NOT NULL, expires_at REAL NOT NULL
     ) WITHOUT ROWID""",

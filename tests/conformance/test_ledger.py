@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import math
+from concurrent.futures import Future
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from nbllm.core.messages import AttemptStatus, CallRow
+from nbllm.core.ports import Filter, Written
+from nbllm.errors import InvalidRequest
+from nbllm.storage.open import open_storage
+from tests.storage.rows import NOW, attempt, call, open_attempt, open_call
+
+D = Decimal
+
+
+@pytest.fixture(params=["sqlite"])
+def ledger(request, tmp_path):
+    storage = open_storage(tmp_path / "home", session="s1", on_trouble=pytest.fail)
+    yield storage.ledger
+    storage.close()
+
+
+def sure(*written: Written) -> None:
+    for one in written:
+        if isinstance(one, Future):
+            one.result(5)
+
+
+def finish(ledger, row: CallRow, *attempts) -> None:
+    sure(ledger.open_call(replace(row, status=AttemptStatus.OPEN)))
+    for one in attempts:
+        sure(
+            ledger.open_attempt(replace(one, status=AttemptStatus.OPEN, cost_usd=None, cost_basis="unknown")),
+            ledger.close_attempt(one),
+        )
+    sure(ledger.close_call(row))
+
+
+def test_rows_come_back_exactly(ledger):
+    """A call and its attempts, opened and closed, keep every field."""
+    row = call(user="ann", saved_usd=D("0.5"), saved_s=2.0, repairs=1, error="Truncated", coalesced=True, cache="refresh")
+    both = [attempt(row), attempt(row, number=2, purpose="repair", sent=None, error="ServerFailed", http_status=503, cost_usd=None)]
+    finish(ledger, row, *both)
+    assert ledger.calls(Filter(), limit=5) == [row]
+    assert ledger.attempts(row.call_id) == both
+    assert ledger.attempts("nothing") == []
+
+
+def test_an_open_call_shows_as_open(ledger):
+    """Until it is closed, nothing is known of its end."""
+    row = open_call()
+    sure(ledger.open_call(row), ledger.open_attempt(open_attempt(row)))
+    assert ledger.calls(Filter(), limit=5) == [row]
+    assert ledger.attempts(row.call_id)[0].status is AttemptStatus.OPEN
+
+
+def test_closed_once(ledger):
+    """A second close changes neither call nor attempt."""
+    row = call()
+    one = attempt(row)
+    finish(ledger, row, one)
+    sure(ledger.close_call(replace(row, status=AttemptStatus.FAILED)), ledger.close_attempt(replace(one, cost_usd=D(9))))
+    assert ledger.calls(Filter(), limit=5) == [row]
+    assert ledger.attempts(row.call_id) == [one]
+
+
+def test_an_attempt_may_outlive_its_call(ledger):
+    """A shared run goes on after the call that began it was cancelled; what it costs is still that call's."""
+    row = call(status=AttemptStatus.CANCELLED)
+    finish(ledger, row)
+    late = attempt(row)
+    sure(ledger.open_attempt(replace(late, status=AttemptStatus.OPEN)), ledger.close_attempt(late))
+    assert ledger.usage("total", Filter())[0].cost_usd == late.cost_usd
+
+
+def fill(ledger) -> None:
+    first = call(started_at=NOW, feature="a", user="u")
+    finish(ledger, first, attempt(first, cost_usd=D("0.1")), attempt(first, number=2, cost_usd=D("0.05"), cost_basis="estimated"))
+    failed = call(
+        started_at=NOW + 86400, session="s2", rung=None, model="openai/big", status=AttemptStatus.FAILED, source=None, feature=None
+    )
+    finish(
+        ledger,
+        failed,
+        attempt(failed, cost_usd=None, cost_basis="unknown", worst_case_usd=D(2)),
+        attempt(failed, number=2, sent=False, cost_usd=None, cost_basis="unknown", worst_case_usd=D(4)),
+    )
+    sure(
+        ledger.add_call(call(started_at=NOW + 1, source="cache", saved_usd=D("0.15"), saved_s=1.0, feature="a", input_tokens=None))
+    )
+
+
+def test_usage_sums(ledger):
+    """Counts, tokens and money of all attempts; unknown costs are counted, not guessed; an unsent attempt costs nothing."""
+    fill(ledger)
+    (total,) = ledger.usage("total", Filter())
+    assert (total.calls, total.failed, total.hits, total.attempts) == (3, 1, 1, 4)
+    assert (total.input_tokens, total.output_tokens) == (400, 80)
+    assert (total.cost_usd, total.estimated_usd, total.unknown_cost_calls) == (D("0.15"), D("0.05"), 1)
+    assert (total.saved_usd, total.saved_s) == (D("0.15"), 1.0)
+    assert ledger.spent_usd(Filter()) == D("2.15")
+
+
+@pytest.mark.parametrize(
+    ("by", "groups"),
+    [
+        ("model", ["sim/large", "openai/big"]),
+        ("feature", ["a", "(none)"]),
+        ("user", ["u", "(none)"]),
+        ("day", ["2026-09-21", "2026-09-22"]),
+        ("session", ["s1", "s2"]),
+        ("source", ["model", "(none)", "cache"]),
+        ("status", ["done", "failed"]),
+    ],
+)
+def test_usage_groups(ledger, by, groups):
+    """Every grouping names its groups: days in order, others by cost, then calls, then name."""
+    fill(ledger)
+    assert [row.group for row in ledger.usage(by, Filter())] == groups
+    assert sum(row.calls for row in ledger.usage(by, Filter())) == 3
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        (Filter(), 3),
+        (Filter(session="s2"), 1),
+        (Filter(session="never"), 0),
+        (Filter(model="sim/large"), 2),
+        (Filter(model="openai/*"), 1),
+        (Filter(model="sim/*", feature="a"), 2),
+        (Filter(user="u"), 1),
+        (Filter(since=NOW + 1), 2),
+        (Filter(until=NOW + 1), 1),
+        (Filter(since=NOW + 86400), 1),
+        (Filter(since=NOW + 90000), 0),
+        (Filter(since=NOW + 9e6), 0),
+        (Filter(session="s1", since=NOW + 1, until=NOW + 2), 1),
+    ],
+)
+def test_filters(ledger, where, count):
+    """All readers agree on which calls a filter means, an empty result included."""
+    fill(ledger)
+    assert len(ledger.calls(where, limit=10)) == count
+    assert len(ledger.series(where).started_at) == count
+    assert sum(row.calls for row in ledger.usage("model", where)) == count
+
+
+def test_an_empty_ledger(ledger):
+    """Reading before the first call gives nothing, and no error."""
+    assert ledger.usage("model", Filter()) == []
+    assert ledger.calls(Filter(), limit=3) == []
+    assert len(ledger.series(Filter()).started_at) == 0
+    assert ledger.spent_usd(Filter()) == 0
+
+
+def test_an_unknown_grouping_is_refused(ledger):
+    """By name, with those that there are."""
+    with pytest.raises(InvalidRequest, match=r"'colour'.*\n.*feature"):
+        ledger.usage("colour", Filter())
+
+
+def test_series_are_columns_in_order_of_time(ledger):
+    """NaN where unknown; a hit costs 0; models are indexed."""
+    fill(ledger)
+    series = ledger.series(Filter())
+    assert list(series.started_at) == [NOW, NOW + 1, NOW + 86400]
+    assert list(series.hit) == [False, True, False]
+    assert list(series.failed) == [False, False, True]
+    assert [series.models[index] for index in series.model] == ["sim/large", "sim/large", "openai/big"]
+    assert series.cost_usd[:2].tolist() == pytest.approx([0.15, 0.0])
+    assert math.isnan(series.cost_usd[2])
+    assert math.isnan(series.saved_usd[0])
+    assert series.saved_usd[1] == pytest.approx(0.15)
+    assert series.input_tokens[0] == 10
+    assert math.isnan(series.input_tokens[1])
+    assert series.latency_s.tolist() == [1.5, 1.5, 1.5]
+
+
+def test_calls_come_newest_first(ledger):
+    """And no more than asked for."""
+    for second in (3, 1, 2):
+        sure(ledger.add_call(call(started_at=NOW + second)))
+    assert [row.started_at - NOW for row in ledger.calls(Filter(), limit=2)] == [3, 2]
+
+
+def test_hostile_names_and_counts(ledger):
+    """Lone surrogates, NUL bytes, quotes and impossible counts are stored as well as they can be, never an error."""
+    row = call(feature="\ud800'; DROP TABLE calls; --\x00", user="", input_tokens=10**30, output_tokens=-5)
+    finish(ledger, row, attempt(row, worst_case_usd=D("1e30"), cost_usd=D("Infinity")))
+    assert ledger.calls(Filter(), limit=1)[0].output_tokens == 0
+    assert len(ledger.usage("feature", Filter(feature=row.feature))) == 1
