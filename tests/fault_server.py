@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -24,9 +25,10 @@ from tests.fault_player import Player, Recorded
 
 
 class FaultServer:
-    """Counts and records requests, and answers each as scripted. One instance serves one test."""
+    """Counts and records requests, and answers each as scripted. One instance serves one test. tls: speak https with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.requests: list[Recorded] = []
         self.connections: int = 0
         """All connections ever made."""
@@ -43,7 +45,7 @@ class FaultServer:
     @property
     def base_url(self) -> str:
         """The address up to and including /v1."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
 
     def script(self, model: str, behaviours: Iterable[Behaviour]) -> None:
         """Say how requests for a model are answered, one behaviour each; the last one repeats."""
@@ -88,7 +90,7 @@ class FaultServer:
     async def __aenter__(self) -> Self:
         """Listen on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0)
+        self._server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -102,9 +102,11 @@ class Answer:
             raise NotAnAnswer(f"its {part} is no object")
         finish = choice.get("finish_reason")
         if finish:
+            if not isinstance(finish, str):
+                raise NotAnAnswer("its finish_reason is no text")
             if finish in _ABORTED:
                 raise InBandError({"error": {"message": f"the server ended the answer with finish_reason {finish!r}"}})
-            self.finish = FINISH_NAMES.get(finish, finish) if isinstance(finish, str) else None
+            self.finish = FINISH_NAMES.get(finish, finish)
 
     def ending(self, request_id: str | None) -> Ending:
         """Return how it ended, as far as it came."""
@@ -221,7 +223,10 @@ def _vector(raw: Any) -> tuple[float, ...]:
             numbers.byteswap()
         vector = tuple(numbers)
     elif isinstance(raw, list) and all(type(number) in {float, int} for number in raw):
-        vector = tuple(map(float, raw))
+        try:
+            vector = tuple(map(float, raw))
+        except OverflowError as exc:
+            raise NotAnAnswer("an embedding holds a number that is no float") from exc
     else:
         raise NotAnAnswer("an embedding is no list of numbers")
     if not vector:
@@ -258,5 +263,5 @@ def _text(raw: Any) -> str:
 
 def _count_of(raw: Any) -> int | None:
     if type(raw) is int or (type(raw) is float and raw.is_integer()):
-        return int(raw) if raw >= 0 else None
+        return int(raw) if 0 <= raw < 2**53 else None
     return None

@@ -56,32 +56,39 @@ PROVIDERS: Mapping[str, HostedProvider] = {
         _at("nvidia", "https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY", "NVIDIA_NIM_API_KEY"),
         _at("deepinfra", "https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"),
         _at("sambanova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY"),
-        _at(
-            "huggingface",
-            "https://router.huggingface.co/v1",
-            "HF_TOKEN",
-            "HUGGINGFACE_API_KEY",
-            hosts=(".huggingface.co", ".endpoints.huggingface.cloud"),
-        ),
+        # Not its dedicated endpoints: those run whatever their owners put there.
+        _at("huggingface", "https://router.huggingface.co/v1", "HF_TOKEN", "HUGGINGFACE_API_KEY"),
     )
 }
 """By the first part of a model id, as in `groq/llama-3.3-70b-versatile`."""
 
+_BEDROCK_REGIONS = (
+    "us-east-1",
+    "us-east-2",
+    "us-west-2",
+    "ca-central-1",
+    "eu-central-1",
+    "eu-west-1",
+    "eu-west-3",
+    "ap-northeast-1",
+)
+
 OTHER_KEYS: Mapping[str, tuple[str, ...]] = {
     "ANTHROPIC_API_KEY": ("api.anthropic.com",),
     "ANTHROPIC_AUTH_TOKEN": ("api.anthropic.com",),
-    "AWS_BEARER_TOKEN_BEDROCK": (".amazonaws.com",),
+    # Not .amazonaws.com, nor .aliyuncs.com and .googleapis.com below: customers' own servers and files live under those names.
+    "AWS_BEARER_TOKEN_BEDROCK": tuple(f"bedrock-runtime.{region}.amazonaws.com" for region in _BEDROCK_REGIONS),
     "AWS_SECRET_ACCESS_KEY": (),
     "AWS_SESSION_TOKEN": (),
     "AZURE_API_KEY": (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com", ".inference.ai.azure.com"),
     "AZURE_OPENAI_API_KEY": (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
     "CO_API_KEY": ("api.cohere.com", "api.cohere.ai"),
     "COHERE_API_KEY": ("api.cohere.com", "api.cohere.ai"),
-    "DASHSCOPE_API_KEY": (".aliyuncs.com",),
+    "DASHSCOPE_API_KEY": ("dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com"),
     "GEMINI_API_KEY": ("generativelanguage.googleapis.com",),
     "GITHUB_TOKEN": ("models.github.ai", "models.inference.ai.azure.com"),
     "GH_TOKEN": ("models.github.ai",),
-    "GOOGLE_API_KEY": ("generativelanguage.googleapis.com", ".googleapis.com"),
+    "GOOGLE_API_KEY": ("generativelanguage.googleapis.com",),
     "REPLICATE_API_TOKEN": ("api.replicate.com",),
     "VOYAGE_API_KEY": ("api.voyageai.com",),
 }
