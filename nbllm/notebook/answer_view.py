@@ -12,22 +12,22 @@ from nbllm.notebook.safe_text import clipped, plain, wrapped
 
 # The $ of a price must not open a formula: JupyterLab's MathJax skips elements of class mathjax_ignore, others tex2jax_ignore.
 # Colours come from the theme; where it has none the text's own colour is used.
-_STYLE = (
-    "margin-top:0.7em;padding-top:0.35em;border-top:1px solid var(--jp-border-color2,rgba(128,128,128,0.4));"
-    "color:var(--jp-ui-font-color2,inherit);font-size:0.9em;line-height:1.5;font-variant-numeric:tabular-nums"
-)
+_RULE = "margin-top:0.7em;padding-top:0.35em;border-top:1px solid var(--jp-border-color2,rgba(128,128,128,0.4));"
+_STYLE = "color:var(--jp-ui-font-color2,inherit);font-size:0.9em;line-height:1.5;font-variant-numeric:tabular-nums"
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
 
 
-def meter_html(line: str, notes: Sequence[str] = (), *, running: bool = False) -> str:
+def meter_html(line: str, notes: Sequence[str] = (), *, running: bool = False, below: bool = True) -> str:
     """Return the meter as HTML: our own words and numbers, escaped, in one element of role "status".
 
-    While it runs it is not read out (aria-live off): ten changes a second would drown everything else.
+    below: whether an answer stands above it; a rule then sets it apart. While it runs it is not read out (aria-live off): ten
+    changes a second would drown everything else.
     """
     rows = [line, *(f"Note: {note}" for note in notes)]
     body = "<br>".join(html.escape(plain(row)).replace("$", "&#36;").replace("\n", " ") for row in rows)
     live = ' aria-live="off"' if running else ""
-    return f'<div role="status"{live} class="nbllm-meter mathjax_ignore tex2jax_ignore" style="{_STYLE}">{body}</div>'
+    style = _RULE + _STYLE if below else _STYLE
+    return f'<div role="status"{live} class="nbllm-meter mathjax_ignore tex2jax_ignore" style="{style}">{body}</div>'
 
 
 def fenced(text: str, language: str) -> str:
@@ -69,7 +69,7 @@ def tool_calls_text(message: Mapping[str, Any]) -> str:
 def bundle(text: str, line: str, notes: Sequence[str] = (), *, language: str = "", running: bool = False) -> dict[str, str]:
     """Return the MIME bundle of an answer with its meter line."""
     body = body_markdown(text, language=language)
-    meter = meter_html(line, notes, running=running)
+    meter = meter_html(line, notes, running=running, below=bool(body))
     return {
         "text/markdown": f"{body}\n\n{meter}" if body else meter,
         "text/plain": plain_answer(text, line, notes),

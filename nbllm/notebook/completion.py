@@ -43,10 +43,10 @@ def offered(line: str, names: Mapping[str, Callable[[], Iterable[str]]]) -> tupl
             return value, _values(flag, value, names)
         used = {n for w in before if (f := manual.flag(w)) and not f.repeat for n in f.names}
         return fragment, [n for n in manual.names if n.startswith(fragment) and n not in used]
-    return _words(manual, before, fragment, names)
+    return _words(manual, fragment, names)
 
 
-def _words(manual: Manual, before: list[str], fragment: str, names: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+def _words(manual: Manual, fragment: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
     if manual.rest != "words":
         return fragment, [] if fragment else manual.names
     known = manual.words if isinstance(manual.words, tuple) else tuple(names[manual.words]())

@@ -30,6 +30,10 @@ def current_client() -> Any:
     return client
 
 
+def _client() -> Any:
+    return current_client()
+
+
 @dataclass(slots=True)
 class Loaded:
     """What an extension put into a shell, so that it can be taken out again."""
@@ -79,10 +83,10 @@ def load_ipython_extension(shell: Any) -> None:
     if getattr(shell, _ATTRIBUTE, None) is not None:
         return
     _write_manuals()
-    llm = LLMMagics(shell, lambda: current_client())
-    books = BookMagics(shell, lambda: current_client())
+    llm = LLMMagics(shell, _client)
+    books = BookMagics(shell, _client)
     hook = Hook(shell, whole=lambda: llm.full_traceback)
-    loaded = Loaded(shell, (llm, books), hook, Completion(shell, lambda: current_client()), Questions(shell))
+    loaded = Loaded(shell, (llm, books), hook, Completion(shell, _client), Questions(shell))
     taken = [(kind, shell.magics_manager.magics[kind].get("llm")) for kind in ("cell", "line")]
     others = {kind: function for kind, function in taken if function is not None}
     for kind, function in (("cell", llm.llm), ("line", llm.llm_line)):

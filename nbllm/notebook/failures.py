@@ -14,6 +14,8 @@ from typing import Any
 
 from nbllm.core.reply import Reply
 from nbllm.errors import CallFailed, NbllmError
+from nbllm.notebook import wording
+from nbllm.notebook.call_tables import short_id
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _SHELL_PARTS = ("IPython", "ipykernel", "traitlets", "decorator.py", "prompt_toolkit")
@@ -51,8 +53,8 @@ def message_lines(error: NbllmError, width: int = 88) -> list[str]:
         lines.append(f"  - and {len(causes) - _SHOWN_CAUSES} more")
     if isinstance(error, CallFailed) and error.call_id:
         rung = getattr(error, "rung", "")
-        spent = "an unknown amount" if error.spent_usd is None else f"${error.spent_usd:.4f}"
-        lines.append(f"  {f'On {rung}. ' if rung and not causes else ''}Spent: {spent}. Call {error.call_id}.")
+        where = f"On {rung}. " if rung and not causes else ""
+        lines.append(f"  {where}Spent: {wording.usd(error.spent_usd)}. %llm_calls {short_id(error.call_id)} shows the call.")
     lines += [f"  {note}" for note in getattr(error, "__notes__", [])]
     for row in error.hint.splitlines():
         lines += textwrap.wrap(row, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False)

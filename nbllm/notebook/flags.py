@@ -131,7 +131,8 @@ def parse(manual: Manual, line: str) -> Parsed:
     """Return the line's values and rest.
 
     Raises UsageError, in words for people, for an unknown flag, a missing or bad value, and words where none belong.
-    A word that begins with # begins a comment. With rest="text" flags come first and everything from the first word that is none, or from `--` on, is the text.
+    A word that begins with # begins a comment. With rest="text" flags come first, and everything from the first word that is
+    none, or after `--`, is the text.
     """
     values: dict[str, Any] = {}
     words: list[str] = []

@@ -79,7 +79,7 @@ def _mark_percentiles(ax: Axes, values: Floats, unit_s: float, look: style.Look)
     measured = quantiles(values, *(q for q, _, _ in _PERCENTILES))
     for (q, name, marker), value in zip(_PERCENTILES, measured, strict=True):
         if value is None:
-            ax.plot([], [], " ", label=f"{name}: not from fewer than {minimum_sample(q)}")
+            ax.plot([], [], " ", label=f"{name} needs {minimum_sample(q)} calls")
             continue
         shown = value / unit_s
         ax.plot([shown, shown], [0, q], color=style.FAINT, linewidth=0.8, linestyle=":", zorder=1)

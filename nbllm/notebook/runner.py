@@ -79,10 +79,8 @@ def _stop(live: Any, client: Any, error: BaseException, *, screen: Screen, keep:
     if received:
         keep(partial)
     attach(error, partial, out=out, received=received)
-    if received or isinstance(error, KeyboardInterrupt):
-        screen.finish(
-            shown_text(partial), final_line(partial, client), [*_kept(partial, error, out, received=received), *live.notes]
-        )
+    notes = [*_kept(partial, error, out, received=received), *live.notes]
+    screen.stopped(shown_text(partial), final_line(partial, client), notes)
 
 
 def _kept(partial: Reply, error: BaseException, out: str, *, received: bool) -> list[str]:

@@ -27,6 +27,9 @@ class Screen(Protocol):
     def finish(self, text: str, line: str, notes: Sequence[str]) -> None:
         """The call is over: show the last state."""
 
+    def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
+        """The call ended early: what is shown already must say so; where nothing is shown, the error says it."""
+
 
 class Quiet:
     """Shows nothing."""
@@ -38,6 +41,9 @@ class Quiet:
         """Show nothing."""
 
     def finish(self, text: str, line: str, notes: Sequence[str]) -> None:
+        """Show nothing."""
+
+    def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
         """Show nothing."""
 
 
@@ -65,6 +71,11 @@ class Notebook:
     def finish(self, text: str, line: str, notes: Sequence[str]) -> None:
         """Show the last state, whenever the last update was."""
         self._show(bundle(text, line, notes, language=self._language), self._clock())
+
+    def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
+        """Show the last state where there is a display."""
+        if self._handle is not None or text:
+            self.finish(text, line, notes)
 
     def _show(self, data: dict[str, str], began_s: float) -> None:
         from IPython.display import display
@@ -101,6 +112,11 @@ class Terminal:
         self._print(plain(text[self._chars :]))
         gap = "" if not self._last else "\n" if self._last.endswith("\n") else "\n\n"
         self._print(f"{gap}{foot(line, notes)}\n")
+
+    def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
+        """Print the end where pieces were printed."""
+        if self._chars or text:
+            self.finish(text, line, notes)
 
     def _print(self, text: str) -> None:
         if text:

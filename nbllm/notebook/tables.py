@@ -89,7 +89,7 @@ def cache_view(client: Any, limit: int, *, now: float | None = None) -> View:
     stats = client.store.stats()
     now = time.time() if now is None else now
     rows = [_entry_row(entry, now) for entry in islice(client.store.entries(), limit)]
-    heads = columns("key", "model", "#age", "#fresh for", "#size", "#saves", "#and", "tags")
+    heads = columns("key", "model", "#age", "#fresh for", "#size", "#a hit saves", "tags")
     used = f"{wording.size(stats.size_bytes)} of {wording.size(stats.size_limit_bytes)}"
     title = f"{wording.plural(stats.entries, 'stored answer')}, {used}"
     notes = [_saved(client), f"Kept in {stats.directory}"]
@@ -113,8 +113,7 @@ def _entry_row(entry: Stored, now: float) -> tuple[str, ...]:
         wording.age(now - entry.created_at),
         left,
         wording.size(entry.size_bytes),
-        wording.usd(entry.cost_usd),
-        wording.seconds(entry.latency_s),
+        f"{wording.usd(entry.cost_usd)}, {wording.seconds(entry.latency_s)}",
         ", ".join(entry.tags) or "-",
     )
 

@@ -14,7 +14,8 @@ from nbllm.notebook.manuals import MANUALS
 from tests.notebook.fakes import FakeClient
 
 NAMES = {
-    "models": lambda: ["sim/large", "sim/small", "lab/"], "settings": lambda: ["deadline_s=", "model="], "names": lambda: ["answer"],
+    "models": lambda: ["sim/large", "sim/small", "lab/"], "settings": lambda: ["deadline_s=", "model="],
+    "names": lambda: ["answer"],
     "schemas": lambda: ["Person"], "functions": lambda: ["check_it"], "sets": lambda: ["top_p="],
 }  # fmt: skip
 
@@ -142,8 +143,8 @@ def test_loading_is_light() -> None:
         "before = set(sys.modules)\n"
         "from nbllm.notebook.extension import load_ipython_extension\n"
         "load_ipython_extension(ip)\n"
-        "heavy = set(sys.modules).difference(before) & {'litellm', 'matplotlib', 'pydantic', 'jsonschema', 'jinja2', 'aiohttp', 'numpy', 'diskcache', 'sqlite3', 'asyncio'}\n"
-        "print(sorted(heavy))"
+        "heavy = 'litellm matplotlib pydantic jsonschema jinja2 aiohttp numpy diskcache sqlite3 asyncio'.split()\n"
+        "print(sorted(set(sys.modules).difference(before).intersection(heavy)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
@@ -17,7 +18,8 @@ def test_every_option_of_a_cell_is_read_into_its_own_type() -> None:
     """A full line gives typed values, quotes taken off, units turned into seconds."""
     line = (
         '-m sim/large,sim/small -o answer --system "You are \\"terse\\"." --schema mod.Person --check ok -t 0.5 --max-tokens 200 '
-        "--feature f --user 'u v' --cache refresh --ttl 1.5h --deadline=30s --sample 2 --set top_p=0.9 --set stop=[\"a\"] --raw --quiet --budget $0.05"
+        "--feature f --user 'u v' --cache refresh --ttl 1.5h --deadline=30s --sample 2 --set top_p=0.9 --set stop=[\"a\"] "
+        "--raw --quiet --budget $0.05"
     )
     assert parse(LLM, line).values == {
         "model": ("sim/large", "sim/small"), "out": "answer", "system": 'You are "terse".', "schema": "mod.Person", "check": "ok",
@@ -69,10 +71,8 @@ def test_the_prompt_of_a_line_magic_is_kept_to_the_letter() -> None:
 def test_no_line_breaks_the_parser(line: str) -> None:
     """Whatever is typed gives values or a UsageError, never another exception."""
     for manual in (LLM, LLM_LINE, CACHE):
-        try:
+        with suppress(UsageError):
             parse(manual, line)
-        except UsageError:
-            pass
 
 
 @given(st.text(max_size=60))

@@ -193,7 +193,7 @@ def test_a_failure_is_a_few_lines_and_the_cell_fails(shell: Any, client: FakeCli
         "AllRungsFailed",
         "lab/qwen: ConnectionFailed: Connection refused.",
         "openai/x: ",
-        "an unknown amount",
+        "Spent: unknown. %llm_calls call0001",
         "Start the server",
     ):
         assert part in shown

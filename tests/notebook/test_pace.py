@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ def test_updates_stay_below_ten_a_second_half_a_megabyte_and_two_percent(steps: 
         if pace.due(now_s, news=True):
             pace.sent(now_s, now_s + cost_s, size)
             sent.append((now_s, size, cost_s))
-    for (before_s, size, cost_s), (after_s, _, _) in zip(sent, sent[1:], strict=False):
+    for (before_s, size, cost_s), (after_s, _, _) in pairwise(sent):
         pause_s = after_s - before_s
         assert pause_s >= 0.1 - 1e-9
         assert size / pause_s <= BYTES_PER_S * 1.001
