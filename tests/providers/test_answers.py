@@ -129,43 +129,13 @@ def test_the_limit_counts_text_and_not_its_wrapping() -> None:
         read(*(chunk({"content": "x"}) for _ in range(11)), limit=10)
 
 
+FIELDS = (
+    "choices delta message content tool_calls function arguments index id usage logprobs error finish_reason reasoning refusal name"
+    " text thinking data embedding model prompt_tokens_details"
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "choices",
-                    "delta",
-                    "message",
-                    "content",
-                    "tool_calls",
-                    "function",
-                    "arguments",
-                    "index",
-                    "id",
-                    "usage",
-                    "logprobs",
-                    "error",
-                ]
-                + [
-                    "finish_reason",
-                    "reasoning",
-                    "refusal",
-                    "name",
-                    "text",
-                    "thinking",
-                    "data",
-                    "embedding",
-                    "model",
-                    "prompt_tokens_details",
-                ]
-            ),
-            inner,
-            max_size=5,
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS.split()), inner, max_size=5),
     max_leaves=25,
 )
 

@@ -46,7 +46,7 @@ WORDINGS = [
     ("vLLM", 400, openai("Too long.", param="input_tokens", code=400), "ContextTooLong"),
     ("vLLM", 400, openai("The prompt (length 1200) is longer than the maximum model length of 1024."), "ContextTooLong"),
     ("vLLM", 404, openai("The model `x` does not exist.", type="NotFoundError", code=404), "ModelNotFound"),
-    ("llama.cpp", 400, {"error": {"code": 400, "type": "exceed_context_size_error", "message": "x", "n_ctx": 512}}, "ContextTooLong"),
+    ("llama.cpp", 400, {"error": {"code": 400, "type": "exceed_context_size_error", "message": "x"}}, "ContextTooLong"),
     ("llama.cpp", 400, {"error": {"code": 400, "message": "the request exceeds the available context size"}}, "ContextTooLong"),
     ("llama.cpp", 503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, "ServerFailed"),
     ("Ollama", 400, {"error": "input length exceeds the context length"}, "ContextTooLong"),
@@ -140,8 +140,8 @@ CLASSES = [
     if issubclass(found, Exception) and found.__module__ == client_exceptions.__name__
 ]
 WHOLE_ENDPOINT = {
-    "ClientConnectorError", "ClientConnectorDNSError", "ClientConnectorCertificateError", "ClientConnectorSSLError", "ClientSSLError",
-    "ClientProxyConnectionError", "UnixClientConnectorError", "ServerFingerprintMismatch", "ClientHttpProxyError",
+    "ClientConnectorError", "ClientConnectorDNSError", "ClientConnectorCertificateError", "ClientConnectorSSLError",
+    "ClientSSLError", "ClientProxyConnectionError", "UnixClientConnectorError", "ServerFingerprintMismatch", "ClientHttpProxyError",
     "ConnectionTimeoutError",
 }  # fmt: skip
 
