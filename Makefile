@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 DEMO_MODEL = $(if $(filter command,$(origin MODEL)),--model "$(MODEL)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test test-engines test-browser bench check format lock clean
+.PHONY: help setup demo lab test test-engines test-browser bench check format notebooks lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ check: setup ## ruff, mypy --strict and the import rules
 format: setup ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+notebooks: setup ## run the example notebooks in place, so that their outputs are true
+	$(BIN)/python scripts/run_notebooks.py
 
 lock: ## resolve pyproject.toml again into requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
