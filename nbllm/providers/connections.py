@@ -7,6 +7,7 @@ import ipaddress
 import os
 import ssl
 import urllib.request
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -61,9 +62,10 @@ class Sessions:
     """One ClientSession for each event loop, made when it is first needed."""
 
     def __init__(self) -> None:
-        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, int]] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
         self._last: tuple[asyncio.AbstractEventLoop, aiohttp.ClientSession] | None = None
         self._closed = False
+        _ALL.add(self)
 
     def get(self) -> aiohttp.ClientSession:
         """Return the running loop's session. Raises RuntimeError after aclose()."""
@@ -74,27 +76,44 @@ class Sessions:
             raise RuntimeError("The provider is closed.")
         found = self._by_loop.get(loop)
         if found is None:
-            found = (_new_session(), os.getpid())
+            found = _new_session()
             self._by_loop[loop] = found
-        self._last = (loop, found[0])
-        return found[0]
+        self._last = (loop, found)
+        return found
 
     async def aclose(self) -> None:
-        """Close all sessions and wait until their sockets are closed. Sessions that a fork copied are the parent's and are left."""
+        """Close all sessions and wait until their sockets are closed."""
         self._closed = True
         self._last = None
         sessions, self._by_loop = self._by_loop, {}
-        for loop, (session, pid) in sessions.items():
-            if pid != os.getpid():
-                session.detach()
-            elif loop is asyncio.get_running_loop() or loop.is_closed():
-                await session.close()
-            elif loop.is_running():
+        for loop, session in sessions.items():
+            if loop.is_running() and loop is not asyncio.get_running_loop():
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(session.close(), loop))
             else:
                 await session.close()
         # The transports of plain sockets are closed by a callback that the loop runs next.
         await asyncio.sleep(0)
+
+    def forget(self) -> list[aiohttp.ClientSession]:
+        """Start fresh, without closing anything, and hand out what there was."""
+        sessions = list(self._by_loop.values())
+        self._by_loop = {}
+        self._last = None
+        return sessions
+
+
+_ALL: weakref.WeakSet[Sessions] = weakref.WeakSet()
+_INHERITED: list[aiohttp.ClientSession] = []
+
+
+def _after_fork() -> None:
+    # The child's copies share sockets and epoll with the parent: to close them, or let them be collected, would cut the parent off.
+    for sessions in tuple(_ALL):
+        _INHERITED.extend(sessions.forget())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _new_session() -> aiohttp.ClientSession:

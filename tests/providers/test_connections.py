@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import os
 import shutil
 import ssl
 import subprocess
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -141,6 +144,44 @@ def test_each_loop_has_its_own_session() -> None:
 
         run(scenario())
         assert server.count() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_starts_fresh_and_leaves_the_parents_connections_alone() -> None:
+    """A child sends on connections of its own and closes only those; the parent goes on with the connection that it had."""
+    provider = OpenAICompatible({})
+    with FaultServer() as server:
+
+        async def ask() -> None:
+            assert isinstance(await provider.send(wire(server.base_url), Heard()), Ending)
+
+        def child() -> int:
+            async def work() -> None:
+                await ask()
+                await provider.aclose()
+
+            asyncio.run(work())
+            gc.collect()
+            return 0
+
+        async def scenario() -> None:
+            await ask()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of any fork beside threads
+                pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    code = child()
+                finally:
+                    os._exit(code)
+            _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            await ask()
+            await provider.aclose()
+
+        run(scenario())
+        assert [request.connection for request in server.requests] == [1, 2, 1]
 
 
 def test_a_proxy_of_the_environment_is_used_and_netrc_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
