@@ -131,7 +131,7 @@ def _after_fork() -> None:
     """In a forked child: an import under way in the parent's thread will never end here, and nothing is in use yet."""
     global _library, _lock  # noqa: PLW0603  see load
     _lock = Lock()
-    LiteLLM._in_use = 0
+    LiteLLM._in_use = 0  # noqa: SLF001  one file, one counter
     if _library is not None and not _library.done():
         _library = None
 

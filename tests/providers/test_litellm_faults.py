@@ -102,7 +102,8 @@ def test_faults_are_typed_and_sent_once(
             assert server.count() == 1
             assert heard.sent_count == 1
             assert KEY not in str(ending)
-            assert ending.rung == "openai/m"  # type: ignore[union-attr]  # all of these are AttemptFailed
+            assert isinstance(ending, errors.AttemptFailed)
+            assert ending.rung == "openai/m"
             if type(ending) is errors.StreamInterrupted:
                 assert heard.text == "One two "
 
@@ -130,7 +131,7 @@ def test_a_good_answer(streamed: bool) -> None:
 
 
 def test_length_is_returned() -> None:
-    """finish length is an answer, marked as cut."""
+    """A cut answer, finish length, is still an answer."""
 
     async def main() -> None:
         async with FaultServer() as server:
