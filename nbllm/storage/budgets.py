@@ -14,6 +14,7 @@ from nbllm.errors import BudgetExceeded, BudgetUnavailable, HomeUnusable, Storag
 from nbllm.storage.home import Home
 from nbllm.storage.money import to_pico, to_usd
 from nbllm.storage.sqlite import Database
+from nbllm.storage.texts import storable
 
 WAIT_S = 1.0
 SWEEP_EVERY_S = 60.0
@@ -139,7 +140,7 @@ def balances(con: sqlite3.Connection, names: Iterable[str]) -> dict[str, Balance
     """Return the balance of each name, zero for one never seen."""
     found: dict[str, Balance] = {}
     for name in names:
-        row = con.execute("SELECT spent, reserved FROM scopes WHERE name = ?", (name,)).fetchone() or (0, 0)
+        row = con.execute("SELECT spent, reserved FROM scopes WHERE name = ?", (storable(name),)).fetchone() or (0, 0)
         found[name] = Balance(to_usd(row[0]), to_usd(row[1]))
     return found
 
@@ -154,7 +155,7 @@ def _add(con: sqlite3.Connection, names: Iterable[str], *, spent: int, reserved:
     now = time.time()
     after: dict[str, Balance] = {}
     for name in names:
-        ((total_spent, total_reserved),) = con.execute(_ADD, (name, spent, reserved, now)).fetchall()
+        ((total_spent, total_reserved),) = con.execute(_ADD, (storable(name), spent, reserved, now)).fetchall()
         after[name] = Balance(to_usd(total_spent), to_usd(total_reserved))
     return after
 

@@ -10,12 +10,13 @@ from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
 from nbllm.redaction import redact
 from nbllm.storage.money import to_pico_or_none, to_usd_or_none
 from nbllm.storage.packing import Names, pack_attempt, pack_call, tokens
+from nbllm.storage.texts import storable
 
 
 @lru_cache(maxsize=4096)
 def clean(name: str | None) -> str | None:
-    """Return a name that users choose, such as a feature, without what looks like a secret; lone surrogates made storable."""
-    return None if name is None else redact(name).encode("utf-8", "replace").decode("utf-8")
+    """Return a name that users or providers choose, such as a feature, storable and without what looks like a secret."""
+    return None if name is None else storable(redact(name))
 
 
 def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[Any, ...]:
@@ -37,7 +38,7 @@ def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[
         clean(row.user),
         row.cache,
         row.key_hash,
-        row.finish_reason,
+        clean(row.finish_reason),
         row.ttft_s,
         row.latency_s,
         tokens(row.input_tokens),
@@ -61,7 +62,7 @@ def close_call(row_id: int, row: CallRow, names: Names) -> tuple[Any, ...]:
         row.source,
         row.coalesced,
         row.key_hash,
-        row.finish_reason,
+        clean(row.finish_reason),
         row.ttft_s,
         row.latency_s,
         tokens(row.input_tokens),
@@ -86,7 +87,7 @@ def insert_attempt(row_id: int, call: int, process: str, attempt: Attempt) -> tu
         process,
         attempt.number,
         clean(attempt.rung),
-        attempt.endpoint,
+        clean(attempt.endpoint),
         clean(attempt.model),
         attempt.purpose,
         attempt.started_at,
@@ -116,7 +117,7 @@ def _outcome(call: int, attempt: Attempt) -> tuple[Any, ...]:
         to_pico_or_none(attempt.worst_case_usd),
         to_pico_or_none(attempt.cost_usd),
         attempt.cost_basis,
-        attempt.finish_reason,
+        clean(attempt.finish_reason),
         attempt.error,
         attempt.http_status,
         pack_attempt(call, attempt),

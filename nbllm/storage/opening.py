@@ -69,6 +69,16 @@ def migrate(con: sqlite3.Connection, path: Path, migrations: Sequence[Migration]
         raise
 
 
+def give_back(con: sqlite3.Connection) -> None:
+    """Give freed pages back to the disk, inside a transaction.
+
+    One page at a time: the pragma yields rows without columns, so Python's sqlite3 takes it for done after the first.
+    """
+    (free,) = con.execute("PRAGMA freelist_count").fetchone()
+    for _ in range(free):
+        con.execute("PRAGMA incremental_vacuum")
+
+
 def set_aside(path: Path, inode: int) -> str | None:
     """Rename a damaged file and what belongs to it; return its new name.
 

@@ -11,7 +11,9 @@ from typing import Any
 from nbllm.core.ports import Recording, Written
 from nbllm.redaction import redact
 from nbllm.storage.home import Home
+from nbllm.storage.opening import give_back
 from nbllm.storage.sqlite import Database, OnTrouble
+from nbllm.storage.texts import storable
 
 DEFAULT_DAYS = 30.0
 DEFAULT_BYTES = 500_000_000
@@ -52,7 +54,7 @@ class SqliteRecordings:
 
         def run(con: sqlite3.Connection) -> None:
             texts = [_redacted(part) for part in (recording.prompt, recording.answer, recording.flow)]
-            values = (recording.call_id, recording.started_at, recording.model, *texts)
+            values = (recording.call_id, recording.started_at, storable(recording.model), *texts)
             con.execute(_KEEP, values)
             if self._kept % _TRIM_EVERY == 0:
                 self._trim(con)
@@ -93,7 +95,7 @@ class SqliteRecordings:
         def run(con: sqlite3.Connection) -> int:
             con.execute("PRAGMA secure_delete=1").fetchall()  # forgotten texts are overwritten, not only unlinked
             count = con.execute(f"DELETE FROM recordings{where}", values).rowcount  # noqa: S608 - our own
-            con.execute("PRAGMA incremental_vacuum").fetchall()
+            give_back(con)
             return count
 
         self._db.flush()

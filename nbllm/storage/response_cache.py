@@ -15,6 +15,7 @@ from nbllm.core.ports import CacheStats, Stored
 from nbllm.errors import HomeUnusable, StorageError
 from nbllm.storage.entries import Damaged, decode, encode, label, model_line, tag_line
 from nbllm.storage.home import Home, own_directory
+from nbllm.storage.opening import give_back
 from nbllm.storage.sqlite import Database, OnTrouble
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class DiskResponseStore:
         """Return the entry, None for a miss. Damage, a locked or an unreadable file are misses. Raises HomeUnusable."""
         try:
             row = self._db.read(lambda con: con.execute(_SELECT, (key,)).fetchone())
-        except StorageError:
+        except (StorageError, UnicodeError):
             return None
         if row is None:
             return None
@@ -108,7 +109,7 @@ class DiskResponseStore:
     async def put(self, entry: Stored) -> None:
         """Keep an entry. Raises StorageError when it cannot."""
         try:
-            value = encode(entry)
+            value, _ = encode(entry), entry.key.encode("utf-8")
         except (TypeError, ValueError) as exc:
             raise StorageError(f"The answer cannot be cached: {exc}.") from exc
         accessed, self._accessed = self._accessed, {}
@@ -177,7 +178,7 @@ class DiskResponseStore:
 
         def run(con: sqlite3.Connection) -> int:
             count = con.execute(sql, values).rowcount
-            con.execute("PRAGMA incremental_vacuum").fetchall()
+            give_back(con)
             return count
 
         return self._db.run_and_wait(run)

@@ -16,14 +16,15 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nbllm.errors import StorageError
+from nbllm.storage.connections import Connections
 from nbllm.storage.faults import Fault, fault_of, storage_error
 from nbllm.storage.home import Home
-from nbllm.storage.opening import Migration, connect, create_file, migrate, set_aside
+from nbllm.storage.opening import Migration
 from nbllm.storage.writer import Job, Writer
 
 T = TypeVar("T")
@@ -62,9 +63,7 @@ class Database:
         """What is wrong just now, None for nothing."""
         self._home = home
         self._filename = filename
-        self._migrations = migrations
-        self._prepared = prepared
-        self._opened = opened
+        self._files = Connections(home, filename, migrations, prepared=prepared, opened=opened)
         self._on_trouble = on_trouble
         self._told: set[Fault | str] = set()
         self._closed = False
@@ -73,19 +72,16 @@ class Database:
 
     def _begin_anew(self) -> None:
         """Hold nothing: at birth, and in a forked child, where all of it is the parent's."""
-        self._con: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._writer = Writer(f"nbllm-{self._filename}", self._commit, self._checkpoint, self._busy)
         self._dirty_pages = 0
-        self._checkpoint_mode = "PASSIVE"
-        self._inode = 0
+        self._empty_log = False
 
     @property
     def path(self) -> Path:
         """Where the file is. Raises HomeUnusable."""
-        return self._home.prepare() / self._filename
+        return self._files.path
 
     # ------------------------------------------------------------------------------------------------ writing
 
@@ -94,7 +90,7 @@ class Database:
         if not self._may_write_in_place():
             return self._queue(Job(lambda con: _no_result(con.execute(sql, parameters))))
         try:
-            con = self._con or self._open()
+            con = self._files.writing or self._files.open()
             con.execute(sql, parameters)
         except (sqlite3.Error, StorageError) as exc:
             return self._troubled(Job(lambda con: _no_result(con.execute(sql, parameters))), exc)
@@ -171,7 +167,7 @@ class Database:
         return self._queue(job)
 
     def _transact(self, job: Job) -> None:
-        con = self._con or self._open()
+        con = self._files.writing or self._files.open()
         con.execute("BEGIN IMMEDIATE")
         try:
             job.result = job.run(con)
@@ -235,21 +231,12 @@ class Database:
         return True
 
     def _checkpoint(self) -> None:
-        """Move the WAL into the file, on a connection of its own so that nobody waits for the disk."""
-        try:
-            con = connect(self.path)
-            with closing(con):
-                con.execute(f"PRAGMA wal_checkpoint({self._checkpoint_mode})").fetchall()
-            self._checkpoint_mode = "PASSIVE"
-            if self.path.stat().st_ino != self._inode:  # another process found damage and began a new file
-                with self._lock:
-                    self._let_go()
-        except (sqlite3.Error, OSError):
-            return  # harmless: the next one, or the last connection to close, does it
+        empty, self._empty_log = self._empty_log, False
+        self._files.checkpoint(self._lock, empty=empty)
 
     def empty_log_soon(self) -> None:
         """Have the thread move the whole WAL into the file and empty it: what was deleted is not to stay there."""
-        self._checkpoint_mode = "TRUNCATE"
+        self._empty_log = True
         self._writer.nudge()
 
     # ------------------------------------------------------------------------------------------------ reading
@@ -259,7 +246,7 @@ class Database:
         for wait_s in (*READ_WAITS_S, None):
             try:
                 with self._read_lock:
-                    return run(self._reader or self._open_reader())
+                    return run(self._files.reading or self._open_reader())
             except sqlite3.Error as exc:
                 fault = fault_of(exc)
                 if wait_s is None or fault not in {Fault.BUSY, Fault.DAMAGED}:
@@ -276,51 +263,16 @@ class Database:
 
     # ------------------------------------------------------------------------------------------------ opening and closing
 
-    def _open(self) -> sqlite3.Connection:
-        """Open for writing, under the lock: create the file (0600), choose WAL, migrate. Raises sqlite3.Error, StorageError."""
-        path = self.path
-        if self._prepared is not None:
-            self._prepared()
-        new = create_file(path)
-        con = connect(path)
-        try:
-            if new:  # deleting gives space back when it is asked for; must be said before there is anything in the file
-                con.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            if self._home.network:
-                con.execute("PRAGMA wal_autocheckpoint=1000")
-            else:
-                con.execute("PRAGMA journal_mode=WAL").fetchall()
-            migrate(con, path, self._migrations)
-            if self._opened is not None:
-                self._opened(con)
-        except BaseException:
-            con.close()
-            raise
-        self._inode = path.stat().st_ino
-        self._con = con
-        return con
-
     def _open_reader(self) -> sqlite3.Connection:
-        if self._con is None:
+        if self._files.writing is None:
             with self._lock:
-                if self._con is None:
-                    self._open()
-        reader = connect(self.path)
-        reader.execute("PRAGMA query_only=1")
-        self._reader = reader
-        return reader
-
-    def _let_go(self) -> None:
-        """Drop the connections, under the lock. The reader may be in use by another thread: it closes with its last reference."""
-        con, self._con, self._reader = self._con, None, None
-        if con is not None:
-            with suppress(sqlite3.Error):
-                con.close()
+                if self._files.writing is None:
+                    self._files.open()
+        return self._files.open_reader()
 
     def _set_aside(self) -> None:
         """Let go of a damaged file and rename it, under the lock."""
-        self._let_go()
-        name = set_aside(self.path, self._inode)
+        name = self._files.set_aside()
         if name:
             self._tell("aside:" + name, f"{self.path} was damaged. It is kept as {name}, and a new one was begun.")
 
@@ -329,14 +281,10 @@ class Database:
         self._closed = True
         self._writer.close(5.0)
         with self._read_lock, self._lock:
-            if self._reader is not None:
-                with suppress(sqlite3.Error):
-                    self._reader.close()
-            self._let_go()
+            self._files.close()
 
     def _after_fork(self) -> None:
-        # Never closed in the child: SQLite forbids to use, and to close, a connection across a fork.
-        _of_the_parent.extend(con for con in (self._con, self._reader) if con is not None)
+        self._files.leave_to_the_parent()
         self._begin_anew()
 
     # ------------------------------------------------------------------------------------------------ trouble
@@ -371,7 +319,6 @@ def _run_all(jobs: list[Job], con: sqlite3.Connection) -> None:
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
-_of_the_parent: list[sqlite3.Connection] = []
 
 
 def _after_fork() -> None:

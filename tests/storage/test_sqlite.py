@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from nbllm.errors import StorageError
+from nbllm.storage import writer
+from nbllm.storage.faults import Fault, fault_of
+from nbllm.storage.home import Home
+from nbllm.storage.sqlite import Database
+
+INSERT = "INSERT INTO t (value) VALUES (?)"
+
+
+def _first(con):
+    con.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, value)")
+
+
+class Trouble(list):
+    """What the user was told."""
+
+    def __call__(self, text: str) -> None:
+        self.append(text)
+
+
+@pytest.fixture
+def told() -> Trouble:
+    return Trouble()
+
+
+@pytest.fixture
+def database(tmp_path, told):
+    home = Home(tmp_path / "home")
+    database = Database(home, "t.db", migrations=(_first,), on_trouble=told)
+    yield database
+    database.close()
+    home.close()
+
+
+def values(database) -> list:
+    database.flush(5)
+    return [value for (value,) in database.read(lambda con: con.execute("SELECT value FROM t ORDER BY id").fetchall())]
+
+
+def lock(database) -> sqlite3.Connection:
+    """Hold the write lock as another program would."""
+    other = sqlite3.connect(database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+def test_a_free_database_is_written_in_place(database):
+    """None says that it is committed: another connection sees it, and no thread was started."""
+    threads = threading.active_count()
+    assert database.execute(INSERT, (1,)) is None
+    assert database.write(lambda con: con.execute(INSERT, (2,)).rowcount) == 1
+    other = sqlite3.connect(database.path)
+    assert other.execute("SELECT count(*) FROM t").fetchone() == (2,)
+    other.close()
+    assert threading.active_count() == threads
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_files_are_private(database):
+    """0600, WAL and shared memory too."""
+    database.execute(INSERT, (1,))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in database.path.parent.iterdir() if path.is_file()}
+    assert modes == {"t.db": 0o600, "t.db-wal": 0o600, "t.db-shm": 0o600}
+
+
+def test_a_locked_database_stalls_nobody(database):
+    """Writes return at once, are committed in order when the lock is free, and then go in place again."""
+    database.execute(INSERT, (0,))
+    other = lock(database)
+    begun = time.monotonic()
+    futures = [database.execute(INSERT, (number,)) for number in range(1, 101)]
+    assert time.monotonic() - begun < 0.5
+    assert all(isinstance(future, Future) for future in futures)
+    other.execute("ROLLBACK")
+    other.close()
+    for future in futures:
+        future.result(5)
+    assert values(database) == list(range(101))
+    assert database.execute(INSERT, (101,)) is None
+
+
+def test_a_waiter_that_writes_again_writes_in_place(database):
+    """When a future is done, nothing is pending any more: one lock does not turn into a queue for ever."""
+    database.execute(INSERT, (0,))
+    other = lock(database)
+    future = database.execute(INSERT, (1,))
+    other.execute("ROLLBACK")
+    other.close()
+    future.result(5)
+    assert database.execute(INSERT, (2,)) is None
+
+
+def test_a_lock_held_too_long_lets_callers_go_on(database, told):
+    """The future fails in words for the user, the user is told once, and the row is saved all the same when the lock is free."""
+    database.execute(INSERT, (0,))
+    other = lock(database)
+    kept = database.write(lambda con: con.execute(INSERT, (1,)).rowcount, wait_s=0.05)
+    dropped = database.write(lambda con: con.execute(INSERT, (2,)).rowcount, wait_s=0.05, kept=False)
+    for future in (kept, dropped):
+        with pytest.raises(StorageError, match="locked by another program"):
+            future.result(5)
+    assert "locked" in database.degraded
+    other.execute("ROLLBACK")
+    other.close()
+    assert values(database) == [0, 1]
+    assert database.degraded is None
+    assert len(told) == 1
+
+
+def test_a_cancelled_waiter_does_not_cancel_the_write(database):
+    """A row is written even if whoever asked for it has gone."""
+    database.execute(INSERT, (0,))
+    other = lock(database)
+    assert database.execute(INSERT, (1,)).cancel() is False
+    other.execute("ROLLBACK")
+    other.close()
+    assert values(database) == [0, 1]
+
+
+def test_one_failing_job_does_not_take_its_batch_along(database):
+    """Each job of a batch succeeds or fails on its own."""
+    database.execute(INSERT, (0,))
+    other = lock(database)
+    good = database.execute(INSERT, (1,))
+    own = database.write(lambda _: 1 / 0)
+    bad = database.execute("INSERT INTO nowhere VALUES (1)", ())
+    last = database.execute(INSERT, (2,))
+    other.execute("ROLLBACK")
+    other.close()
+    assert good.result(5) is None
+    with pytest.raises(ZeroDivisionError):
+        own.result(5)
+    with pytest.raises(StorageError, match="nowhere"):
+        bad.result(5)
+    assert last.result(5) is None
+    assert values(database) == [0, 1, 2]
+
+
+def test_what_a_transaction_raises_is_raised_and_nothing_is_written(database):
+    """In place: the caller's own error, and a rollback."""
+
+    def run(con):
+        con.execute(INSERT, (1,))
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError):
+        database.write(run)
+    assert values(database) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (sqlite3.SQLITE_FULL, "disk is full"),
+        (sqlite3.SQLITE_READONLY, "read-only"),
+        (sqlite3.SQLITE_IOERR, "cannot be read or written"),
+    ],
+)
+def test_a_disk_that_fails_never_raises(database, told, code, words):
+    """The future holds a StorageError, later writes work again, and the user hears of it once."""
+    database.execute(INSERT, (0,))
+
+    class Failing:
+        def execute(self, *_):
+            exc = sqlite3.OperationalError("simulated")
+            exc.sqlite_errorcode = code
+            raise exc
+
+    real, database._files.writing = database._files.writing, Failing()
+    for _ in range(3):
+        with pytest.raises(StorageError, match=words):
+            database.execute(INSERT, (1,)).result(5)
+        with pytest.raises(StorageError, match=words):
+            database.write(lambda con: con.execute(INSERT, (1,))).result(5)
+    assert words in database.degraded
+    assert len(told) == 1
+    database._files.writing = real
+    assert database.execute(INSERT, (2,)) is None
+    assert database.degraded is None
+    assert values(database) == [0, 2]
+
+
+def test_a_really_full_database_file(database):
+    """SQLite's own refusal to grow is a StorageError in the future, and what was there stays readable."""
+    database.execute(INSERT, (0,))
+    database._files.writing.execute("PRAGMA max_page_count=5")
+    with pytest.raises(StorageError, match="full"):
+        database.execute(INSERT, ("x" * 100_000,)).result(5)
+    assert values(database) == [0]
+
+
+def test_a_newer_version_is_refused(tmp_path, database):
+    """By name and number; nothing is changed."""
+    database.execute(INSERT, (0,))
+    database.close()
+    con = sqlite3.connect(tmp_path / "home" / "t.db")
+    con.execute("PRAGMA user_version=7")
+    con.close()
+    again = Database(Home(tmp_path / "home"), "t.db", migrations=(_first,))
+    with pytest.raises(StorageError, match="newer nbllm"):
+        again.execute(INSERT, (1,)).result(5)
+    with pytest.raises(StorageError, match=r"version is 7.*\n.*Upgrade"):
+        again.read(lambda con: con.execute("SELECT 1").fetchone())
+    again.close()
+
+
+def test_migrations_are_done_once_and_together(tmp_path):
+    """An old file gets what it lacks; a migration that fails leaves the file as it was."""
+
+    def second(con):
+        con.execute("ALTER TABLE t ADD COLUMN more")
+
+    def broken(con):
+        con.execute("CREATE TABLE half (x)")
+        con.execute("nonsense")
+
+    home = Home(tmp_path / "home")
+    for migrations in ((_first,), (_first, second), (_first, second)):
+        database = Database(home, "t.db", migrations=migrations)
+        assert database.execute(INSERT, (len(migrations),)) is None
+        database.close()
+    database = Database(home, "t.db", migrations=(_first, second, broken))
+    with pytest.raises(StorageError):
+        database.execute(INSERT, (9,)).result(5)
+    database.close()
+    database = Database(home, "t.db", migrations=(_first, second))
+    assert values(database) == [1, 2, 2]
+    assert database.read(lambda con: con.execute("SELECT count(*) FROM sqlite_master WHERE name='half'").fetchone()) == (0,)
+    database.close()
+
+
+@pytest.mark.parametrize("how", ["no database", "truncated", "scribbled"])
+def test_a_damaged_file_is_set_aside_and_begun_anew(tmp_path, told, how):
+    """Not deleted: it is renamed, the user is told, and writing goes on."""
+    home = Home(tmp_path / "home")
+    database = Database(home, "t.db", migrations=(_first,), on_trouble=told)
+    for number in range(500):
+        database.execute(INSERT, (f"{number} {'x' * 100}",))
+    database.close()
+    path = tmp_path / "home" / "t.db"
+    content = path.read_bytes()
+    assert len(content) > 5 * 4096
+    path.write_bytes(
+        {
+            "no database": b"not a database" * 1000,
+            "truncated": content[:4096],
+            "scribbled": content[:4096] + b"\xff" * (len(content) - 4096),
+        }[how]
+    )
+    database = Database(home, "t.db", migrations=(_first,), on_trouble=told)
+    written = database.execute(INSERT, ("new",))
+    if written is not None:
+        written.result(5)
+    assert values(database) == ["new"]
+    (aside,) = [path for path in (tmp_path / "home").glob("t.db.damaged-*") if not path.name.endswith(("-wal", "-shm"))]
+    assert len(aside.read_bytes()) > 0
+    assert any(aside.name in text for text in told)
+    database.close()
+    home.close()
+
+
+def test_damage_is_found_by_reading_too(tmp_path, told):
+    """The reader gets an empty file instead of an error."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    (tmp_path / "home" / "t.db").write_bytes(b"not a database" * 1000)
+    database = Database(home, "t.db", migrations=(_first,), on_trouble=told)
+    assert values(database) == []
+    assert len(told) == 1
+    database.close()
+
+
+def test_a_new_file_of_another_process_is_taken_up(database):
+    """After a checkpoint at the latest, a process notices that its file was set aside by another one."""
+    database.execute(INSERT, (1,))
+    path = database.path
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name("t.db" + suffix).rename(path.with_name("aside" + suffix))
+    database._checkpoint()
+    assert database.execute(INSERT, (2,)) is None
+    con = sqlite3.connect(path)
+    assert con.execute("SELECT value FROM t").fetchall() == [(2,)]
+    con.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_a_link_is_refused(tmp_path, database):
+    """A file that somebody linked elsewhere is not written."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    (tmp_path / "victim").write_bytes(b"")
+    database.path.symlink_to(tmp_path / "victim")
+    with pytest.raises(StorageError, match="symbolic link"):
+        database.execute(INSERT, (1,)).result(5)
+    assert (tmp_path / "victim").read_bytes() == b""
+
+
+def test_threads_lose_nothing(database):
+    """Eight threads, some in place and some queued: every row is there."""
+
+    def work(name: int) -> None:
+        for number in range(200):
+            written = database.execute(INSERT, (name * 1000 + number,))
+            if written is not None:
+                written.result(10)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(values(database)) == sorted(name * 1000 + number for name in range(8) for number in range(200))
+
+
+def test_the_thread_ends_by_itself(database, monkeypatch):
+    """At rest there is no thread; the next job starts one again."""
+    monkeypatch.setattr(writer, "LINGER_S", 0.02)
+    for number in range(2):
+        database.defer(lambda con, number=number: con.execute(INSERT, (number,)).rowcount).result(5)
+        deadline = time.monotonic() + 5
+        while any(thread.name == "nbllm-t.db" for thread in threading.enumerate()) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert not any(thread.name == "nbllm-t.db" for thread in threading.enumerate())
+    assert values(database) == [0, 1]
+
+
+def test_close_commits_what_waits_and_leaves_no_thread(database):
+    """What was queued is in the file; what comes later fails in words."""
+    futures = [database.defer(lambda con, number=number: con.execute(INSERT, (number,)).rowcount) for number in range(50)]
+    database.close()
+    assert all(future.result(0) == 1 for future in futures)
+    assert not any(thread.name == "nbllm-t.db" for thread in threading.enumerate())
+    con = sqlite3.connect(database.path)
+    assert con.execute("SELECT count(*) FROM t").fetchone() == (50,)
+    con.close()
+    with pytest.raises(StorageError, match="closed"):
+        database.execute(INSERT, (1,)).result(0)
+
+
+def test_the_log_does_not_grow_for_ever(database):
+    """Checkpoints by the thread let it start over, even while somebody writes without a pause."""
+    for number in range(20_000):
+        written = database.execute(INSERT, (number,))
+        if written is not None:
+            written.result(5)
+    assert database.path.with_name("t.db-wal").stat().st_size < 20_000 * 4096 / 3
+    assert len(values(database)) == 20_000
+
+
+def test_error_codes():
+    """Extended codes count as their primary one; an error without a code is no known fault."""
+    exc = sqlite3.OperationalError("x")
+    exc.sqlite_errorcode = 10 | (2 << 8)
+    assert fault_of(exc) is Fault.IO
+    assert fault_of(sqlite3.ProgrammingError("x")) is Fault.OTHER
