@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from nbllm.core.messages import AttemptStatus
+from nbllm.core.ports import Filter
+from nbllm.errors import StorageError
+from nbllm.storage.ledger_schema import MIGRATIONS
+from nbllm.storage.open import open_storage
+from tests.storage.rows import NOW, attempt, call, open_attempt, open_call
+
+D = Decimal
+
+
+@pytest.fixture
+def storage(tmp_path):
+    storage = open_storage(tmp_path / "home", session="s1")
+    yield storage
+    storage.close()
+
+
+def test_the_view_for_pandas_and_plain_sql(tmp_path, storage):
+    """One row a call, with its cost as a number, NULL where a part of it is unknown."""
+    import pandas as pd
+
+    ledger = storage.ledger
+    exact, unknown, estimated = call(started_at=NOW), call(started_at=NOW + 1), call(started_at=NOW + 2)
+    hit = call(started_at=NOW + 3, source="cache", saved_usd=D("0.5"))
+    ledger.add_many(
+        [
+            (exact, [attempt(exact, cost_usd=D("0.25")), attempt(exact, number=2, cost_usd=D("0.5"))]),
+            (unknown, [attempt(unknown, cost_usd=D(1)), attempt(unknown, number=2, cost_usd=None, cost_basis="unknown")]),
+            (estimated, [attempt(estimated, cost_usd=D("0.125"), cost_basis="estimated")]),
+            (hit, []),
+        ]
+    )
+    con = sqlite3.connect(tmp_path / "home" / "ledger.db")
+    frame = pd.read_sql("SELECT * FROM calls_with_cost ORDER BY started_at", con)
+    con.close()
+    assert frame["cost_usd"].fillna(-1).tolist() == [0.75, -1, 0.125, 0]
+    assert frame["cost_basis"].tolist() == ["exact", "unknown", "estimated", "exact"]
+    assert frame["attempts"].tolist() == [2, 2, 1, 0]
+    assert frame["started"].tolist()[0] == "2026-09-21 14:13:20"
+    assert frame["saved_usd"].fillna(0).tolist() == [0, 0, 0, 0.5]
+
+
+def test_no_text_and_no_secret_is_kept(tmp_path, storage):
+    """Names that users choose pass the redactor; the file holds what is left."""
+    secret = "sk-proj-" + "a1B2c3D4" * 6
+    row = call(feature=secret, user=f"me {secret}", model=secret, rung=secret, reason=f"because {secret}")
+    storage.ledger.add_many([(row, [attempt(row, rung=secret, model=secret)])])
+    storage.close()
+    for path in (tmp_path / "home").rglob("*.db*"):
+        assert secret.encode() not in path.read_bytes()
+
+
+def test_every_process_row_and_name_survives_a_damaged_file(tmp_path):
+    """A damaged ledger is kept under another name, and the same process goes on in a new one, numbers of names included."""
+    told: list[str] = []
+    storage = open_storage(tmp_path / "home", session="s1", on_trouble=told.append)
+    storage.ledger.add_many((call(feature=f"f{number % 3}"), []) for number in range(2000))
+    storage.ledger._db.close()
+    path = tmp_path / "home" / "ledger.db"
+    path.write_bytes(path.read_bytes()[:8192])
+    again = open_storage(tmp_path / "home", session="s1", on_trouble=told.append)
+    for number in range(6):
+        written = again.ledger.add_call(call(feature=f"f{number % 2}"))
+        if written is not None:
+            written.result(5)
+    assert {row.group: row.calls for row in again.ledger.usage("feature", Filter())} == {"f0": 3, "f1": 3}
+    assert len(told) == 1
+    assert "ledger.db.damaged-" in told[0]
+    assert len(list((tmp_path / "home").glob("ledger.db.damaged-*"))) >= 1
+    again.close()
+    storage.close()
+
+
+def test_a_locked_ledger_is_read_and_its_rows_wait(tmp_path, storage):
+    """While another program holds the lock, reading works, rows queue, and nothing is lost."""
+    ledger = storage.ledger
+    first = open_call()
+    ledger.open_call(first)
+    other = sqlite3.connect(tmp_path / "home" / "ledger.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    new = open_call(feature="new name", session="new session")
+    waiting = [
+        ledger.open_call(new),
+        ledger.open_attempt(open_attempt(new, attempt_id="a")),
+        ledger.close_attempt(attempt(new, attempt_id="a")),
+        ledger.close_call(replace(new, status=AttemptStatus.DONE, rung="another/model")),
+        ledger.close_call(replace(first, status=AttemptStatus.DONE)),
+    ]
+    assert None not in waiting
+    other.execute("ROLLBACK")
+    other.close()
+    for written in waiting:
+        written.result(5)
+    assert {row.status for row in ledger.calls(Filter(), limit=5)} == {AttemptStatus.DONE}
+    assert {row.group for row in ledger.usage("feature", Filter())} == {"summaries", "new name"}
+    assert ledger.attempts(new.call_id) == [attempt(new, attempt_id="a")]
+
+
+def test_a_ledger_that_stays_locked_says_so_in_the_future(tmp_path, storage, monkeypatch):
+    """Whoever waits for its row goes on after a moment; usage still answers from what is committed."""
+    from nbllm.storage import sqlite
+
+    monkeypatch.setattr(sqlite, "ROW_WAIT_S", 0.05)
+    ledger = storage.ledger
+    ledger.add_call(call())
+    other = sqlite3.connect(tmp_path / "home" / "ledger.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError, match="locked"):
+        ledger.add_call(call()).result(5)
+    monkeypatch.setattr(ledger._db, "flush", lambda *_: False)
+    assert ledger.usage("total", Filter())[0].calls == 1
+    other.execute("ROLLBACK")
+    other.close()
+
+
+def test_the_first_migration_is_never_rewritten():
+    """Its tables are what released files hold: a change is a new migration. If this fails, undo the change to _first."""
+    import hashlib
+
+    con = sqlite3.connect(":memory:")
+    MIGRATIONS[0](con)
+    schema = "\n".join(sql for (sql,) in con.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"))
+    con.close()
+    assert hashlib.sha256(schema.encode()).hexdigest()[:16] == "fedca116c40854fb"
+
+
+def test_the_documented_columns_are_the_real_ones():
+    """docs/ledger.md names every column of every table and of the view."""
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
+    con = sqlite3.connect(":memory:")
+    for migration in MIGRATIONS:
+        migration(con)
+    for name in ("calls", "attempts", "names", "processes", "marks", "calls_with_cost"):
+        assert f"`{name}`" in text
+        for _, column, *_ in con.execute(f"PRAGMA table_info({name})"):
+            assert f"`{column}`" in text, f"{name}.{column}"
+    con.close()
+
+
+@pytest.mark.slow
+def test_a_million_calls(storage):
+    """Series and usage within a second and a half on a busy machine (a second alone), and writing costs what it did before."""
+    ledger = storage.ledger
+
+    def rows(count: int):
+        for number in range(count):
+            row = call(started_at=NOW + number * 0.05, feature=f"f{number % 50}", latency_s=number % 1000 / 100)
+            yield row, (attempt(row),)
+
+    def cost_of_a_row_s() -> float:
+        best = []
+        for _ in range(15):
+            some = [call(started_at=NOW, source="cache") for _ in range(300)]
+            begun = time.perf_counter()
+            for one in some:
+                ledger.add_call(one)
+            best.append((time.perf_counter() - begun) / 300)
+        return min(best)
+
+    ledger.add_call(call())
+    before_s = cost_of_a_row_s()
+    ledger.add_many(rows(1_000_000))
+    after_s = cost_of_a_row_s()
+    assert after_s < before_s * 1.4 + 2e-6
+    for read in (
+        lambda: ledger.series(Filter()),
+        lambda: ledger.usage("feature", Filter()),
+        lambda: ledger.usage("day", Filter()),
+        lambda: ledger.series(Filter(model="sim/*", since=NOW)),
+        lambda: ledger.calls(Filter(), limit=20),
+    ):
+        took_s = []
+        for _ in range(2):
+            begun = time.perf_counter()
+            read()
+            took_s.append(time.perf_counter() - begun)
+        assert min(took_s) < 1.5
+    (total,) = ledger.usage("total", Filter(feature="f7"))
+    assert (total.calls, total.cost_usd) == (20_000, 20_000 * D("0.001234567890"))

@@ -1,0 +1,117 @@
+"""What the processes of the storage tests do (`python -m tests.storage.workers WHAT HOME NAME`): they say what is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from concurrent.futures import Future
+from decimal import Decimal
+
+from nbllm.core.messages import AttemptStatus
+from nbllm.core.ports import Scope, Stored
+from nbllm.errors import BudgetExceeded
+from nbllm.storage.open import Storage, open_storage
+from tests.storage.rows import attempt, call, open_attempt, open_call
+
+KEYS = 20
+
+
+def text_of(key: str) -> str:
+    """Return the only right content of a key."""
+    return key * 400
+
+
+async def write_for_ever(storage: Storage, name: str) -> None:
+    """Write calls, attempts, entries and reservations until killed; print each once it is acknowledged."""
+    ledger = storage.ledger
+    for number in range(1_000_000):
+        row = open_call(call_id=f"{name}-{number}")
+        one = open_attempt(row, attempt_id=f"{name}-{number}-a", worst_case_usd=Decimal("0.5"))
+        for written in (ledger.open_call(row), ledger.open_attempt(one)):
+            await sure(written)
+        say("opened", row.call_id)
+        await storage.budgets.reserve(row.call_id, [Scope("s")], Decimal("0.5"))
+        say("reserved", row.call_id)
+        key = f"key{number % KEYS}"
+        entry = Stored(
+            key=key,
+            model="m",
+            created_at=time.time(),
+            expires_at=None,
+            answer={"text": text_of(key)},
+            cost_usd=None,
+            latency_s=None,
+        )
+        await storage.store.put(entry)
+        say("stored", key)
+        found = storage.store.get_now(f"key{(number * 7) % KEYS}")
+        if found is not None and found.answer != {"text": text_of(found.key)}:
+            say("wrong", found.key)
+        closed = call(call_id=row.call_id)
+        for written in (
+            ledger.close_attempt(attempt(closed, attempt_id=one.attempt_id, cost_usd=Decimal("0.25"))),
+            ledger.close_call(closed),
+        ):
+            await sure(written)
+        say("closed", row.call_id)
+        await storage.budgets.settle(row.call_id, [Scope("s")], Decimal("0.25"))
+        say("settled", row.call_id)
+
+
+async def spend(storage: Storage, name: str, callers: int) -> None:
+    """Have many callers try to spend from one budget; print who got through."""
+
+    async def one(number: int) -> None:
+        scope = [Scope("s", Decimal("0.25"))]
+        try:
+            held = await storage.budgets.reserve(f"{name}-{number}", scope, Decimal("0.1"))
+        except BudgetExceeded:
+            return
+        if held["s"].spent_usd + held["s"].reserved_usd > Decimal("0.25"):
+            say("over", name)
+        await storage.budgets.settle(f"{name}-{number}", scope, Decimal("0.1"))
+        say("spent", name)
+
+    await asyncio.gather(*(one(number) for number in range(callers)))
+
+
+async def add(storage: Storage, name: str, count: int) -> None:
+    """Add calls as fast as they go."""
+    waiting = []
+    for number in range(count):
+        written = storage.ledger.add_call(call(call_id=f"{name}-{number}", status=AttemptStatus.DONE, feature=f"f{number % 7}"))
+        if written is not None:
+            waiting.append(written)
+    for written in waiting:
+        written.exception(30)
+    say("queued", str(len(waiting)))
+
+
+async def sure(written: Future[None] | None) -> None:
+    """Wait for a write."""
+    if written is not None:
+        await asyncio.wrap_future(written)
+
+
+def say(what: str, which: str) -> None:
+    """Acknowledge."""
+    sys.stdout.write(f"{what} {which}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Do what the command line says."""
+    what, home, name, *rest = sys.argv[1:]
+    storage = open_storage(home, session=name, on_trouble=lambda text: say("trouble", text.replace("\n", " ")))
+    storage.prepare()
+    assert storage.home.token
+    say("ready", name)
+    sys.stdin.readline()
+    work = {"write": write_for_ever, "spend": spend, "add": add}[what]
+    asyncio.run(work(storage, name, *(int(value) for value in rest)))
+    storage.close()
+
+
+if __name__ == "__main__":
+    main()
