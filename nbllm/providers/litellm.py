@@ -162,6 +162,11 @@ async def _close_clients(litellm: Any) -> None:
                 await asyncio.wait_for(closing, CLOSE_S)
     with contextlib.suppress(Exception):
         cache.flush_cache()  # type: ignore[union-attr]  # None is suppressed too
+    shared = vars(litellm).get("module_level_aclient")  # Anthropic's, among others; it makes a new session when it needs one
+    session = getattr(getattr(getattr(shared, "client", None), "_transport", None), "client", None)
+    if session is not None and hasattr(session, "closed") and not session.closed:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(session.close(), CLOSE_S)
     worker = getattr(sys.modules.get("litellm.litellm_core_utils.logging_worker"), "GLOBAL_LOGGING_WORKER", None)
     if worker is not None:
         with contextlib.suppress(Exception):

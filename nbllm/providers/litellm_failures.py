@@ -179,7 +179,7 @@ def _of_kind(kind: type[AttemptFailed], exc: BaseException, text: str, where: Wh
     if kind is ServerFailed and status is not None and 400 <= status < 500:
         return failure(status, ErrorObject(message=_message(exc)), where)
     if kind is BadParameter:
-        named = getattr(exc, "param", None) or _parameter(str(exc))
+        named = getattr(exc, "param", None) or _parameter(_message(exc))
         return BadParameter(text, parameter=named, rung=where.rung, status=status or 400)
     if kind is ServerFailed and not isinstance(getattr(exc, "response", None), object):
         status = None
@@ -204,7 +204,7 @@ def _message(exc: BaseException) -> str:
     """Return LiteLLM's message without its class names and without what it adds for its own users."""
     text = str(getattr(exc, "message", "") or exc)
     text = text.partition(" Original exception:")[0].partition("\nTraceback")[0].partition(" Handle with `")[0]
-    while (shorter := re.sub(r"^(?:litellm\.)?\w*(?:Error|Exception|Timeout)(?:\s-\s|:\s*)", "", text)) != text:
+    while (shorter := re.sub(r"^(?:litellm\.\w+:\s*|\w*(?:Error|Exception|Timeout)(?:\s-\s|:\s*))", "", text)) != text:
         text = shorter
     return text
 

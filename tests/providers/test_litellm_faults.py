@@ -144,7 +144,50 @@ def test_length_is_returned() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("2", 2.0), ("3600", 3600.0), (None, None), ("soon", None)])
+def test_a_drip_is_cut_at_the_deadline() -> None:
+    """A stream that never ends ends at the deadline; what came was told."""
+
+    async def main() -> None:
+        async with FaultServer() as server:
+            await load()
+            ending, heard = await exchange(server, faults.drip(), streamed=True, deadline_s=0.5)
+            assert isinstance(ending, errors.AttemptTimeout)
+            assert heard.text
+            assert server.count() == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_an_answer_that_is_too_large(streamed: bool) -> None:
+    """Typed; a stream is cut as soon as it is too much, a whole answer is refused once LiteLLM has read it."""
+
+    async def main() -> None:
+        async with FaultServer() as server:
+            ending, _ = await exchange(server, faults.huge(2_000_000), streamed=streamed, max_answer_bytes=1_000_000)
+            assert type(ending) is errors.AnswerTooLarge, repr(ending)
+            assert server.count() == 1
+
+    run(main())
+
+
+def test_a_long_line_is_bounded_by_the_answer_only() -> None:
+    """A documented gap: LiteLLM has no limit on a line; more than an answer may hold is refused all the same."""
+
+    async def main() -> None:
+        async with FaultServer() as server:
+            ending, _ = await exchange(server, faults.huge_line(), streamed=True)
+            assert isinstance(ending, Ending), repr(ending)
+            ending, _ = await exchange(server, faults.huge_line(), streamed=True, max_answer_bytes=1_000_000)
+            assert type(ending) is errors.AnswerTooLarge
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("2", 2.0), ("3600", 3600.0), (None, None), ("soon", None), ("Thu, 01 Jan 1970 00:00:10 GMT", 0.0)],
+)
 def test_retry_after_is_read(header: str | None, seconds: float | None) -> None:
     """What the provider asks for reaches the retry stage; LiteLLM and the SDK neither wait nor retry by themselves."""
 
