@@ -52,10 +52,10 @@ def _or_dash(count: int | None) -> str:
 
 def result_of(call: CallRow) -> str:
     """Return how a call ended, in a few words."""
+    if call.status.value not in {"done", "failed"}:
+        return call.status.value
     if call.error:
         return call.error
-    if call.status.value != "done":
-        return call.status.value
     return "shared" if call.coalesced else _SOURCES.get(call.source or "", "answered")
 
 

@@ -18,22 +18,20 @@ from nbllm.notebook import wording
 from nbllm.notebook.call_tables import short_id
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
-_SHELL_PARTS = ("IPython", "ipykernel", "traitlets", "decorator.py", "prompt_toolkit")
+_SHELL_PARTS = {"IPython", "ipykernel", "traitlets", "decorator.py", "prompt_toolkit"}
 _SHOWN_CAUSES = 12
 _RED, _DIM, _OFF = "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 
 def attach(error: BaseException, partial: Reply, *, out: str, received: bool) -> None:
     """Note on an error what was kept of the answer, for its message. An interrupt gets a short message of its own."""
-    if received:
-        error.__notes__ = [
-            *getattr(error, "__notes__", []),
-            f"What came ({len(partial.text):,} characters) is kept in {out or '_'}.",
-        ]
+    kept = f"What came ({len(partial.text):,} characters) is kept in {out or '_'}." if received else ""
     if isinstance(error, KeyboardInterrupt):
-        lines = ["KeyboardInterrupt: the call was stopped; the kernel is ready.", *getattr(error, "__notes__", [])]
+        line = f"KeyboardInterrupt: the call was stopped; the kernel is ready. {kept}".rstrip()
         # IPython asks an exception for this before it formats one itself.
-        error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
+        error._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
+    elif kept:
+        error.add_note(kept)
 
 
 def message_lines(error: NbllmError, width: int = 88) -> list[str]:
@@ -41,7 +39,8 @@ def message_lines(error: NbllmError, width: int = 88) -> list[str]:
     lines = []
     for number, row in enumerate(f"{type(error).__name__}: {error.summary}".splitlines()):
         lines += textwrap.wrap(row, width, initial_indent="  " if number else "", subsequent_indent="  ", break_long_words=False)
-    causes = _causes(error)
+    # A summary of several lines names each cause already.
+    causes = [] if "\n" in error.summary else _causes(error)
     for cause in causes[:_SHOWN_CAUSES]:
         rung = getattr(cause, "rung", "")
         said = getattr(cause, "summary", None) or str(cause)
@@ -81,7 +80,7 @@ def _users_frames(trace: TracebackType | None) -> Iterator[tuple[str, int, str]]
         code = trace.tb_frame.f_code
         if _ours(code.co_filename):
             return
-        if not any(part in code.co_filename for part in _SHELL_PARTS):
+        if _SHELL_PARTS.isdisjoint(Path(code.co_filename).parts):
             yield code.co_filename, trace.tb_lineno, code.co_name
         trace = trace.tb_next
 

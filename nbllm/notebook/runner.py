@@ -80,12 +80,15 @@ def _stop(live: Any, client: Any, error: BaseException, *, screen: Screen, keep:
         keep(partial)
     attach(error, partial, out=out, received=received)
     notes = [*_kept(partial, error, out, received=received), *live.notes]
-    screen.stopped(shown_text(partial), final_line(partial, client), notes)
+    line = final_line(partial, client) if received else f"{partial.label or 'The call'} · {_how(error).lower()}"
+    screen.stopped(shown_text(partial), line, notes)
 
 
 def _kept(partial: Reply, error: BaseException, out: str, *, received: bool) -> list[str]:
-    how = "Stopped by you" if isinstance(error, KeyboardInterrupt) else f"Failed ({type(error).__name__})"
     if not received:
-        return [f"{how}; nothing had come."]
-    where = f"; what came is in {out}." if out else "; what came is in _."
-    return [f"{how} after {len(shown_text(partial)):,} characters{where}"]
+        return []
+    return [f"{_how(error)} after {len(shown_text(partial)):,} characters; what came is in {out or '_'}."]
+
+
+def _how(error: BaseException) -> str:
+    return "Stopped by you" if isinstance(error, KeyboardInterrupt) else f"Failed ({type(error).__name__})"

@@ -131,7 +131,7 @@ def _saved(client: Any) -> str:
 
 def budget_view(client: Any, said: tuple[str, ...] = ()) -> View:
     """Return every budget with what is spent and reserved, as text bars with their numbers."""
-    rows = [_budget_row(line) for line in client.budget_lines()]
+    rows = [_budget_row(line, client.session) for line in client.budget_lines()]
     heads = columns("budget", "#spent", "#reserved", "#soft", "#hard", "used")
     empty = f"No budget is set. This session has cost {wording.usd(client.spent_session_usd())}. Set one: %llm_budget session 5.00"
     request_usd = client.settings.budgets.request_usd
@@ -139,7 +139,7 @@ def budget_view(client: Any, said: tuple[str, ...] = ()) -> View:
     return View("Budgets", (Table(columns=heads, rows=rows, empty=empty),), (*said, *notes))
 
 
-def _budget_row(line: Any) -> tuple[str, ...]:
+def _budget_row(line: Any, session: str) -> tuple[str, ...]:
     spent, reserved = line.spent_usd or Decimal(0), line.reserved_usd or Decimal(0)
     used = spent + reserved
     if line.hard_usd is None:
@@ -149,7 +149,9 @@ def _budget_row(line: Any) -> tuple[str, ...]:
         state = f"{wording.bar(share)} {share:.0%}" + (" used up" if used >= line.hard_usd else "")
     if line.soft_usd is not None and used >= line.soft_usd and (line.hard_usd is None or used < line.hard_usd):
         state += " over soft"
-    return (line.scope, wording.usd(spent), wording.usd(reserved), _limit(line.soft_usd), _limit(line.hard_usd), state)
+    kind, _, name = line.scope.partition(":")
+    scope = "this session" if (kind, name) == ("session", session) else f"{kind} {name}".strip()
+    return (scope, wording.usd(spent), wording.usd(reserved), _limit(line.soft_usd), _limit(line.hard_usd), state)
 
 
 def _limit(amount: Decimal | None) -> str:

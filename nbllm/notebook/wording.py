@@ -19,6 +19,8 @@ def seconds(value: float | None) -> str:
     """Return seconds with the precision that means something."""
     if value is None:
         return UNKNOWN
+    if value == 0:
+        return "0 s"
     return f"{value * 1000:.2g} ms" if value < 0.01 else f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"
 
 
@@ -50,7 +52,7 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def bar(share: float, width: int = 20) -> str:
+def bar(share: float, width: int = 10) -> str:
     """Return a bar of text for a share; the number beside it says the same."""
     full = round(min(1.0, max(0.0, share)) * width)
     return "█" * full + "░" * (width - full)

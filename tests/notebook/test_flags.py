@@ -17,14 +17,16 @@ from nbllm.notebook.manuals import CACHE, LLM, LLM_LINE, MANUALS
 def test_every_option_of_a_cell_is_read_into_its_own_type() -> None:
     """A full line gives typed values, quotes taken off, units turned into seconds."""
     line = (
-        '-m sim/large,sim/small -o answer --system "You are \\"terse\\"." --schema mod.Person --check ok -t 0.5 --max-tokens 200 '
+        '-m sim/large,sim/small -o answer --system "You are \\"terse\\"." --schema mod.Person --check ok '
+        "-t 0.5 --max-tokens 200 "
         "--feature f --user 'u v' --cache refresh --ttl 1.5h --deadline=30s --sample 2 --set top_p=0.9 --set stop=[\"a\"] "
         "--raw --quiet --budget $0.05"
     )
     assert parse(LLM, line).values == {
-        "model": ("sim/large", "sim/small"), "out": "answer", "system": 'You are "terse".', "schema": "mod.Person", "check": "ok",
-        "temperature": 0.5, "max_tokens": 200, "feature": "f", "user": "u v", "cache": "refresh", "ttl_s": 5400.0, "deadline_s": 30.0,
-        "sample": 2, "set": [("top_p", 0.9), ("stop", ["a"])], "raw": True, "quiet": True, "budget_usd": Decimal("0.05"),
+        "model": ("sim/large", "sim/small"), "out": "answer", "system": 'You are "terse".', "schema": "mod.Person",
+        "check": "ok", "temperature": 0.5, "max_tokens": 200, "feature": "f", "user": "u v", "cache": "refresh",
+        "ttl_s": 5400.0, "deadline_s": 30.0, "sample": 2, "set": [("top_p", 0.9), ("stop", ["a"])], "raw": True,
+        "quiet": True, "budget_usd": Decimal("0.05"),
     }  # fmt: skip
 
 

@@ -1,0 +1,138 @@
+"""Plots: what they claim, what they leave out, how fast they are."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from IPython.core.error import UsageError
+
+from nbllm.core.ports import Series
+from nbllm.core.statistics import quantiles
+from nbllm.notebook import plots, style
+from nbllm.notebook.manuals import PLOTS
+from nbllm.notebook.plot_view import PlotView, figure, plot_view
+
+
+def calls(n: int, *, hits: float = 0.3, failures: float = 0.03) -> Series:
+    """Calls, n of them, of three models with log-normal latencies, as seeded numbers."""
+    random = np.random.default_rng(7)
+    hit = random.random(n) < hits
+    failed = (random.random(n) < failures) & ~hit
+    latency = np.where(hit, random.lognormal(-9.5, 0.3, n), random.lognormal(0.1, 0.45, n))
+    tokens = random.integers(10, 900, n).astype(np.float64)
+    cost = np.where(hit, 0.0, tokens * 1e-6)
+    return Series(
+        started_at=1.795e9 + np.sort(random.random(n)) * max(1.0, n),
+        latency_s=latency, ttft_s=np.where(hit, np.nan, latency * 0.3), cost_usd=cost,
+        saved_usd=np.where(hit, tokens * 1e-6, np.nan), saved_s=np.where(hit, 1.1, np.nan), input_tokens=tokens,
+        output_tokens=tokens / 3, hit=hit, failed=failed,
+        model=random.integers(0, 3, n).astype(np.int32), models=("sim/large", "sim/$mall_x$", "m" * 60),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PLOTS)
+@pytest.mark.parametrize("n", [0, 1, 2, 30, 500])
+def test_every_plot_draws_any_number_of_calls(kind: str, n: int) -> None:
+    """Titles and sizes are stated, axes have units, an empty plot says what to do."""
+    made = figure(kind, calls(n))
+    view = PlotView(kind, made)
+    assert view.png().startswith(b"\x89PNG")
+    assert "n = " in view.text
+    if n == 0:
+        assert "Ask something with %%llm" in view.text
+    else:
+        ax = made.axes[0]
+        assert ax.get_xlabel()
+        assert any(
+            unit in f"{ax.get_xlabel()} {ax.get_ylabel()}" for unit in ("second", "minute", "dollars", "tokens", "calls", "time")
+        )
+
+
+def test_percentiles_are_those_of_the_statistics_and_lie_on_the_curve() -> None:
+    """P50, P95 and P99 of answered model calls; hits and failures are not among them."""
+    series = calls(1000)
+    _, (ax,) = style.new_figure()
+    assert plots.latency(ax, series) is ax
+    answered = series.latency_s[~series.hit & ~series.failed]
+    wanted = quantiles(answered, 0.5, 0.95, 0.99)
+    marked = [
+        (line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() in "osD" and len(line.get_xdata()) == 1
+    ]
+    assert [x for x, _ in marked] == list(wanted)
+    assert [y for _, y in marked] == [0.5, 0.95, 0.99]
+
+
+def test_no_p99_is_claimed_from_fewer_than_100_calls() -> None:
+    """The legend says what is missing instead of a number."""
+    text = PlotView("latency", figure("latency", calls(60, hits=0))).text
+    assert "P99 needs 100 calls" in text
+    assert "P95 " in text
+    assert "P95 needs" not in text
+
+
+def test_hits_have_axes_of_their_own() -> None:
+    """Microseconds and seconds do not share an axis."""
+    made = figure("latency", calls(300))
+    assert [ax.get_title(loc="left") for ax in made.axes] == ["Latency, model calls", "Latency, cache hits"]
+    assert "milliseconds" in made.axes[1].get_xlabel()
+
+
+@pytest.mark.parametrize("kind", PLOTS)
+def test_a_million_calls_take_a_second(kind: str) -> None:
+    """Curves and points are thinned; no plot draws a million of them (three times the time on a busy machine)."""
+    series = calls(1_000_000)
+    began = time.perf_counter()
+    made = figure(kind, series)
+    PlotView(kind, made).png()
+    assert time.perf_counter() - began < 3.0
+    assert max((len(line.get_xdata()) for ax in made.axes for line in ax.lines), default=0) < 10_000
+
+
+def test_no_pyplot_state_is_touched() -> None:
+    """Plots neither load pyplot nor leave a figure behind in it."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\n"
+        "from tests.notebook.test_plots import calls\n"
+        "from nbllm.notebook.plot_view import PlotView, figure\n"
+        "PlotView('cost', figure('cost', calls(10))).png()\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.strip() == "False"
+
+
+class _Client:
+    session = "s"
+
+    class ledger:  # noqa: N801 - stands for client.ledger
+        @staticmethod
+        def series(_: Any) -> Series:
+            return calls(50)
+
+
+def test_a_plot_can_be_saved(tmp_path: Path) -> None:
+    """PNG, SVG and PDF; another ending or place is refused in words."""
+    from nbllm.core.ports import Filter
+
+    for suffix in ("png", "svg", "pdf"):
+        path = tmp_path / f"p.{suffix}"
+        assert "Saved to" in plot_view("cost", _Client, Filter(), save=str(path)).text
+        assert path.stat().st_size > 1000
+    with pytest.raises(UsageError, match=r"must end in \.png"):
+        plot_view("cost", _Client, Filter(), save="p.docx")
+    with pytest.raises(UsageError, match="could not be written"):
+        plot_view("cost", _Client, Filter(), save=str(tmp_path / "no" / "p.png"))
+
+
+def test_the_image_is_shown_at_notebook_width_and_twice_as_sharp() -> None:
+    """720 px wide on the page, 1440 px in the image."""
+    data, metadata = PlotView("cost", figure("cost", calls(20)))._repr_mimebundle_()
+    assert metadata["image/png"]["width"] == 720
+    assert set(data) == {"image/png", "text/plain"}
