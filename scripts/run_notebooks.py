@@ -20,7 +20,12 @@ def run(path: Path, home: Path) -> None:
     """Execute one notebook and write it back."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}, record_timing=False
+        notebook,
+        timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(FOLDER)}},
+        record_timing=False,
+        extra_arguments=["--log-level=ERROR"],
     )
     kept = {name: value for name, value in os.environ.items() if not name.endswith(("_KEY", "_TOKEN", "_SECRET"))}
     client.execute(env={**kept, "NBLLM_HOME": str(home), "NBLLM_SESSION": "docs"})
@@ -28,7 +33,9 @@ def run(path: Path, home: Path) -> None:
         cell["id"] = f"cell-{number:02d}"
     # Only what a reader needs: the Python that ran it would change with every machine.
     notebook.metadata["language_info"] = {"name": "python"}
-    nbformat.write(notebook, path)
+    # The folder of this run is gone afterwards; a reader's own is somewhere else.
+    text = nbformat.writes(notebook).replace(str(home), "~/.local/share/nbllm")
+    path.write_text(text + "\n", encoding="utf-8")
     print(f"ran {path.name}")
 
 

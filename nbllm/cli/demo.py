@@ -85,7 +85,13 @@ def _execute(notebook: Any, folder: Path, session: str) -> None:
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     # The paths in the cells are relative to the notebook's folder; the session's name is how the cost is found afterwards.
-    client = NotebookClient(notebook, timeout=CELL_LIMIT_S, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_LIMIT_S,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        extra_arguments=["--log-level=ERROR"],
+    )
     try:
         client.execute(env={**os.environ, "NBLLM_SESSION": session, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
     except CellExecutionError as error:

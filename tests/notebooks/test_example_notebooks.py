@@ -1,0 +1,144 @@
+"""The notebooks in notebooks/ run from top to bottom without a network, and a second run is free."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from nbllm.core.ports import Filter
+from nbllm.storage.home import Home
+from nbllm.storage.ledger import SqliteLedger
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NAMES = sorted(path.name for path in FOLDER.glob("[0-9]*.ipynb"))
+ASKS = re.compile(r"^%%?llm |\b(?:ask|aask|stream|astream|embed|aembed)\(", re.MULTILINE)
+pytestmark = pytest.mark.timeout(240)
+
+OFFLINE = """
+from nbllm.testing import offline
+_offline = offline()
+_offline.__enter__()  # for the life of the kernel
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the notebooks, and an IPython profile whose kernels cannot reach the network."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    shutil.copytree(FOLDER, folder / "work", ignore=shutil.ignore_patterns(".*"))
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00-offline.py").write_text(OFFLINE, encoding="utf-8")
+    return folder
+
+
+def run(work: Path, name: str, session: str) -> Any:
+    """Run a notebook under a session's name and return it with its outputs."""
+    notebook = nbformat.read(work / "work" / name, as_version=4)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("NBLLM_")}
+    env = {
+        **kept,
+        "NBLLM_HOME": str(work / "home"),
+        "NBLLM_SESSION": session,
+        "NBLLM_SIM_SPEED": "0",
+        "IPYTHONDIR": str(work / "ipython"),
+        # A set key must not make the tour cost money, and could not do so here.
+        "OPENAI_API_KEY": "sk-would-cost-money-0123456789",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    client = NotebookClient(
+        notebook,
+        timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(work / "work")}},
+        extra_arguments=["--log-level=ERROR"],
+    )
+    client.execute(env=env)
+    return notebook
+
+
+def money_and_requests(work: Path, session: str) -> tuple[int, Decimal, int]:
+    """Return how many calls a session made, what they cost, and how many requests it sent."""
+    home = Home(work / "home")
+    ledger = SqliteLedger(home, session="test")
+    try:
+        where = Filter(session=session)
+        (total,) = ledger.usage("total", where)
+        calls = ledger.calls(where, limit=1000)
+        sent = sum(1 for call in calls for attempt in ledger.attempts(call.call_id) if attempt.sent)
+    finally:
+        ledger.close()
+        home.close()
+    return total.calls, total.cost_usd, sent
+
+
+def texts(notebook: Any) -> str:
+    """Return everything that a reader of the outputs sees as text."""
+    seen = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            seen.append(output.get("text", "") or output.get("evalue", ""))
+            seen.append(str(output.get("data", {}).get("text/plain", "")))
+    return "\n".join(seen)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_and_the_second_run_is_free(work: Path, name: str) -> None:
+    """Run twice: no cell fails that is not meant to; the second run costs 0 and puts nothing on a wire."""
+    first = run(work, name, f"{name}-1")
+    calls, cost, sent = money_and_requests(work, f"{name}-1")
+    assert calls
+    assert cost > 0
+    assert sent
+    second = run(work, name, f"{name}-2")
+    again, cost, sent = money_and_requests(work, f"{name}-2")
+    assert again == calls
+    assert (cost, sent) == (0, 0)
+    assert "simulated" in texts(first)
+    assert "cache hit" in texts(second)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_tagged_cells_may_fail_and_they_do(work: Path, name: str) -> None:
+    """A cell with the tag raises-exception shows an error, no other cell does; errors are short and name what to do."""
+    notebook = run(work, name, f"{name}-errors")
+    for cell in notebook.cells:
+        kinds = [output.output_type for output in cell.get("outputs", ())]
+        meant = "raises-exception" in cell.metadata.get("tags", ())
+        assert ("error" in kinds) == meant, cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_is_named_and_simulated(name: str) -> None:
+    """Each cell that asks names a sim/ model, so that a set key never makes the notebooks cost money."""
+    notebook = nbformat.read(FOLDER / name, as_version=4)
+    asking = [cell for cell in notebook.cells if cell.cell_type == "code" and ASKS.search(cell.source)]
+    assert asking
+    for cell in asking:
+        assert re.search(r"(?:-m |model=\")sim/(?:small|large)", cell.source), cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_outputs_are_there_and_hold_no_path(name: str) -> None:
+    """People read notebooks on code hosts: outputs are committed, and hold no path of the machine that made them."""
+    notebook = nbformat.read(FOLDER / name, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert sum(bool(cell.outputs) for cell in code) >= len(code) // 2, "run: make notebooks"
+    assert not re.search(r"/(?:tmp|root|home|work)/\w", (FOLDER / name).read_text(encoding="utf-8"))
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+
+
+def test_the_texts_say_where_they_are_from() -> None:
+    """Each text in notebooks/data has its source and licence in the README beside it."""
+    readme = (FOLDER / "data" / "README.md").read_text(encoding="utf-8")
+    for path in (FOLDER / "data").glob("*.txt"):
+        (line,) = [row for row in readme.splitlines() if row.startswith(f"| {path.name} ")]
+        assert "ublic domain" in line
