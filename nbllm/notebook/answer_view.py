@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nbllm.core.safe_markdown import escape_html, safe_markdown
 from nbllm.notebook.safe_text import clipped, plain, wrapped
 
 # The $ of a price must not open a formula: JupyterLab's MathJax skips elements of class mathjax_ignore, others tex2jax_ignore.
 # Colours come from the theme; where it has none the text's own colour is used.
 _RULE = "margin-top:0.7em;padding-top:0.35em;border-top:1px solid var(--jp-border-color2,rgba(128,128,128,0.4));"
 _STYLE = "color:var(--jp-ui-font-color2,inherit);font-size:0.9em;line-height:1.5;font-variant-numeric:tabular-nums"
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
 
 
 def meter_html(line: str, notes: Sequence[str] = (), *, running: bool = False, below: bool = True) -> str:
@@ -24,7 +23,7 @@ def meter_html(line: str, notes: Sequence[str] = (), *, running: bool = False, b
     changes a second would drown everything else.
     """
     rows = [line, *(f"Note: {note}" for note in notes)]
-    body = "<br>".join(html.escape(plain(row)).replace("$", "&#36;").replace("\n", " ") for row in rows)
+    body = "<br>".join(escape_html(row.replace("\n", " ")) for row in rows)
     live = ' aria-live="off"' if running else ""
     style = _RULE + _STYLE if below else _STYLE
     return f'<div role="status"{live} class="nbllm-meter mathjax_ignore tex2jax_ignore" style="{style}">{body}</div>'
@@ -37,26 +36,12 @@ def fenced(text: str, language: str) -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def closed(markdown: str) -> str:
-    """Return Markdown whose last code block is closed, so that a half-written answer does not swallow what stands below it."""
-    fence = ""
-    for match in _FENCE.finditer(markdown):
-        run, info = match.groups()
-        if not fence:
-            fence = "" if run[0] == "`" and "`" in info else run
-        elif run[0] == fence[0] and len(run) >= len(fence) and not info.strip():
-            fence = ""
-    return f"{markdown}\n{fence}" if fence else markdown
-
-
 def body_markdown(text: str, *, language: str = "") -> str:
     """Return the answer as safe Markdown; as a code block when it is written in a language such as JSON."""
-    from nbllm.core.safe_markdown import safe_markdown
-
     shown = clipped(text)
     if language:
         return fenced(plain(shown), language) if shown.strip() else ""
-    return closed(safe_markdown(plain(shown)))
+    return safe_markdown(shown)
 
 
 def tool_calls_text(message: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ from contextlib import closing
 from typing import Any
 
 from nbllm.core.reply import Reply
-from nbllm.live import DeltaEvent, Restarted, Started
 from nbllm.notebook.answer_view import tool_calls_text
 from nbllm.notebook.failures import attach
 from nbllm.notebook.meter import final_line
@@ -54,6 +53,8 @@ def _first_model(client: Any, options: dict[str, Any]) -> str:
 
 
 def _watch(live: Any, progress: Progress, screen: Screen) -> None:
+    from nbllm.live import DeltaEvent, Restarted, Started
+
     # Closing the events takes in what has come and is not shown yet, so that an interrupt loses none of it.
     with closing(live.events()) as events:
         for event in events:

@@ -5,13 +5,12 @@ HTML and Markdown hold our own words and numbers and escaped text only: no formu
 
 from __future__ import annotations
 
-import html
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbllm.core.safe_markdown import escape_html
 from nbllm.notebook.answer_view import fenced
 from nbllm.notebook.safe_text import clipped, plain
 
@@ -104,7 +103,7 @@ class Text:
 
     def html(self) -> str:
         """Return it as preformatted, escaped text."""
-        return f'<p>{_escaped(self.caption)}</p><pre style="white-space:pre-wrap">{html.escape(plain(clipped(self.text)))}</pre>'
+        return f'<p>{_escaped(self.caption)}</p><pre style="white-space:pre-wrap">{escape_html(clipped(self.text))}</pre>'
 
     def markdown(self) -> str:
         """Return it as a code block."""
@@ -143,13 +142,12 @@ class View:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(plain(text)).replace("$", "&#36;").replace("\n", "<br>")
+    return escape_html(text).replace("\n", "<br>")
 
 
 def _inline(text: str) -> str:
-    """Return text for one line of Markdown, with everything that means something there escaped."""
-    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", plain(text).replace("\n", " "))
-    return escaped.replace("<", "&lt;").replace(">", "&gt;").replace("://", "&#58;//")
+    """Return text for one line of Markdown, nothing of it alive."""
+    return escape_html(text.replace("\n", " "))
 
 
 def _align(column: Column) -> str:

@@ -55,7 +55,7 @@ def test_calls_are_listed_shown_and_forgotten(shell: Any, client: Any) -> None:
     assert "answered" in listed
     view = run(shell, f"llm_calls {first.call_id[-8:]}")
     assert "The first <b>question</b>" in str(view)
-    assert "The first &lt;b&gt;question&lt;/b&gt;" in view.html()
+    assert "<b>" not in view.html()
     assert "feature" in str(view)
     assert "of 1 call was deleted" in str(run(shell, f"llm_calls forget {first.call_id}"))
     assert "not recorded, or were forgotten" in str(run(shell, f"llm_calls {first.call_id}"))
@@ -186,6 +186,6 @@ def test_hostile_names_stay_text_in_every_form() -> None:
     assert "$" not in view.html()
     markdown = view.markdown()
     assert "<img" not in markdown
-    assert "](" not in markdown.replace("\\](", "").replace("\\]\\(", "")
+    assert "](" not in markdown
     assert "https://" not in markdown
-    assert markdown.count("|") - markdown.count("\\|") == 6
+    assert markdown.count("|") == 6
