@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,8 @@ from nbllm.errors import InvalidRequest
 from nbllm.settings import Settings
 
 Prompt = str | Sequence[Message]
-_CONTENT = ("temperature", "max_tokens", "top_p", "seed", "stop", "response_format", "logprobs", "sample", "partition")
+_CONTENT = ("temperature", "max_tokens", "top_p", "seed", "logprobs", "sample", "partition")
+_SAMPLES = "Ask several times with sample=0, 1, 2 ...: each is cached by itself."
 _OPTIONS = (
     "check", "repairs", "retries", "cache", "ttl_s", "stale_ok_s", "static", "deadline_s", "ttft_s", "idle_s", "attempt_s",
     "feature", "user", "budget_usd", "tags",
@@ -25,6 +26,10 @@ _NOT_EXTRA = {
     "stream": "Use client.stream(...) or %%llm for a stream.",
     "stream_options": "Usage is always asked for.",
 }
+_CHAT_ONLY = (
+    "system", "temperature", "max_tokens", "top_p", "seed", "stop", "tools", "response_format", "logprobs",
+    "schema", "check", "repairs", "static",
+)  # fmt: skip
 _schemas: WeakKeyDictionary[Any, Mapping[str, Any]] = WeakKeyDictionary()
 
 
@@ -32,20 +37,19 @@ def chat_request(
     prompt: Prompt, given: Mapping[str, Any], settings: Settings, *, watched: bool, on_interrupt: Literal["restart", "raise"]
 ) -> Request:
     """Return the request for a prompt and the keywords of the call. Raises InvalidRequest or SchemaError; nothing was sent."""
-    values: Mapping[str, Any] = settings.call_options(given) if given else settings.call
-    schema, extra = values["schema"], values["extra"]
-    tools = values["tools"]
+    values = _values(given, settings)
+    schema, check, tools, wanted, stop = (values[name] for name in ("schema", "check", "tools", "response_format", "stop"))
     content = Chat(
-        messages=_messages(prompt, values["system"]),
-        tools=tuple(_plain(tool, "tools=") for tool in tools) if tools is not None else None,
+        messages=_messages(prompt, values["system"], insists="system" in given),
+        stop=_checked(stop, "stop=") if stop is not None else None,
+        tools=tuple(_plain(tools, "tools=")) if tools is not None else None,
+        response_format=_plain(wanted, "response_format=") if wanted is not None else None,
         json_schema=_schema_json(schema) if schema is not None else None,
-        extra=_extra(extra) if extra else {},
+        extra=_extra(values["extra"]) if values["extra"] else {},
         **{name: values[name] for name in _CONTENT},
     )
-    if values["check"] is not None and inspect.iscoroutinefunction(values["check"]):
-        raise InvalidRequest(
-            f"check={values['check'].__name__} is an async function; a check is called in a thread.", hint="Give a plain function."
-        )
+    if check is not None:
+        _refuse_async(check)
     options = Options(
         schema_type=schema,
         on_interrupt=values["on_interrupt"] or on_interrupt,
@@ -57,25 +61,48 @@ def chat_request(
 
 def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Settings) -> Request:
     """Return the request to embed texts. Raises InvalidRequest."""
-    if isinstance(texts, str):
-        raise InvalidRequest("embed() got one text.", hint="Give a list of texts: embed([text], model=...).")
+    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
+        one = "one text" if isinstance(texts, str) else f"a {type(texts).__name__}"
+        raise InvalidRequest(f"embed() got {one}.", hint="Give a list of texts: embed([text], model=...).")
+    texts = tuple(texts)
     if not texts:
-        raise InvalidRequest("embed() got no texts.", hint="Give at least one.")
+        raise InvalidRequest("embed() got no texts. Nothing was sent.", hint="Give at least one.")
     for number, text in enumerate(texts):
         if not isinstance(text, str) or not text:
             raise InvalidRequest(f"Text {number} is {text!r:.40}; every text to embed must be a non-empty string.")
         check_text(text, f"text {number}")
-    values = settings.call_options(given) if given else settings.call
-    if values["schema"] is not None or values["check"] is not None:
-        raise InvalidRequest("schema= and check= make no sense for embeddings.", hint="Leave them out.")
+    values = _values(given, settings)
+    for name in _CHAT_ONLY:
+        if given.get(name) is not None:
+            raise InvalidRequest(f"{name}= makes no sense for embeddings. Nothing was sent.", hint="Leave it out.")
     content = Embed(
-        texts=tuple(texts),
+        texts=texts,
         extra=_extra(values["extra"]) if values["extra"] else {},
         sample=values["sample"],
         partition=values["partition"],
     )
-    options = Options(on_interrupt="restart", **{name: values[name] for name in _OPTIONS})
+    options = Options(on_interrupt="restart", **{name: values[name] for name in _OPTIONS if name not in _CHAT_ONLY})
     return Request(content=content, options=options, models=values["model"] or ())
+
+
+def _values(given: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
+    """Return every option of the call. Raises InvalidRequest, for `n` with the way to several answers."""
+    if not given:
+        return settings.call
+    if "n" in given:
+        raise InvalidRequest(f"n={given['n']!r}: nbllm keeps one answer a request. Nothing was sent.", hint=_SAMPLES)
+    values = settings.call_options(given)
+    if values["model"] == ():
+        raise InvalidRequest("model= is an empty list. Nothing was sent.", hint="Name a model, or leave model= out.")
+    return values
+
+
+def _refuse_async(check: Any) -> None:
+    if inspect.iscoroutinefunction(check) or inspect.iscoroutinefunction(type(check).__call__):
+        name = getattr(check, "__name__", type(check).__name__)
+        raise InvalidRequest(
+            f"check={name} is an async function; a check is called in a thread. Nothing was sent.", hint="Give a plain function."
+        )
 
 
 def check_text(text: str, where: str) -> None:
@@ -96,7 +123,8 @@ def check_text(text: str, where: str) -> None:
         ) from None
 
 
-def _messages(prompt: Prompt, system: str | None) -> tuple[Message, ...]:
+def _messages(prompt: Prompt, system: str | None, *, insists: bool) -> tuple[Message, ...]:
+    """Return the messages. insists: the system prompt is the call's own; one of the settings gives way to one in the messages."""
     if isinstance(prompt, str):
         if not prompt.strip():
             raise InvalidRequest("The prompt is empty. Nothing was sent.", hint="Write what the model is to do.")
@@ -108,6 +136,8 @@ def _messages(prompt: Prompt, system: str | None) -> tuple[Message, ...]:
         return messages
     check_text(system, "system prompt")
     if messages[0].get("role") in ("system", "developer"):
+        if not insists:
+            return messages
         raise InvalidRequest("There is a system prompt in system= and in the messages.", hint="Keep one of them.")
     return ({"role": "system", "content": system}, *messages)
 
@@ -125,32 +155,55 @@ def _listed(prompt: object) -> tuple[Message, ...]:
                 f"Message {number} is {message!r:.80}; it must be a mapping with a role ({', '.join(_ROLES[:5])}).",
                 hint='For example {"role": "user", "content": "Hello"}.',
             )
-        if not message.get("content") and not message.get("tool_calls") and message["role"] != "tool":
-            raise InvalidRequest(f"Message {number} ({message['role']}) has no content. Nothing was sent.")
-        for text in _texts_in(message):
-            check_text(text, f"content of message {number}")
+        content = message.get("content")
+        if content is not None and not isinstance(content, (str, list, tuple)):
+            raise InvalidRequest(
+                f"The content of message {number} ({message['role']}) is {content!r:.60}. Nothing was sent.",
+                hint="Give a string, or a list of content parts in OpenAI's shape.",
+            )
+        if not content and message["role"] != "tool" and not any(message.get(name) for name in ("tool_calls", "function_call")):
+            raise InvalidRequest(
+                f"Message {number} ({message['role']}) has no content. Nothing was sent.",
+                hint="Write what it says, or leave it out.",
+            )
     # A copy: the request must not change when the caller appends to the conversation.
-    return tuple(_plain(prompt, "messages"))
+    return tuple(_plain(list(prompt), "messages", "message {}"))
 
 
-def _texts_in(value: Any) -> list[str]:
+def _checked(value: Any, where: str) -> Any:
+    """Return the value; refuses text in it that cannot be sent."""
     if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        return [text for part in value.values() for text in _texts_in(part)]
-    if isinstance(value, (list, tuple)):
-        return [text for part in value for text in _texts_in(part)]
-    return []
+        check_text(value, where)
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            _checked(name, where)
+            _checked(part, where)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _checked(part, where)
+    return value
 
 
-def _plain(value: Any, where: str) -> Any:
-    """Return a deep copy as plain JSON values. Raises InvalidRequest for what is none."""
+def _plain(value: Any, where: str, part: str = "") -> Any:
+    """Return a deep copy as plain JSON values. Raises InvalidRequest for what is none. part: how an item of a list is called."""
     import json
 
     try:
+        if part:
+            for number, item in enumerate(value):
+                _checked(item, part.format(number))
+        else:
+            _checked(value, where)
         return json.loads(canonical_json(_dicts(value)))
+    except RecursionError:
+        raise InvalidRequest(f"{where} is nested too deeply, or holds itself. Nothing was sent.", hint="Flatten it.") from None
     except (TypeError, ValueError) as exc:
-        raise InvalidRequest(f"{where} cannot be sent as JSON: {exc}.") from None
+        if isinstance(exc, InvalidRequest):
+            raise
+        raise InvalidRequest(
+            f"{where} cannot be sent as JSON: {exc}. Nothing was sent.",
+            hint="It may hold text, finite numbers, booleans, None, lists and dicts with text keys.",
+        ) from None
 
 
 def _dicts(value: Any) -> Any:
@@ -166,7 +219,7 @@ def _extra(extra: Mapping[str, Any]) -> Mapping[str, Any]:
     if extra.get("n", 1) != 1:
         raise InvalidRequest(
             f"extra={{'n': {extra['n']!r}}} asks for several answers to one request; nbllm keeps one answer a request.",
-            hint="Ask several times with sample=0, 1, 2 ...: each is cached by itself.",
+            hint=_SAMPLES,
         )
     plain: Mapping[str, Any] = _plain(extra, "extra=")
     return plain

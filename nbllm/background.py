@@ -1,6 +1,7 @@
 """The one event loop of a process, on a daemon thread, and the way of a call to it and back.
 
 Handing a coroutine to another thread's loop costs a wake-up of that loop (about 0.1 ms); a mailbox wakes it once for many.
+A KeyboardInterrupt may come between any two steps of a caller: whatever it leaves half done is taken back or does no harm.
 """
 
 from __future__ import annotations
@@ -8,113 +9,231 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+
+from nbllm.errors import CallFailed
 
 T = TypeVar("T")
+CLOSE_S = 1.0
+"""How long a call that was cancelled is waited for, so that its socket and its rows are closed when the caller goes on."""
+_SLICE_S = 0.1
 
 
 class Mailbox:
-    """Runs callbacks on a loop, posted from any thread, in order."""
+    """Runs callbacks on a loop, posted from any thread, in order. Does not keep the loop alive."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = weakref.ref(loop)
         self._posted: deque[Callable[[], object]] = deque()
         self._awake = False
 
-    def post(self, callback: Callable[[], object]) -> None:
-        """Run a callback soon. RuntimeError when the loop is closed."""
+    def post(self, callback: Callable[[], object]) -> bool:
+        """Run a callback soon; False when the loop is closed and nothing will run there any more."""
         self._posted.append(callback)
-        if not self._awake:
+        if self._awake:
+            return True
+        woken = False
+        try:
             self._awake = True
-            self._loop.call_soon_threadsafe(self._empty)
+            woken = self._wake()
+        finally:
+            # After an interrupt the next one who posts must wake the loop, at worst once too often.
+            if not woken:
+                self._awake = False
+        return woken
+
+    def _wake(self) -> bool:
+        loop = self._loop()
+        if loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(self._empty)
+        except RuntimeError:
+            if not loop.is_closed():
+                raise
+            return False
+        return True
 
     def _empty(self) -> None:
         # Reset first: what is posted from here on wakes the loop again, at worst once too often, never once too rarely.
         self._awake = False
         posted = self._posted
-        while posted:
-            posted.popleft()()
+        try:
+            while posted:
+                posted.popleft()()
+        finally:
+            if posted:
+                self._wake()
 
 
 class LoopHost:
     """A loop to run calls on: the process's own thread, or a loop that a service lends."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, thread_id: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.thread_id = thread_id
         self.mailbox = Mailbox(loop)
+        self.jobs: set[Job[Any]] = set()
+        self.ended = False
 
     @property
     def is_here(self) -> bool:
-        """Whether the caller is on this loop's own thread, where waiting for it would wait for ever."""
-        return threading.get_ident() == self.thread_id
+        """Whether the caller runs on this loop, where waiting for it would wait for ever."""
+        return asyncio._get_running_loop() is self.loop  # noqa: SLF001 - public but for its name; the public one raises
+
+    def end(self) -> None:
+        """The loop is closed: whoever still waits for it is told."""
+        self.ended = True
+        for job in list(self.jobs):
+            job.abandon()
 
 
 class Job(Generic[T]):
-    """One coroutine on a host's loop, seen from outside. `done` is set when it is over, cancelled ones included."""
+    """One coroutine on a host's loop, seen from outside. Runs in the context of the thread that made it.
+
+    Nothing happens before `start`. `done` is set when it is over: a cancelled one is a cancelled future.
+    """
 
     def __init__(self, host: LoopHost, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self.done: Future[T] = Future()
         self._host = host
-        self._work = work
+        self._work: Callable[[], Coroutine[Any, Any, T]] | None = work
+        self._context = copy_context()
         self._task: asyncio.Task[T] | None = None
-        self._cancelled = False
-        host.mailbox.post(self._start)
+        self._started = self._cancelled = False
+
+    def start(self) -> None:
+        """Hand it to the loop, once."""
+        if self._started:
+            return
+        self._started = True
+        self._host.jobs.add(self)
+        if self._host.ended or not self._host.mailbox.post(self._start):
+            self.abandon()
 
     def cancel(self) -> None:
         """End it; its finally clauses run on the loop."""
         self._cancelled = True
-        self._host.mailbox.post(lambda: self._task.cancel() if self._task is not None else None)
+        if not self._host.mailbox.post(self._cancel):
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Tell whoever waits that the loop is gone."""
+        self._host.jobs.discard(self)
+        if not self.done.done():
+            self.done.set_exception(_loop_closed())
 
     def _start(self) -> None:
-        if self._cancelled:
+        work, self._work = self._work, None
+        if self._cancelled or work is None:
+            self._host.jobs.discard(self)
             self.done.cancel()
             return
-        self._task = self._host.loop.create_task(self._work())
+        self._task = self._host.loop.create_task(work(), context=self._context)
         self._task.add_done_callback(self._over)
 
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        elif self._work is not None:  # interrupted before it was handed over
+            self._start()
+
     def _over(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
+        self._task = None
+        self._host.jobs.discard(self)
+        if task.cancelled() and self._cancelled:
             self.done.cancel()
             self.done.set_running_or_notify_cancel()
+        elif task.cancelled():  # by whoever ends the loop
+            self.done.set_exception(_loop_closed())
         elif (error := task.exception()) is not None:
             self.done.set_exception(error)
         else:
             self.done.set_result(task.result())
 
 
+def _loop_closed() -> CallFailed:
+    return CallFailed("The event loop of this client was closed while the call was under way.", hint="Make another client.")
+
+
+def waited(job: Job[T]) -> T:
+    """Start a job and wait for it on the caller's own thread; a caller that is interrupted ends it first."""
+    done = job.done
+    try:
+        job.start()
+        while True:
+            # In slices, so that Ctrl-C gets through on every system.
+            try:
+                return done.result(_SLICE_S)
+            except TimeoutError:
+                if done.done():  # its own
+                    return done.result()
+    except BaseException:
+        if not done.done():
+            job.cancel()
+            with suppress(BaseException):
+                done.exception(CLOSE_S)
+        raise
+
+
+async def awaited(job: Job[T]) -> T:
+    """Start a job and wait for it on the caller's own loop; a caller that is cancelled ends it first."""
+    mailbox = mailbox_of(asyncio.get_running_loop())
+    here = asyncio.Event()
+    job.done.add_done_callback(lambda _: mailbox.post(here.set))
+    try:
+        job.start()
+        await here.wait()
+    except asyncio.CancelledError:
+        job.cancel()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(here.wait(), CLOSE_S)
+        raise
+    if job.done.cancelled():
+        raise asyncio.CancelledError
+    return job.done.result()
+
+
 class _Background:
-    """The daemon thread with its loop; counted, so that the last one out ends it."""
+    """The daemon thread with its loop. Its users are counted by name, so that the last one out ends it."""
+
+    _lock: threading.Lock
+    _users: set[object]
+    _host: LoopHost | None
+    _thread: threading.Thread | None
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._host: LoopHost | None = None
-        self._thread: threading.Thread | None = None
+        self.forget()
 
-    def acquire(self) -> LoopHost:
+    def acquire(self, user: object) -> LoopHost:
         """Return the running host, starting the thread for the first user."""
         with self._lock:
-            self._users += 1
+            self._users.add(user)
             if self._host is None:
                 loop = asyncio.new_event_loop()
-                ready = threading.Event()
-                self._thread = threading.Thread(target=_run, args=(loop, ready), name="nbllm-loop", daemon=True)
-                self._thread.start()
-                ready.wait()
-                assert self._thread.ident is not None  # noqa: S101 - it is running
-                self._host = LoopHost(loop, self._thread.ident)
+                host = LoopHost(loop)
+                thread = threading.Thread(target=_run, args=(host,), name="nbllm-loop", daemon=True)
+                try:
+                    thread.start()
+                except Exception:  # no more threads
+                    loop.close()
+                    raise
+                except BaseException:  # interrupted: the thread may have begun, and runs until it is told to stop
+                    loop.call_soon_threadsafe(loop.stop)
+                    raise
+                self._host, self._thread = host, thread
             return self._host
 
-    def release(self) -> None:
-        """Leave; the last user stops loop and thread."""
+    def release(self, user: object) -> None:
+        """Leave; the last user stops loop and thread. Leaving twice is fine."""
         with self._lock:
-            self._users -= 1
-            if self._users > 0 or self._host is None or self._thread is None:
+            self._users.discard(user)
+            if self._users or self._host is None or self._thread is None:
                 return
             host, thread = self._host, self._thread
             self._host = self._thread = None
@@ -122,31 +241,33 @@ class _Background:
         thread.join(5.0)
 
     def forget(self) -> None:
-        """In a forked child: the thread is not there, and its loop belongs to the parent."""
+        """At birth, and in a forked child, where the thread is not and the loop belongs to the parent."""
         self._lock = threading.Lock()
-        self._users = 0
+        self._users = set()
         self._host = self._thread = None
 
 
-def _run(loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
+def _run(host: LoopHost) -> None:
+    loop = host.loop
     asyncio.set_event_loop(loop)
-    loop.call_soon(ready.set)
     try:
         loop.run_forever()
     finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        while left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+        host.end()
 
 
 BACKGROUND = _Background()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=BACKGROUND.forget)
 
-_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
+_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = weakref.WeakKeyDictionary()
 
 
 def mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
@@ -155,18 +276,3 @@ def mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
     if mailbox is None:
         mailbox = _mailboxes[loop] = Mailbox(loop)
     return mailbox
-
-
-async def awaited(job: Job[T]) -> T:
-    """Wait for a job on the caller's own loop; a caller that is cancelled cancels it."""
-    mailbox = mailbox_of(asyncio.get_running_loop())
-    here = asyncio.Event()
-    job.done.add_done_callback(lambda _: mailbox.post(here.set))
-    try:
-        await here.wait()
-    except asyncio.CancelledError:
-        job.cancel()
-        raise
-    if job.done.cancelled():
-        raise asyncio.CancelledError
-    return job.done.result()

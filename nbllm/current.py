@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
-from uuid import uuid4
 
 from nbllm.asking import Prompt
 from nbllm.client import Client
 from nbllm.core.reply import Reply
 from nbllm.core.usage_table import UsageTable
-from nbllm.flow_context import FLOW
-from nbllm.live import AsyncStream, Stream
+from nbllm.errors import InvalidRequest
+from nbllm.flow_context import FLOW, Flow
+from nbllm.streams import AsyncStream, Stream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -108,14 +109,22 @@ def render(template: str, /, **values: Any) -> str:
 
 
 def flow(function: Callable[P, R]) -> Callable[P, R]:
-    """Mark a function as a flow: its calls are recorded as one unit, with its name and arguments. Plain and async functions."""
+    """Mark a function as a flow: its calls are recorded as one unit, with its name and arguments. Plain and async functions.
+
+    Raises InvalidRequest for what is no such function.
+    """
+    given: Any = function  # what is refused here may be anything
+    if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given) or not inspect.isroutine(given):
+        raise InvalidRequest(
+            f"@flow is on {function!r:.80}, which is no plain or async function.", hint="Let it return its answer in one piece."
+        )
     name = function.__name__
     signature = inspect.signature(function)
 
-    def entered(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def entered(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Flow:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return {"name": name, "run": uuid4().hex[:12], "arguments": {k: _shown(v) for k, v in bound.arguments.items()}}
+        return Flow(name, bound.arguments)
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -129,7 +138,8 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
     async def async_wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
         token = FLOW.set(entered(args, kwargs))
         try:
-            return await function(*args, **kwargs)  # type: ignore[misc]  # a coroutine function, as asked just below
+            result: Any = function(*args, **kwargs)
+            return await result
         finally:
             FLOW.reset(token)
 
@@ -138,10 +148,10 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
     return chosen  # type: ignore[no-any-return]  # one of the two wrappers of P -> R
 
 
-def _shown(value: Any) -> Any:
-    """Return an argument as JSON would hold it; what is none of JSON's types as its repr, cut."""
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(k): _shown(v) for k, v in value.items()}
-    return [_shown(v) for v in value] if isinstance(value, (list, tuple)) else repr(value)[:1000]
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any, cast
 
 from nbllm.background import LoopHost
 from nbllm.core.breaker import BreakerState
-from nbllm.core.messages import Rung
+from nbllm.core.messages import Request, Rung, Sink
 from nbllm.core.ports import Provider, Written
+from nbllm.core.reply import Reply
 from nbllm.core.routing import Route, fixed
 from nbllm.core.throttle import BucketState
-from nbllm.errors import NbllmError
+from nbllm.errors import CallFailed, ConfigurationError, NbllmError, StorageError
 from nbllm.flow_context import current_flow
 from nbllm.pipeline.road import Parts, Road
 from nbllm.pipeline.route import Router
@@ -23,9 +26,14 @@ from nbllm.providers.catalog import Catalog
 from nbllm.providers.hosts import key_for
 from nbllm.providers.pool import Providers
 from nbllm.providers.wire import request_bytes
-from nbllm.settings import Settings
+from nbllm.settings import Endpoint, Settings
 from nbllm.storage.memory import MemoryState
 from nbllm.storage.open import open_storage
+
+_ROW_S = 1.0
+"""How long a hit may wait for its row, where the ledger is busy."""
+_END_S = 2.0
+"""How long calls that are ended may take to close their rows and sockets."""
 
 
 class House:
@@ -57,7 +65,10 @@ class House:
             recordings_bytes=int(now.recordings_mb * 1_000_000),
             on_trouble=on_trouble,
         )
+        self._calls: dict[asyncio.Task[Any], Request] = {}
+        self._closing = False
         self._found: Route | None = None
+        self._found_endpoints: dict[str, Endpoint] = {}
         self._finding: asyncio.Lock | None = None
         self.road = Road(
             Parts(
@@ -75,27 +86,66 @@ class House:
                 breaker_states=cast("Any", MemoryState[BreakerState]()),
                 bucket_states=cast("Any", MemoryState[BucketState]()),
                 executor=executor,
-                flow=current_flow,
+                flow=lambda: current_flow() if settings().recordings else None,
             )
         )
 
     def settings_changed(self, settings: Settings) -> None:
-        """Take in other endpoints; what was switched off is on again."""
-        self.catalog = Catalog(settings.endpoints, os.environ)
+        """Take in other endpoints; what was switched off is on again. A server that was found stays found."""
+        self.catalog = self._catalog(settings)
         self.road.breakers.settings_changed()
 
     def settle(self, written: Written) -> None:
         """Wait, on the caller's own thread, for a row that a busy ledger has handed to its writer."""
         settle_now(written)
 
+    async def asettle(self, written: Written) -> None:
+        """Wait for the same on the caller's own loop."""
+        if written is not None:
+            with suppress(TimeoutError, StorageError):
+                await asyncio.wait_for(asyncio.wrap_future(written), _ROW_S)
+
+    # ------------------------------------------------------------------ calls, and the end of them
+
+    async def call(self, request: Request, sink: Sink) -> Reply:
+        """Send a request down the road. CallFailed when the client is closed meanwhile."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        if self._is_closing():
+            raise _closed(request)
+        cancelled_before = task.cancelling()
+        self._calls[task] = request
+        try:
+            return await self.road(request, sink)
+        except asyncio.CancelledError:
+            if self._is_closing() and task.uncancel() <= cancelled_before:
+                raise _closed(request) from None
+            raise
+        finally:
+            self._calls.pop(task, None)
+
+    def _is_closing(self) -> bool:
+        return self._closing
+
     async def aclose(self) -> None:
         """End what is in flight, then close the sockets."""
+        self._closing = True
+        calls = list(self._calls)
+        for task in calls:
+            task.cancel()
+        # A lent loop's callers have tasks of their own, which go on: their calls are over when they are no longer listed.
+        give_up_s = time.monotonic() + _END_S
+        while not self._calls.keys().isdisjoint(calls) and time.monotonic() < give_up_s:  # noqa: ASYNC110 - once in its life
+            await asyncio.sleep(0.001)
         await self.road.aclose()
         await self.pool.aclose()
         for fake in self._fakes.values():
             await fake.aclose()
 
     # ------------------------------------------------------------------ what the road asks for
+
+    def _catalog(self, settings: Settings) -> Catalog:
+        return Catalog({**self._found_endpoints, **settings.endpoints}, os.environ)
 
     def _rung(self, model_id: str) -> Rung:
         return self.catalog.rung(model_id)
@@ -111,6 +161,11 @@ class House:
         """Find a default model, once a session; the caller that found it shows it."""
         from nbllm.providers.discovery import discover
 
+        if not self._settings().discover:
+            raise ConfigurationError(
+                "No model is named, and looking for one is switched off (discover = false). Nothing was sent.",
+                hint="Give model=, or set model or ladder.",
+            )
         if self._finding is None:
             self._finding = asyncio.Lock()
         async with self._finding:
@@ -118,10 +173,20 @@ class House:
                 return self._found, False
             found = await discover(self._settings(), os.environ)
             if found.endpoint is not None:
-                name = found.model_id.partition("/")[0]
-                self.catalog = Catalog({**self._settings().endpoints, name: found.endpoint}, os.environ)
+                self._found_endpoints[found.model_id.partition("/")[0]] = found.endpoint
+                self.catalog = self._catalog(self._settings())
             self._found = Route((found.model_id,), found.reason)
             return self._found, True
+
+
+def _closed(request: Request) -> CallFailed:
+    call = request.call
+    error = CallFailed(
+        "The client was closed while this call was under way.", partial=call.partial if call else None, hint="Make another client."
+    )
+    if call is not None:
+        error.call_id, error.spent_usd = call.call_id, call.spent()[0]
+    return error
 
 
 def _key_of(rung: Rung) -> str | None:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event as ThreadEvent
-from typing import Any, Self
+from typing import Any
 
-from nbllm.background import Job, LoopHost, mailbox_of
+from nbllm.background import CLOSE_S, Job, LoopHost, mailbox_of, waited
 from nbllm.core.accumulator import Accumulator
 from nbllm.core.messages import Attempt, Delta, Partial, Request, Sink, Usage
 from nbllm.core.reply import Reply
-
-_CLOSE_S = 1.0
-"""How long a cancelled call is waited for, so that its socket and rows are closed when the caller goes on."""
+from nbllm.errors import CallFailed
+from nbllm.pipeline.stage import show
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +68,49 @@ class _Queue:
 class LiveCall:
     """One call under way. Iterate over `events()` or `aevents()`, then ask for `reply`; `cancel()` ends it.
 
-    Leaving `events()` early, by an exception too, cancels the call and keeps what came: `partial()`.
+    Leaving `events()` early, by an exception too, cancels the call and keeps what came: `partial()`. So does dropping it.
+    finished: what the client adds to the reply, once.
     """
 
-    def __init__(self, host: LoopHost | None, request: Request, send: Send, *, hit: Reply | None = None) -> None:
+    def __init__(
+        self,
+        host: LoopHost | None,
+        request: Request,
+        send: Send,
+        *,
+        hit: Reply | None = None,
+        finished: Callable[[Reply], Reply] = lambda reply: reply,
+    ) -> None:
         self.request = request
         self.attempts: list[Attempt] = []
         self.restarts: list[str] = []
-        self._queue = _Queue()
+        # Nothing that the loop holds on to may lead back here: a call that was dropped is to end at once.
+        self._queue = queue = _Queue()
         self._gathered = Accumulator()
-        self._hit = hit
+        self._reply = hit
+        self._finished = finished
         self._started_s = time.monotonic()
         self._host = host
         self._job: Job[Reply] | None = None
-        if hit is None:
-            assert host is not None  # noqa: S101 - only a hit needs no loop
-            self._job = Job(host, lambda: send(request, self._queue))
-        elif hit.text or hit.reasoning:
-            self._queue.delta(Delta(text=hit.text, reasoning=hit.reasoning))
+        if hit is not None:
+            show(hit, queue)
+            return
+        assert host is not None  # noqa: S101 - only a hit needs no loop
+        job = self._job = Job(host, lambda: send(request, queue))
+        try:
+            job.start()
+        except BaseException:
+            job.cancel()
+            raise
+
+    def __del__(self) -> None:
+        """End a call that nobody will ask for."""
+        if getattr(self, "_job", None) is not None:
+            self.cancel()
 
     # ------------------------------------------------------------------ watching
 
-    def events(self, tick_s: float = 0.1) -> Iterator[Event | None]:
+    def events(self, tick_s: float = 0.1) -> Generator[Event | None, None, None]:
         """Yield what happens; None whenever nothing did for tick_s seconds, so that a meter can move and Ctrl-C gets through."""
         bell = ThreadEvent()
         self._queue.wake = bell.set
@@ -98,7 +118,7 @@ class LiveCall:
             self._job.done.add_done_callback(lambda _: bell.set())
         try:
             while True:
-                over = self._over
+                over = self.over
                 while self._queue.events:
                     yield self._took(self._queue.events.popleft())
                 if over:
@@ -109,7 +129,7 @@ class LiveCall:
         finally:
             self.leave()
 
-    async def aevents(self) -> AsyncIterator[Event]:
+    async def aevents(self) -> AsyncGenerator[Event, None]:
         """Yield what happens, on the caller's own loop."""
         bell = asyncio.Event()
         mailbox = mailbox_of(asyncio.get_running_loop())
@@ -118,7 +138,7 @@ class LiveCall:
             self._job.done.add_done_callback(lambda _: mailbox.post(bell.set))
         try:
             while True:
-                over = self._over
+                over = self.over
                 while self._queue.events:
                     yield self._took(self._queue.events.popleft())
                 if over:
@@ -126,11 +146,17 @@ class LiveCall:
                 await bell.wait()
                 bell.clear()
         finally:
-            self.cancel()
+            await self.aleave()
 
     @property
-    def _over(self) -> bool:
+    def over(self) -> bool:
+        """Whether the call has ended, however it did."""
         return self._job is None or self._job.done.done()
+
+    @property
+    def taken(self) -> bool:
+        """Whether the call has ended and every event was taken."""
+        return self.over and not self._queue.events
 
     def _took(self, event: Event) -> Event:
         if isinstance(event, DeltaEvent):
@@ -142,23 +168,40 @@ class LiveCall:
             self._gathered = Accumulator()
         return event
 
-    def leave(self) -> None:
-        """End the call if it still runs, and wait until its socket and its rows are closed (at most a second)."""
-        if self._over:
-            return
-        self.cancel()
-        with suppress(Exception, CancelledError):
-            assert self._job is not None  # noqa: S101 - not over
-            self._job.done.exception(_CLOSE_S)
-        while self._queue.events:
-            self._took(self._queue.events.popleft())
-
-    # ------------------------------------------------------------------ the result
+    # ------------------------------------------------------------------ ending
 
     def cancel(self) -> None:
         """End the call, if it still runs: upstream is closed within a second."""
         if self._job is not None and not self._job.done.done():
             self._job.cancel()
+
+    def leave(self) -> None:
+        """End the call if it still runs, wait until its socket and its rows are closed (at most a second), take what came."""
+        job, host = self._job, self._host
+        if job is not None and not job.done.done():
+            job.cancel()
+            if host is not None and not host.is_here:  # a collector may have dropped us on the very loop that has to do it
+                with suppress(Exception):
+                    job.done.exception(CLOSE_S)
+        self._take_rest()
+
+    async def aleave(self) -> None:
+        """Do the same on the caller's own loop."""
+        job = self._job
+        if job is not None and not job.done.done():
+            closed = asyncio.Event()
+            mailbox = mailbox_of(asyncio.get_running_loop())
+            job.done.add_done_callback(lambda _: mailbox.post(closed.set))
+            job.cancel()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(closed.wait(), CLOSE_S)
+        self._take_rest()
+
+    def _take_rest(self) -> None:
+        while self._queue.events:
+            self._took(self._queue.events.popleft())
+
+    # ------------------------------------------------------------------ the result
 
     @property
     def elapsed_s(self) -> float:
@@ -168,18 +211,33 @@ class LiveCall:
     @property
     def notes(self) -> list[str]:
         """What the road has to say to the user so far."""
+        if self._reply is not None:
+            return list(self._reply.notes)
         return list(self.request.call.notes) if self.request.call is not None else []
 
     @property
     def reply(self) -> Reply:
-        """The reply. Waits for the end of the call; raises what ended it. Not to be asked for on an event loop before the end."""
-        if self._hit is not None:
-            return self._hit
-        assert self._job is not None  # noqa: S101 - a call is a hit or has a job
-        while True:
-            # In slices, so that Ctrl-C gets through on every system.
-            with suppress(TimeoutError):
-                return self._job.done.result(0.1 if not self._job.done.done() else None)
+        """The reply. Waits for the end of the call; raises what ended it, CallFailed if it was cancelled.
+
+        Not to be asked for on an event loop before the end.
+        """
+        if self._reply is None:
+            assert self._job is not None  # noqa: S101 - a call is a hit or has a job
+            try:
+                reply = waited(self._job)
+            except CancelledError:
+                raise self._stopped() from None
+            self._reply = self._finished(reply)
+        return self._reply
+
+    def _stopped(self) -> CallFailed:
+        call = self.request.call
+        error = CallFailed(
+            "The call was stopped before its end.", partial=self.partial() or (call.partial if call else None) or None
+        )
+        if call is not None:
+            error.call_id, error.spent_usd = call.call_id, call.spent()[0]
+        return error
 
     def partial(self) -> Partial:
         """Return what came so far."""
@@ -190,7 +248,7 @@ class LiveCall:
         partial, call = self.partial(), self.request.call
         rung = self.attempts[-1].rung if self.attempts else ""
         attempts = tuple(call.attempts) if call is not None else ()
-        cost_usd, basis = call.spent() if call is not None else (None, "unknown")
+        cost_usd, basis = call.spent() if call is not None and self.over else (None, "unknown")
         return Reply(
             text=partial.text,
             model=self.attempts[-1].model if self.attempts else "",
@@ -210,97 +268,3 @@ class LiveCall:
             interrupted=True,
             notes=tuple(self.notes),
         )
-
-
-class _Pieces:
-    """What Stream and AsyncStream share: the reply, and the error's partial text."""
-
-    def __init__(self, live: LiveCall) -> None:
-        self._live = live
-        self._reply: Reply | None = None
-
-    @property
-    def reply(self) -> Reply:
-        """The reply, once every piece was taken. RuntimeError before that."""
-        if self._reply is None:
-            raise RuntimeError("The stream is not at its end yet: take every piece, then ask for .reply.")
-        return self._reply
-
-    @property
-    def restarts(self) -> tuple[str, ...]:
-        """Why the answer began anew, each time: pieces from before the last restart are void."""
-        return tuple(self._live.restarts)
-
-    @property
-    def partial(self) -> Partial:
-        """What came so far."""
-        return self._live.partial()
-
-    def _finish(self) -> None:
-        self._reply = self._live.reply
-
-
-class Stream(_Pieces):
-    """An answer as str pieces. A context manager; leaving it early ends the call upstream."""
-
-    def __init__(self, live: LiveCall) -> None:
-        super().__init__(live)
-        self._pieces = self._iterate()
-
-    def _iterate(self) -> Generator[str, None, None]:
-        for event in self._live.events():
-            if isinstance(event, DeltaEvent) and event.delta.text:
-                yield event.delta.text
-        self._finish()
-
-    def __iter__(self) -> Iterator[str]:
-        """Return the pieces."""
-        return self._pieces
-
-    def __next__(self) -> str:
-        """Return the next piece."""
-        return next(self._pieces)
-
-    def __enter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the call."""
-        self.close()
-
-    def close(self) -> None:
-        """End the call, if it still runs."""
-        self._pieces.close()
-        self._live.leave()
-
-
-class AsyncStream(_Pieces):
-    """The async twin of Stream."""
-
-    def __init__(self, live: LiveCall) -> None:
-        super().__init__(live)
-        self._pieces = self._iterate()
-
-    async def _iterate(self) -> AsyncGenerator[str, None]:
-        async for event in self._live.aevents():
-            if isinstance(event, DeltaEvent) and event.delta.text:
-                yield event.delta.text
-        self._finish()
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        """Return the pieces."""
-        return self._pieces
-
-    async def __aenter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """End the call."""
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """End the call, if it still runs."""
-        self._live.cancel()
-        await self._pieces.aclose()

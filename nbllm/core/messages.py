@@ -22,6 +22,7 @@ Source = Literal["model", "cache", "semantic", "stale", "static"]
 CacheMode = Literal["use", "refresh", "off"]
 OnInterrupt = Literal["restart", "raise"]
 CostBasis = Literal["exact", "estimated", "unknown"]
+ProviderKind = Literal["openai_compatible", "litellm", "simulated"]
 Check = Callable[[Any], object]
 """A user's check: gets `.data` when there is a schema, else `.text`; raises or returns False when the answer will not do."""
 
@@ -96,7 +97,7 @@ class Rung:
     """As the endpoint knows it, on the wire."""
     endpoint_name: str
     endpoint: Endpoint
-    provider: Literal["openai_compatible", "litellm", "simulated"]
+    provider: ProviderKind
     identity: str
     """The endpoint's identity in cache keys: stays the same when only a key, a price or a port of ours changes."""
     price: Price | None
@@ -350,7 +351,7 @@ class Sink(Protocol):
         """A piece of the answer came."""
 
     def restarted(self, reason: str) -> None:
-        """What came so far is void; the answer begins anew ("repair", "interrupted", "rejected")."""
+        """What came so far is void; the answer begins anew ("repair", "interrupted", "rejected", "fallback")."""
 
 
 class NullSink:

@@ -1,0 +1,140 @@
+"""What a client can say of its calls and its money: ledger, cache, usage, promises, budgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nbllm.background import Job, waited
+from nbllm.core.ports import Filter
+from nbllm.errors import InvalidRequest
+from nbllm.settings import Settings
+
+if TYPE_CHECKING:
+    from nbllm.core.usage_table import UsageTable
+    from nbllm.house import House
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """One budget as it stands. hard_usd None: no limit."""
+
+    scope: str
+    spent_usd: Decimal
+    reserved_usd: Decimal
+    hard_usd: Decimal | None
+    soft_usd: Decimal | None
+
+
+class Books:
+    """The half of Client that looks back. The other half opens the house and asks."""
+
+    session: str
+    _settings: Settings
+
+    def configure(self, origin: str = "client.configure", **values: Any) -> None:
+        """Change settings (Client.configure)."""
+        raise NotImplementedError
+
+    def _open_house(self) -> House:
+        raise NotImplementedError
+
+    def _run(self, work: Callable[[House], Coroutine[Any, Any, T]]) -> T:
+        """Run something of our own on the loop and wait for it."""
+        house = self._open_house()
+        refuse_on_loop(house, "This method")
+        return waited(Job(house.host, lambda: work(house)))
+
+    @property
+    def ledger(self) -> Any:
+        """The Ledger (core/ports.py)."""
+        return self._open_house().storage.ledger
+
+    @property
+    def store(self) -> Any:
+        """The ResponseStore (core/ports.py)."""
+        return self._open_house().storage.store
+
+    @property
+    def recordings(self) -> Any:
+        """The Recordings (core/ports.py)."""
+        return self._open_house().storage.recordings
+
+    def models(self) -> list[Any]:
+        """Return what is known of models that can be named, for completion and %llm_models."""
+        return list(self._open_house().catalog.models())
+
+    def usage(self, by: str = "model", **where: Any) -> UsageTable:
+        """Return sums by "model", "feature", "user", "day", "session", "source", "status" or "total".
+
+        where: session, model, feature, user, since, until (Unix seconds); nothing given: this session. Raises InvalidRequest.
+        """
+        from nbllm.core.usage_table import UsageTable
+
+        return UsageTable(by, self.ledger.usage(by, self._filter(where)))
+
+    def check_slo(self, *, session: str | None = None, since: float | None = None, model: str | None = None, **limits: Any) -> Any:
+        """Hold this session's calls against limits (p50_s, p95_s, p99_s, ttft_p95_s, error_rate ...).
+
+        Returns the report; raises SloViolated with the measured numbers when one does not hold. Cache hits are not counted.
+        """
+        from nbllm.core.statistics import check_slo, require
+
+        where = {"session": session, "since": since, "model": model}
+        series = self.ledger.series(self._filter({k: v for k, v in where.items() if v is not None}))
+        report = check_slo(series, **limits)
+        require(report)
+        return report
+
+    def _filter(self, where: Mapping[str, Any]) -> Filter:
+        known = tuple(field.name for field in fields(Filter))
+        for name in where:
+            if name not in known:
+                from nbllm.settings.suggest import did_you_mean
+
+                raise InvalidRequest(f"Calls cannot be chosen by {name!r}.", hint=did_you_mean(name, known))
+        return Filter(**where) if "session" in where or "since" in where else Filter(session=self.session, **where)
+
+    def spent_session_usd(self) -> Decimal:
+        """Return what this session has spent, in USD."""
+        name = f"session:{self.session}"
+        spent: Decimal = self._run(lambda house: house.storage.budgets.balance([name]))[name].spent_usd
+        return spent
+
+    def budget_lines(self) -> list[BudgetLine]:
+        """Return every budget that is limited, and the session and the day in any case."""
+        from nbllm.core.budget import scope_lines, utc_day
+
+        scopes = scope_lines(self._settings.budgets, session=self.session, day_utc=utc_day(time.time()))
+        balances = self._run(lambda house: house.storage.budgets.balance([scope.name for scope in scopes]))
+        return [
+            BudgetLine(s.name, balances[s.name].spent_usd, balances[s.name].reserved_usd, s.hard_usd, s.soft_usd) for s in scopes
+        ]
+
+    def set_budget(
+        self, kind: str, amount_usd: Decimal | None, *, name: str | None = None, soft: Decimal | float | None = None
+    ) -> None:
+        """Set or lift (None) a hard budget. kind: request, session, day, feature or user (these two with a name); soft: a share."""
+        if kind in ("feature", "user"):
+            if not name:
+                raise InvalidRequest(f"A {kind} budget needs the {kind}'s name.", hint=f"For example: %llm_budget {kind} NAME 5.00")
+            key = f"budget.{kind}s.{name}"
+        elif kind in ("request", "session", "day"):
+            key = f"budget.{kind}_usd"
+        else:
+            raise InvalidRequest(f"There is no budget of kind {kind!r}.", hint="Use request, session, day, feature or user.")
+        values: dict[str, Any] = {key: amount_usd}
+        if soft is not None:
+            values["budget.soft"] = soft
+        self.configure("%llm_budget", **values)
+
+
+def refuse_on_loop(house: House, what: str) -> None:
+    """Raise RuntimeError for a sync door that is called on the very loop that would have to answer it."""
+    if house.host.is_here:
+        raise RuntimeError(f"{what} would wait for the loop that it was called on. Use its async twin (aask, astream, aembed).")
