@@ -45,7 +45,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from nbllm.redaction import redact
 
@@ -179,12 +179,22 @@ class BudgetExceeded(BudgetError):
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
         self.needed_usd = needed_usd
-        held = f" and ${reserved_usd:.4f} is reserved by calls in flight" if reserved_usd else ""
+        kind, _, name = scope.partition(":")
+        # The ids of requests, sessions and days are ours; the names of features and users are the user's and tell them something.
+        named = f"{kind} {name}" if kind in {"feature", "user"} else kind
+        held = f" and {_usd(reserved_usd)} is reserved by calls in flight" if reserved_usd else ""
         super().__init__(
-            f"The {scope} budget of ${limit_usd:.2f} has ${spent_usd:.4f} spent{held}; this attempt could cost "
-            f"up to ${needed_usd:.4f}. Nothing was sent.",
-            hint=hint or f"Raise it (%llm_budget {scope.replace(':', ' ')} AMOUNT), lower --max-tokens, or use a cheaper model.",
+            f"The {named} budget of {_usd(limit_usd)} has {_usd(spent_usd)} spent{held}; this attempt could cost "
+            f"up to {_usd(needed_usd)}. Nothing was sent.",
+            hint=hint or f"Raise it (%llm_budget {named} AMOUNT), lower --max-tokens, or use a cheaper model.",
         )
+
+
+def _usd(amount: Decimal) -> str:
+    """Return an amount with cents, and with as many digits more as a small one needs to be told from nothing."""
+    if amount == 0 or amount >= 1:
+        return f"${amount:.2f}"
+    return f"${amount:.{max(2, 1 - amount.adjusted())}f}"
 
 
 class BudgetUnavailable(BudgetError):
@@ -212,11 +222,12 @@ class CallFailed(NbllmError):
 class AttemptFailed(CallFailed):
     """One request to one endpoint went wrong.
 
-    advice: what the road does about it. rung: the model id that was tried. status: the HTTP status, None without one.
-    retry_after_s: how long the provider asks to wait, None when it does not say. earlier: failures of the tries before this one.
+    advice: what the road does about it; the class's own, unless this one failure calls for another. rung: the model id that was
+    tried. status: the HTTP status, None without one. retry_after_s: how long the provider asks to wait, None when it does not say.
+    earlier: failures of the tries before this one.
     """
 
-    advice: ClassVar[Advice] = RETRY
+    advice: Advice = RETRY
 
     def __init__(
         self,

@@ -39,12 +39,12 @@ def next_step(error: Exception, failed: Rung, left: Sequence[Rung], *, on_interr
 
     Errors of an attempt say by their `advice` whether another rung may help. An answer that did not pass its schema or check, or
     that left no text, may be better elsewhere. Everything else (budgets, settings, the deadline, the caller's own mistakes) is
-    the same on every rung and is raised. After ContextTooLong only rungs are left whose window is known to be larger.
+    the same on every rung and is raised. After ContextTooLong only rungs are left whose window is known to be larger. on_interrupt
+    "raise": who has read the pieces that came cannot take them back, so nothing may follow them.
     """
-    if isinstance(error, StreamInterrupted) and on_interrupt == "raise":
-        return Step(Next.RAISE)
     if isinstance(error, AttemptFailed):
-        if not error.advice.next_rung:
+        broke_off = isinstance(error, StreamInterrupted) or bool(error.partial)
+        if not error.advice.next_rung or (broke_off and on_interrupt == "raise"):
             return Step(Next.RAISE)
     elif not isinstance(error, ValidationFailed | Truncated):
         return Step(Next.RAISE)

@@ -104,8 +104,10 @@ def affordable_tokens(room_usd: Decimal, input_bytes: int, price: Price) -> int 
 
     0 also when not even the input fits.
     """
+    if worst_case_input(input_bytes, price) > room_usd:
+        return 0
     if not any(rate.output_usd_per_mtok for rate in _reachable(price, input_bytes)):
-        return None if worst_case_input(input_bytes, price) <= room_usd else 0
+        return None
     with localcontext(_ROUND):
         fits = [
             (room_usd.scaleb(6) - input_bytes * max(rate.input_usd_per_mtok, rate.cached_input_usd_per_mtok or Decimal(0)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -9,16 +10,18 @@ from decimal import Decimal
 from typing import Any
 
 from nbllm.core.fingerprint import fingerprint
-from nbllm.core.messages import Call, Delta, Request, Rung, Sink, ToolCallFragment, Usage
+from nbllm.core.messages import Call, Request, Rung, Sink, Usage
 from nbllm.core.ports import ResponseStore, Stored
 from nbllm.core.reply import Reply
 from nbllm.errors import StorageError, ValidationFailed
-from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of
-from nbllm.pipeline.structure import StructureStage, needs_validation, validated
+from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, show
+from nbllm.pipeline.structure import StructureStage, needs_validation, quick, validated
 from nbllm.settings import Settings
 
 _COMPLETE = ("stop", "tool_calls")
 _NOTHING = Decimal(0)
+_PUT_S = 0.5
+"""How long an answer waits at most until it is kept."""
 
 
 class Cache:
@@ -26,32 +29,44 @@ class Cache:
 
     def __init__(self, store: ResponseStore, clock: Clock, settings: Callable[[], Settings]) -> None:
         self.store = store
-        self._clock = clock
+        self.clock = clock
         self._settings = settings
 
     def fresh(self, stored: Stored, request: Request, *, stale_ok_s: float = 0.0) -> bool:
         """Whether an entry may answer: not older than allowed, not expired for longer than stale_ok_s."""
-        now = self._clock.epoch_s()
+        now = self.clock.epoch_s()
         age_s = now - stored.created_at
         if age_s > self._settings().cache_max_age_days * 86_400:
             return False
         expires = [t for t in (stored.expires_at, _plus(stored.created_at, request.options.ttl_s)) if t is not None]
         return not expires or now <= min(expires) + stale_ok_s
 
-    def revive(self, stored: Stored, request: Request, rung: Rung) -> Reply:
-        """Return an entry as a Reply, its `.data` not built yet. Raises nothing: the store checked the entry."""
+    def revive(self, stored: Stored, request: Request, rung: Rung) -> Reply | None:
+        """Return an entry as a Reply, its `.data` not built yet; None for one that is no answer as this version writes them."""
         call = call_of(request)
-        age_s = max(0.0, self._clock.epoch_s() - stored.created_at)
-        return _revived(stored, rung, age_s=age_s, latency_s=self._clock.now_s() - call.started_s, call=call)
+        age_s = max(0.0, self.clock.epoch_s() - stored.created_at)
+        try:
+            return _revived(stored, rung, age_s=age_s, latency_s=self.clock.now_s() - call.started_s, call=call)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
 
-    def read_now(self, request: Request, rung: Rung, key: str) -> Reply | None:
-        """Return a valid hit without waiting, on the caller's own thread; None for a miss."""
+    def read_now(self, request: Request, rung: Rung, key: str, *, own_thread: bool) -> Reply | None:
+        """Return a valid hit without waiting, on the caller's own thread; None for a miss, and for one to be read elsewhere.
+
+        A miss is noted on the call, so that the road does not look again. own_thread: False where a long text, which takes
+        long to validate, would hold up an event loop.
+        """
+        call = call_of(request)
+        call.looked_up = True
         stored = self.store.get_now(key)
         if stored is None or not self.fresh(stored, request):
             return None
         reply = self.revive(stored, request, rung)
-        if not needs_validation(request):
+        if reply is None or not needs_validation(request):
             return reply
+        if not own_thread and not quick(reply, request):
+            call.looked_up = False
+            return None
         try:
             return validated(reply, request)
         except ValidationFailed:
@@ -59,7 +74,7 @@ class Cache:
 
     def entry(self, reply: Reply, request: Request) -> Stored:
         """Return the entry under which a complete answer is kept."""
-        now = self._clock.epoch_s()
+        now = self.clock.epoch_s()
         call = call_of(request)
         done = [a for a in call.attempts if a.latency_s is not None]
         return Stored(
@@ -114,7 +129,7 @@ class CacheStage:
         if stored is None or stored.created_at < newer_than or not self._cache.fresh(stored, request, stale_ok_s=stale_ok_s):
             return None
         reply = self._cache.revive(stored, request, rung)
-        if not needs_validation(request):
+        if reply is None or not needs_validation(request):
             return reply
         try:
             return await self._structure.validate(reply, request)
@@ -138,20 +153,13 @@ class KeepStage:
         if call.may_store is not None and not await call.may_store():
             return reply
         try:
-            await self._cache.store.put(self._cache.entry(reply, request))
-        except StorageError as exc:
-            call.note(f"The answer was not kept in the cache: {exc.summary}")
+            # The answer is there: a disk that is slow to take it may not use up the time of those who wait for it.
+            async with asyncio.timeout(patience_s(call, self._cache.clock, at_most_s=_PUT_S)):
+                await self._cache.store.put(self._cache.entry(reply, request))
+        except (StorageError, TimeoutError) as exc:
+            why = exc.summary if isinstance(exc, StorageError) else "the disk was too slow."
+            call.note(f"The answer was not kept in the cache: {why}")
         return reply
-
-
-def show(reply: Reply, sink: Sink) -> None:
-    """Let a watcher see an answer that came in one piece."""
-    if reply.text or reply.reasoning:
-        sink.delta(Delta(text=reply.text, reasoning=reply.reasoning))
-    for index, call in enumerate(reply.message.get("tool_calls") or ()):
-        function = call.get("function", {})
-        fragment = ToolCallFragment(index, call.get("id", ""), function.get("name", ""), function.get("arguments", ""))
-        sink.delta(Delta(tool_call=fragment))
 
 
 def _plus(start: float, seconds: float | None) -> float | None:

@@ -7,7 +7,6 @@ cancellation or budget refusal ends only that waiter; if it led, the next one ta
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -15,17 +14,18 @@ from nbllm.core.accumulator import Accumulator
 from nbllm.core.messages import Attempt, Call, Delta, Request, Sink
 from nbllm.core.ports import Flights, Lease
 from nbllm.core.reply import Reply
-from nbllm.errors import BudgetError, StorageError, ValidationFailed
-from nbllm.pipeline.cache import CacheStage, show
-from nbllm.pipeline.stage import Clock, Stage, call_of
+from nbllm.errors import BudgetError, HomeUnusable, StorageError, ValidationFailed
+from nbllm.pipeline.cache import CacheStage
+from nbllm.pipeline.lease import LEASE_S, Holder
+from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, show, show_tool_calls
 from nbllm.pipeline.structure import StructureStage, needs_validation
 
-LEASE_S = 10.0
-"""Life of a lease between processes; renewed each third of it. Long enough for a stalled process, short enough for a dead one."""
 _POLL_S = (0.005, 0.05)
 """A follower in another process looks for the stored answer first after the shorter, then up to the longer time."""
 _LEAVE_S = 0.05
 """How long the last waiter that leaves stays to see the run closed."""
+
+JoinKey = tuple[str, int, str]
 
 
 @dataclass(eq=False, slots=True)
@@ -49,6 +49,7 @@ class _FanOut:
             partial = self.so_far.partial()
             if partial.text or partial.reasoning:
                 sink.delta(Delta(text=partial.text, reasoning=partial.reasoning))
+            show_tool_calls(partial.tool_calls, sink)
         self.sinks.append(sink)
 
     def started(self, attempt: Attempt) -> None:
@@ -88,6 +89,19 @@ class _Flight:
         self.call.deadline_at_s = max(call_of(w.request).deadline_at_s for w in self.waiters)
         self.call.call_id, self.call.session, self.call.payer = lead.call_id, lead.session, lead.payer
 
+    def remove(self, waiter: _Waiter) -> None:
+        """Forget a waiter and its sink."""
+        self.waiters.remove(waiter)
+        self.fan_out.sinks = [sink for sink in self.fan_out.sinks if sink is not waiter.sink]
+
+    def hand_over(self, waiter: _Waiter) -> None:
+        """Give a waiter's call the attempts that were made on its row, each once, and what the run has to say."""
+        call = call_of(waiter.request)
+        have = {attempt.attempt_id for attempt in call.attempts}
+        call.attempts.extend(a for a in self.call.attempts if a.call_id == call.call_id and a.attempt_id not in have)
+        call.notes.extend(note for note in self.call.notes if note not in call.notes)
+        call.partial = self.fan_out.so_far.partial() or self.call.partial or call.partial
+
 
 class CoalesceStage:
     """Joins a request to the run of its equals, in this process by its loop, across processes by a lease."""
@@ -98,7 +112,7 @@ class CoalesceStage:
         self._cache = cache
         self._structure = structure
         self._clock = clock
-        self._flights: dict[tuple[str, int, str], _Flight] = {}
+        self._flights: dict[JoinKey, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
@@ -109,13 +123,12 @@ class CoalesceStage:
         join_key = (call.key, id(options.check) if options.check is not None else 0, options.cache)
         waiter = _Waiter(request, sink, asyncio.get_running_loop().create_future())
         flight = self._flights.get(join_key)
-        joined = flight is not None and not flight.landed
-        if flight is None or flight.landed:
-            flight = self._flights[join_key] = _Flight(replace(call, attempts=[], notes=[]))
+        if flight is None:
+            flight = self._flights[join_key] = _Flight(replace(call, attempts=[], notes=[], partial=None))
         flight.waiters.append(waiter)
         flight.fan_out.join(sink)
         flight.changed()
-        if not joined:
+        if flight.task is None:
             self._start(join_key, flight)
         try:
             reply = await waiter.done
@@ -138,167 +151,141 @@ class CoalesceStage:
 
     # ------------------------------------------------------------------ joining and leaving
 
-    def _start(self, join_key: tuple[str, int, str], flight: _Flight) -> None:
-        task = asyncio.get_running_loop().create_task(self._fly(join_key, flight))
-        flight.task = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _start(self, join_key: JoinKey, flight: _Flight) -> None:
+        flight.task = asyncio.get_running_loop().create_task(self._fly(join_key, flight))
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(self._tasks.discard)
 
-    async def _leave(self, join_key: tuple[str, int, str], flight: _Flight, waiter: _Waiter) -> None:
-        call = call_of(waiter.request)
-        if flight.landed or waiter not in flight.waiters:
-            return
-        call.partial = flight.fan_out.so_far.partial()
-        flight.waiters.remove(waiter)
-        if waiter.sink in flight.fan_out.sinks:
-            flight.fan_out.sinks.remove(waiter.sink)
-        if flight.waiters:
-            _hand_over_attempts(flight, waiter)
-            flight.changed()
-            return
+    def _land(self, join_key: JoinKey, flight: _Flight) -> None:
+        """Let nobody join any more."""
         flight.landed = True
         if self._flights.get(join_key) is flight:
             del self._flights[join_key]
+
+    async def _leave(self, join_key: JoinKey, flight: _Flight, waiter: _Waiter) -> None:
+        """Take a waiter that waits no longer off its flight; the last one ends the run."""
+        if flight.landed or waiter not in flight.waiters:
+            return
+        flight.remove(waiter)
+        if flight.waiters:
+            flight.hand_over(waiter)
+            flight.changed()
+            return
+        self._land(join_key, flight)
         if flight.task is not None:
             flight.task.cancel()
             # The run closes its rows and its socket in its own finally; stay for that, but never past a caller's deadline.
-            await asyncio.wait([flight.task], timeout=_LEAVE_S)
-        _hand_over_attempts(flight, waiter)
-        call.notes.extend(note for note in flight.call.notes if note not in call.notes)
+            patience = patience_s(call_of(waiter.request), self._clock, at_most_s=_LEAVE_S)
+            await asyncio.wait([flight.task], timeout=patience)
+        flight.hand_over(waiter)
 
     # ------------------------------------------------------------------ the run
 
-    async def _fly(self, join_key: tuple[str, int, str], flight: _Flight) -> None:
+    async def _fly(self, join_key: JoinKey, flight: _Flight) -> None:
         """Run for the leader; when only its budget refuses, run again for the next one."""
         failure: BaseException | None = None
         reply: Reply | None = None
+        runner: _Waiter | None = None
         try:
-            while flight.waiters:
-                leader = flight.leader
+            while reply is None and flight.waiters:
+                runner = flight.leader
                 try:
-                    reply = await self._run(flight, replace(leader.request, call=flight.call))
+                    reply = await self._run(flight, replace(runner.request, call=flight.call))
                 except BudgetError as exc:
-                    if flight.waiters and flight.leader is leader and len(flight.waiters) > 1:
-                        flight.waiters.pop(0)
-                        if leader.sink in flight.fan_out.sinks:
-                            flight.fan_out.sinks.remove(leader.sink)
-                        _deliver(flight, leader, None, exc)
-                        flight.changed()
-                        continue
-                    raise
-                break
+                    if not _passed_on(flight, runner, exc):
+                        raise
         except BaseException as exc:
             failure = exc
             if not isinstance(exc, Exception):
                 raise
         finally:
-            flight.landed = True
-            if self._flights.get(join_key) is flight:
-                del self._flights[join_key]
+            self._land(join_key, flight)
             for place, waiter in enumerate(flight.waiters):
-                shared = None if reply is None else replace(reply, coalesced=True, data=None) if place else reply
-                _deliver(flight, waiter, shared, failure)
+                if reply is not None and waiter is not runner:
+                    _deliver(flight, waiter, replace(reply, coalesced=True, data=None), None)
+                else:
+                    _deliver(flight, waiter, reply, _own(failure) if place else failure)
 
     async def _run(self, flight: _Flight, request: Request) -> Reply:
         """Run under a lease, so that other processes on this home wait for the answer instead of buying it again."""
+        flight.call.may_store = None
         if request.options.check is not None:
             return await self._inner(request, flight.fan_out)
-        began = self._clock.epoch_s()
-        delay_s = _POLL_S[0]
+        refresh = request.options.cache == "refresh"
+        key = f"{flight.call.key}:refresh" if refresh else flight.call.key or ""
+        newer_than = self._clock.epoch_s() if refresh else 0.0
+        delay_s = 0.0
         while True:
             try:
-                lease = await self._leases.lead(flight.call.key or "", lease_s=LEASE_S)
-            except StorageError as exc:
+                lease = await self._leases.lead(key, lease_s=LEASE_S)
+            except (StorageError, HomeUnusable) as exc:
                 flight.call.note(exc.summary)
                 return await self._inner(request, flight.fan_out)
-            if lease is not None:
-                return await self._lead(flight, request, lease, began)
-            await asyncio.sleep(delay_s)
-            delay_s = min(_POLL_S[1], delay_s * 1.5)
-            found = await self._stored(request, began)
-            if found is not None:
-                show(found, flight.fan_out)
-                return found
-
-    async def _stored(self, request: Request, began: float) -> Reply | None:
-        """Return what another process has stored meanwhile."""
-        newer_than = began if request.options.cache == "refresh" else 0.0
-        reply = await self._cache.lookup(request, newer_than=newer_than)
-        return None if reply is None else replace(reply, coalesced=True)
-
-    async def _lead(self, flight: _Flight, request: Request, lease: Lease, began: float) -> Reply:
-        holder = _Holder(self._leases, lease)
-        flight.call.may_store = holder.holds
-        renewing = asyncio.get_running_loop().call_later(LEASE_S / 3, holder.renew)
-        holder.timer = renewing
-        try:
             # Between the miss and the lease another process may have stored the answer and let go of its lease.
-            if lease.fence > 1 and (found := await self._stored(request, began)) is not None:
-                show(found, flight.fan_out)
+            look = bool(delay_s) if refresh else lease is not None and lease.fence > 1
+            if lease is not None:
+                return await self._lead(flight, request, lease, newer_than if look else None)
+            delay_s = min(_POLL_S[1], delay_s * 1.5 or _POLL_S[0])
+            await asyncio.sleep(delay_s)
+            found = await self._stored(flight, request, newer_than)
+            if found is not None:
                 return found
-            return await self._inner(request, flight.fan_out)
+
+    async def _lead(self, flight: _Flight, request: Request, lease: Lease, newer_than: float | None) -> Reply:
+        """Run with the lease held. newer_than: look first for an entry that another process has stored since; None: do not."""
+        holder = Holder(self._leases, lease)
+        flight.call.may_store = holder.holds
+        try:
+            found = None if newer_than is None else await self._stored(flight, request, newer_than)
+            return found or await self._inner(request, flight.fan_out)
         finally:
             await holder.release()
 
+    async def _stored(self, flight: _Flight, request: Request, newer_than: float) -> Reply | None:
+        """Return what another process has stored meanwhile, as one piece."""
+        reply = await self._cache.lookup(request, newer_than=newer_than)
+        if reply is None:
+            return None
+        show(reply, flight.fan_out)
+        return replace(reply, coalesced=True)
 
-class _Holder:
-    """Keeps a lease alive while its run lasts."""
 
-    def __init__(self, leases: Flights, lease: Lease) -> None:
-        self._leases = leases
-        self._lease: Lease | None = lease
-        self.timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    async def holds(self) -> bool:
-        lease = self._lease
-        if lease is None:
+def _passed_on(flight: _Flight, runner: _Waiter, refusal: BudgetError) -> bool:
+    """Let the next waiter lead after a budget refused; False when there is none. One whose leader left meanwhile leads already."""
+    if not flight.waiters:
+        return False
+    if flight.leader is runner:
+        if len(flight.waiters) == 1:
             return False
-        try:
-            return await self._leases.holds(lease)
-        except StorageError:
-            return False  # a lease that cannot be read is not held
-
-    def renew(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        async def prolong() -> None:
-            if self._lease is not None:
-                self._lease = await self._leases.renew(self._lease, lease_s=LEASE_S)
-            if self._lease is not None:
-                self.timer = loop.call_later(LEASE_S / 3, self.renew)
-
-        self._task = loop.create_task(prolong())
-
-    async def release(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-        if self._lease is not None:
-            lease, self._lease = self._lease, None
-            with suppress(StorageError):  # it expires by itself
-                await self._leases.release(lease)
-
-
-def _hand_over_attempts(flight: _Flight, waiter: _Waiter) -> None:
-    """Give a waiter's call the attempts that were made on its row, each once."""
-    call = call_of(waiter.request)
-    have = {attempt.attempt_id for attempt in call.attempts}
-    call.attempts.extend(a for a in flight.call.attempts if a.call_id == call.call_id and a.attempt_id not in have)
+        flight.remove(runner)
+        _deliver(flight, runner, None, refusal)
+    if flight.fan_out.so_far.partial():
+        flight.fan_out.restarted("interrupted")
+    flight.changed()
+    return True
 
 
 def _deliver(flight: _Flight, waiter: _Waiter, reply: Reply | None, failure: BaseException | None) -> None:
-    _hand_over_attempts(flight, waiter)
-    call = call_of(waiter.request)
-    call.partial = flight.call.partial
-    call.notes.extend(note for note in flight.call.notes if note not in call.notes)
+    """Give a waiter its outcome: the reply, the error, or, where the run itself was cancelled, a cancellation."""
+    flight.hand_over(waiter)
     if waiter.done.done():
         return
     if reply is not None:
         waiter.done.set_result(reply)
     elif isinstance(failure, Exception):
-        # Each waiter gets an error of its own: what is noted on one call must not show up on another.
-        waiter.done.set_exception(copy(failure))
+        waiter.done.set_exception(failure)
     else:
         waiter.done.cancel()
+
+
+def _own(failure: BaseException | None) -> BaseException | None:
+    """Return a copy of an error: what is noted on one waiter's must not show up on another's."""
+    if not isinstance(failure, Exception):
+        return failure
+    try:
+        own = copy(failure)
+    except Exception:
+        return failure  # another library's, whose constructor asks for more than its args: better shared than none
+    own.__notes__ = list(getattr(failure, "__notes__", ()))
+    own.__cause__ = failure.__cause__
+    return own.with_traceback(failure.__traceback__)

@@ -9,9 +9,9 @@ from decimal import Decimal
 from nbllm.core.ladder import FALLBACK_RESERVE_S, Next, explain, next_step
 from nbllm.core.messages import Request, Rung, Sink
 from nbllm.core.reply import Reply
-from nbllm.errors import AllRungsFailed, AttemptFailed, CallFailed, DeadlineExceeded
-from nbllm.pipeline.cache import CacheStage, as_stale, show
-from nbllm.pipeline.stage import Clock, Stage, call_of
+from nbllm.errors import AllRungsFailed, AttemptFailed, CallFailed, DeadlineExceeded, ValidationFailed
+from nbllm.pipeline.cache import CacheStage, as_stale
+from nbllm.pipeline.stage import Clock, Stage, call_of, show
 from nbllm.pipeline.structure import StructureStage, needs_validation
 
 Failure = tuple[Rung, Exception]
@@ -29,34 +29,32 @@ class LadderStage:
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Walk the rungs; where a fallback stands behind them, leave it a moment before the deadline."""
         if request.options.static is None and request.options.stale_ok_s is None:
-            return await self._walk(request, sink)
+            outcome = await self._walk(request, sink)
+        else:
+            outcome = await self._walk_in_time(request, sink)
+            if not isinstance(outcome, Reply):
+                outcome = await self._fall_back(request, sink, outcome)
+        if isinstance(outcome, Reply):
+            return outcome
+        raise outcome
+
+    async def _walk_in_time(self, request: Request, sink: Sink) -> Reply | Exception:
         call = call_of(request)
-        now_s = self._clock.now_s()
-        reserve_s = min(FALLBACK_RESERVE_S, max(0.0, call.deadline_at_s - now_s) / 10)
-        failure: Exception
+        reserve_s = min(FALLBACK_RESERVE_S, max(0.0, call.deadline_at_s - self._clock.now_s()) / 10)
         try:
             async with asyncio.timeout_at(call.deadline_at_s - reserve_s) as scope:
                 return await self._walk(request, sink)
         except TimeoutError as exc:
             if not scope.expired():
                 raise
-            failure = DeadlineExceeded(
+            late = DeadlineExceeded(
                 f"No answer within the deadline of {request.options.deadline_s:g} s.", partial=call.partial or None
             )
-            failure.__cause__ = exc
-        except CallFailed as exc:
-            if isinstance(exc, AttemptFailed) and not exc.advice.next_rung:
-                raise
-            failure = exc
-        if call.partial:
-            sink.restarted("fallback")
-        reply = await self._stale(request, sink) or await self._static(request, sink, failure)
-        if reply is None:
-            raise failure
-        call.note(f"{reply.source} answer, because: {str(failure).partition(chr(10))[0]}")
-        return reply
+            late.__cause__ = exc
+            return late
 
-    async def _walk(self, request: Request, sink: Sink) -> Reply:
+    async def _walk(self, request: Request, sink: Sink) -> Reply | Exception:
+        """Return the first answer, or the error for a ladder without one; raise what no other rung, nor an old answer, can mend."""
         failures: list[Failure] = []
         left: Sequence[Rung] = request.rungs
         while left:
@@ -68,12 +66,21 @@ class LadderStage:
                 if step.next is Next.RAISE:
                     raise
                 failures.append((rung, exc))
-                if step.next is Next.STOP:
-                    break
-                if call_of(request).partial:
-                    sink.restarted("interrupted")
                 left = step.rungs
-        raise _failed(failures, request)
+                if left and _was_seen(exc):
+                    sink.restarted("interrupted")
+        return _failed(failures, request)
+
+    async def _fall_back(self, request: Request, sink: Sink, failure: Exception) -> Reply | Exception:
+        """Return a stale answer, else the static one, else the failure."""
+        call = call_of(request)
+        if call.partial or call.attempts:
+            sink.restarted("fallback")
+        reply = await self._stale(request, sink) or await self._static(request, sink, failure)
+        if reply is None:
+            return failure
+        call.note(f"{reply.source} answer, because: {str(failure).partition(chr(10))[0]}")
+        return reply
 
     async def _stale(self, request: Request, sink: Sink) -> Reply | None:
         stale_ok_s = request.options.stale_ok_s
@@ -110,6 +117,11 @@ class LadderStage:
                 raise exc from failure
         show(reply, sink)
         return reply
+
+
+def _was_seen(exc: Exception) -> bool:
+    """Whether a watcher may have seen pieces of an answer that now is void."""
+    return isinstance(exc, ValidationFailed) or bool(getattr(exc, "partial", None))
 
 
 def _failed(failures: Sequence[Failure], request: Request) -> Exception:

@@ -10,18 +10,22 @@ from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any
 
-from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Request, Sink
-from nbllm.core.ports import Ledger, Recording, Recordings, Written
+from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Embed, Request, Sink
+from nbllm.core.ports import Ledger, Recording, Recordings
 from nbllm.core.reply import Reply
 from nbllm.errors import CallFailed, NbllmError
-from nbllm.pipeline.stage import Clock, Stage, call_of, committed
+from nbllm.pipeline.stage import Clock, Stage, call_of, committed, patience_s, written
 from nbllm.pipeline.structure import Workers
 from nbllm.settings import Settings
 
 Hook = Callable[[CallRecord], object]
+_BARE = {Chat: asdict(Chat(messages=())), Embed: asdict(Embed(texts=()))}
+"""What a request that sets nothing says; only what differs is recorded."""
 _log = logging.getLogger("nbllm")
 _HOOKS_S = 2.0
 """How long closing waits for hooks that still run."""
+_CLOSE_S = 0.05
+"""How long an answer waits for its row, when the ledger is locked."""
 
 
 class Recorder:
@@ -37,7 +41,7 @@ class Recorder:
     ) -> None:
         self.ledger = ledger
         self._recordings = recordings
-        self._clock = clock
+        self.clock = clock
         self._settings = settings
         self._workers = workers
         self.hooks: list[Hook] = []
@@ -57,7 +61,7 @@ class Recorder:
             call_id=call.call_id,
             cost_usd=cost_usd,
             cost_basis=basis,
-            latency_s=self._clock.now_s() - call.started_s,
+            latency_s=self.clock.now_s() - call.started_s,
             attempts=tuple(call.attempts),
             repair_cost_usd=None if None in repairs else sum((c for c in repairs if c is not None), Decimal(0)),
             notes=tuple(call.notes),
@@ -100,35 +104,37 @@ class Recorder:
             status=AttemptStatus.CANCELLED if cancelled else AttemptStatus.FAILED,
             rung=call.attempts[-1].rung if call.attempts else None,
             key_hash=call.key,
-            latency_s=self._clock.now_s() - call.started_s,
+            latency_s=self.clock.now_s() - call.started_s,
             reason=call.reason,
             error=type(exc).__name__,
         )
 
-    def keep_texts(self, reply: Reply, request: Request) -> Written:
-        """Keep prompt and answer where recordings are on."""
+    def keep_texts(self, reply: Reply, request: Request) -> None:
+        """Keep prompt and answer where recordings are on. Losing one is no reason to lose the answer."""
         if not self._settings().recordings:
-            return None
+            return
         call = call_of(request)
-        content = {name: value for name, value in asdict(request.content).items() if value not in (None, {}, 0, "")}
+        bare = _BARE[type(request.content)]
+        content = {name: value for name, value in asdict(request.content).items() if value != bare[name]}
         answer = {"text": reply.text, "message": dict(reply.message), "finish_reason": reply.finish_reason, "source": reply.source}
-        return self._recordings().keep(
-            Recording(
-                call_id=call.call_id,
-                started_at=call.started_at,
-                model=reply.rung,
-                prompt=content,
-                answer=answer,
-                flow=call.flow,
-            )
+        recording = Recording(
+            call_id=call.call_id, started_at=call.started_at, model=reply.rung, prompt=content, answer=answer, flow=call.flow
         )
+        try:
+            self._recordings().keep(recording)
+        except NbllmError as exc:
+            _log.warning("The texts of call %s were not recorded: %s", call.call_id, exc.summary)
 
     def call_hooks(self, row: CallRow, request: Request) -> None:
         """Run the hooks in a worker thread, one after the other; what they raise is logged, nothing else. From any thread."""
         if not self.hooks:
             return
         record, hooks = CallRecord(call=row, attempts=tuple(call_of(request).attempts)), tuple(self.hooks)
-        done = self._workers.submit(lambda: _run_hooks(hooks, record))
+        try:
+            done = self._workers.submit(lambda: _run_hooks(hooks, record))
+        except RuntimeError:  # the interpreter is on its way out and starts no thread any more
+            _log.warning("The on_call hooks of call %s were not run.", row.call_id)
+            return
         self._running.add(done)
         done.add_done_callback(self._running.discard)
 
@@ -172,8 +178,9 @@ class RecordStage:
         """Open, run, close."""
         recorder, call = self._recorder, call_of(request)
         closed = recorder.row(request)
-        await committed(recorder.ledger.open_call(closed), call)
+        row = written(recorder.ledger.open_call, closed, call)
         try:
+            await committed(row, call, at_most_s=patience_s(call, recorder.clock))
             reply = recorder.finished(await self._inner(request, sink), request)
             closed = recorder.answered(reply, request)
             recorder.keep_texts(reply, request)
@@ -183,6 +190,6 @@ class RecordStage:
         else:
             return reply
         finally:
-            written = recorder.ledger.close_call(closed)
+            row = written(recorder.ledger.close_call, closed, call)
             recorder.call_hooks(closed, request)
-            await committed(written, call, at_most_s=0.05)
+            await committed(row, call, at_most_s=patience_s(call, recorder.clock, at_most_s=_CLOSE_S))

@@ -43,7 +43,7 @@ class RetryStage:
                     raise
                 self._budgets[name] = on_retry(self._budgets[name], now_s)
                 earlier.append(exc)
-                if isinstance(exc, StreamInterrupted):
+                if isinstance(exc, StreamInterrupted) or exc.partial:
                     sink.restarted("interrupted")
                 await asyncio.sleep(paced_s(delay_s))
                 call.waited_s += delay_s
@@ -59,7 +59,7 @@ def _worth_it(exc: AttemptFailed, request: Request) -> bool:
     """Whether the same rung may do better."""
     if not exc.advice.retry:
         return False
-    if isinstance(exc, StreamInterrupted):
+    if isinstance(exc, StreamInterrupted) or exc.partial:
         return request.options.on_interrupt == "restart" and request.rungs_left <= 1
     if isinstance(exc, FirstTokenTimeout):
         return request.rungs_left <= 1

@@ -71,9 +71,11 @@ class Road:
         self.breakers = Breakers(parts.breaker_states, clock, parts.key_of)
         self.throttles = Throttles(parts.bucket_states, clock)
         self.cache = Cache(parts.store, clock, parts.settings)
-        self.recorder = Recorder(parts.ledger, parts.recordings, clock, parts.settings, self.workers)
+        # Hooks have threads of their own: one that hangs must not keep a check of another call waiting.
+        self._hook_workers = Workers(parts.executor)
+        self.recorder = Recorder(parts.ledger, parts.recordings, clock, parts.settings, self._hook_workers)
 
-        attempt = AttemptStage(parts.provider_for, parts.ledger, clock, self.throttles.learn)
+        attempt = AttemptStage(parts.provider_for, parts.ledger, clock, self.throttles.learn, parts.settings)
         budget = BudgetStage(attempt, parts.budgets, lambda: parts.settings().budgets, parts.request_bytes, clock)
         breaker = BreakerStage(budget, self.breakers)
         throttle = ThrottleStage(breaker, self.throttles, self.breakers, clock)
@@ -121,9 +123,8 @@ class Road:
             return request
         rung, call = routed.rungs[0], call_of(routed)
         call.key = fingerprint(routed.content, rung)
-        reply = self.cache.read_now(routed, rung, call.key)
+        reply = self.cache.read_now(routed, rung, call.key, own_thread=own_thread)
         if reply is None:
-            call.looked_up = True
             return routed
         recorder = self.recorder
         row = recorder.answered(reply, routed)
@@ -137,3 +138,4 @@ class Road:
         await self._coalesce.aclose()
         await self.recorder.aclose()
         self.workers.close()
+        self._hook_workers.close()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from random import random
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from nbllm.core.messages import Call, Request, Rung, Sink
+from nbllm.core.messages import Call, Delta, Request, Rung, Sink, ToolCallFragment
 from nbllm.core.ports import Written
 from nbllm.core.reply import Reply
-from nbllm.errors import StorageError
+from nbllm.errors import NbllmError, StorageError
+
+Row = TypeVar("Row")
 
 
 class Stage(Protocol):
@@ -47,22 +49,63 @@ def rung_of(request: Request) -> Rung:
     return request.rung
 
 
-async def committed(written: Written, call: Call, *, at_most_s: float = 1.0) -> None:
-    """Wait until a ledger row is committed, never longer than at_most_s; trouble with the disk is a note, not a failure."""
-    if written is None:
-        return
+CLOSING_S = 0.06
+"""How long past its deadline a call may still be busy with closing its rows, so that nobody waits for more than 0.1 s longer."""
+
+
+def patience_s(call: Call, clock: Clock, *, at_most_s: float = 1.0) -> float:
+    """Return how many seconds a slow disk may hold this call up just now: at_most_s, but never past its deadline and CLOSING_S."""
+    return max(0.0, min(at_most_s, call.deadline_at_s + CLOSING_S - clock.now_s()))
+
+
+def written(write: Callable[[Row], Written], row: Row, call: Call) -> Written:
+    """Hand a row to the ledger. Trouble with the disk is a note: it must not cost the caller an answer that is paid for."""
     try:
-        await asyncio.wait_for(asyncio.wrap_future(written), at_most_s)
-    except TimeoutError:
-        call.note("The ledger is locked by another program; this call's row will be written when it is free.")
-    except StorageError as exc:
+        return write(row)
+    except NbllmError as exc:
         call.note(exc.summary)
+        return None
 
 
-def settle_now(written: Written, *, at_most_s: float = 1.0) -> None:
+async def committed(row: Written, call: Call, *, at_most_s: float) -> None:
+    """Wait until a ledger row is committed, never longer than at_most_s; trouble with the disk is a note, not a failure."""
+    if row is None:
+        return
+    # Not wait_for: it cancels the write when the time is over, and can swallow a cancellation that comes with the result.
+    waiting = asyncio.wrap_future(row)
+    waiting.add_done_callback(_retrieve)
+    await asyncio.wait([waiting], timeout=at_most_s)
+    if not waiting.done():
+        call.note("The ledger is locked by another program; this call's row will be written when it is free.")
+    elif not waiting.cancelled() and (exc := waiting.exception()) is not None:
+        call.note(exc.summary if isinstance(exc, NbllmError) else f"The ledger could not be written ({type(exc).__name__}).")
+
+
+def _retrieve(done: asyncio.Future[None]) -> None:
+    """Look at the error of a row that nobody waits for any more, so that asyncio does not complain that none did."""
+    if not done.cancelled():
+        done.exception()
+
+
+def settle_now(row: Written, *, at_most_s: float = 1.0) -> None:
     """The same for a caller's own thread: wait for a row that a writer thread commits."""
-    if isinstance(written, Future):
+    if isinstance(row, Future):
         try:
-            written.result(at_most_s)
+            row.result(at_most_s)
         except (TimeoutError, StorageError):
             return
+
+
+def show(reply: Reply, sink: Sink) -> None:
+    """Let a watcher see an answer, or the rest of one, that comes in one piece."""
+    if reply.text or reply.reasoning:
+        sink.delta(Delta(text=reply.text, reasoning=reply.reasoning))
+    show_tool_calls(reply.message.get("tool_calls") or (), sink)
+
+
+def show_tool_calls(calls: Iterable[Mapping[str, Any]], sink: Sink) -> None:
+    """Let a watcher see tool calls in OpenAI's shape, each as one fragment."""
+    for index, call in enumerate(calls):
+        function = call.get("function", {})
+        fragment = ToolCallFragment(index, call.get("id", ""), function.get("name", ""), function.get("arguments", ""))
+        sink.delta(Delta(tool_call=fragment))

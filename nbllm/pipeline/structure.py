@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from nbllm.core.messages import Attempt, Chat, Delta, Request, Sink
 from nbllm.core.reply import Reply
 from nbllm.errors import ValidationFailed
-from nbllm.pipeline.stage import Stage
+from nbllm.pipeline.stage import Stage, show
 
 T = TypeVar("T")
 _LARGE_CHARS = 64_000
@@ -58,6 +58,8 @@ def validated(reply: Reply, request: Request) -> Reply:
     from nbllm.core.schema import Invalid, parse
 
     options, content = request.options, request.content
+    if not reply.text and reply.message.get("tool_calls"):
+        return replace(reply, data=None)  # a question to the caller, not yet the answer that schema and check are about
     data: Any = None
     try:
         if isinstance(content, Chat) and content.json_schema is not None:
@@ -67,11 +69,19 @@ def validated(reply: Reply, request: Request) -> Reply:
     if options.check is not None:
         try:
             verdict = options.check(data if content_has_schema(request) else reply.text)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:  # sys.exit() in a user's function must not end the loop's thread
             raise _failed(reply, f"{type(exc).__name__}: {exc}") from exc
         if verdict is False:
             raise _failed(reply, f"the check {getattr(options.check, '__name__', 'function')} returned False")
     return replace(reply, data=data)
+
+
+def quick(reply: Reply, request: Request) -> bool:
+    """Whether validating takes so little time that an event loop can do it; users' code can take any."""
+    options = request.options
+    # A type may bring validators of its own, which are the user's code as well; a JSON Schema is only data.
+    only_data = options.check is None and (options.schema_type is None or isinstance(options.schema_type, Mapping))
+    return only_data and len(reply.text) < _LARGE_CHARS
 
 
 def content_has_schema(request: Request) -> bool:
@@ -95,8 +105,8 @@ class HoldingSink:
 
     def delta(self, delta: Delta) -> None:
         """Hold the text; reasoning may be seen, nothing is built on it."""
-        if delta.reasoning and not delta.text:
-            self._sink.delta(delta)
+        if delta.reasoning:
+            self._sink.delta(Delta(reasoning=delta.reasoning))
 
     def restarted(self, reason: str) -> None:
         """Pass it on."""
@@ -126,13 +136,13 @@ class StructureStage:
                 sink.restarted("repair")
                 asked = _again(asked, reply, exc.problem)
                 continue
-            sink.delta(Delta(text=reply.text))
+            show(replace(reply, reasoning=""), sink)
             return replace(reply, repairs=repairs)
         raise AssertionError("unreachable: the last try returns or raises")  # pragma: no cover
 
     async def validate(self, reply: Reply, request: Request) -> Reply:
         """Validate in place when it is quick and only our own code runs, else in a worker thread."""
-        if request.options.check is None and len(reply.text) < _LARGE_CHARS:
+        if quick(reply, request):
             return validated(reply, request)
         return await self._workers.run(lambda: validated(reply, request))
 

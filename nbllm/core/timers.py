@@ -1,0 +1,77 @@
+"""The timers of one attempt: which one counts now, when it rings, and whose hurry it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from nbllm.core.ladder import attempt_share_s
+from nbllm.core.messages import Options
+
+
+class Kind(Enum):
+    """SHARE: the time that one attempt may take. FIRST: the wait for the first token of a stream. IDLE: a silence within one."""
+
+    SHARE = "share"
+    FIRST = "first"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Rings at the monotonic time at_s, after length_s seconds.
+
+    own: the caller is in more of a hurry than the client's settings are. Such a timer says nothing about the endpoint.
+    """
+
+    at_s: float
+    kind: Kind
+    length_s: float
+    own: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an attempt is; times are monotonic seconds. sent_s: started_s until it is sent. last_s: when the last piece came."""
+
+    streamed: bool
+    started_s: float
+    sent_s: float
+    last_s: float
+    begun: bool = False
+    """Whether the first token is there. Reasoning and tool calls are tokens too."""
+
+
+def next_timer(
+    options: Options, usual: Mapping[str, Any], progress: Progress, *, deadline_at_s: float, rungs_left: int
+) -> Timer | None:
+    """Return the timer that rings first, None where only the deadline itself limits the attempt.
+
+    usual: the settings' values of deadline_s, attempt_s, ttft_s and idle_s; a smaller one of the call's own is its own hurry.
+    A silent primary may not use up its fallback's time: a whole answer, and a stream until its first token, have at most their
+    share of what was left when they started.
+    """
+    p = progress
+    left_s = deadline_at_s - p.started_s
+    timers: list[Timer] = []
+
+    def add(kind: Kind, from_s: float, length_s: float, option: str) -> None:
+        timers.append(Timer(from_s + length_s, kind, length_s, _hurried(getattr(options, option), usual.get(option))))
+
+    share_s = attempt_share_s(left_s, rungs_left=rungs_left, attempt_s=options.attempt_s, streamed=p.streamed)
+    if share_s is not None:
+        add(Kind.SHARE, p.started_s, share_s, "deadline_s" if options.attempt_s is None else "attempt_s")
+    if p.streamed and p.begun and options.idle_s is not None:
+        add(Kind.IDLE, p.last_s, options.idle_s, "idle_s")
+    elif p.streamed and not p.begun:
+        if options.ttft_s is not None:
+            add(Kind.FIRST, p.sent_s, options.ttft_s, "ttft_s")
+        if rungs_left > 1:
+            add(Kind.FIRST, p.started_s, max(0.0, left_s) / rungs_left, "deadline_s")
+    return min(timers, key=lambda timer: timer.at_s) if timers else None
+
+
+def _hurried(given_s: float | None, usual_s: float | None) -> bool:
+    return given_s is not None and (usual_s is None or given_s < usual_s)
