@@ -147,6 +147,7 @@ class SqliteLedger:
 
         count = self._db.run_and_wait(run, wait_s=60.0)
         self._learnt.add(learnt)
+        self._db.empty_log_soon()
         return count
 
     def _insert_call(self, row: CallRow) -> Written:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ _ATTEMPT = np.dtype([(name, kind) for name, kind, _ in ATTEMPT_FIELDS])
 _FAILED = STATUSES.index(AttemptStatus.FAILED.value)
 _ESTIMATED = BASES.index("estimated")
 _DAY_S = 86400
-_NO_ROW = 2**63 - 1
+_LAST_ID = 2**63 - 1
 
 
 def check_group(by: str) -> None:
@@ -41,52 +41,85 @@ def check_group(by: str) -> None:
         raise InvalidRequest(f"Usage cannot be summed by {by!r}.", hint=f"by= is one of {', '.join(GROUPS)}.")
 
 
-def _conditions(con: sqlite3.Connection, where: Filter) -> tuple[str, list[Any]]:
-    """Return the WHERE clause of a filter, narrowed by the marks of its session and first day."""
+class _Where(NamedTuple):
+    """A filter as SQL: a WHERE clause with its values, and the ids between which all matching rows lie."""
+
+    clause: str
+    values: tuple[Any, ...]
+    low: int = 0
+    high: int = _LAST_ID
+
+
+def _where(con: sqlite3.Connection, where: Filter) -> _Where:
+    """Return a filter as SQL, narrowed by the marks of its session and first day."""
     clauses: list[str] = []
     values: list[Any] = []
+    low = 0
 
     def add(clause: str, *args: Any) -> None:
         clauses.append(clause)
         values.extend(args)
 
+    def after(marks: str, *args: Any) -> int:
+        (first,) = con.execute(f"SELECT min(first_id) FROM marks WHERE {marks}", args).fetchone()  # noqa: S608 - values are bound
+        return _LAST_ID if first is None else int(first)
+
     for column, value in (("session", where.session), ("feature", where.feature), ("user", where.user)):
         if value is not None:
             add(f"{column} = ?", clean(value))
     if where.session is not None:
-        (first,) = con.execute("SELECT min(first_id) FROM marks WHERE name = ?", (f"session:{clean(where.session)}",)).fetchone()
-        add("id >= ?", _NO_ROW if first is None else first)
+        low = after("name = ?", f"session:{clean(where.session)}")
     if where.model is not None and where.model.endswith("*"):
         add("substr(coalesce(rung, model), 1, ?) = ?", len(where.model) - 1, where.model[:-1])
     elif where.model is not None:
         add("coalesce(rung, model) = ?", clean(where.model))
     if where.since is not None:
-        marks = "SELECT min(first_id) FROM marks WHERE name >= ? AND name < 'day;'"
-        (first,) = con.execute(marks, (day_mark(where.since),)).fetchone()
-        add("started_at >= ? AND id >= ?", where.since, _NO_ROW if first is None else first)
+        add("started_at >= ?", where.since)
+        low = max(low, after("name >= ? AND name < 'day;'", day_mark(where.since)))
     if where.until is not None:
         add("started_at < ?", where.until)
-    return " AND ".join(clauses) or "1", values
+    return _Where(" AND ".join(clauses) or "1", tuple(values), low)
 
 
-def _packed(con: sqlite3.Connection, table: str, condition: str, values: Sequence[Any], kind: np.dtype[Any]) -> Rows:
+def _ranges(con: sqlite3.Connection, table: str, low: int, high: int) -> list[tuple[int, int]]:
+    """Cut [low, high] into ranges of ids that hold about _CHUNK rows each, by what each process has counted to."""
+    highest = f"SELECT max(id) FROM {table} WHERE id >= number << 32 AND id < number + 1 << 32"  # noqa: S608 - our own names
+    sql = f"SELECT number, ({highest}) FROM processes WHERE number >= ? AND number <= ? ORDER BY number"  # noqa: S608
+    cuts = [low - 1]
+    held = 0
+    for number, last in con.execute(sql, (low >> 32, high >> 32)).fetchall():
+        start = max(low, number << 32)
+        while last is not None and last - start + held >= _CHUNK:
+            start += _CHUNK - held
+            cuts.append(start)
+            held = 0
+        held += 0 if last is None else max(0, last - start)
+    return list(zip(cuts, [*cuts[1:], high], strict=True))
+
+
+def _packed(con: sqlite3.Connection, table: str, where: _Where, kind: np.dtype[Any]) -> Rows:
     """Return the packed rows of a table in order of id. The blobs pass as one: group_concat copies bytes, whatever they are."""
-    chunk = f"SELECT id, packed FROM {table} WHERE id > ? AND {condition} ORDER BY id LIMIT {_CHUNK}"  # noqa: S608 - values are bound
-    sql = f"SELECT CAST(group_concat(packed, '') AS BLOB), count(packed), max(id) FROM ({chunk})"  # noqa: S608 - same
+    ours = f"{table} WHERE id > ? AND id <= ? AND {where.clause}"
+    sql = f"SELECT CAST(group_concat(packed, '') AS BLOB), count(packed) FROM {ours}"  # noqa: S608 - values are bound
     parts: list[Rows] = []
-    last = -1
-    while True:
-        blob, count, highest = con.execute(sql, (last, *values)).fetchone()
+    for low, high in _ranges(con, table, where.low, where.high):
+        blob, count = con.execute(sql, (low, high, *where.values)).fetchone()
         if count:
             parts.append(np.frombuffer(blob, dtype=kind, count=count))
-            last = highest
-        if count < _CHUNK:
-            break
     rows = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
-    # group_concat promises no order; ids are unique and in `packed`, so ours costs little.
-    if table == "calls" and len(rows) > 1 and not bool(np.all(rows["id"][1:] > rows["id"][:-1])):
+    # group_concat promises no order; the ids in `packed` restore it where it matters.
+    if kind is _CALL and bool(np.any(np.diff(rows["id"]) <= 0)):
         rows = rows[np.argsort(rows["id"])]
     return rows
+
+
+def _sums(group: NDArray[np.intp], values: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """Return exact sums of integers by group. Doubles are exact up to 2**53 and quicker than np.add.at."""
+    if float(np.abs(values).sum(dtype=np.float64)) < 2**53:
+        return np.bincount(group, weights=values, minlength=size).astype(np.int64)
+    sums = np.zeros(size, dtype=np.int64)
+    np.add.at(sums, group, values)
+    return sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,33 +137,29 @@ class _Costs:
 
 def _costs(con: sqlite3.Connection, calls: Rows) -> _Costs:
     count = len(calls)
-
-    def zeros() -> NDArray[np.int64]:
-        return np.zeros(count, dtype=np.int64)
-
-    costs = _Costs(zeros(), zeros(), zeros(), np.zeros(count, dtype=np.bool_), zeros(), zeros(), zeros())
-    if not count:
-        return costs
-    low, high = int(calls["id"][0]), int(calls["id"][-1])
-    # Calls and attempts of one process share the upper half of their ids.
-    bounds = (low >> 32 << 32, (high >> 32) + 1 << 32, low, high)
-    rows = _packed(con, "attempts", "id >= ? AND id < ? AND +call BETWEEN ? AND ?", bounds, _ATTEMPT)
-    place = np.searchsorted(calls["id"], rows["call"])
-    mine = calls["id"][np.minimum(place, count - 1)] == rows["call"]
-    rows, place = rows[mine], place[mine]
+    ids = calls["id"]
+    # The attempts of a call are made by its process, so their ids have the same upper half.
+    low, high = (int(ids[0]), int(ids[-1])) if count else (_LAST_ID, _LAST_ID)
+    where = _Where("+call BETWEEN ? AND ?", (low, high), low >> 32 << 32, ((high >> 32) + 1 << 32) - 1)
+    rows = _packed(con, "attempts", where, _ATTEMPT)
+    place = np.searchsorted(ids, rows["call"])
+    mine = ids[np.minimum(place, count - 1)] == rows["call"] if count else np.zeros(len(rows), dtype=np.bool_)
+    if not mine.all():
+        rows, place = rows[mine], place[mine]
     cost, worst = rows["cost_pico"], rows["worst_pico"]
     known = cost != UNKNOWN_PICO
     unknown = ~known & (rows["sent"] != NOT_SENT)
-    np.add.at(costs.known, place[known], cost[known])
     estimated = known & (rows["basis"] == _ESTIMATED)
-    np.add.at(costs.estimated, place[estimated], cost[estimated])
     bounded = unknown & (worst != UNKNOWN_PICO)
-    np.add.at(costs.worst_unknown, place[bounded], worst[bounded])
-    costs.unknown[place[unknown]] = True
-    np.add.at(costs.attempts, place, 1)
-    np.add.at(costs.input_tokens, place, np.maximum(rows["input_tokens"], 0))
-    np.add.at(costs.output_tokens, place, np.maximum(rows["output_tokens"], 0))
-    return costs
+    return _Costs(
+        known=_sums(place, np.where(known, cost, 0), count),
+        estimated=_sums(place[estimated], cost[estimated], count),
+        worst_unknown=_sums(place[bounded], worst[bounded], count),
+        unknown=np.bincount(place[unknown], minlength=count).astype(np.bool_),
+        attempts=np.bincount(place, minlength=count),
+        input_tokens=_sums(place, np.maximum(rows["input_tokens"], 0), count),
+        output_tokens=_sums(place, np.maximum(rows["output_tokens"], 0), count),
+    )
 
 
 def _names(con: sqlite3.Connection) -> dict[int, str]:
@@ -161,14 +190,12 @@ def usage(con: sqlite3.Connection, by: str, where: Filter) -> list[UsageRow]:
     Tokens and costs are those of all attempts, so failed ones and repairs count. A call without an answer is in the group of
     the model that was asked for. An attempt that certainly was not sent costs nothing, whatever is known of its price.
     """
-    calls = _packed(con, "calls", *_conditions(con, where), _CALL)
+    calls = _packed(con, "calls", _where(con, where), _CALL)
     costs = _costs(con, calls)
     labels, group = _groups(con, by, calls)
 
     def total(values: NDArray[Any]) -> list[int]:
-        sums = np.zeros(len(labels), dtype=np.int64)
-        np.add.at(sums, group, values)
-        return [int(value) for value in sums]
+        return [int(value) for value in _sums(group, values, len(labels))]
 
     saved_s = np.bincount(group, weights=np.nan_to_num(calls["saved_s"]), minlength=len(labels))
     columns = zip(
@@ -222,13 +249,13 @@ def _usage_row(
 
 def spent_usd(con: sqlite3.Connection, where: Filter) -> Decimal:
     """Return what the calls cost, with the worst case of those attempts whose cost is not known."""
-    costs = _costs(con, _packed(con, "calls", *_conditions(con, where), _CALL))
+    costs = _costs(con, _packed(con, "calls", _where(con, where), _CALL))
     return to_usd(int(costs.known.sum()) + int(costs.worst_unknown.sum()))
 
 
 def series(con: sqlite3.Connection, where: Filter) -> Series:
     """Return calls as columns. Tokens are those of the answer; a cost is NaN when a part of it is unknown, 0 for a hit."""
-    calls = _packed(con, "calls", *_conditions(con, where), _CALL)
+    calls = _packed(con, "calls", _where(con, where), _CALL)
     costs = _costs(con, calls)
     cost_usd = np.where(costs.unknown, np.nan, costs.known / 1e12)
     order: Any = slice(None)
@@ -266,10 +293,23 @@ def _fetch(con: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[sql
 
 
 def newest(con: sqlite3.Connection, where: Filter, limit: int) -> list[CallRow]:
-    """Return the newest calls, newest first."""
-    condition, values = _conditions(con, where)
-    sql = f"SELECT {CALL_COLUMNS} FROM calls WHERE {condition} ORDER BY started_at DESC, id DESC LIMIT ?"  # noqa: S608 - bound
-    return [call_row(row) for row in _fetch(con, sql, (*values, limit))]
+    """Return the newest calls, newest first; the last few days are looked at first, so that a large ledger is not read for them."""
+    if where.since is None:
+        for (mark,) in con.execute(
+            "SELECT name FROM marks WHERE name >= 'day:' AND name < 'day;' ORDER BY name DESC LIMIT 3"
+        ).fetchall():
+            day = dt.datetime.fromisoformat(mark.removeprefix("day:")).replace(tzinfo=dt.UTC)
+            found = _newest(con, _where(con, replace(where, since=day.timestamp())), limit)
+            if len(found) >= limit:
+                return found
+    return _newest(con, _where(con, where), limit)
+
+
+def _newest(con: sqlite3.Connection, where: _Where, limit: int) -> list[CallRow]:
+    order = "ORDER BY started_at DESC, id DESC"
+    ids = f"SELECT id FROM calls WHERE id >= ? AND {where.clause} {order} LIMIT ?"  # noqa: S608 - values are bound
+    sql = f"SELECT {CALL_COLUMNS} FROM calls WHERE id IN ({ids}) {order}"  # noqa: S608 - same
+    return [call_row(row) for row in _fetch(con, sql, (where.low, *where.values, limit))]
 
 
 def attempts(con: sqlite3.Connection, call_id: str, row_id: int | None) -> list[Attempt]:

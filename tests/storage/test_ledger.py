@@ -150,7 +150,7 @@ def test_the_documented_columns_are_the_real_ones():
 
 @pytest.mark.slow
 def test_a_million_calls(storage):
-    """Series and usage within a second and a half on a busy machine (a second alone), and writing costs what it did before."""
+    """Series and usage within a second and a half of processor time (a second, alone), and writing costs what it did before."""
     ledger = storage.ledger
 
     def rows(count: int):
@@ -182,9 +182,9 @@ def test_a_million_calls(storage):
     ):
         took_s = []
         for _ in range(2):
-            begun = time.perf_counter()
+            begun = time.process_time()
             read()
-            took_s.append(time.perf_counter() - begun)
+            took_s.append(time.process_time() - begun)
         assert min(took_s) < 1.5
     (total,) = ledger.usage("total", Filter(feature="f7"))
     assert (total.calls, total.cost_usd) == (20_000, 20_000 * D("0.001234567890"))

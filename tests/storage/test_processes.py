@@ -103,6 +103,7 @@ def check_after_kills(home: Path, acknowledged: dict[str, set[str]]) -> None:
         assert storage.store.get_now(key).answer == {"text": text_of(key)}
     assert len(list(storage.store.entries())) == KEYS or len(acknowledged["stored"]) < KEYS
     assert storage.store.stats().damaged == 0
+    assert storage.home.token  # whoever writes sweeps up what the dead have left
     asyncio.run(storage.budgets.settle("check", [Scope("other")], D(0)))
     balance = asyncio.run(storage.budgets.balance(["s"]))["s"]
     settled, open_ones = len(acknowledged["settled"]), len(acknowledged["reserved"] - acknowledged["settled"])
