@@ -73,6 +73,10 @@ class Lab:
         self.origin = f"http://127.0.0.1:{self.port}"
         for name in ("work", "config", "data", "runtime"):
             (folder / name).mkdir(parents=True)
+        # All cells are drawn, also those that are out of sight: a hostile answer must not pass because nobody scrolled to it.
+        settings = folder / "config" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+        settings.parent.mkdir(parents=True)
+        settings.write_text('{"windowingMode": "none"}', encoding="utf-8")
         kept = {name: value for name, value in os.environ.items() if not name.endswith(("_KEY", "_SECRET"))}
         env = {
             **kept,

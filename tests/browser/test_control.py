@@ -27,7 +27,7 @@ def test_unescaped_markdown_is_caught(tab: Visit, lab: Lab) -> None:
 
 def test_errors_are_counted(tab: Visit, lab: Lab) -> None:
     """A cell that fails is seen as one error, and running all stops there."""
-    name = lab.write("fails.ipynb", ["1 / 0", "print('not reached')"])
+    name = lab.write("fails.ipynb", ["import time\ntime.sleep(1)\n1 / 0", "print('not reached')"])
     tab.open(name)
     tab.run_all()
     (error,) = tab.error_texts()

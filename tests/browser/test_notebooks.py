@@ -54,14 +54,14 @@ def test_interrupt_in_mid_stream_leaves_a_usable_kernel(tab: Visit, lab: Lab) ->
     name = lab.write(
         "interrupt.ipynb",
         [
-            "%load_ext nbllm\ntext = 'One sentence after another makes a long text. ' * 60",
-            "%%llm -m sim/large?tok_s=8&seed=5 -o part --cache off\nRepeat all of this: {{ text }}",
+            "%load_ext nbllm\ntext = open('data/origin_of_species.txt', encoding='utf-8').read()",
+            "%%llm -m sim/large?tok_s=8&seed=5 -o part --cache off\nSummarise in ten bullets: {{ text }}",
             "part.interrupted, len(part.text) > 0, 6 * 7",
         ],
     )
     tab.open(name)
     tab.command("notebook:run-all-cells")
-    tab.expect_text(".jp-CodeCell >> nth=1", "One sentence")
+    tab.expect_text(".jp-CodeCell >> nth=1", "streaming")
     started = time.monotonic()
     tab.command("notebook:interrupt-kernel")
     tab.wait_idle(5)
