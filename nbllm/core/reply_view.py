@@ -1,0 +1,58 @@
+"""How a Reply shows itself: the answer first, then one line of numbers, then notes.
+
+Nothing of the model's text is HTML here: it goes through safe_markdown. Our own line is escaped too, because it holds names of
+models and endpoints, which people and servers choose.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nbllm.core.meter_line import meter_line
+from nbllm.core.safe_markdown import clean, escape_html, safe_markdown
+
+if TYPE_CHECKING:
+    from nbllm.core.reply import Reply
+
+MAX_SHOWN_CHARS = 100_000
+"""More than that makes a browser stutter; `.text` has all of it."""
+
+
+def reply_markdown(reply: Reply) -> str:
+    """Return the reply as Markdown for a notebook: safe, answer first, then usage and notes in small type."""
+    rows = [meter_line(reply), *(f"Note: {note}" for note in reply.notes)]
+    lines = "<br>".join(escape_html(row.replace("\n", " ")) for row in rows)
+    meter = f'<div class="nbllm-meter mathjax_ignore tex2jax_ignore" style="font-size:0.9em;opacity:0.8">{lines}</div>'
+    body = safe_markdown(_shown(_body(reply)))
+    return f"{body}\n\n{meter}" if body.strip() else meter
+
+
+def reply_plain(reply: Reply) -> str:
+    """Return the reply as plain text for terminals: no control characters, answer first, then usage and notes."""
+    body = clean(_shown(_body(reply)))
+    rows = [meter_line(reply), *(f"Note: {note}" for note in reply.notes)]
+    lines = "\n".join(clean(row) for row in rows)
+    return f"{body}\n\n{lines}" if body.strip() else lines
+
+
+def _body(reply: Reply) -> str:
+    """Return what the answer says: its text, else its tool calls or the shape of its vectors."""
+    if reply.text:
+        return reply.text
+    shape = getattr(reply.vectors, "shape", None)
+    if shape is not None and len(shape) == 2:
+        return f"{shape[0]:,} vectors of {shape[1]:,} dimensions"
+    calls = [_call(c["function"]) for c in reply.message.get("tool_calls") or () if isinstance(c.get("function"), dict)]
+    return "\n".join(f"- calls {call}" for call in calls)
+
+
+def _call(function: dict[str, Any]) -> str:
+    """Return a tool call in one code span; backticks in it would end the span early."""
+    text = f"{function.get('name', '')}({function.get('arguments', '')})".replace("`", "'").replace("\n", " ")
+    return f"`{text}`"
+
+
+def _shown(text: str) -> str:
+    if len(text) <= MAX_SHOWN_CHARS:
+        return text
+    return f"{text[:MAX_SHOWN_CHARS]}\n\n[{len(text) - MAX_SHOWN_CHARS:,} more characters are not shown; `.text` has them.]"
