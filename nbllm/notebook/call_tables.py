@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -18,7 +19,8 @@ _SOURCES = {"cache": "cache hit", "semantic": "similar hit", "stale": "stale ans
 
 def calls_view(client: Any, where: Filter, limit: int) -> View:
     """Return the newest calls."""
-    rows = [_call_row(call, client.ledger.attempts(call.call_id)) for call in client.ledger.calls(where, limit=limit)]
+    now = time.time()
+    rows = [_call_row(call, client.ledger.attempts(call.call_id), now) for call in client.ledger.calls(where, limit=limit)]
     table = Table(
         columns=columns("call", "at", "model", "result", "#in", "#out", "#took", "#cost"),
         rows=rows,
@@ -33,10 +35,10 @@ def short_id(call_id: str) -> str:
     return call_id[-SHORT_ID:]
 
 
-def _call_row(call: CallRow, attempts: Sequence[Attempt]) -> tuple[str, ...]:
+def _call_row(call: CallRow, attempts: Sequence[Attempt], now: float) -> tuple[str, ...]:
     return (
         short_id(call.call_id),
-        wording.clock(call.started_at),
+        wording.short_clock(call.started_at, now),
         call.rung or call.model or "-",
         result_of(call),
         _or_dash(call.input_tokens),

@@ -37,8 +37,9 @@ def attach(error: BaseException, partial: Reply, *, out: str, received: bool) ->
 def message_lines(error: NbllmError, width: int = 88) -> list[str]:
     """Return what happened, on which rung, what was spent and what to do, each on lines of its own."""
     lines = []
-    for number, row in enumerate(f"{type(error).__name__}: {error.summary}".splitlines()):
-        lines += textwrap.wrap(row, width, initial_indent="  " if number else "", subsequent_indent="  ", break_long_words=False)
+    for row in f"{type(error).__name__}: {error.summary}".splitlines():
+        indent = row[: len(row) - len(row.lstrip())] + "  "
+        lines += textwrap.wrap(row, width, subsequent_indent=indent, break_long_words=False)
     # A summary of several lines names each cause already.
     causes = [] if "\n" in error.summary else _causes(error)
     for cause in causes[:_SHOWN_CAUSES]:
@@ -53,7 +54,8 @@ def message_lines(error: NbllmError, width: int = 88) -> list[str]:
     if isinstance(error, CallFailed) and error.call_id:
         rung = getattr(error, "rung", "")
         where = f"On {rung}. " if rung and not causes else ""
-        lines.append(f"  {where}Spent: {wording.usd(error.spent_usd)}. %llm_calls {short_id(error.call_id)} shows the call.")
+        spent = "" if " spent" in error.summary else f"Spent: {wording.usd(error.spent_usd)}. "
+        lines.append(f"  {where}{spent}%llm_calls {short_id(error.call_id)} shows the call.")
     lines += [f"  {note}" for note in getattr(error, "__notes__", [])]
     for row in error.hint.splitlines():
         lines += textwrap.wrap(row, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from nbllm.core.meter_line import meter_line
 from nbllm.core.reply import Reply
 from nbllm.errors import NbllmError
 
 
 def final_line(reply: Reply, client: Any) -> str:
     """Return the line that stays under an answer."""
-    from nbllm.core.meter_line import meter_line
-
     spent_usd, limit_usd = session_money(client)
     return meter_line(reply, session_usd=spent_usd, session_limit_usd=limit_usd)
 

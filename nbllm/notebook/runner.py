@@ -81,15 +81,16 @@ def _stop(live: Any, client: Any, error: BaseException, *, screen: Screen, keep:
         keep(partial)
     attach(error, partial, out=out, received=received)
     notes = [*_kept(partial, error, out, received=received), *live.notes]
-    line = final_line(partial, client) if received else f"{partial.label or 'The call'} · {_how(error).lower()}"
+    line = final_line(partial, client) if received else f"{partial.label or 'The call'} · {_how(error)}"
     screen.stopped(shown_text(partial), line, notes)
 
 
 def _kept(partial: Reply, error: BaseException, out: str, *, received: bool) -> list[str]:
     if not received:
         return []
-    return [f"{_how(error)} after {len(shown_text(partial)):,} characters; what came is in {out or '_'}."]
+    how = _how(error)
+    return [f"{how[0].upper()}{how[1:]} after {len(shown_text(partial)):,} characters; what came is in {out or '_'}."]
 
 
 def _how(error: BaseException) -> str:
-    return "Stopped by you" if isinstance(error, KeyboardInterrupt) else f"Failed ({type(error).__name__})"
+    return "stopped by you" if isinstance(error, KeyboardInterrupt) else f"failed ({type(error).__name__})"

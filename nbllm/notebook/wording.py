@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from nbllm.core import meter_line
 from nbllm.core.pricing import format_usd
 
 UNKNOWN = "unknown"
@@ -16,12 +17,10 @@ def usd(amount: Decimal | float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return seconds with the precision that means something."""
+    """Return a time as the meter line writes it, `unknown` for None."""
     if value is None:
         return UNKNOWN
-    if value == 0:
-        return "0 s"
-    return f"{value * 1000:.2g} ms" if value < 0.01 else f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"
+    return meter_line.seconds(value) if value else "0 s"
 
 
 def number(value: int | None) -> str:
@@ -44,7 +43,17 @@ def age(value_s: float) -> str:
 
 def clock(unix_s: float) -> str:
     """Return a Unix time as local date and time, the zone left out."""
-    return datetime.fromtimestamp(unix_s, UTC).astimezone().strftime("%m-%d %H:%M:%S")
+    return _local(unix_s).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def short_clock(unix_s: float, now: float) -> str:
+    """Return a Unix time as local time, and as the date with hours and minutes when that is another day than now."""
+    at = _local(unix_s)
+    return at.strftime("%H:%M:%S" if at.date() == _local(now).date() else "%m-%d %H:%M")
+
+
+def _local(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC).astimezone()
 
 
 def plural(count: int, one: str, many: str = "") -> str:
