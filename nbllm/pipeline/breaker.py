@@ -11,8 +11,8 @@ from nbllm.core.breaker import BreakerState, Decision, Outcome, Ticket, ask, rep
 from nbllm.core.messages import Request, Rung, Sink
 from nbllm.core.ports import SharedState
 from nbllm.core.reply import Reply
-from nbllm.errors import AttemptFailed, AuthenticationFailed, BreakerOpen, ConnectionFailed, PermissionDenied, Scope
-from nbllm.pipeline.stage import Clock, Stage, rung_of
+from nbllm.errors import AttemptFailed, AuthenticationFailed, BreakerOpen, ConnectionFailed, PermissionDenied, Scope, Truncated
+from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of
 
 
 class Breakers:
@@ -52,17 +52,21 @@ class Breakers:
         """Return a ticket of each breaker, or raise BreakerOpen. Every ticket must come back by `report`."""
         tickets: list[tuple[str, Ticket]] = []
         lease_id, settings = uuid4().hex, self._settings(rung)
-
-        def change(state: BreakerState | None) -> tuple[BreakerState, Decision]:
-            return ask(state or BreakerState(), self._clock.now_s(), lease_id, settings=settings)
-
-        for key in self.keys(rung):
-            decision: Decision = await self._store.apply(key, change)
-            if decision.ticket is None:
-                await self.report(tickets, [Outcome.NEUTRAL] * len(tickets))
-                raise self._refusal(rung, key, decision)
-            tickets.append((key, decision.ticket))
+        try:
+            for key in self.keys(rung):
+                ticket = await self._ticket(rung, key, lease_id, settings)
+                tickets.append((key, ticket))
+        except BaseException:
+            await self.report(tickets, [Outcome.NEUTRAL] * len(tickets))
+            raise
         return tickets
+
+    async def _ticket(self, rung: Rung, key: str, lease_id: str, settings: str) -> Ticket:
+        now_s = self._clock.now_s()
+        decision: Decision = await self._store.apply(key, lambda state: ask(state, now_s, lease_id, settings=settings))
+        if decision.ticket is None:
+            raise self._refusal(rung, key, decision)
+        return decision.ticket
 
     async def report(self, tickets: list[tuple[str, Ticket]], outcomes: list[Outcome]) -> None:
         """Give tickets back with how it went."""
@@ -75,15 +79,20 @@ class Breakers:
                 changed = report(state or BreakerState(), outcome, now_s, ticket)
                 return changed, changed.is_open
 
-            is_open: bool = await self._store.apply(key, change)
-            if is_open and key in self._opening:
-                self._opening.pop(key).set()
+            if await self._store.apply(key, change):
+                self._wake(key)
 
     async def switch_off(self, rung: Rung, exc: AttemptFailed) -> None:
         """Remember that the key (401) or the model (403) is off until settings change."""
         key = self.keys(rung)[0 if exc.advice.switch_off is Scope.ENDPOINT else 1]
         settings = self._settings(rung)
         await self._store.apply(key, lambda state: (switch_off(state or BreakerState(), exc.summary, settings), None))
+        self._wake(key)
+
+    def _wake(self, key: str) -> None:
+        """Wake those who wait for the limits of an endpoint that now refuses."""
+        if key in self._opening:
+            self._opening.pop(key).set()
 
     def opening(self, rung: Rung) -> list[asyncio.Event]:
         """Return events that are set when a breaker of this rung opens, for those who wait for its limits."""
@@ -116,15 +125,19 @@ class BreakerStage:
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Send only when the endpoint and the model are thought to be well."""
-        rung = rung_of(request)
+        call, rung = call_of(request), rung_of(request)
         tickets = await self._breakers.ask(rung)
         outcomes = [Outcome.NEUTRAL, Outcome.NEUTRAL]
+        tried = len(call.attempts)
         try:
             reply = await self._inner(request, sink)
         except AttemptFailed as exc:
-            outcomes = _outcomes(exc)
+            outcomes = _outcomes(exc, sent=any(attempt.sent for attempt in call.attempts[tried:]))
             if exc.advice.switch_off is not Scope.NOBODY:
                 await self._breakers.switch_off(rung, exc)
+            raise
+        except Truncated:
+            outcomes = [Outcome.SUCCESS, Outcome.SUCCESS]  # it answered; that the limit on tokens was low is not its fault
             raise
         else:
             outcomes = [Outcome.SUCCESS, Outcome.SUCCESS]
@@ -133,10 +146,10 @@ class BreakerStage:
             await self._breakers.report(tickets, outcomes)
 
 
-def _outcomes(exc: AttemptFailed) -> list[Outcome]:
+def _outcomes(exc: AttemptFailed, *, sent: bool) -> list[Outcome]:
     """Return how a failure counts for the endpoint and for the model."""
     if isinstance(exc, ConnectionFailed) and exc.whole_endpoint:
         return [Outcome.FAILURE, Outcome.NEUTRAL]
-    # Any HTTP status, an error too, proves that the endpoint itself can be reached.
-    endpoint = Outcome.SUCCESS if exc.status is not None else Outcome.NEUTRAL
+    # What was put on a socket, and any HTTP status, an error too, proves that the endpoint itself can be reached.
+    endpoint = Outcome.SUCCESS if sent or exc.status is not None else Outcome.NEUTRAL
     return [endpoint, Outcome.FAILURE if exc.advice.breaker is Scope.MODEL else Outcome.NEUTRAL]

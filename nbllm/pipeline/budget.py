@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from uuid import uuid4
 
-from nbllm.core.budget import crossed, fit_max_tokens, room_usd, scopes_of, utc_day, worst_case_usd
+from nbllm.core.budget import MINIMUM_TOKENS, crossed, fit_max_tokens, room_usd, scopes_of, utc_day, worst_case_usd
 from nbllm.core.messages import Call, Chat, Content, Request, Rung, Sink
 from nbllm.core.ports import Balance, BudgetStore, Scope
 from nbllm.core.pricing import format_usd
 from nbllm.core.reply import Reply
-from nbllm.errors import BudgetExceeded, BudgetUnavailable, UnpricedModel
-from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of
+from nbllm.errors import BudgetError, BudgetExceeded, BudgetUnavailable, UnpricedModel
+from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of
 from nbllm.settings import BudgetSettings
 
 RequestBytes = Callable[[Content], int]
@@ -52,17 +53,21 @@ class BudgetStage:
             budget_usd=payer.budget_usd,
         )
         reservation_id = uuid4().hex
-        request, before = await self._reserve(request, rung, call, scopes, reservation_id)
         tried = len(call.attempts)
+        try:
+            request = await self._reserve(request, rung, call, scopes, reservation_id)
+        except BudgetError:
+            raise
+        except BaseException:
+            # Cancelled while the store was busy: it may have reserved all the same.
+            await self._settle(call, reservation_id, scopes, Decimal(0))
+            raise
         try:
             return await self._inner(request, sink)
         finally:
-            cost_usd = _cost_usd(call, tried)
-            await self._settle(call, reservation_id, scopes, cost_usd, before)
+            await self._settle(call, reservation_id, scopes, _cost_usd(call, tried))
 
-    async def _reserve(
-        self, request: Request, rung: Rung, call: Call, scopes: Sequence[Scope], reservation_id: str
-    ) -> tuple[Request, Mapping[str, Balance]]:
+    async def _reserve(self, request: Request, rung: Rung, call: Call, scopes: Sequence[Scope], reservation_id: str) -> Request:
         hard = [scope for scope in scopes if scope.hard_usd is not None]
         call.reserved_usd = None
         if rung.price is None:
@@ -71,44 +76,41 @@ class BudgetStage:
                     f"The price of {rung.id} is unknown, so the {hard[0].name} budget cannot hold. Nothing was sent.",
                     hint="State input_usd_per_mtok and output_usd_per_mtok on the endpoint (0 for a model of your own).",
                 )
-            return request, {}
+            return request
         size_bytes = self._request_bytes(request.content)
-        wanted = _output_limit(request, rung)
-        if wanted is None and not rung.price.output_usd_per_mtok:
-            wanted = 0  # free output needs no bound
+        wanted = asked = _output_limit(request, rung)
         call.reserved_usd = worst_case_usd(size_bytes, wanted, rung.price) if wanted is not None else None
         if not hard:
-            return request, {}
+            return request
+        refusal: BudgetExceeded | None = None
         for _ in range(_TRIES):
             if call.reserved_usd is not None:
                 try:
-                    return request, await self._store.reserve(reservation_id, scopes, call.reserved_usd)
+                    await self._store.reserve(reservation_id, scopes, call.reserved_usd)
                 except BudgetExceeded as exc:
-                    refusal: BudgetExceeded | None = exc
-            else:
-                refusal = None
+                    refusal = exc
+                else:
+                    return request if wanted == asked else _lowered(request, wanted, call)
             balances = await self._store.balance([scope.name for scope in hard])
             room = min(room_usd(scope, balances.get(scope.name)) for scope in hard)
             fitting = fit_max_tokens(room, size_bytes, rung.price, wanted) if isinstance(request.content, Chat) else None
             if fitting is None:
-                raise refusal or _refusal(hard, balances, worst_case_usd(size_bytes, 256, rung.price))
-            assert isinstance(request.content, Chat)  # noqa: S101 - fitting is None for embeddings
-            request = replace(request, content=replace(request.content, max_tokens=fitting))
+                raise refusal or _refusal(hard, balances, worst_case_usd(size_bytes, MINIMUM_TOKENS, rung.price))
             wanted = fitting
             call.reserved_usd = worst_case_usd(size_bytes, fitting, rung.price)
-            call.note(f"max_tokens was lowered to {fitting} to stay within the budget ({format_usd(room)} left).")
         raise refusal or _refusal(hard, balances, call.reserved_usd or Decimal(0))
 
-    async def _settle(
-        self, call: Call, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal, before: Mapping[str, Balance]
-    ) -> None:
+    async def _settle(self, call: Call, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> None:
         try:
-            after = await self._store.settle(reservation_id, scopes, cost_usd)
+            # A store that is slow books all the same, whoever waits for it; only the warning may be lost.
+            async with asyncio.timeout(patience_s(call, self._clock)):
+                after = await self._store.settle(reservation_id, scopes, cost_usd)
         except BudgetUnavailable as exc:
             # The answer is there and paid for: it is delivered; the reservation stays and blocks rather than lets through.
-            call.note(exc.summary)
+            call.note(f"What this call cost could not be booked yet: {exc.summary.removesuffix(' Nothing was sent.')}")
             return
-        del before
+        except TimeoutError:
+            return
         for scope in scopes:
             balance = after.get(scope.name)
             if balance is not None and crossed(scope, balance.spent_usd - cost_usd, balance.spent_usd):
@@ -119,14 +121,21 @@ class BudgetStage:
                 )
 
 
+def _lowered(request: Request, max_tokens: int | None, call: Call) -> Request:
+    """Return the request with the max_tokens that was reserved for, and say so."""
+    assert isinstance(request.content, Chat)  # noqa: S101 - the worst case of embeddings has no output to lower
+    call.note(f"max_tokens was lowered to {max_tokens} to stay within the budget.")
+    return replace(request, content=replace(request.content, max_tokens=max_tokens))
+
+
 def _output_limit(request: Request, rung: Rung) -> int | None:
-    """Return the most tokens that the answer can have: what was asked for, else the model's limit, else its window."""
+    """Return the most tokens that are paid for: what was asked for, else the model's limit, else its window; None: unknown."""
     content = request.content
     if not isinstance(content, Chat):
         return 0
-    if content.max_tokens is not None:
-        return content.max_tokens
-    return rung.max_output_tokens or rung.context_tokens
+    limit = content.max_tokens or rung.max_output_tokens or rung.context_tokens
+    free = rung.price is not None and not rung.price.output_usd_per_mtok
+    return 0 if limit is None and free else limit
 
 
 def _cost_usd(call: Call, tried: int) -> Decimal:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +30,9 @@ from nbllm.pipeline.stage import Clock, call_of
 from nbllm.pipeline.structure import StructureStage, Workers
 from nbllm.pipeline.throttle import Throttles, ThrottleStage
 from nbllm.settings import Settings
+
+_CLOSE_S = 2.0
+"""How long closing waits for calls that were cancelled to close their rows and sockets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +94,20 @@ class Road:
         route = RouteStage(ladder, parts.router)
         deadline = DeadlineStage(route)
         self._first = RecordStage(deadline, self.recorder)
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closing: asyncio.Event | None = None
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Send a request down the road. One that try_hit handed on is opened already."""
-        return await self._first(request if request.call is not None else self.open(request), sink)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine on a loop runs in one
+        self._running.add(task)
+        try:
+            return await self._first(request if request.call is not None else self.open(request), sink)
+        finally:
+            self._running.discard(task)
+            if self._closing is not None and not self._running:
+                self._closing.set()
 
     def open(self, request: Request) -> Request:
         """Open a call: its id, its clock, its deadline."""
@@ -134,8 +149,15 @@ class Road:
         return Hit(reply, written)
 
     async def aclose(self) -> None:
-        """End what is still in flight, wait for hooks, let go of the worker threads."""
+        """End what is still in flight, wait for its rows and hooks, let go of the worker threads."""
+        self._closing = asyncio.Event()
+        for task in tuple(self._running):
+            task.cancel()
         await self._coalesce.aclose()
+        if self._running:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._closing.wait()
         await self.recorder.aclose()
         self.workers.close()
         self._hook_workers.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from nbllm.core.messages import Call, Chat, Request, Rung, Sink
+from nbllm.core.messages import Chat, Request, Rung, Sink
 from nbllm.core.ports import RateLimits, SharedState
 from nbllm.core.pricing import estimate_tokens
 from nbllm.core.reply import Reply
@@ -17,18 +17,17 @@ _NOTE_AT = 0.8
 """Share of a limit from which on a note says so."""
 
 
-class Gate:
-    """One endpoint's queue and slots, on this loop. The lock is the queue: asyncio's is first come, first served."""
+class Slots:
+    """One endpoint's calls at once, on this loop."""
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.in_flight = 0
-        self.slot_free = asyncio.Event()
+        self.taken = 0
+        self.free = asyncio.Event()
 
-    def leave(self) -> None:
-        """Give a slot back."""
-        self.in_flight -= 1
-        self.slot_free.set()
+    def give_back(self) -> None:
+        """Let the next one in."""
+        self.taken -= 1
+        self.free.set()
 
 
 class Throttles:
@@ -37,13 +36,21 @@ class Throttles:
     def __init__(self, store: SharedState[BucketState], clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._gates: dict[str, Gate] = {}
+        self._slots: dict[str, Slots] = {}
+        self._queues: dict[str, asyncio.Lock] = {}
         self._learned: set[str] = set()
         self._pending: set[asyncio.Task[None]] = set()
 
-    def gate(self, rung: Rung) -> Gate:
-        """Return the endpoint's gate."""
-        return self._gates.setdefault(rung.endpoint_name, Gate())
+    def slots(self, rung: Rung) -> Slots:
+        """Return the endpoint's slots."""
+        return self._slots.setdefault(rung.endpoint_name, Slots())
+
+    def queue(self, rung: Rung) -> asyncio.Lock:
+        """Return the queue of those who share a bucket: a lock, because asyncio's is first come, first served.
+
+        A model whose own limit is used up holds up nobody who asks the endpoint for another one, its fallback least of all.
+        """
+        return self._queues.setdefault(self.bucket(rung), asyncio.Lock())
 
     def limited(self, rung: Rung) -> bool:
         """Whether any limit is known for this endpoint."""
@@ -98,36 +105,49 @@ class ThrottleStage:
         await self._breakers.refuse_if_open(rung)
         if not self._throttles.limited(rung):
             return await self._inner(request, sink)
-        gate, call = self._throttles.gate(rung), call_of(request)
+        call, slots = call_of(request), self._throttles.slots(rung)
         began_s = self._clock.now_s()
         until_s = began_s + max(0.0, call.deadline_at_s - began_s) / max(1, request.rungs_left)
         try:
-            await asyncio.wait_for(gate.lock.acquire(), until_s - began_s)
-        except TimeoutError as exc:
-            raise _no_room(rung, until_s - began_s, None) from exc
-        try:
-            await self._slot(gate, rung, until_s)
-            await self._room(request, rung, call, until_s)
-            gate.in_flight += 1
+            await self._wait(request, rung, slots, until_s)
         finally:
-            gate.lock.release()
-        call.waited_s += self._clock.now_s() - began_s
+            call.waited_s += self._clock.now_s() - began_s
         try:
             return await self._inner(request, sink)
         finally:
-            gate.leave()
+            slots.give_back()
 
-    async def _slot(self, gate: Gate, rung: Rung, until_s: float) -> None:
+    async def _wait(self, request: Request, rung: Rung, slots: Slots, until_s: float) -> None:
+        """Return with a slot taken and the request counted in."""
+        queue = self._throttles.queue(rung)
+        try:
+            # Not wait_for: it can lose the lock, or a cancellation, when both come at once.
+            async with asyncio.timeout(until_s - self._clock.now_s()) as scope:
+                await queue.acquire()
+        except TimeoutError as exc:
+            if not scope.expired():
+                raise
+            raise _no_room(rung, 0.0, None) from exc
+        try:
+            await self._breakers.refuse_if_open(rung)  # it may have opened while this one stood in line
+            await self._slot(slots, rung, until_s)
+            await self._room(request, rung, until_s)
+            await self._slot(slots, rung, until_s)  # another model of the endpoint may have taken it meanwhile
+            slots.taken += 1
+        finally:
+            queue.release()
+
+    async def _slot(self, slots: Slots, rung: Rung, until_s: float) -> None:
         most = rung.endpoint.max_concurrency
-        while most is not None and gate.in_flight >= most:
+        while most is not None and slots.taken >= most:
             left_s = until_s - self._clock.now_s()
             if left_s <= 0:
                 raise _no_room(rung, 0.0, None)
-            gate.slot_free.clear()
-            await self._pause(rung, left_s, gate.slot_free)
+            slots.free.clear()
+            await self._pause(rung, left_s, slots.free)
 
-    async def _room(self, request: Request, rung: Rung, call: Call, until_s: float) -> None:
-        tokens = _tokens(request)
+    async def _room(self, request: Request, rung: Rung, until_s: float) -> None:
+        call, tokens = call_of(request), _tokens(request)
         while True:
             wait_s, share = await self._throttles.take(rung, tokens)
             if wait_s <= 0:
