@@ -21,7 +21,10 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 Written = Future[None] | None
-"""None: committed. A future: the database was busy, a writer thread will commit it; wait for it where it must be certain."""
+"""None: committed. A future: the database was busy, a writer thread will commit it; wait for it where it must be certain.
+
+The future may hold a StorageError (disk full, locked for long): the user was told once, and the call goes on without the row.
+"""
 
 
 # ---------------------------------------------------------------------------------------------------- stored answers
@@ -275,7 +278,8 @@ class BudgetStore(Protocol):
     async def settle(self, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> Mapping[str, Balance]:
         """Book the true cost in all scopes and drop the reservation; without one (nothing was reserved) only book.
 
-        An id is booked once: a second settle changes nothing. Returns the balances after it.
+        An id is booked once: a second settle changes nothing. Returns the balances after it; of scopes without any limit it may
+        leave them out.
         """
 
     async def balance(self, names: Sequence[str]) -> Mapping[str, Balance]:

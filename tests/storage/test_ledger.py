@@ -149,6 +149,7 @@ def test_the_documented_columns_are_the_real_ones():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_million_calls(storage):
     """Series and usage within a second and a half of processor time (a second, alone), and writing costs what it did before."""
     ledger = storage.ledger
