@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -32,8 +31,6 @@ from nbllm.storage.open import open_storage
 
 _ROW_S = 1.0
 """How long a hit may wait for its row, where the ledger is busy."""
-_END_S = 2.0
-"""How long calls that are ended may take to close their rows and sockets."""
 
 
 class House:
@@ -65,7 +62,6 @@ class House:
             recordings_bytes=int(now.recordings_mb * 1_000_000),
             on_trouble=on_trouble,
         )
-        self._calls: dict[asyncio.Task[Any], Request] = {}
         self._closing = False
         self._found: Route | None = None
         self._found_endpoints: dict[str, Endpoint] = {}
@@ -111,18 +107,15 @@ class House:
         """Send a request down the road. CallFailed when the client is closed meanwhile."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
+        cancelled_before = task.cancelling()
         if self._is_closing():
             raise _closed(request)
-        cancelled_before = task.cancelling()
-        self._calls[task] = request
         try:
             return await self.road(request, sink)
         except asyncio.CancelledError:
             if self._is_closing() and task.uncancel() <= cancelled_before:
                 raise _closed(request) from None
             raise
-        finally:
-            self._calls.pop(task, None)
 
     def _is_closing(self) -> bool:
         return self._closing
@@ -130,13 +123,6 @@ class House:
     async def aclose(self) -> None:
         """End what is in flight, then close the sockets."""
         self._closing = True
-        calls = list(self._calls)
-        for task in calls:
-            task.cancel()
-        # A lent loop's callers have tasks of their own, which go on: their calls are over when they are no longer listed.
-        give_up_s = time.monotonic() + _END_S
-        while not self._calls.keys().isdisjoint(calls) and time.monotonic() < give_up_s:  # noqa: ASYNC110 - once in its life
-            await asyncio.sleep(0.001)
         await self.road.aclose()
         await self.pool.aclose()
         for fake in self._fakes.values():

@@ -28,10 +28,10 @@ def fixed(
     """
     if named:
         return _expanded(named, routes, "named by the caller")
-    if ladder:
-        return _expanded(ladder, routes, "the ladder")
     if model:
         return _expanded((model,), routes, "the configured model")
+    if ladder:
+        return _expanded(ladder, routes, "the ladder")
     return found
 
 

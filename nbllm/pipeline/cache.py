@@ -198,6 +198,7 @@ def _revived(stored: Stored, rung: Rung, *, age_s: float, latency_s: float, call
         message=answer.get("message") or {"role": "assistant", "content": text},
         usage=Usage(**usage) if usage else Usage(),
         cost_usd=_NOTHING,
+        repair_cost_usd=_NOTHING,
         cost_basis="exact",
         logprobs=tuple(answer.get("logprobs", ())),
         vectors=_vectors(answer),
