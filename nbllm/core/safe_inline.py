@@ -230,7 +230,7 @@ class _Inline:
         content = text[at + 1 : end]
         if not content or content[0].isspace() or content[-1].isspace() or "\n" in content or text[end + 1 : end + 2].isdigit():
             return None
-        return self._tex(content, "$", end + 1)
+        return self._tex(content, "$", at, end + 1)
 
     def _math(self, start: int, closing: str, mark: str) -> int | None:
         """Write math up to its closing delimiter, and return the place behind it; None when it has none."""
@@ -243,7 +243,7 @@ class _Inline:
         content = self._text[start:end]
         if not content.strip() or "$" in content.replace("\\$", "") or (mark == "$" and "\n" in content):
             return None
-        return self._tex(content if mark == "$$" else content.strip(), mark, end + len(closing))
+        return self._tex(content if mark == "$$" else content.strip(), mark, start - 2, end + len(closing))
 
     def _environment(self, begin: re.Match[str], at: int) -> int | None:
         closing = f"\\end{{{begin[1]}}}"
@@ -255,11 +255,19 @@ class _Inline:
             return None
         end += len(closing)
         content = self._text[at:end]
-        return self._tex(content, "$$", end) if "$" not in content else None
+        return self._tex(content, "$$", at, end) if "$" not in content else None
 
-    def _tex(self, content: str, mark: str, behind: int) -> int | None:
+    def _tex(self, content: str, mark: str, at: int, behind: int) -> int | None:
         slashes = len(content) - len(content.rstrip("\\"))
-        if len(content) > 20_000 or slashes % 2 or not balanced(content):
+        if len(content) > 20_000 or slashes % 2 or not balanced(content) or self._in_address(at):
             return None
         self._out.append(mark + safe_tex(content) + mark)
         return behind
+
+    def _in_address(self, at: int) -> bool:
+        """Whether a bare address may reach to here: renderers link those, and math inside would end up in the link."""
+        before = self._text[max(0, at - 300) : at]
+        if not before or before[-1].isspace():
+            return False
+        word = before.split()[-1].lower()
+        return "://" in word or "www." in word or "@" in word
