@@ -44,6 +44,11 @@ RUN = """(name) => {
   window.ran = false;
   window.jupyterapp.commands.execute(name).finally(() => { window.ran = true; });
 }"""
+AT_REST = """() => {
+  const busy = window.jupyterapp.shell.currentWidget.content.widgets.some(cell => cell.model.executionState === 'running');
+  window.restedSince = busy ? null : window.restedSince || performance.now();
+  return !busy && performance.now() - window.restedSince > 300;
+}"""
 TRAPS = """
 window.pwned = window.pwned || [];
 window.alert = window.confirm = window.prompt = (text) => { window.pwned.push(String(text)); };
@@ -74,9 +79,8 @@ class Lab:
         for name in ("work", "config", "data", "runtime"):
             (folder / name).mkdir(parents=True)
         # All cells are drawn, also those that are out of sight: a hostile answer must not pass because nobody scrolled to it.
-        settings = folder / "config" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
-        settings.parent.mkdir(parents=True)
-        settings.write_text('{"windowingMode": "none"}', encoding="utf-8")
+        self._set(folder, "notebook-extension/tracker", '{"windowingMode": "none"}')
+        self._set(folder, "apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}')
         kept = {name: value for name, value in os.environ.items() if not name.endswith(("_KEY", "_SECRET"))}
         env = {
             **kept,
@@ -103,6 +107,12 @@ class Lab:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+
+    @staticmethod
+    def _set(folder: Path, plugin: str, settings: str) -> None:
+        path = folder / "config" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(settings, encoding="utf-8")
 
     def wait_ready(self) -> None:
         """Wait until the server answers."""
@@ -187,9 +197,11 @@ class Visit:
         self.page.evaluate(f"() => {{ window.jupyterapp.commands.execute({json.dumps(name)}, {json.dumps(args or {})}); }}")
 
     def run_all(self, limit_s: float = 120) -> None:
-        """Run all cells and wait until the last has run, or one has failed, and the kernel is idle."""
+        """Run all cells and wait until none of them is running or waiting to, and the kernel is idle."""
         self.page.evaluate(RUN, "notebook:run-all-cells")
         self.page.wait_for_function("() => window.ran", timeout=limit_s * 1000)
+        # The command is done with the first failure, also where a cell is tagged to fail and the others go on.
+        self.page.wait_for_function(AT_REST, timeout=limit_s * 1000)
         self.wait_idle()
 
     def outputs(self, number: int) -> str:

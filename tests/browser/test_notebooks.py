@@ -45,6 +45,7 @@ def test_breaking_notebook_shows_errors_in_a_few_lines(tab: Visit, pictures: Pat
     assert len(texts) >= 3
     assert all(len(text.splitlines()) <= 12 for text in texts), [len(text.splitlines()) for text in texts]
     assert any("Did you mean" in text and "speech" in text for text in texts)
+    assert "Usage by status" in tab.page.locator(".jp-Notebook").inner_text()
     assert tab.foreign == []
     tab.page.screenshot(path=pictures / "when_things_break.png")
 
