@@ -58,6 +58,8 @@ def test_no_hostile_answer_runs_or_fetches(tab: Visit, lab: Lab, way: str) -> No
     tab.page.add_init_script(TRAPS)
     tab.open(name)
     tab.run_all(200)
+    assert tab.error_texts() == []
+    assert tab.page.locator(".jp-OutputArea-output").count() >= len(answers)
     # Each output is rendered: JupyterLab draws cells only when they come near the window.
     for number in range(0, len(answers) + 1, 6):
         tab.page.evaluate("(n) => window.jupyterapp.shell.currentWidget.content.scrollToItem(n)", number)

@@ -130,7 +130,16 @@ def test_no_file_of_the_repository_names_a_machine_or_a_registry() -> None:
     if git is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     listed = subprocess.run([git, "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\0")
-    wrong = re.compile(rb"/" + rb"work/(?:main|shared)|/" + rb"root/|pypi\.(?:org|python)|pythonhosted|registry\.npmjs")
+    # Written in halves, so that this file is not one of those it looks for.
+    halves = (
+        ("/wo", "rk/main"),
+        ("/wo", "rk/shared"),
+        ("/ro", "ot/"),
+        ("pypi", ".org"),
+        ("python", "hosted.org"),
+        ("registry.", "npmjs"),
+    )
+    wrong = re.compile("|".join(re.escape(first + second) for first, second in halves).encode())
     found = [name for name in listed if name and (ROOT / name).is_file() and wrong.search((ROOT / name).read_bytes())]
     assert found == []
 
