@@ -278,8 +278,8 @@ class BudgetStore(Protocol):
     async def settle(self, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> Mapping[str, Balance]:
         """Book the true cost in all scopes and drop the reservation; without one (nothing was reserved) only book.
 
-        An id is booked once: a second settle changes nothing. Returns the balances after it; of scopes without any limit it may
-        leave them out.
+        An id is booked once: a second settle changes nothing. It is booked even if its caller stops waiting for it. Returns the
+        balances after it; of scopes without any limit it may leave them out.
         """
 
     async def balance(self, names: Sequence[str]) -> Mapping[str, Balance]:

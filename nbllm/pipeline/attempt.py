@@ -64,7 +64,9 @@ class AttemptStage:
             closed = _closed(attempt, watch, ending, failure, request)
             call.attempts.append(closed)
             row = written(self._ledger.close_attempt, closed, call)
-            await committed(row, call, at_most_s=patience_s(call, self._clock))
+            # Who is cancelled must go: the row is in good hands, and a fallback may be waiting for these milliseconds.
+            at_most_s = 0.0 if closed.status is AttemptStatus.CANCELLED else patience_s(call, self._clock)
+            await committed(row, call, at_most_s=at_most_s)
         return _reply(request, rung, watch, ending, closed)
 
     def _opening(self, request: Request) -> Attempt:

@@ -60,12 +60,16 @@ class BudgetStage:
             raise
         except BaseException:
             # Cancelled while the store was busy: it may have reserved all the same.
-            await self._settle(call, reservation_id, scopes, Decimal(0))
+            await self._settle(call, reservation_id, scopes, Decimal(0), at_most_s=0.0)
             raise
+        at_most_s = 1.0
         try:
             return await self._inner(request, sink)
+        except asyncio.CancelledError:
+            at_most_s = 0.0
+            raise
         finally:
-            await self._settle(call, reservation_id, scopes, _cost_usd(call, tried))
+            await self._settle(call, reservation_id, scopes, _cost_usd(call, tried), at_most_s=at_most_s)
 
     async def _reserve(self, request: Request, rung: Rung, call: Call, scopes: Sequence[Scope], reservation_id: str) -> Request:
         hard = [scope for scope in scopes if scope.hard_usd is not None]
@@ -100,10 +104,12 @@ class BudgetStage:
             call.reserved_usd = worst_case_usd(size_bytes, fitting, rung.price)
         raise refusal or _refusal(hard, balances, call.reserved_usd or Decimal(0))
 
-    async def _settle(self, call: Call, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> None:
+    async def _settle(
+        self, call: Call, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal, *, at_most_s: float
+    ) -> None:
         try:
             # A store that is slow books all the same, whoever waits for it; only the warning may be lost.
-            async with asyncio.timeout(patience_s(call, self._clock)):
+            async with asyncio.timeout(patience_s(call, self._clock, at_most_s=at_most_s)):
                 after = await self._store.settle(reservation_id, scopes, cost_usd)
         except BudgetUnavailable as exc:
             # The answer is there and paid for: it is delivered; the reservation stays and blocks rather than lets through.

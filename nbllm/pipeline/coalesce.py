@@ -22,7 +22,7 @@ from nbllm.pipeline.structure import StructureStage, needs_validation
 
 _POLL_S = (0.005, 0.05)
 """A follower in another process looks for the stored answer first after the shorter, then up to the longer time."""
-_LEAVE_S = 0.05
+_LEAVE_S = 0.03
 """How long the last waiter that leaves stays to see the run closed."""
 
 JoinKey = tuple[str, int, str]

@@ -141,3 +141,8 @@ class Watcher:
 def with_content(made: Request, **content: Any) -> Request:
     """The same request with other content."""
     return replace(made, content=replace(made.content, **content))
+
+
+def priced_like(at: Rung, **fields: Any) -> Rung:
+    """A rung with other prices or sizes."""
+    return replace(at, **fields)
