@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, magics_class, no_var_expand
 
-from nbllm.core.ports import Filter
-from nbllm.notebook import call_tables, manuals, reading, tables, wording
+from nbllm.notebook import manuals, reading
 from nbllm.notebook.flags import Manual, Parsed, parse
-from nbllm.notebook.views import View
 from nbllm.settings.option import BadValue
 from nbllm.settings.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from nbllm.core.ports import Filter
+    from nbllm.notebook.views import View
 
 _ORIGIN = "%llm_config"
 
@@ -32,6 +34,8 @@ class BookMagics(Magics):
     @no_var_expand
     def llm_config(self, line: str) -> View:
         """Show the settings, or set some."""
+        from nbllm.notebook import tables
+
         parsed = parse(manuals.CONFIG, line)
         client = self._client()
         if "reset" in parsed.values:
@@ -58,12 +62,16 @@ class BookMagics(Magics):
     @no_var_expand
     def llm_models(self, line: str) -> View:
         """List the models that can be asked."""
+        from nbllm.notebook import tables
+
         parsed = parse(manuals.MODELS, line)
         return tables.models_view(self._client(), " ".join(parsed.words))
 
     @no_var_expand
     def llm_usage(self, line: str) -> View:
         """Sum up calls."""
+        from nbllm.notebook import tables
+
         parsed = parse(manuals.USAGE, line)
         by = _one_word(manuals.USAGE, parsed, manuals.GROUPS, default="model")
         client = self._client()
@@ -82,6 +90,8 @@ class BookMagics(Magics):
     @no_var_expand
     def llm_calls(self, line: str) -> View:
         """List calls, show one, or forget recorded texts."""
+        from nbllm.notebook import call_tables
+
         parsed = parse(manuals.CALLS, line)
         client = self._client()
         if parsed.words[:1] == ("forget",):
@@ -93,6 +103,9 @@ class BookMagics(Magics):
     @no_var_expand
     def llm_cache(self, line: str) -> View:
         """Show the cache, or purge some of it."""
+        from nbllm.notebook import tables
+        from nbllm.notebook.views import View
+
         parsed = parse(manuals.CACHE, line)
         client = self._client()
         which = {name: parsed.values[name] for name in ("key_prefix", "model", "tag", "older_than_s") if name in parsed.values}
@@ -113,6 +126,8 @@ class BookMagics(Magics):
     @no_var_expand
     def llm_budget(self, line: str) -> View:
         """Show budgets, or set one."""
+        from nbllm.notebook import tables
+
         parsed = parse(manuals.BUDGET, line)
         client = self._client()
         if not parsed.words:
@@ -123,6 +138,8 @@ class BookMagics(Magics):
 
 
 def _set_budget(client: Any, parsed: Parsed) -> str:
+    from nbllm.notebook import wording
+
     kind, *rest = parsed.words
     if kind not in manuals.BUDGETS:
         raise UsageError(f"There is no budget {kind!r}. {did_you_mean(kind, manuals.BUDGETS)}")
@@ -147,6 +164,8 @@ def _set_budget(client: Any, parsed: Parsed) -> str:
 
 def _share(soft: Decimal | float | None, amount: Decimal | None) -> float | None:
     """Return the soft limit as a share of the amount; a share stays as it is. UsageError when it is above the amount."""
+    from nbllm.notebook import wording
+
     if not isinstance(soft, Decimal) or amount is None:
         return float(soft) if soft is not None else None
     if soft > amount or not soft:
@@ -162,6 +181,8 @@ def _example(kind: str) -> str:
 
 def filter_of(values: Mapping[str, Any], session: str) -> Filter:
     """Return which calls are meant: those of this session, unless --all."""
+    from nbllm.core.ports import Filter
+
     return Filter(
         session=None if values.get("all") else session,
         model=values.get("model"),
@@ -203,6 +224,8 @@ def _one_word(manual: Manual, parsed: Parsed, known: tuple[str, ...], *, default
 
 
 def _call_named(client: Any, part: str) -> Any:
+    from nbllm.core.ports import Filter
+
     found = [c for c in client.ledger.calls(Filter(), limit=10_000) if c.call_id.endswith(part) or c.call_id.startswith(part)]
     if not found:
         raise UsageError(f"There is no call {part!r} among the newest 10,000. %llm_calls lists them.")
@@ -213,6 +236,8 @@ def _call_named(client: Any, part: str) -> Any:
 
 
 def _forget(client: Any, parsed: Parsed) -> View:
+    from nbllm.notebook.views import View
+
     words = parsed.words[1:]
     if bool(words) == bool(parsed.values.get("all")):
         raise UsageError("Write %llm_calls forget ID, or %llm_calls forget --all for the recorded texts of all calls.")

@@ -10,12 +10,12 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nbllm.core.reply import Reply
 from nbllm.errors import CallFailed, NbllmError
-from nbllm.notebook import wording
-from nbllm.notebook.call_tables import short_id
+
+if TYPE_CHECKING:
+    from nbllm.core.reply import Reply
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _SHELL_PARTS = {"IPython", "ipykernel", "traitlets", "decorator.py", "prompt_toolkit"}
@@ -36,6 +36,9 @@ def attach(error: BaseException, partial: Reply, *, out: str, received: bool) ->
 
 def message_lines(error: NbllmError, width: int = 88) -> list[str]:
     """Return what happened, on which rung, what was spent and what to do, each on lines of its own."""
+    from nbllm.notebook import wording
+    from nbllm.notebook.call_tables import short_id
+
     lines = []
     for row in f"{type(error).__name__}: {error.summary}".splitlines():
         indent = row[: len(row) - len(row.lstrip())] + "  "

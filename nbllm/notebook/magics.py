@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, magics_class, needs_local_scope, no_var_expand
 from traitlets import Bool, Float
 
-from nbllm.core.reply import Reply
 from nbllm.notebook.flags import parse
 from nbllm.notebook.manuals import LLM, LLM_LINE
 from nbllm.notebook.names import check_named, schema_named, users_names
-from nbllm.notebook.runner import run
-from nbllm.notebook.screens import Quiet, screen_for
 from nbllm.settings.tables import CALL_OPTIONS
+
+if TYPE_CHECKING:
+    from nbllm.core.reply import Reply
 
 _NOT_OPTIONS = {"out", "raw", "quiet", "set", "schema", "check"}
 
@@ -38,6 +38,8 @@ class LLMMagics(Magics):
     @needs_local_scope
     def llm(self, line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> None:
         """Ask and show the answer as it comes; keep the Reply in the -o variable, else in `_`."""
+        from nbllm.notebook.screens import screen_for
+
         given = dict(parse(LLM, line).values)
         namespace = {**self._shell.user_ns, **(local_ns or {})}
         screen = screen_for(
@@ -52,6 +54,8 @@ class LLMMagics(Magics):
     @needs_local_scope
     def llm_line(self, line: str, local_ns: Mapping[str, Any] | None = None) -> Reply:
         """Ask and return the Reply, which shows itself when it is the last value of a cell."""
+        from nbllm.notebook.screens import Quiet
+
         parsed = parse(LLM_LINE, line)
         if not parsed.rest:
             raise UsageError(
@@ -62,6 +66,8 @@ class LLMMagics(Magics):
     def _ask(
         self, given: dict[str, Any], prompt: str, namespace: Mapping[str, Any], screen: Any, *, returned: bool = False
     ) -> Reply:
+        from nbllm.notebook.runner import run
+
         if not prompt.strip():
             raise UsageError("The prompt is empty: write it below the %%llm line. %%llm? is the manual.")
         out = given.get("out", "")

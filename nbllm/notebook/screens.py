@@ -63,28 +63,30 @@ class Notebook:
         """Update the display when an update is due."""
         now_s = self._clock()
         if self._pace.due(now_s, news=piece is not None):
-            self._show(bundle(progress.text, progress.line(now_s), language=self._language, running=True), now_s)
+            self._show(progress.text, progress.line(now_s), running=True)
 
     def restarted(self, progress: Progress) -> None:
         """Wait for the next update: the new answer takes the place of the old one."""
 
     def finish(self, text: str, line: str, notes: Sequence[str]) -> None:
         """Show the last state, whenever the last update was."""
-        self._show(bundle(text, line, notes, language=self._language), self._clock())
+        self._show(text, line, notes)
 
     def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
         """Show the last state where there is a display."""
         if self._handle is not None or text:
             self.finish(text, line, notes)
 
-    def _show(self, data: dict[str, str], began_s: float) -> None:
+    def _show(self, text: str, line: str, notes: Sequence[str] = (), *, running: bool = False) -> None:
         from IPython.display import display
 
+        began_s, worked_s = self._clock(), time.thread_time()
+        data = bundle(text, line, notes, language=self._language, running=running)
         if self._handle is None:
             self._handle = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # untyped in IPython
         else:
             self._handle.update(data, raw=True)
-        self._pace.sent(began_s, self._clock(), sum(map(len, data.values())))
+        self._pace.sent(began_s, time.thread_time() - worked_s, sum(map(len, data.values())))
 
 
 class Terminal:

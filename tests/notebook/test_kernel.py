@@ -65,7 +65,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
         client.wait_for_ready(timeout=60)
         made = Kernel(client, manager)
         made.run(
-            "import time as t; s = t.perf_counter(); get_ipython().run_line_magic('load_ext', 'nbllm'); s = t.perf_counter() - s"
+            "import time as t; s = t.process_time(); get_ipython().run_line_magic('load_ext', 'nbllm'); s = t.process_time() - s"
         )
         yield made
     finally:
@@ -74,8 +74,8 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
 
 
 def test_loading_takes_a_moment(kernel: Kernel) -> None:
-    """%load_ext in a warm kernel: 0.15 s at most (three times that on a busy machine)."""
-    assert float(kernel.value("s")) < 0.45
+    """%load_ext in a warm kernel takes at most 0.15 s of work; other load on the machine does not count."""
+    assert float(kernel.value("s")) < 0.15
 
 
 def test_one_output_is_updated_in_place(kernel: Kernel) -> None:
@@ -88,7 +88,7 @@ def test_one_output_is_updated_in_place(kernel: Kernel) -> None:
     updates = kernel.of("update_display_data")
     assert len(shown) == 1
     assert {u["transient"]["display_id"] for u in updates} == {shown[0]["transient"]["display_id"]}
-    assert 2 <= len(updates) <= 10 * lasted_s + 2
+    assert 2 * lasted_s <= len(updates) <= 10 * lasted_s + 2
     last = updates[-1]["data"]
     assert "sim/large (simulated)" in last["text/plain"]
     assert kernel.value("a.interrupted, a.source") == "(False, 'model')"
