@@ -25,6 +25,10 @@ _ADD = (
     "INSERT INTO scopes (name, spent, reserved, touched_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) DO UPDATE SET "
     "spent = spent + ?2, reserved = reserved + ?3, touched_at = ?4 RETURNING spent, reserved"
 )
+_BOOK = (
+    "INSERT INTO scopes (name, spent, reserved, touched_at) VALUES (?1, ?2, 0, ?3) "
+    "ON CONFLICT (name) DO UPDATE SET spent = spent + ?2, touched_at = ?3"
+)
 
 
 class SqliteBudgets:
@@ -38,6 +42,7 @@ class SqliteBudgets:
         self._home = home
         self._db = database
         self._sweep_at_s = 0.0
+        self._reserved: set[str] = set()
 
     async def reserve(self, reservation_id: str, scopes: Sequence[Scope], amount_usd: Decimal) -> Mapping[str, Balance]:
         """Reserve in all scopes or in none. An id that was reserved or settled before changes nothing."""
@@ -55,6 +60,7 @@ class SqliteBudgets:
             con.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (reservation_id, amount, json.dumps(names), process))
             return _add(con, names, spent=0, reserved=amount)
 
+        self._reserved.add(reservation_id)
         try:
             return await self._run(run)
         except asyncio.CancelledError:
@@ -63,8 +69,14 @@ class SqliteBudgets:
             raise
 
     async def settle(self, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> Mapping[str, Balance]:
-        """Book the cost, once per id, and drop the reservation."""
+        """Book the cost, once per id, and drop the reservation.
+
+        Where nothing is limited and nothing was reserved there is nothing to decide: no balances are read or returned.
+        """
         cost = to_pico(cost_usd)
+        if reservation_id not in self._reserved and not any(s.hard_usd is not None or s.soft_usd is not None for s in scopes):
+            return await self._run(lambda con: _book(con, reservation_id, scopes, cost), kept=True)
+        self._reserved.discard(reservation_id)
 
         def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
             self._sweep_now_and_then(con)
@@ -143,6 +155,14 @@ def balances(con: sqlite3.Connection, names: Iterable[str]) -> dict[str, Balance
         row = con.execute("SELECT spent, reserved FROM scopes WHERE name = ?", (storable(name),)).fetchone() or (0, 0)
         found[name] = Balance(to_usd(row[0]), to_usd(row[1]))
     return found
+
+
+def _book(con: sqlite3.Connection, reservation_id: str, scopes: Sequence[Scope], cost: int) -> Mapping[str, Balance]:
+    """Add to each scope, unless the id was booked before."""
+    now = time.time()
+    if con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", (reservation_id, now)).rowcount:
+        con.executemany(_BOOK, [(name, cost, now) for name in dict.fromkeys(scope.name for scope in scopes)])
+    return {}
 
 
 def _known(con: sqlite3.Connection, reservation_id: str) -> bool:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 from nbllm.core.ports import Lease
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
 
 WAIT_S = 0.5
+_LEAD = (
+    "INSERT INTO leases (key, fence, process, expires_at) VALUES (?1, ?2, ?3, ?4) "
+    "ON CONFLICT (key) DO UPDATE SET fence = max(?2, fence + 1), process = ?3, expires_at = ?4 "
+    "WHERE expires_at <= ?5 OR process = ?6 RETURNING fence"
+)
 
 
 class SqliteFlights:
@@ -26,19 +34,15 @@ class SqliteFlights:
 
     async def lead(self, key: str, *, lease_s: float) -> Lease | None:
         """Take the lease, or return None while another live process, or another caller of this one, holds it."""
-        process = self._home.token
-
-        def run(con: sqlite3.Connection) -> Lease | None:
-            now = self._now()
-            row = con.execute("SELECT process, expires_at FROM leases WHERE key = ?", (key,)).fetchone()
-            if row and row[1] > now and not (row[0] != process and self._home.dead([row[0]])):
+        process, now = self._home.token, self._now()
+        row = await _awaited(self._db.one(_LEAD, (key, time.time_ns(), process, now + lease_s, now, "")))
+        if row is None:
+            # Held. By a process that ended, however it ended? Then it is free; the holder is named so that nobody is robbed twice.
+            holder = self._db.read(lambda con: con.execute("SELECT process FROM leases WHERE key = ?", (key,)).fetchone())
+            if holder is None or holder[0] == process or not self._home.dead([holder[0]]):
                 return None
-            (fence,) = con.execute("UPDATE fences SET last = last + 1 RETURNING last").fetchone()
-            lease = Lease(key, fence, now + lease_s)
-            con.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (key, fence, process, lease.expires_at))
-            return lease
-
-        return await self._db.run(run, wait_s=WAIT_S)
+            row = await _awaited(self._db.one(_LEAD, (key, time.time_ns(), process, now + lease_s, now, holder[0])))
+        return None if row is None else Lease(key, row[0], now + lease_s)
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease | None:
         """Prolong it; None when it was lost. One that expired and that nobody took is still this one."""
@@ -58,12 +62,13 @@ class SqliteFlights:
 
     async def release(self, lease: Lease) -> None:
         """Give it back. A lost lease is no error."""
-
-        def run(con: sqlite3.Connection) -> None:
-            con.execute("DELETE FROM leases WHERE key = ? AND fence = ?", (lease.key, lease.fence))
-
-        await self._db.run(run, wait_s=WAIT_S, kept=True)
+        # Not waited for: what a kill leaves behind is the lease of a process that ended, which is free.
+        self._db.ride("DELETE FROM leases WHERE key = ? AND fence = ?", (lease.key, lease.fence))
 
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+
+async def _awaited(done: Future[Any] | Any) -> Any:
+    return await asyncio.wrap_future(done) if isinstance(done, Future) else done

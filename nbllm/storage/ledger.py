@@ -11,11 +11,11 @@ import itertools
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbllm.core.messages import Attempt, CallRow
 from nbllm.core.ports import Filter, Series, UsageRow, Written
@@ -95,12 +95,12 @@ class SqliteLedger:
     # ------------------------------------------------------------------------------------------------ writing
 
     def open_call(self, row: CallRow) -> Written:
-        """Insert an open call."""
-        return self._insert_call(row)
+        """Insert an open call: together with its first attempt, or soon."""
+        return self._insert_call(row, self._db.ride)
 
     def add_call(self, row: CallRow) -> Written:
         """Insert a call that is closed already."""
-        return self._insert_call(row)
+        return self._insert_call(row, self._db.execute)
 
     def close_call(self, row: CallRow) -> Written:
         """Close a call; one that is closed already stays as it is."""
@@ -127,7 +127,8 @@ class SqliteLedger:
         """Close an attempt; one that is closed already stays as it is."""
         call = self._ids.get(attempt.call_id)
         if call is not None:
-            return self._db.execute(CLOSE_ATTEMPT, rows.close_attempt(call, attempt))
+            # With the call's own closing, a moment later: until then nobody was told of an answer.
+            return self._db.ride(CLOSE_ATTEMPT, rows.close_attempt(call, attempt))
         return _written(self._db.write(lambda con: _close_attempt_slowly(con, attempt)))
 
     def add_many(self, calls: Iterable[tuple[CallRow, Sequence[Attempt]]]) -> int:
@@ -150,13 +151,13 @@ class SqliteLedger:
         self._db.empty_log_soon()
         return count
 
-    def _insert_call(self, row: CallRow) -> Written:
+    def _insert_call(self, row: CallRow, commit: Callable[[str, Sequence[Any]], Written]) -> Written:
         names = self._known_names(row)
         learnt = self._learnt
         if names is not None and row.session in learnt.marks and int(row.started_at // _DAY_S) in learnt.marks:
             row_id = learnt.number << 32 | next(self._call_counts)
             self._remember(row.call_id, row_id)
-            return self._db.execute(INSERT_CALL, rows.insert_call(row_id, learnt.token, row, names))
+            return commit(INSERT_CALL, rows.insert_call(row_id, learnt.token, row, names))
         new = _Learnt()
 
         def run(con: sqlite3.Connection) -> None:

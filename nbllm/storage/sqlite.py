@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -35,6 +36,8 @@ ROW_WAIT_S = 1.0
 """How long a caller may wait for a queued row before it goes on without; the row stays queued."""
 LOCK_WAIT_S = 0.001
 """How long a write in place waits for another thread's commit before it is queued."""
+RIDE_S = 0.02
+"""How long a statement may wait for another write to be committed with."""
 CHECKPOINT_PAGES = 1000
 READ_WAITS_S = (0.001, 0.003)
 """Pauses of a read in a file that another process is just opening or closing; otherwise WAL never makes a reader wait."""
@@ -77,6 +80,7 @@ class Database:
         self._writer = Writer(f"nbllm-{self._filename}", self._commit, self._checkpoint, self._busy)
         self._dirty_pages = 0
         self._empty_log = False
+        self._riders: deque[tuple[str, Sequence[Any]]] = deque()
 
     @property
     def path(self) -> Path:
@@ -90,8 +94,11 @@ class Database:
         if not self._may_write_in_place():
             return self._queue(Job(lambda con: _no_result(con.execute(sql, parameters))))
         try:
-            con = self._files.writing or self._files.open()
-            con.execute(sql, parameters)
+            if self._riders:
+                self._transact(Job(lambda con: _no_result(con.execute(sql, parameters))))
+            else:
+                con = self._files.writing or self._files.open()
+                con.execute(sql, parameters)
         except (sqlite3.Error, StorageError) as exc:
             return self._troubled(Job(lambda con: _no_result(con.execute(sql, parameters))), exc)
         else:
@@ -125,6 +132,48 @@ class Database:
         else:
             result: T = job.result
             return result
+        finally:
+            self._lock.release()
+
+    def ride(self, sql: str, parameters: Sequence[Any]) -> Future[None] | None:
+        """Commit one statement together with the next write, RIDE_S later at most: for what is of no use before that write.
+
+        A commit writes whole pages, so one for two rows costs little more than one for one. Reads of this process see riders.
+        Where no event loop can see to the time, the statement is committed at once.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self.execute(sql, parameters)
+        if self._writer.pending or self._closed or self._home.network:
+            return self.execute(sql, parameters)
+        first = not self._riders
+        self._riders.append((sql, parameters))
+        if first:
+            loop.call_later(RIDE_S, self._land)
+        return None
+
+    def _land(self) -> None:
+        """Commit riders that no other write has taken along."""
+        if self._riders:
+            self.write(_no_result)
+
+    def one(self, sql: str, parameters: Sequence[Any]) -> Future[Any] | Any:
+        """Commit one statement and return its first row, None without one; a future of it when the database is busy."""
+
+        def run(con: sqlite3.Connection) -> Any:
+            rows = con.execute(sql, parameters).fetchall()
+            return rows[0] if rows else None
+
+        if self._riders or not self._may_write_in_place():
+            return self.write(run, kept=False)
+        try:
+            row = run(self._files.writing or self._files.open())
+        except (sqlite3.Error, StorageError) as exc:
+            return self._troubled(Job(run, None, time.monotonic() + ROW_WAIT_S, kept=False), exc)
+        else:
+            self._wrote(1)
+            return row
         finally:
             self._lock.release()
 
@@ -169,15 +218,26 @@ class Database:
     def _transact(self, job: Job) -> None:
         con = self._files.writing or self._files.open()
         con.execute("BEGIN IMMEDIATE")
+        taken: list[tuple[str, Sequence[Any]]] = []
         try:
+            while self._riders:  # other threads may add to them meanwhile
+                taken.append(self._riders.popleft())
+                self._ridden(con, *taken[-1])
             job.result = job.run(con)
             con.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):  # SQLite has rolled back already where the error was its own
                 con.execute("ROLLBACK")
+            self._riders.extendleft(reversed(taken))
             raise
         if job.then is not None:
             job.then(job.result)
+
+    @staticmethod
+    def _ridden(con: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> None:
+        # A row that the file refuses for good must not fail every write that it rides with; a full disk fails them anyway.
+        with suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
+            con.execute(sql, parameters)
 
     def _wrote(self, pages: int) -> None:
         if self.degraded is not None:
@@ -243,6 +303,7 @@ class Database:
 
     def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `run` reads, on a connection that sees only what is committed. Raises StorageError."""
+        self._land()
         for wait_s in (*READ_WAITS_S, None):
             try:
                 with self._read_lock:
@@ -259,6 +320,7 @@ class Database:
 
     def flush(self, timeout_s: float = ROW_WAIT_S) -> bool:
         """Wait until what was queued is committed; False when it took too long."""
+        self._land()
         return not self._writer.pending or self._writer.wait_empty(timeout_s)
 
     # ------------------------------------------------------------------------------------------------ opening and closing
@@ -272,12 +334,14 @@ class Database:
 
     def _set_aside(self) -> None:
         """Let go of a damaged file and rename it, under the lock."""
+        self._riders.clear()
         name = self._files.set_aside()
         if name:
             self._tell("aside:" + name, f"{self.path} was damaged. It is kept as {name}, and a new one was begun.")
 
     def close(self) -> None:
         """Commit what waits, end the thread, let go of the file. What is written later fails."""
+        self._land()
         self._closed = True
         self._writer.close(5.0)
         with self._read_lock, self._lock:
