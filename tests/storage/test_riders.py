@@ -108,8 +108,12 @@ def test_a_rider_of_a_failed_write_rides_again(database):
     async def run() -> None:
         database.ride("INSERT INTO t VALUES (7)", ())
         with pytest.raises(ValueError, match="no"):
-            database.write(lambda con: (_ for _ in ()).throw(ValueError("no")))
+            database.write(_refuse)
         database.execute("INSERT INTO t VALUES (8)", ())
         assert count(database) == 2
 
     asyncio.run(run())
+
+
+def _refuse(_: sqlite3.Connection) -> None:
+    raise ValueError("no")
