@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +49,9 @@ def demo(*, model: str | None = None, out: str | None = None) -> int:
     finally:
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
+        if (source.parent / "data").resolve() != (target.parent / "data").resolve():
+            # So that the result can be opened and run again where it lies.
+            shutil.copytree(source.parent / "data", target.parent / "data", dirs_exist_ok=True)
     paper.line()
     paper.line(f"  Result  {target}")
     paper.line(f"  Took    {time.monotonic() - started_s:.0f} s")
