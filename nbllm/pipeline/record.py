@@ -192,4 +192,4 @@ class RecordStage:
         finally:
             row = written(recorder.ledger.close_call, closed, call)
             recorder.call_hooks(closed, request)
-            await committed(row, call, at_most_s=patience_s(call, recorder.clock, at_most_s=_CLOSE_S))
+            await committed(row, call, at_most_s=_CLOSE_S)

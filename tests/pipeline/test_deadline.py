@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 import pytest
 
 from nbllm import errors
 from nbllm.core.messages import Delta, Partial, Request, Sink
+from nbllm.core.ports import Balance, Scope
 from nbllm.core.reply import Reply
 from nbllm.pipeline.deadline import DeadlineStage
+from nbllm.storage.memory import MemoryBudgets
 from nbllm.testing import FakeProvider, Script, run_virtual
 from tests.pipeline.making import Inner, Watcher, request
 from tests.pipeline.world import Book, World, now_s, outcome
@@ -171,3 +175,32 @@ def test_earlier_partial_is_not_forgotten() -> None:
         await world.close()
 
     run_virtual(run())
+
+
+class SlowBudgets(MemoryBudgets):
+    """A store that books at once and tells so late."""
+
+    async def settle(self, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> Mapping[str, Balance]:
+        booked = await super().settle(reservation_id, scopes, cost_usd)
+        await asyncio.sleep(30)
+        return booked
+
+
+@pytest.mark.parametrize("cache", ["use", "off"])
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("deadline_s", [0.2, 2.0, 40.0])
+def test_slow_disks_do_not_cost_an_answer_that_came_in_time(cache: str, watched: bool, deadline_s: float) -> None:
+    """An answer that came just before the deadline is delivered, though ledger and budgets are slow one after the other."""
+
+    async def run() -> None:
+        fake = FakeProvider(Script(pieces=["in time"], first_after_s=deadline_s * 0.45))
+        world = World(fake, ledger=Book(locked_s=30), budgets=SlowBudgets())
+        began = now_s()
+        reply = await world.ask("q", cache=cache, watched=watched, deadline_s=deadline_s)
+        assert reply.text == "in time"
+        assert now_s() - began <= deadline_s + 0.1
+        assert reply.cost_usd == world.spent()
+        await asyncio.sleep(60)
+        await world.close()
+
+    run_virtual(run(), patience_s=0.01)

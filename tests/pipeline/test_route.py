@@ -29,7 +29,7 @@ def test_the_plan_becomes_rungs_in_order_with_a_reason() -> None:
         async def never() -> tuple[Route, bool]:
             raise AssertionError("nothing to look for")
 
-        router = Router(lambda named: Route(("one/m", "two/m"), "the ladder"), lambda i: rung(*i.split("/")), never)
+        router = Router(lambda _: Route(("one/m", "two/m"), "the ladder"), lambda i: rung(*i.split("/")), never)
         inner = Inner("ok")
         made = unrouted()
         await RouteStage(inner, router)(made, Watcher())
