@@ -178,6 +178,8 @@ _LINKS = [
     "[x]\n\n[x]: <data:text/html,<script>alert(1)</script>>",
     f"[^1]\n\n[^1]: [x]({_JS})",
     f"<{_JS}>",
+    f"<http://evil.example/$\\href{{{_JS}}}{{x}}$>",
+    f"[](http://evil.example/\\href{{{_JS}}}{{x}})",
     "<javascript:alert`1`>",
     "<data:text/html,x>",
     "<vbscript:x>",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from nbllm.core.safe_math import ENVIRONMENTS, UNSAFE_COMMAND, balanced, safe_tex
+from nbllm.core.safe_math import ENVIRONMENTS, UNSAFE_COMMAND, balanced, safe_tex, without_commands
 from nbllm.core.safe_url import safe_url
 
 _SPECIAL = re.compile(r"\n|\\|`+|<+|&|!?\[|\]|\$+|@@+|~{3,}|://|[*_]{7,}")
@@ -145,7 +145,7 @@ class _Inline:
         link = _AUTOLINK.match(self._text, at) if len(run) == 1 and self._links else None
         url = safe_url(link[1]) if link else None
         if link and url:
-            self._out.append(f"[{entities(link[1])}]({url})")
+            self._out.append(f"[{entities(without_commands(link[1]))}]({url})")
             return link.end()
         self._out.append("&lt;" * len(run))
         return at + len(run)
@@ -170,7 +170,7 @@ class _Inline:
         label = label.replace("\n", " ").strip()
         if image and self._images and not url.startswith("mailto:"):
             return f"![{re.sub('[^A-Za-z0-9 ,.-]', ' ', label)}]({url})"
-        shown = inline(label, links=False) if label else entities(url[:100])
+        shown = inline(label, links=False) if label else entities(without_commands(url[:100]))
         return f"[image: {shown}]({url})" if image else f"[{shown}]({url})"
 
     # ------------------------------------------------------------------------------------------------ backslashes and math

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 
 from nbllm.core.safe_inline import inline
+from nbllm.core.safe_math import without_commands
 
 _LINE_ENDS = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
@@ -46,8 +47,11 @@ def safe_markdown(text: str, *, images: bool = False) -> str:
 
 
 def escape_html(text: str) -> str:
-    """Return text for use inside HTML, in an element or a quoted attribute: no tag, entity, Markdown or math of it lives."""
-    return "".join(c if c.isalnum() or c in " \n,.;-" else f"&#{ord(c)};" for c in clean(text))
+    """Return text for use inside HTML, in an element or a quoted attribute: no tag, entity or Markdown of it lives.
+
+    Math that a page would typeset has no unsafe command; to keep dollars from pairing, use an element of class mathjax_ignore.
+    """
+    return "".join(c if c.isalnum() or c in " \n,.;-" else f"&#{ord(c)};" for c in without_commands(clean(text)))
 
 
 def clean(text: str) -> str:

@@ -55,3 +55,8 @@ def safe_tex(content: str) -> str:
     for pattern, replacement in _REWRITES:
         content = pattern.sub(replacement, content)
     return content
+
+
+def without_commands(text: str) -> str:
+    """Return text that looks the same and holds no unsafe command: a word joiner stands behind its backslash."""
+    return UNSAFE_COMMAND.sub(lambda m: f"\\\u2060{m[0][1:]}", text)

@@ -10,40 +10,8 @@ import mistune
 from markdown_it import MarkdownIt
 
 TAGS = frozenset(
-    (
-        "p",
-        "br",
-        "hr",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "em",
-        "strong",
-        "del",
-        "s",
-        "code",
-        "pre",
-        "span",
-        "a",
-        "ul",
-        "ol",
-        "li",
-        "blockquote",
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "input",
-        "div",
-        "section",
-        "sup",
-    )  # fmt: skip
-)
+    ("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "em", "strong", "del", "s", "code", "pre", "span", "a", "ul", "ol", "li")
+) | {"blockquote", "table", "thead", "tbody", "tr", "th", "td", "input", "div", "section", "sup"}
 ATTRIBUTES = {
     "a": {"href", "class", "id"}, "code": {"class"}, "ol": {"start"}, "th": {"style", "align"}, "td": {"style", "align"},
     "input": {"type", "class", "disabled", "checked"}, "li": {"class", "id"},

@@ -147,11 +147,12 @@ def test_an_open_code_block_is_closed() -> None:
     assert "<div>meter</div>" in html
 
 
-@given(st.text(max_size=60))
+@given(st.lists(st.one_of(st.text(max_size=9), st.sampled_from(PIECES))).map("".join))
 def test_escaped_html_is_its_text_and_nothing_else(text: str) -> None:
     """escape_html reads back as the (cleaned) text, in an element and in an attribute."""
     parsed = page(f"<p>{escape_html(text)}</p>")
-    assert "".join(parsed.typeset) == clean(text)
+    assert parsed.wrong == []
+    assert "".join(parsed.typeset).replace("\u2060", "") == clean(text)
     assert not set(escape_html(text)) & set("<>\"'`$[]*_\\|")
 
 
