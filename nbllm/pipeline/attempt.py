@@ -19,6 +19,8 @@ from nbllm.pipeline.stage import Clock, call_of, committed, patience_s, rung_of,
 from nbllm.settings import Settings
 
 Learn = Callable[[Rung, RateLimits], None]
+_OPENING = 0.1
+"""Part of the remaining time that a locked ledger may take before the request is sent."""
 
 
 class AttemptStage:
@@ -49,7 +51,7 @@ class AttemptStage:
         ending: Ending | None = None
         row = written(self._ledger.open_attempt, attempt, call)
         try:
-            await committed(row, call, at_most_s=patience_s(call, self._clock))
+            await committed(row, call, at_most_s=patience_s(call, self._clock, part=_OPENING))
             sink.started(attempt)
             ending = await watch.run(lambda: provider.send(watch.wire(), watch))
         except BaseException as exc:

@@ -14,7 +14,7 @@ from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Embed,
 from nbllm.core.ports import Ledger, Recording, Recordings
 from nbllm.core.reply import Reply
 from nbllm.errors import CallFailed, NbllmError
-from nbllm.pipeline.stage import Clock, Stage, call_of, committed, patience_s, written
+from nbllm.pipeline.stage import Clock, Stage, call_of, committed, written
 from nbllm.pipeline.structure import Workers
 from nbllm.settings import Settings
 
@@ -178,9 +178,9 @@ class RecordStage:
         """Open, run, close."""
         recorder, call = self._recorder, call_of(request)
         closed = recorder.row(request)
-        row = written(recorder.ledger.open_call, closed, call)
+        # Not waited for: a ledger keeps the order of its rows, and the attempt waits for its own before it is sent.
+        written(recorder.ledger.open_call, closed, call)
         try:
-            await committed(row, call, at_most_s=patience_s(call, recorder.clock))
             reply = recorder.finished(await self._inner(request, sink), request)
             closed = recorder.answered(reply, request)
             recorder.keep_texts(reply, request)

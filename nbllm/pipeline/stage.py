@@ -49,12 +49,12 @@ def rung_of(request: Request) -> Rung:
     return request.rung
 
 
-def patience_s(call: Call, clock: Clock, *, at_most_s: float = 1.0) -> float:
-    """Return how many seconds a slow disk may hold this call up just now: at_most_s, but at most half of what is left to it.
+def patience_s(call: Call, clock: Clock, *, at_most_s: float = 1.0, part: float = 0.5) -> float:
+    """Return how many seconds a slow disk may hold this call up just now: at_most_s, but only that part of what is left to it.
 
     So an answer that came in time is still in time when several disks are slow, one after the other.
     """
-    return max(0.0, min(at_most_s, (call.deadline_at_s - clock.now_s()) / 2))
+    return max(0.0, min(at_most_s, (call.deadline_at_s - clock.now_s()) * part))
 
 
 def written(write: Callable[[Row], Written], row: Row, call: Call) -> Written:
