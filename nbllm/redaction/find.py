@@ -35,7 +35,7 @@ _URL_PASSWORD = re.compile(r"""://[^\s/:@"'<>?#]{0,200}:([^\s/@"'<>]{1,500})@"""
 _URL_TOKEN = re.compile(r"://([A-Za-z0-9_.-]{16,300})@")
 _PEM_HEAD = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_BODY = re.compile(r"(?:[A-Za-z0-9+/=:,\s-]|\\[nr])*")
-_TELEGRAM = re.compile(r"(?<=\d{8}):AA[A-Za-z0-9_-]{30,}")
+_TELEGRAM = re.compile(r"(?<=\d{8})(?::|%3[Aa])AA[A-Za-z0-9_-]{30,}")
 _AWS_SECRET = re.compile(r"(?<![A-Za-z0-9/+=])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z")
 
@@ -133,7 +133,7 @@ def _other(text: str, lowered: str) -> Iterator[Span]:
             if match and match[1] != _MASK and end <= match.start(1):
                 yield match.span(1)
     yield from _private_keys(text)
-    if ":AA" in text:
+    if ":AA" in text or "%3aaa" in lowered:
         yield from (m.span() for m in _TELEGRAM.finditer(text))
     for at, _ in _occurrences(lowered, "bearer"):
         if (match := _BEARER.match(text, at)) and (any(c.isdigit() for c in match[1]) or len(match[1]) >= 24):
@@ -213,7 +213,7 @@ def _value_after(text: str, at: int) -> tuple[int, int, bool] | None:
     quote = separator["quote"]
     if quote:
         end = text.find(quote, start, start + _MAX_QUOTED)
-        while end > 0 and len(quote) == 1 and text[end - 1] == "\\" and text[end - 2] != "\\":
+        while end > start and text[end - 1] == "\\" and (len(quote) > 1 or text[end - 2] != "\\"):
             end = text.find(quote, end + 1, start + _MAX_QUOTED)
         line_end = text.find("\n", start, start + _MAX_QUOTED)
         if end > start and not 0 <= line_end < end:
