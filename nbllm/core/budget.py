@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 
 from nbllm.core.ports import Balance, Scope
 from nbllm.core.pricing import Price, affordable_tokens
@@ -18,7 +19,12 @@ MINIMUM_TOKENS = 256
 
 def utc_day(epoch_s: float) -> str:
     """Return the day of a Unix time as "2026-11-21"; days of budgets are UTC."""
-    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%d")
+    return _day(int(epoch_s // 86_400))
+
+
+@lru_cache(maxsize=4)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86_400, UTC).strftime("%Y-%m-%d")
 
 
 def scopes_of(

@@ -19,6 +19,9 @@ _SIMPLE = (str, bytes, int, float)
 _RAW_MODE = 1
 _NO_VALUE = diskcache.core.ENOVAL
 _CULL_ROWS = 10
+_ROW_BYTES = 512
+"""What a row takes besides its value, roughly: key, tag, times, its place in the indexes."""
+_MEASURE_SHARE = 100
 _FREE = "SELECT (SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count)"
 _PUT = (
     "INSERT INTO Cache (key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value) "
@@ -64,6 +67,7 @@ class InlineCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no ty
 
     def __init__(self, con: sqlite3.Connection, directory: str, *, size_limit: int, wal: bool) -> None:
         self._given = con
+        self._unmeasured_bytes = size_limit
         super().__init__(
             directory,
             timeout=0,
@@ -115,6 +119,11 @@ class InlineCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no ty
         db_key, raw = self._disk.put(key)
         size, mode, filename, db_value = self._disk.store(value, read=False, key=key)
         self._given.execute(_PUT, (db_key, raw, created_at, time.time(), tag, size, mode, filename, db_value))
+        # Measuring costs as much as the row itself: it is done once a hundredth of the limit has been written.
+        self._unmeasured_bytes += len(value) + _ROW_BYTES
+        if self._unmeasured_bytes * _MEASURE_SHARE < self.size_limit:
+            return
+        self._unmeasured_bytes = 0
         for _ in range(20):
             if self.volume() <= self.size_limit or len(self) <= 1:
                 break
