@@ -215,8 +215,9 @@ def test_long_texts_are_quick(registry: None) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["sk-", "sk-a", "api_key=", "api_key='a", "password:", "://", "://a:", "-----BEGIN PRIVATE KEY-----", "bearer ", 
-     "basic aaaaaaaa", "cookie:", "eyJ", "AKIAQ7XZ2LMN4PRS6TVW ", ":AA", "12345678:AA", "key-", "eyJaaaaaaaaa.aaaa.", "a", "token=\\'"],
+    ["sk-", "sk-a", "api_key=", "api_key='a", "password:", "://", "://a:", "-----BEGIN PRIVATE KEY-----", "bearer ",
+     "basic aaaaaaaa", "cookie:", "eyJ", "AKIAQ7XZ2LMN4PRS6TVW ", ":AA", "12345678:AA", "key-", "eyJaaaaaaaaa.aaaa.", "a",
+     "token=\\'"],
 )  # fmt: skip
 def test_time_grows_no_faster_than_the_text(piece: str) -> None:
     """Text made to be slow takes four times as long when it is four times as long, and not sixteen."""

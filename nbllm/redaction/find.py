@@ -213,7 +213,7 @@ def _value_after(text: str, at: int) -> tuple[int, int, bool] | None:
     quote = separator["quote"]
     if quote:
         end = text.find(quote, start, start + _MAX_QUOTED)
-        while end > start and text[end - 1] == "\\" and (len(quote) > 1 or text[end - 2] != "\\"):
+        while end > start and text[end - 1] == "\\":  # escaped, at whatever depth: rather too much than too little
             end = text.find(quote, end + 1, start + _MAX_QUOTED)
         line_end = text.find("\n", start, start + _MAX_QUOTED)
         if end > start and not 0 <= line_end < end:
