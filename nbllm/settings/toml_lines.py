@@ -16,8 +16,8 @@ def line_of(text: str, path: tuple[str, ...]) -> int | None:
     """
     best: tuple[int, int] | None = None
     for line, found in keys(text):
-        shared = len(found)
-        if shared <= len(path) and found == path[:shared] and (best is None or shared > best[0]):
+        shared = min(len(found), len(path))  # [a.b] is also where a table `a` first shows
+        if shared and found[:shared] == path[:shared] and (best is None or shared > best[0]):
             best = (shared, line)
     return best[1] if best else None
 
