@@ -63,9 +63,9 @@ def _of_variables(environ: Mapping[str, str], notes: list[str]) -> Iterator[tupl
         if variable.upper() in ELSEWHERE:
             continue
         if name is None:
-            meant = nearest(variable, VARIABLES)
+            meant = nearest(variable[len(PREFIX) :], (v[len(PREFIX) :] for v in VARIABLES), cutoff=0.8)
             if meant is not None:
-                raise ConfigurationError(f"There is no variable {variable}.", hint=f"Did you mean {meant}?")
+                raise ConfigurationError(f"There is no variable {variable}.", hint=f"Did you mean {PREFIX}{meant}?")
             notes.append(f"The environment variable {variable} is none of nbllm's and is ignored.")
             continue
         if name == "home" and text:

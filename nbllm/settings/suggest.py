@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that `name` was most likely meant to be, None when none is near. Case does not count."""
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.65) -> str | None:
+    """Return the known name that `name` was most likely meant to be, None when none is near. Case does not count.
+
+    cutoff: how alike they must be, 0 to 1 (difflib's ratio).
+    """
     import difflib
 
     by_folded = {k.casefold().replace("-", "_"): k for k in known}
     folded = name[:100].casefold().replace("-", "_")
-    match = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.7)
+    match = difflib.get_close_matches(folded, by_folded, n=1, cutoff=cutoff)
     return by_folded[match[0]] if match else None
 
 
