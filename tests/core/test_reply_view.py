@@ -48,8 +48,8 @@ def test_the_line_reads_as_designed() -> None:
 @pytest.mark.parametrize(
     ("changes", "has", "lacks"),
     [
-        ({"source": "cache", "saved_usd": Decimal("0.0012"), "saved_s": 1.9, "cost_usd": Decimal(0)}, "cache hit,
-        saved $0.0012 and 1.9 s", "tok/s"),
+        ({"source": "cache", "saved_usd": Decimal("0.0012"), "saved_s": 1.9, "cost_usd": Decimal(0)},
+        "cache hit, saved $0.0012 and 1.9 s", "tok/s"),
         ({"source": "cache", "cost_usd": Decimal(0)}, "cache hit", "saved"),
         ({"source": "semantic", "saved_s": 2.0}, "similar question in the cache, saved 2.0 s", "cache hit"),
         ({"source": "stale", "age_s": 7300.0}, "stale answer from the cache (2 h old)", "cache miss"),
