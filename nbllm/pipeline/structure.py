@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from nbllm.core.messages import Attempt, Chat, Delta, Request, Sink
 from nbllm.core.reply import Reply
-from nbllm.errors import ValidationFailed
+from nbllm.errors import SchemaError, ValidationFailed
 from nbllm.pipeline.stage import Stage, show
 
 T = TypeVar("T")
@@ -66,6 +66,10 @@ def validated(reply: Reply, request: Request) -> Reply:
             data = parse(options.schema_type if options.schema_type is not None else content.json_schema, reply.text)
     except Invalid as exc:
         raise _failed(reply, exc.problem) from exc
+    except SchemaError:
+        raise
+    except (Exception, SystemExit) as exc:  # a type's own code may raise anything
+        raise _failed(reply, f"{type(exc).__name__}: {exc}") from exc
     if options.check is not None:
         try:
             verdict = options.check(data if content_has_schema(request) else reply.text)
