@@ -114,7 +114,8 @@ class CacheStage:
         if mode == "off":
             return await self._inner(request, sink)
         looked_up, call.looked_up = call.looked_up, False
-        call.key = fingerprint(request.content, rung)
+        if not looked_up:  # else the fast door has made this rung's key
+            call.key = fingerprint(request.content, rung)
         if mode == "use" and not looked_up:
             reply = await self.lookup(request)
             if reply is not None:

@@ -52,7 +52,10 @@ class RetryStage:
     def _budget(self, name: str) -> RetryBudget:
         settings = self._settings()
         share, floor = settings.retry_budget_share, settings.retry_budget_floor
-        return replace(self._budgets.get(name, RetryBudget()), share=share, floor=floor)
+        budget = self._budgets.get(name) or RetryBudget(share=share, floor=floor)
+        if budget.share == share and budget.floor == floor:
+            return budget
+        return replace(budget, share=share, floor=floor)
 
 
 def _worth_it(exc: AttemptFailed, request: Request) -> bool:

@@ -157,7 +157,8 @@ class ThrottleStage:
             left_s = until_s - self._clock.now_s()
             if wait_s > left_s:
                 raise _no_room(rung, left_s, wait_s)
-            await self._pause(rung, wait_s, None)
+            # Not less than a millisecond: a timer may ring a rounding error early, and asking again at once would only spin.
+            await self._pause(rung, max(wait_s, 0.001), None)
 
     async def _pause(self, rung: Rung, at_most_s: float, event: asyncio.Event | None) -> None:
         """Sleep until the event, the time, or an opening breaker, whichever is first; an open breaker is raised."""
