@@ -61,6 +61,8 @@ def chat_request(
 
 def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Settings) -> Request:
     """Return the request to embed texts. Raises InvalidRequest."""
+    import numpy as np  # noqa: F401 - of the reply; here, because on the loop its import would stall other calls
+
     if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
         one = "one text" if isinstance(texts, str) else f"a {type(texts).__name__}"
         raise InvalidRequest(f"embed() got {one}.", hint="Give a list of texts: embed([text], model=...).")

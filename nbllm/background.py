@@ -80,6 +80,8 @@ class LoopHost:
         self.mailbox = Mailbox(loop)
         self.jobs: set[Job[Any]] = set()
         self.ended = False
+        self.of_parent = False
+        """In a forked child: the loop, and what runs on it, is the parent's."""
 
     @property
     def is_here(self) -> bool:
@@ -116,8 +118,15 @@ class Job(Generic[T]):
         if self._host.ended or not self._host.mailbox.post(self._start):
             self.abandon()
 
+    @property
+    def of_parent(self) -> bool:
+        """Whether it was begun before a fork, in the parent process, where it goes on."""
+        return self._host.of_parent
+
     def cancel(self) -> None:
         """End it; its finally clauses run on the loop."""
+        if self._host.of_parent:
+            return
         self._cancelled = True
         if not self._host.mailbox.post(self._cancel):
             self.abandon()
@@ -164,6 +173,8 @@ def _loop_closed() -> CallFailed:
 def waited(job: Job[T]) -> T:
     """Start a job and wait for it on the caller's own thread; a caller that is interrupted ends it first."""
     done = job.done
+    if job.of_parent and not done.done():
+        raise CallFailed("This call was begun before a fork, by the parent process.", hint="Ask anew in the child.")
     try:
         job.start()
         while True:
@@ -241,10 +252,16 @@ class _Background:
         thread.join(5.0)
 
     def forget(self) -> None:
-        """At birth, and in a forked child, where the thread is not and the loop belongs to the parent."""
+        """Hold nothing: at birth, and in a forked child, where the thread is not."""
         self._lock = threading.Lock()
         self._users = set()
         self._host = self._thread = None
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the loop to the parent."""
+        if self._host is not None:
+            self._host.of_parent = True
+        self.forget()
 
 
 def _run(host: LoopHost) -> None:
@@ -265,7 +282,7 @@ def _run(host: LoopHost) -> None:
 
 BACKGROUND = _Background()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=BACKGROUND.forget)
+    os.register_at_fork(after_in_child=BACKGROUND.after_fork)
 
 _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = weakref.WeakKeyDictionary()
 

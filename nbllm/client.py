@@ -296,7 +296,9 @@ class Client(Books):
     def _after_fork(self) -> None:
         """In a forked child: the loop, the sockets and the calls in flight are the parent's; start fresh on the same home."""
         self._lock = threading.Lock()
-        self._lent = None
+        if self._lent is not None:
+            self._lent.of_parent = True
+            self._lent = None
         if self._house is not None:
             keep_for_parent(self._house)
             self._house = None

@@ -180,7 +180,8 @@ class LiveCall:
         job, host = self._job, self._host
         if job is not None and not job.done.done():
             job.cancel()
-            if host is not None and not host.is_here:  # a collector may have dropped us on the very loop that has to do it
+            # A collector may have dropped us on the very loop that has to do it, or in a forked child.
+            if host is not None and not host.is_here and not host.of_parent:
                 with suppress(Exception):
                     job.done.exception(CLOSE_S)
         self._take_rest()
@@ -188,7 +189,7 @@ class LiveCall:
     async def aleave(self) -> None:
         """Do the same on the caller's own loop."""
         job = self._job
-        if job is not None and not job.done.done():
+        if job is not None and not job.done.done() and not job.of_parent:
             closed = asyncio.Event()
             mailbox = mailbox_of(asyncio.get_running_loop())
             job.done.add_done_callback(lambda _: mailbox.post(closed.set))
