@@ -98,6 +98,8 @@ def slowed(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Llama
 
 def main(directory: Path) -> None:
     """Make the model, write it to the directory in Hugging Face's layout, and print one JSON line about it."""
+    # Threads that wait for each other on a busy machine make this a hundred times slower, and weights differ between runs.
+    torch.set_num_threads(1)
     lines = sentences()
     tokenizer = make_tokenizer(lines)
     model = make_model(tokenizer, LAYERS)

@@ -45,9 +45,12 @@ RUN = """(name) => {
   window.jupyterapp.commands.execute(name).finally(() => { window.ran = true; });
 }"""
 AT_REST = """() => {
-  const busy = window.jupyterapp.shell.currentWidget.content.widgets.some(cell => cell.model.executionState === 'running');
+  const cells = window.jupyterapp.shell.currentWidget.content.widgets
+    .filter(cell => cell.model.type === 'code' && cell.model.sharedModel.source.trim());
+  const busy = cells.some(cell => cell.model.executionState === 'running');
   window.restedSince = busy ? null : window.restedSince || performance.now();
-  return !busy && performance.now() - window.restedSince > 300;
+  const all = cells.every(cell => cell.model.executionCount !== null);
+  return !busy && performance.now() - window.restedSince > (all ? 200 : 4000);
 }"""
 TRAPS = """
 window.pwned = window.pwned || [];
@@ -198,9 +201,11 @@ class Visit:
 
     def run_all(self, limit_s: float = 120) -> None:
         """Run all cells and wait until none of them is running or waiting to, and the kernel is idle."""
+        self.command("notebook:clear-all-cell-outputs")
         self.page.evaluate(RUN, "notebook:run-all-cells")
         self.page.wait_for_function("() => window.ran", timeout=limit_s * 1000)
-        # The command is done with the first failure, also where a cell is tagged to fail and the others go on.
+        # The command is done with the first failure, also where a cell is tagged to fail and the others go on; between two
+        # cells nothing runs for a moment. After a failure that ends the run, the cells behind it never get a number.
         self.page.wait_for_function(AT_REST, timeout=limit_s * 1000)
         self.wait_idle()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.hostile_answers import HOSTILE_ANSWERS
 
 from tests.browser.lab import TRAPS, Lab, Visit
+from tests.hostile_answers import HOSTILE_ANSWERS
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
