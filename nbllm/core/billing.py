@@ -32,7 +32,7 @@ def bill(
         return Bill(Decimal(0), "exact", Usage(input_tokens=0, output_tokens=0))
     if usage is None or not _complete(usage, content) or (failed and came):
         usage = _estimated(content, came, usage or Usage())
-    amount = cost(usage, price)
+    amount = cost(replace(usage, output_tokens=usage.output_tokens or 0) if isinstance(content, Embed) else usage, price)
     if amount is None:
         return Bill(None, "unknown", usage)
     return Bill(amount, "estimated" if usage.estimated else "exact", usage)

@@ -74,7 +74,7 @@ class AttemptStage:
     def _opening(self, request: Request) -> Attempt:
         """Return the attempt's row as it is opened."""
         call, rung = call_of(request), rung_of(request)
-        number = len(call.attempts) + 1
+        number = call.next_number
         return Attempt(
             attempt_id=f"{call.call_id}.{number}.{os.urandom(3).hex()}",
             call_id=call.call_id,
