@@ -278,3 +278,25 @@ def test_demo_refuses_a_model_that_is_no_id() -> None:
 
     with pytest.raises(ConfigurationError, match="no model id"):
         use_model(nbformat.v4.new_notebook(), "gpt")
+
+
+def test_demo_runs_the_tour_twice_and_the_second_time_is_free(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    """`nbllm demo` executes the quickstart, says where the result is and what it cost; again it costs $0.00."""
+    assert main(["demo"]) == 0
+    first = capsys.readouterr().out
+    assert main(["demo", "--out", "again/tour.ipynb"]) == 0
+    second = capsys.readouterr().out
+    assert str(Path("build") / "demo" / "00_quickstart.ipynb") in first
+    assert "nothing was really spent" in first
+    assert "$0.00 for" not in first
+    assert "$0.00 for" in second
+    assert "simulated" in Path("again/tour.ipynb").read_text(encoding="utf-8")
+    assert Path("again/data/origin_of_species.txt").exists()
+
+
+def test_demo_that_fails_says_why_and_exits_1(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    """Without a key for the model that was asked for, the demo ends with the error's own words and a next step."""
+    assert main(["demo", "--model", "openai/gpt-4o-mini"]) == 1
+    said = capsys.readouterr().err
+    assert "OPENAI_API_KEY" in said
+    assert "Nothing was sent" in said
