@@ -7,17 +7,16 @@ cancellation or budget refusal ends only that waiter; if it led, the next one ta
 from __future__ import annotations
 
 import asyncio
-from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from nbllm.core.accumulator import Accumulator
-from nbllm.core.messages import Attempt, Call, Delta, Request, Sink
+from nbllm.core.messages import Request, Sink
 from nbllm.core.ports import Flights, Lease
 from nbllm.core.reply import Reply
-from nbllm.errors import BudgetError, HomeUnusable, StorageError, ValidationFailed
+from nbllm.errors import AttemptTimeout, BudgetError, HomeUnusable, StorageError, ValidationFailed
 from nbllm.pipeline.cache import CacheStage
+from nbllm.pipeline.flight import FanOut, Flight, Waiter
 from nbllm.pipeline.lease import LEASE_S, Holder
-from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, show, show_tool_calls
+from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, show
 from nbllm.pipeline.structure import StructureStage, needs_validation
 
 _POLL_S = (0.005, 0.05)
@@ -25,83 +24,7 @@ _POLL_S = (0.005, 0.05)
 _LEAVE_S = 0.03
 """How long the last waiter that leaves stays to see the run closed."""
 
-JoinKey = tuple[str, int, str]
-
-
-@dataclass(eq=False, slots=True)
-class _Waiter:
-    request: Request
-    sink: Sink
-    done: asyncio.Future[Reply]
-
-
-class _FanOut:
-    """Passes the run's stream to every waiter; who joins late first gets what came so far, in one piece."""
-
-    def __init__(self) -> None:
-        self.sinks: list[Sink] = []
-        self.so_far = Accumulator()
-        self._attempt: Attempt | None = None
-
-    def join(self, sink: Sink) -> None:
-        if self._attempt is not None:
-            sink.started(self._attempt)
-            partial = self.so_far.partial()
-            if partial.text or partial.reasoning:
-                sink.delta(Delta(text=partial.text, reasoning=partial.reasoning))
-            show_tool_calls(partial.tool_calls, sink)
-        self.sinks.append(sink)
-
-    def started(self, attempt: Attempt) -> None:
-        self._attempt = attempt
-        for sink in self.sinks:
-            sink.started(attempt)
-
-    def delta(self, delta: Delta) -> None:
-        self.so_far.add(delta)
-        for sink in self.sinks:
-            sink.delta(delta)
-
-    def restarted(self, reason: str) -> None:
-        self.so_far = Accumulator()
-        for sink in self.sinks:
-            sink.restarted(reason)
-
-
-@dataclass(eq=False)
-class _Flight:
-    """One run and those who wait for it. `call` is the run's own: its deadline is the latest of the waiters'."""
-
-    call: Call
-    waiters: list[_Waiter] = field(default_factory=list)
-    fan_out: _FanOut = field(default_factory=_FanOut)
-    task: asyncio.Task[None] | None = None
-    landed: bool = False
-
-    @property
-    def leader(self) -> _Waiter:
-        """The waiter that pays: the first that is still there."""
-        return self.waiters[0]
-
-    def changed(self) -> None:
-        """Take over deadline, budgets and row from those who are still there."""
-        lead = call_of(self.leader.request)
-        self.call.deadline_at_s = max(call_of(w.request).deadline_at_s for w in self.waiters)
-        self.call.call_id, self.call.session, self.call.payer = lead.call_id, lead.session, lead.payer
-        self.call.attempts_before = len(lead.attempts)
-
-    def remove(self, waiter: _Waiter) -> None:
-        """Forget a waiter and its sink."""
-        self.waiters.remove(waiter)
-        self.fan_out.sinks = [sink for sink in self.fan_out.sinks if sink is not waiter.sink]
-
-    def hand_over(self, waiter: _Waiter) -> None:
-        """Give a waiter's call the attempts that were made on its row, each once, and what the run has to say."""
-        call = call_of(waiter.request)
-        have = {attempt.attempt_id for attempt in call.attempts}
-        call.attempts.extend(a for a in self.call.attempts if a.call_id == call.call_id and a.attempt_id not in have)
-        call.notes.extend(note for note in self.call.notes if note not in call.notes)
-        call.partial = self.fan_out.so_far.partial() or self.call.partial or call.partial
+JoinKey = tuple[str, int, str, str]
 
 
 class CoalesceStage:
@@ -113,7 +36,7 @@ class CoalesceStage:
         self._cache = cache
         self._structure = structure
         self._clock = clock
-        self._flights: dict[JoinKey, _Flight] = {}
+        self._flights: dict[JoinKey, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
@@ -121,18 +44,19 @@ class CoalesceStage:
         options, call = request.options, call_of(request)
         if options.cache == "off" or call.key is None:
             return await self._inner(request, sink)
-        join_key = (call.key, id(options.check) if options.check is not None else 0, options.cache)
-        waiter = _Waiter(request, sink, asyncio.get_running_loop().create_future())
+        # Who cannot take pieces back does not join a run that may begin anew; it follows it like another process would.
+        join_key = (call.key, id(options.check) if options.check is not None else 0, options.cache, options.on_interrupt)
+        waiter = Waiter(request, sink, asyncio.get_running_loop().create_future())
         flight = self._flights.get(join_key)
+        joined = flight is not None
         if flight is None:
-            flight = self._flights[join_key] = _Flight(replace(call, attempts=[], notes=[], partial=None))
-        flight.waiters.append(waiter)
-        flight.fan_out.join(sink)
-        flight.changed()
+            own = replace(call, attempts=[], notes=[], partial=None)
+            flight = self._flights[join_key] = Flight(own, FanOut(self._clock.now_s))
+        flight.join(waiter)
         if flight.task is None:
             self._start(join_key, flight)
         try:
-            reply = await waiter.done
+            reply = await (self._share_of(flight, waiter) if joined and request.rungs_left > 1 else waiter.done)
         finally:
             await self._leave(join_key, flight, waiter)
         if reply.coalesced and needs_validation(request):
@@ -152,18 +76,18 @@ class CoalesceStage:
 
     # ------------------------------------------------------------------ joining and leaving
 
-    def _start(self, join_key: JoinKey, flight: _Flight) -> None:
+    def _start(self, join_key: JoinKey, flight: Flight) -> None:
         flight.task = asyncio.get_running_loop().create_task(self._fly(join_key, flight))
         self._tasks.add(flight.task)
         flight.task.add_done_callback(self._tasks.discard)
 
-    def _land(self, join_key: JoinKey, flight: _Flight) -> None:
+    def _land(self, join_key: JoinKey, flight: Flight) -> None:
         """Let nobody join any more."""
         flight.landed = True
         if self._flights.get(join_key) is flight:
             del self._flights[join_key]
 
-    async def _leave(self, join_key: JoinKey, flight: _Flight, waiter: _Waiter) -> None:
+    async def _leave(self, join_key: JoinKey, flight: Flight, waiter: Waiter) -> None:
         """Take a waiter that waits no longer off its flight; the last one ends the run."""
         if flight.landed or waiter not in flight.waiters:
             return
@@ -180,42 +104,59 @@ class CoalesceStage:
             await asyncio.wait([flight.task], timeout=patience)
         flight.hand_over(waiter)
 
+    async def _share_of(self, flight: Flight, waiter: Waiter) -> Reply:
+        """Wait for a run that another call began, but no longer than an attempt of this call's own might take.
+
+        The run may have all the time of its own ladder; this one's next rung must not starve for that.
+        """
+        joined_s = self._clock.now_s()
+        while not waiter.done.done() and not (waiter.request.options.watched and flight.fan_out.so_far.partial()):
+            from_s = max(joined_s, flight.fan_out.began_s or joined_s)
+            until_s = _share_ends_s(waiter.request, from_s)
+            left_s = until_s - self._clock.now_s()
+            if left_s <= 0:
+                raise _not_waited_for(waiter.request, until_s - from_s)
+            await asyncio.wait([waiter.done], timeout=left_s)
+        return await waiter.done
+
     # ------------------------------------------------------------------ the run
 
-    async def _fly(self, join_key: JoinKey, flight: _Flight) -> None:
-        """Run for the leader; when only its budget refuses, run again for the next one."""
+    async def _fly(self, join_key: JoinKey, flight: Flight) -> None:
+        """Run for the leader; when it gives up for itself alone, run again for the next one."""
         failure: BaseException | None = None
         reply: Reply | None = None
-        runner: _Waiter | None = None
+        runner: Waiter | None = None
         try:
             while reply is None and flight.waiters:
                 runner = flight.leader
                 try:
-                    reply = await self._run(flight, replace(runner.request, call=flight.call))
+                    outcome = await self._run(flight, replace(runner.request, call=flight.call))
                 except BudgetError as exc:
-                    if not _passed_on(flight, runner, exc):
-                        raise
+                    outcome = exc
+                if isinstance(outcome, Reply):
+                    reply = outcome
+                elif not flight.pass_on(runner, outcome):
+                    raise outcome  # noqa: TRY301 - for all who are left
         except BaseException as exc:
             failure = exc
             if not isinstance(exc, Exception):
                 raise
         finally:
             self._land(join_key, flight)
-            for place, waiter in enumerate(flight.waiters):
-                if reply is not None and waiter is not runner:
-                    _deliver(flight, waiter, replace(reply, coalesced=True, data=None), None)
-                else:
-                    _deliver(flight, waiter, reply, _own(failure) if place else failure)
+            flight.arrive(runner, reply, failure)
 
-    async def _run(self, flight: _Flight, request: Request) -> Reply:
-        """Run under a lease, so that other processes on this home wait for the answer instead of buying it again."""
+    async def _run(self, flight: Flight, request: Request) -> Reply | Exception:
+        """Run under a lease, so that other processes on this home wait for the answer instead of buying it again.
+
+        An error that is returned is the leader's own: it cannot wait for another process for so long.
+        """
         flight.call.may_store = None
         if request.options.check is not None:
             return await self._inner(request, flight.fan_out)
         refresh = request.options.cache == "refresh"
         key = f"{flight.call.key}:refresh" if refresh else flight.call.key or ""
         newer_than = self._clock.epoch_s() if refresh else 0.0
-        delay_s = 0.0
+        began_s, delay_s = self._clock.now_s(), 0.0
         while True:
             try:
                 lease = await self._leases.lead(key, lease_s=LEASE_S)
@@ -231,8 +172,10 @@ class CoalesceStage:
             found = await self._stored(flight, request, newer_than)
             if found is not None:
                 return found
+            if request.rungs_left > 1 and self._clock.now_s() >= (until_s := _share_ends_s(request, began_s)):
+                return _not_waited_for(request, until_s - began_s)
 
-    async def _lead(self, flight: _Flight, request: Request, lease: Lease, newer_than: float | None) -> Reply:
+    async def _lead(self, flight: Flight, request: Request, lease: Lease, newer_than: float | None) -> Reply:
         """Run with the lease held. newer_than: look first for an entry that another process has stored since; None: do not."""
         holder = Holder(self._leases, lease)
         flight.call.may_store = holder.holds
@@ -242,7 +185,7 @@ class CoalesceStage:
         finally:
             await holder.release()
 
-    async def _stored(self, flight: _Flight, request: Request, newer_than: float) -> Reply | None:
+    async def _stored(self, flight: Flight, request: Request, newer_than: float) -> Reply | None:
         """Return what another process has stored meanwhile, as one piece."""
         reply = await self._cache.lookup(request, newer_than=newer_than)
         if reply is None:
@@ -251,42 +194,14 @@ class CoalesceStage:
         return replace(reply, coalesced=True)
 
 
-def _passed_on(flight: _Flight, runner: _Waiter, refusal: BudgetError) -> bool:
-    """Let the next waiter lead after a budget refused; False when there is none. One whose leader left meanwhile leads already."""
-    if not flight.waiters:
-        return False
-    if flight.leader is runner:
-        if len(flight.waiters) == 1:
-            return False
-        flight.remove(runner)
-        _deliver(flight, runner, None, refusal)
-    if flight.fan_out.so_far.partial():
-        flight.fan_out.restarted("interrupted")
-    flight.changed()
-    return True
+def _share_ends_s(request: Request, from_s: float) -> float:
+    """Return until when a call with other rungs behind this one may wait here."""
+    return from_s + max(0.0, call_of(request).deadline_at_s - from_s) / request.rungs_left
 
 
-def _deliver(flight: _Flight, waiter: _Waiter, reply: Reply | None, failure: BaseException | None) -> None:
-    """Give a waiter its outcome: the reply, the error, or, where the run itself was cancelled, a cancellation."""
-    flight.hand_over(waiter)
-    if waiter.done.done():
-        return
-    if reply is not None:
-        waiter.done.set_result(reply)
-    elif isinstance(failure, Exception):
-        waiter.done.set_exception(failure)
-    else:
-        waiter.done.cancel()
-
-
-def _own(failure: BaseException | None) -> BaseException | None:
-    """Return a copy of an error: what is noted on one waiter's must not show up on another's."""
-    if not isinstance(failure, Exception):
-        return failure
-    try:
-        own = copy(failure)
-    except Exception:
-        return failure  # another library's, whose constructor asks for more than its args: better shared than none
-    own.__notes__ = list(getattr(failure, "__notes__", ()))
-    own.__cause__ = failure.__cause__
-    return own.with_traceback(failure.__traceback__)
+def _not_waited_for(request: Request, waited_s: float) -> AttemptTimeout:
+    rung = rung_of(request)
+    return AttemptTimeout(
+        f"{rung.id} did not answer another call with the same question within {waited_s:.3g} s, this one's share of the deadline.",
+        rung=rung.id,
+    )

@@ -14,6 +14,8 @@ from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
 
 WAIT_S = 0.5
+SURE_S = 1.0
+"""A lease of ours that has longer to live than this is not looked up again: clocks of one machine do not differ by so much."""
 _LEAD = (
     "INSERT INTO leases (key, fence, process, expires_at) VALUES (?1, ?2, ?3, ?4) "
     "ON CONFLICT (key) DO UPDATE SET fence = max(?2, fence + 1), process = ?3, expires_at = ?4 "
@@ -31,6 +33,7 @@ class SqliteFlights:
         self._home = home
         self._db = database
         self._now = now
+        self._mine: dict[str, int] = {}
 
     async def lead(self, key: str, *, lease_s: float) -> Lease | None:
         """Take the lease, or return None while another live process, or another caller of this one, holds it."""
@@ -42,7 +45,10 @@ class SqliteFlights:
             if holder is None or holder[0] == process or not self._home.dead([holder[0]]):
                 return None
             row = await _awaited(self._db.one(_LEAD, (key, time.time_ns(), process, now + lease_s, now, holder[0])))
-        return None if row is None else Lease(key, row[0], now + lease_s)
+        if row is None:
+            return None
+        self._mine[key] = row[0]
+        return Lease(key, row[0], now + lease_s)
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease | None:
         """Prolong it; None when it was lost. One that expired and that nobody took is still this one."""
@@ -56,12 +62,16 @@ class SqliteFlights:
 
     async def holds(self, lease: Lease) -> bool:
         """Whether the lease is still this one and has not expired."""
+        if self._home.alive and self._mine.get(lease.key) == lease.fence and lease.expires_at > self._now() + SURE_S:
+            return True  # nobody takes a lease of a living process before it expires
         select = "SELECT expires_at FROM leases WHERE key = ? AND fence = ?"
         row = self._db.read(lambda con: con.execute(select, (lease.key, lease.fence)).fetchone())
         return row is not None and row[0] > self._now()
 
     async def release(self, lease: Lease) -> None:
         """Give it back. A lost lease is no error."""
+        if self._mine.get(lease.key) == lease.fence:
+            del self._mine[lease.key]
         # Not waited for: what a kill leaves behind is the lease of a process that ended, which is free.
         self._db.ride("DELETE FROM leases WHERE key = ? AND fence = ?", (lease.key, lease.fence))
 

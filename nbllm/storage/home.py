@@ -85,6 +85,11 @@ class Home:
                         raise _unusable(self.path, exc) from exc
         return self._token
 
+    @property
+    def alive(self) -> bool:
+        """Whether this process holds its run lock just now, so that others know that it lives."""
+        return self._lock_fd is not None
+
     def dead(self, tokens: Iterable[str]) -> set[str]:
         """Return those tokens whose process has ended."""
         run = self.prepare() / "run"

@@ -17,7 +17,8 @@ ATTRIBUTES = {
     "input": {"type", "class", "disabled", "checked"}, "li": {"class", "id"},
 }  # fmt: skip
 STYLE = re.compile(r"text-align: ?(left|right|center);?\Z")
-HREF = re.compile(r"(https?://|mailto:)[^\s\"'<>$\\`]+\Z", re.IGNORECASE)
+# As an HTML parser read it: a < that is left in an address by then was an entity, and opens nothing.
+HREF = re.compile(r"(https?://|mailto:)[^\s\"'$\\`]+\Z", re.IGNORECASE)
 LIVE_TEX = re.compile(
     r"\\(href|url|html|class|cssId|style|data|includegraphics|require|mmlToken|bbox|unicode|csname|def|let|newcommand)\b"
 )
