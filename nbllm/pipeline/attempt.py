@@ -165,6 +165,12 @@ class _Watch:
             if self._ran_out is None:
                 raise errors.ConnectionFailed(f"The connection to {rung_of(self._request).id} timed out.") from exc
             raise self._ran_out from None
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled this call: a library below did so within itself.
+            raise errors.ConnectionFailed(f"The request to {rung_of(self._request).id} was given up from within.") from exc
         finally:
             self.ended_s = self._now_s()
             if self._timer is not None:

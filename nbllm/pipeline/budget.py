@@ -145,13 +145,8 @@ def _output_limit(request: Request, rung: Rung) -> int | None:
 
 
 def _cost_usd(call: Call, tried: int) -> Decimal:
-    """Return what the attempt cost: 0 when none was made, the worst case when a sent one's cost is unknown."""
-    if len(call.attempts) <= tried:
-        return Decimal(0)
-    attempt = call.attempts[-1]
-    if attempt.cost_usd is not None:
-        return attempt.cost_usd
-    return (call.reserved_usd or Decimal(0)) if attempt.sent else Decimal(0)
+    """Return what the attempt cost: 0 when none was made, and when its price is unknown, which no hard budget lets happen."""
+    return sum((attempt.cost_usd or Decimal(0) for attempt in call.attempts[tried:]), Decimal(0))
 
 
 def _refusal(hard: Sequence[Scope], balances: Mapping[str, Balance], needed_usd: Decimal) -> BudgetExceeded:

@@ -16,13 +16,15 @@ from nbllm.errors import AttemptTimeout, BudgetError, HomeUnusable, StorageError
 from nbllm.pipeline.cache import CacheStage
 from nbllm.pipeline.flight import FanOut, Flight, Waiter
 from nbllm.pipeline.lease import LEASE_S, Holder
-from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, show
+from nbllm.pipeline.stage import Clock, Stage, call_of, looked_at, patience_s, rung_of, show
 from nbllm.pipeline.structure import StructureStage, needs_validation
 
 _POLL_S = (0.005, 0.05)
 """A follower in another process looks for the stored answer first after the shorter, then up to the longer time."""
 _LEAVE_S = 0.03
 """How long the last waiter that leaves stays to see the run closed."""
+_SAME_S = 1.0
+"""Deadlines that differ by less are the same: those of calls that were made together."""
 
 JoinKey = tuple[str, int, str, str]
 
@@ -47,8 +49,8 @@ class CoalesceStage:
         # Who cannot take pieces back does not join a run that may begin anew; it follows it like another process would.
         join_key = (call.key, id(options.check) if options.check is not None else 0, options.cache, options.on_interrupt)
         waiter = Waiter(request, sink, asyncio.get_running_loop().create_future())
+        waiter.done.add_done_callback(looked_at)
         flight = self._flights.get(join_key)
-        joined = flight is not None
         if flight is None:
             own = replace(call, attempts=[], notes=[], partial=None)
             flight = self._flights[join_key] = Flight(own, FanOut(self._clock.now_s))
@@ -56,7 +58,7 @@ class CoalesceStage:
         if flight.task is None:
             self._start(join_key, flight)
         try:
-            reply = await (self._share_of(flight, waiter) if joined and request.rungs_left > 1 else waiter.done)
+            reply = await (self._share_of(flight, waiter) if request.rungs_left > 1 else waiter.done)
         finally:
             await self._leave(join_key, flight, waiter)
         if reply.coalesced and needs_validation(request):
@@ -105,17 +107,20 @@ class CoalesceStage:
         flight.hand_over(waiter)
 
     async def _share_of(self, flight: Flight, waiter: Waiter) -> Reply:
-        """Wait for a run that another call began, but no longer than an attempt of this call's own might take.
+        """Wait, but where the run goes by another call's time, no longer than an attempt of this call's own might take.
 
-        The run may have all the time of its own ladder; this one's next rung must not starve for that.
+        The run may have all the time of a longer deadline, or of a ladder with one rung; this call's next rung must not starve
+        for that.
         """
-        joined_s = self._clock.now_s()
+        leads, call, joined_s = flight.leader is waiter, call_of(waiter.request), self._clock.now_s()
         while not waiter.done.done() and not (waiter.request.options.watched and flight.fan_out.so_far.partial()):
             from_s = max(joined_s, flight.fan_out.began_s or joined_s)
             until_s = _share_ends_s(waiter.request, from_s)
             left_s = until_s - self._clock.now_s()
             if left_s <= 0:
-                raise _not_waited_for(waiter.request, until_s - from_s)
+                if not leads or flight.call.deadline_at_s > call.deadline_at_s + _SAME_S:
+                    raise _not_waited_for(waiter.request, until_s - from_s)
+                left_s = _SAME_S  # the attempt's own timer sees to it
             await asyncio.wait([waiter.done], timeout=left_s)
         return await waiter.done
 
@@ -130,7 +135,7 @@ class CoalesceStage:
             while reply is None and flight.waiters:
                 runner = flight.leader
                 try:
-                    outcome = await self._run(flight, replace(runner.request, call=flight.call))
+                    outcome = await self._run(flight, runner)
                 except BudgetError as exc:
                     outcome = exc
                 if isinstance(outcome, Reply):
@@ -145,11 +150,12 @@ class CoalesceStage:
             self._land(join_key, flight)
             flight.arrive(runner, reply, failure)
 
-    async def _run(self, flight: Flight, request: Request) -> Reply | Exception:
+    async def _run(self, flight: Flight, runner: Waiter) -> Reply | Exception:
         """Run under a lease, so that other processes on this home wait for the answer instead of buying it again.
 
         An error that is returned is the leader's own: it cannot wait for another process for so long.
         """
+        request = replace(runner.request, call=flight.call)
         flight.call.may_store = None
         if request.options.check is not None:
             return await self._inner(request, flight.fan_out)
@@ -172,7 +178,8 @@ class CoalesceStage:
             found = await self._stored(flight, request, newer_than)
             if found is not None:
                 return found
-            if request.rungs_left > 1 and self._clock.now_s() >= (until_s := _share_ends_s(request, began_s)):
+            until_s = _share_ends_s(runner.request, began_s)
+            if request.rungs_left > 1 and self._clock.now_s() >= until_s:
                 return _not_waited_for(request, until_s - began_s)
 
     async def _lead(self, flight: Flight, request: Request, lease: Lease, newer_than: float | None) -> Reply:

@@ -72,7 +72,7 @@ async def committed(row: Written, call: Call, *, at_most_s: float) -> None:
         return
     # Not wait_for: it cancels the write when the time is over, and can swallow a cancellation that comes with the result.
     waiting = asyncio.wrap_future(row)
-    waiting.add_done_callback(_retrieve)
+    waiting.add_done_callback(looked_at)
     await asyncio.wait([waiting], timeout=at_most_s)
     if not waiting.done():
         call.note("The ledger is locked by another program; this call's row will be written when it is free.")
@@ -80,8 +80,8 @@ async def committed(row: Written, call: Call, *, at_most_s: float) -> None:
         call.note(exc.summary if isinstance(exc, NbllmError) else f"The ledger could not be written ({type(exc).__name__}).")
 
 
-def _retrieve(done: asyncio.Future[None]) -> None:
-    """Look at the error of a row that nobody waits for any more, so that asyncio does not complain that none did."""
+def looked_at(done: asyncio.Future[Any]) -> None:
+    """Look at the error of a future that perhaps nobody waits for any more, so that asyncio does not complain that none did."""
     if not done.cancelled():
         done.exception()
 

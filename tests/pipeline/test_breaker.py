@@ -349,7 +349,7 @@ def test_an_endpoint_that_can_be_reached_again_is_open_to_all_its_models(probe: 
 
     async def run() -> None:
         down = Script(then=REFUSED, sent=False)
-        one = FakeProvider(*[down] * 5, probe, default="fine")
+        one = FakeProvider(*[down] * 5, probe, default=Script(pieces=["fine"], first_after_s=1))
         world = World(one)
         await opened(world)
         await asyncio.sleep(OPEN_S)
@@ -370,7 +370,7 @@ def test_a_truncated_answer_is_a_sign_of_life() -> None:
                 ending = await super().send(wire, progress)
                 return replace(ending, finish_reason="length") if wire.content.messages[0]["content"] == "probe" else ending
 
-        one = Thinks(*[DEAD] * 5, Script(), default="fine")
+        one = Thinks(*[DEAD] * 5, Script(), default=Script(pieces=["fine"], first_after_s=1))
         world = World(one)
         await opened(world)
         await asyncio.sleep(OPEN_S)
@@ -383,19 +383,19 @@ def test_a_truncated_answer_is_a_sign_of_life() -> None:
 
 
 def test_a_refusal_of_the_models_breaker_gives_the_endpoints_ticket_back() -> None:
-    """When the endpoint may be probed but the model not, the endpoint's probe is still there for another model."""
+    """When the endpoint may be probed but this model still rests, the endpoint's probe is there for another model."""
 
     async def run() -> None:
-        down = Script(then=REFUSED, sent=False)
-        world = World(FakeProvider(default="fine"))
-        world.provider.enqueue(*[DEAD] * 4, *[down] * 5, *[DEAD])
-        for n in range(4):
-            await outcome(world.ask(f"m{n}", "one/m", retries=0))
-        for n in range(5):
-            await outcome(world.ask(f"e{n}", f"one/x{n}", retries=0))
-        await asyncio.sleep(OPEN_S)
-        assert isinstance(await outcome(world.ask("opens the model", "one/m", retries=0)), errors.AllRungsFailed)
-        assert isinstance(await outcome(world.ask("m again", "one/m", retries=0)), errors.BreakerOpen)
+        down, late = Script(then=REFUSED, sent=False), Script(first_after_s=10, then=DEAD)
+
+        def say(wire: Any) -> Any:
+            return "fine" if wire.rung.model == "x9" else late if wire.rung.model == "m" else down
+
+        world = World(FakeProvider(default=say))
+        models = ["one/m"] * 5 + [f"one/x{n}" for n in range(5)]
+        await asyncio.gather(*(outcome(world.ask(f"q{n}", model, retries=0)) for n, model in enumerate(models)))
+        await asyncio.sleep(OPEN_S - 10 + 0.1)
+        assert isinstance(await outcome(world.ask("still resting", "one/m")), errors.BreakerOpen)
         assert (await world.ask("another", "one/x9")).text == "fine"
         await world.close()
 

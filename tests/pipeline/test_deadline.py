@@ -162,13 +162,14 @@ def test_reasoning_is_kept_too() -> None:
     run_virtual(run())
 
 
-def test_earlier_partial_is_not_forgotten() -> None:
+@pytest.mark.parametrize("cache", ["use", "off"])
+def test_earlier_partial_is_not_forgotten(cache: str) -> None:
     """I2: what the first rung had sent is still there when the second one is silent until the deadline."""
 
     async def run() -> None:
         first = FakeProvider(Script(pieces=["One two "], then=errors.StreamInterrupted))
         world = World(providers={"one": first, "two": FakeProvider(Script(hang=True))})
-        late = await outcome(world.ask("q", "one/m", "two/m", watched=True, deadline_s=5, retries=0, ttft_s=None))
+        late = await outcome(world.ask("q", "one/m", "two/m", watched=True, deadline_s=5, retries=0, ttft_s=None, cache=cache))
         assert isinstance(late, errors.DeadlineExceeded)
         assert late.partial is not None
         assert late.partial.text == "One two "

@@ -236,7 +236,7 @@ def test_a_models_own_limit_holds_up_no_other_model() -> None:
     async def run() -> None:
         low = RateLimits(requests_limit=2, requests_left=0, requests_reset_s=100)
         fake = Timed(Script(pieces=["x"], limits=low))
-        world = World(fake)
+        world = limited(fake, max_concurrency=50)
         await world.ask("a", "one/big")
         waiting = [world.start(f"w{n}", "one/big") for n in range(3)]
         await asyncio.sleep(1)
@@ -261,6 +261,26 @@ def test_calls_at_once_count_for_the_whole_endpoint() -> None:
         world = limited(fake, max_concurrency=2)
         await asyncio.gather(*(world.ask(f"q{n}", f"one/m{n % 3}") for n in range(12)))
         assert fake.peak_in_flight == 2
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_a_slot_is_not_taken_twice() -> None:
+    """While one model waits for its own limit another may take the last slot: then the first waits for that too."""
+
+    async def run() -> None:
+        low = RateLimits(requests_limit=10, requests_left=0, requests_reset_s=20)
+        fake = Timed(Script(pieces=["x"], limits=low), default=Script(pieces=["x"], first_after_s=5))
+        world = limited(fake, max_concurrency=1)
+        await world.ask("a", "one/big")
+        began = now_s()
+        waits = world.start("b", "one/big")
+        await asyncio.sleep(1)
+        takes = world.start("c", "one/small")
+        await asyncio.gather(waits, takes)
+        assert fake.peak_in_flight == 1
+        assert now_s() - began == pytest.approx(11, abs=0.1)
         await world.close()
 
     run_virtual(run())
