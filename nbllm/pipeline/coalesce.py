@@ -178,7 +178,7 @@ class CoalesceStage:
             found = await self._stored(flight, request, newer_than)
             if found is not None:
                 return found
-            until_s = _share_ends_s(runner.request, began_s)
+            until_s = _share_ends_s(request, began_s)
             if request.rungs_left > 1 and self._clock.now_s() >= until_s:
                 return _not_waited_for(request, until_s - began_s)
 

@@ -115,8 +115,6 @@ class Flight:
                 return False
             self.remove(runner)
             self.deliver(runner, None, refusal)
-        if self.fan_out.so_far.partial():
-            self.fan_out.restarted("interrupted")
         self.changed()
         return True
 

@@ -130,6 +130,29 @@ def test_a_followers_fallback_does_not_starve(rungs: int) -> None:
     run_virtual(run())
 
 
+@pytest.mark.parametrize("company", [0, 1, 3])
+def test_a_leading_followers_fallback_does_not_starve(company: int) -> None:
+    """The same with equal deadlines: who has a fallback gives up at its share, alone; the next in line waits on in its place."""
+
+    async def run() -> None:
+        a = World(FakeProvider(default=Script(pieces=["of the first"], first_after_s=80)))
+        b = World(FakeProvider(default="of the second"), store=a.store, flights=a.flights)
+        leading = a.start("q")
+        await asyncio.sleep(0.1)
+        began = now_s()
+        hasty = b.start("q", *TWO, deadline_s=100)
+        others = [b.start("q", "one/m", deadline_s=100) for _ in range(company)]
+        assert (await hasty).rung == "two/m"
+        assert now_s() - began == pytest.approx(50, abs=0.1)
+        assert {(await call).text for call in others} <= {"of the first"}
+        await leading
+        assert b.provider.calls == 1
+        await a.close()
+        await b.close()
+
+    run_virtual(run())
+
+
 def test_a_retry_is_inside_the_latest_deadline() -> None:
     """A wait for Retry-After that fits the longest waiter's deadline is made, though a shorter one's is over before."""
 
