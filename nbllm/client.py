@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
-from uuid import uuid4
 
 from nbllm.asking import Prompt, chat_request, embed_request
 from nbllm.background import BACKGROUND, Job, LoopHost, awaited, waited
@@ -27,6 +26,7 @@ from nbllm.core.reply import Reply
 from nbllm.errors import ConfigurationError
 from nbllm.live import LiveCall
 from nbllm.notices import say
+from nbllm.session import process_session
 from nbllm.settings import Endpoint, Settings
 from nbllm.streams import AsyncStream, Stream
 
@@ -62,7 +62,7 @@ class Client(Books):
         named = {"endpoints": endpoints, "ladder": tuple(ladder) if ladder is not None else None, "home": home}
         values.update({name: value for name, value in named.items() if value is not None})
         self._settings = _replaced(base, "Client(...)", values) if values else base
-        self.session = self._settings.session or uuid4().hex[:12]
+        self.session = self._settings.session or process_session()
         self._providers = dict(providers or {})
         if unknown := self._providers.keys() - set(get_args(ProviderKind)):
             raise ConfigurationError(
