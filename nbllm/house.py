@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
 from typing import Any, cast
 
 from nbllm.background import LoopHost
@@ -16,11 +15,11 @@ from nbllm.core.ports import Provider, Written
 from nbllm.core.reply import Reply
 from nbllm.core.routing import Route, fixed
 from nbllm.core.throttle import BucketState
-from nbllm.errors import CallFailed, ConfigurationError, NbllmError, StorageError
+from nbllm.errors import CallFailed, ConfigurationError, NbllmError
 from nbllm.flow_context import current_flow
 from nbllm.pipeline.road import Parts, Road
 from nbllm.pipeline.route import Router
-from nbllm.pipeline.stage import settle_now
+from nbllm.pipeline.stage import SETTLE_S, looked_at, settle_now
 from nbllm.providers.catalog import Catalog
 from nbllm.providers.hosts import key_for
 from nbllm.providers.pool import Providers
@@ -28,9 +27,6 @@ from nbllm.providers.wire import request_bytes
 from nbllm.settings import Endpoint, Settings
 from nbllm.storage.memory import MemoryState
 from nbllm.storage.open import open_storage
-
-_ROW_S = 1.0
-"""How long a hit may wait for its row, where the ledger is busy."""
 
 
 class House:
@@ -98,8 +94,9 @@ class House:
     async def asettle(self, written: Written) -> None:
         """Wait for the same on the caller's own loop."""
         if written is not None:
-            with suppress(TimeoutError, StorageError):
-                await asyncio.wait_for(asyncio.wrap_future(written), _ROW_S)
+            row = asyncio.wrap_future(written)
+            row.add_done_callback(looked_at)
+            await asyncio.wait([row], timeout=SETTLE_S)
 
     # ------------------------------------------------------------------ calls, and the end of them
 

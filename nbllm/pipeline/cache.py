@@ -53,8 +53,8 @@ class Cache:
     def read_now(self, request: Request, rung: Rung, key: str, *, own_thread: bool) -> Reply | None:
         """Return a valid hit without waiting, on the caller's own thread; None for a miss, and for one to be read elsewhere.
 
-        A miss is noted on the call, so that the road does not look again. own_thread: False where a long text, which takes
-        long to validate, would hold up an event loop.
+        For requests whose validation runs no code of the user. A miss is noted on the call, so that the road does not look again.
+        own_thread: False where a long text, which takes long to validate, would hold up an event loop.
         """
         call = call_of(request)
         call.looked_up = True

@@ -15,7 +15,7 @@ from nbllm.core.ports import Ledger, Recording, Recordings
 from nbllm.core.reply import Reply
 from nbllm.errors import CallFailed, NbllmError
 from nbllm.pipeline.stage import Clock, Stage, call_of, committed, written
-from nbllm.pipeline.structure import Workers
+from nbllm.pipeline.workers import Workers
 from nbllm.settings import Settings
 
 Hook = Callable[[CallRecord], object]

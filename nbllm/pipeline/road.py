@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbllm.core.breaker import BreakerState
@@ -26,9 +26,10 @@ from nbllm.pipeline.ladder import LadderStage
 from nbllm.pipeline.record import Recorder, RecordStage
 from nbllm.pipeline.retry import RetryStage
 from nbllm.pipeline.route import Router, RouteStage
-from nbllm.pipeline.stage import Clock, call_of
-from nbllm.pipeline.structure import StructureStage, Workers
+from nbllm.pipeline.stage import SETTLE_S, Clock, call_of, written
+from nbllm.pipeline.structure import StructureStage, runs_users_code
 from nbllm.pipeline.throttle import Throttles, ThrottleStage
+from nbllm.pipeline.workers import Workers
 from nbllm.settings import Settings
 
 _CLOSE_S = 2.0
@@ -59,7 +60,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An exact answer that was found without leaving the caller's thread; `written`: its row, where the ledger is busy."""
+    """An exact answer that was found without leaving the caller's thread; `written`: its row, if it is worth waiting for."""
 
     reply: Reply
     written: Written
@@ -127,11 +128,12 @@ class Road:
     def try_hit(self, request: Request, *, own_thread: bool = True) -> Hit | Request:
         """Return an exact hit on the first rung, or the opened request, to be handed to the road without anything done twice.
 
-        own_thread: the caller's thread may be kept busy; False on an event loop, where a user's check must not run.
+        own_thread: the caller's thread may be kept busy for a moment; False on an event loop, where a long text is not parsed.
+        The user's own code (a check, a type's validators) may take any time: it runs on the road, under the deadline.
         """
         request = self.open(request)
         options, store = request.options, self._parts.store
-        if options.cache != "use" or store.waits or (options.check is not None and not own_thread):
+        if options.cache != "use" or store.waits or runs_users_code(request):
             return request
         routed = self._parts.router.now(request)
         if routed is None:
@@ -143,10 +145,12 @@ class Road:
             return routed
         recorder = self.recorder
         row = recorder.answered(reply, routed)
-        written = recorder.ledger.add_call(row)
+        waits = written(recorder.ledger.add_call, row, call)
+        if waits is not None and call.deadline_at_s - self._clock.now_s() < SETTLE_S:
+            waits = None  # no time to wait for it; the writer commits it all the same
         recorder.keep_texts(reply, routed)
         recorder.call_hooks(row, routed)
-        return Hit(reply, written)
+        return Hit(replace(reply, notes=tuple(call.notes)) if call.notes else reply, waits)
 
     async def aclose(self) -> None:
         """End what is still in flight, wait for its rows and hooks, let go of the worker threads."""

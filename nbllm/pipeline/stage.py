@@ -16,6 +16,8 @@ from nbllm.core.reply import Reply
 from nbllm.errors import NbllmError, StorageError
 
 Row = TypeVar("Row")
+SETTLE_S = 0.05
+"""How long a hit waits at most for its row, where the ledger is locked: an answer that is there is not held back for it."""
 
 
 class Stage(Protocol):
@@ -70,7 +72,7 @@ async def committed(row: Written, call: Call, *, at_most_s: float) -> None:
     """Wait until a ledger row is committed, never longer than at_most_s; trouble with the disk is a note, not a failure."""
     if row is None:
         return
-    # Not wait_for: it cancels the write when the time is over, and can swallow a cancellation that comes with the result.
+    # Not wait_for: it can swallow a cancellation that comes together with the result.
     waiting = asyncio.wrap_future(row)
     waiting.add_done_callback(looked_at)
     await asyncio.wait([waiting], timeout=at_most_s)
@@ -86,7 +88,7 @@ def looked_at(done: asyncio.Future[Any]) -> None:
         done.exception()
 
 
-def settle_now(row: Written, *, at_most_s: float = 1.0) -> None:
+def settle_now(row: Written, *, at_most_s: float = SETTLE_S) -> None:
     """The same for a caller's own thread: wait for a row that a writer thread commits."""
     if isinstance(row, Future):
         try:

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
-from contextvars import copy_context
 from dataclasses import replace
-from threading import Lock
-from typing import Any, TypeVar
+from inspect import isawaitable, iscoroutine
+from typing import Any
 
 from nbllm.core.messages import Attempt, Chat, Delta, Request, Sink
 from nbllm.core.reply import Reply
-from nbllm.errors import SchemaError, ValidationFailed
+from nbllm.core.schema import MAX_PROBLEM_CHARS
+from nbllm.errors import InvalidRequest, SchemaError, ValidationFailed
 from nbllm.pipeline.stage import Stage, show
+from nbllm.pipeline.workers import Workers
 
-T = TypeVar("T")
 _LARGE_CHARS = 64_000
 """From this size on a text is validated in a worker thread, so that it cannot stall the loop (about 1 ms here)."""
-
-
-class Workers:
-    """The threads in which users' code runs, made on first use."""
-
-    def __init__(self, executor: Callable[[], Executor]) -> None:
-        self._make = executor
-        self._executor: Executor | None = None
-        self._lock = Lock()
-
-    def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Start work in a thread, in the caller's context. Any thread may ask."""
-        with self._lock:
-            if self._executor is None:
-                self._executor = self._make()
-            return self._executor.submit(copy_context().run, work)
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """Run work in a thread and wait for it."""
-        return await asyncio.wrap_future(self.submit(work))
-
-    def close(self) -> None:
-        """Let go of the threads; what a user's function still does is not waited for."""
-        with self._lock:
-            if self._executor is not None:
-                self._executor.shutdown(wait=False, cancel_futures=True)
-                self._executor = None
 
 
 def needs_validation(request: Request) -> bool:
@@ -53,39 +24,77 @@ def needs_validation(request: Request) -> bool:
     return isinstance(content, Chat) and (content.json_schema is not None or request.options.check is not None)
 
 
+def runs_users_code(request: Request) -> bool:
+    """Whether validating runs code of the user, which may take any time and raise anything: a check, or a type's validators."""
+    options = request.options
+    typed = options.schema_type is not None and not isinstance(options.schema_type, Mapping)  # a JSON Schema is only data
+    return needs_validation(request) and (options.check is not None or typed)
+
+
+def quick(reply: Reply, request: Request) -> bool:
+    """Whether validating takes so little time that an event loop can do it."""
+    return not runs_users_code(request) and len(reply.text) < _LARGE_CHARS
+
+
 def validated(reply: Reply, request: Request) -> Reply:
-    """Return the reply with `.data` built from its text, or raise ValidationFailed. Runs the user's check: not on the loop."""
+    """Return the reply with `.data` built from its text, or raise ValidationFailed.
+
+    Where it runs the user's code it belongs into a worker thread: a KeyboardInterrupt is taken for that code's own there.
+    """
     from nbllm.core.schema import Invalid, parse
 
     options, content = request.options, request.content
     if not reply.text and reply.message.get("tool_calls"):
         return replace(reply, data=None)  # a question to the caller, not yet the answer that schema and check are about
     data: Any = None
-    try:
-        if isinstance(content, Chat) and content.json_schema is not None:
-            data = parse(options.schema_type if options.schema_type is not None else content.json_schema, reply.text)
-    except Invalid as exc:
-        raise _failed(reply, exc.problem) from exc
-    except SchemaError:
-        raise
-    except (Exception, SystemExit) as exc:  # a type's own code may raise anything
-        raise _failed(reply, f"{type(exc).__name__}: {exc}") from exc
-    if options.check is not None:
+    if isinstance(content, Chat) and content.json_schema is not None:
+        theirs = BaseException if runs_users_code(request) else Exception
         try:
-            verdict = options.check(data if content_has_schema(request) else reply.text)
-        except (Exception, SystemExit) as exc:  # sys.exit() in a user's function must not end the loop's thread
-            raise _failed(reply, f"{type(exc).__name__}: {exc}") from exc
-        if verdict is False:
-            raise _failed(reply, f"the check {getattr(options.check, '__name__', 'function')} returned False")
+            data = parse(options.schema_type if options.schema_type is not None else content.json_schema, reply.text)
+        except Invalid as exc:
+            raise _failed(reply, exc.problem) from exc
+        except SchemaError:
+            raise
+        except theirs as exc:
+            raise _failed(reply, _described(exc)) from exc
+    if options.check is not None:
+        _ask_check(options.check, data if content_has_schema(request) else reply.text, reply)
     return replace(reply, data=data)
 
 
-def quick(reply: Reply, request: Request) -> bool:
-    """Whether validating takes so little time that an event loop can do it; users' code can take any."""
-    options = request.options
-    # A type may bring validators of its own, which are the user's code as well; a JSON Schema is only data.
-    only_data = options.check is None and (options.schema_type is None or isinstance(options.schema_type, Mapping))
-    return only_data and len(reply.text) < _LARGE_CHARS
+def _ask_check(check: Callable[[Any], object], answer: Any, reply: Reply) -> None:
+    """Call a user's check; raise ValidationFailed for an answer that it does not want."""
+    name = getattr(check, "__name__", "function")
+    try:
+        verdict = check(answer)
+        awaitable, refused = isawaitable(verdict), _is_false(verdict)
+    except BaseException as exc:  # sys.exit() or pytest.fail() in a user's function must not end the loop's thread
+        raise _failed(reply, _described(exc)) from exc
+    if awaitable:
+        if iscoroutine(verdict):
+            verdict.close()
+        raise InvalidRequest(
+            f"The check {name} returned {type(verdict).__name__!r}, which would have to be awaited; a check is called in a thread.",
+            hint="Give a plain function that raises or returns False.",
+        )
+    if refused:
+        raise _failed(reply, f"the check {name} returned False")
+
+
+def _is_false(verdict: object) -> bool:
+    """Whether a check said no: False, or what equals it as a single value (numpy's), but no array of such values."""
+    if verdict is None or isinstance(verdict, bool):
+        return verdict is False
+    same: Any = verdict == False  # noqa: E712 - numpy.bool_(False) is not False
+    return same is True or (getattr(same, "shape", None) == () and bool(same))
+
+
+def _described(exc: BaseException) -> str:
+    """Return what users' code raised as text; making it runs their code again."""
+    try:
+        return f"{type(exc).__name__}: {exc}"
+    except BaseException:
+        return type(exc).__name__
 
 
 def content_has_schema(request: Request) -> bool:
@@ -94,6 +103,8 @@ def content_has_schema(request: Request) -> bool:
 
 
 def _failed(reply: Reply, problem: str) -> ValidationFailed:
+    # It goes back to the model, and every character of it costs.
+    problem = problem if len(problem) <= MAX_PROBLEM_CHARS else problem[: MAX_PROBLEM_CHARS - 1] + "…"
     return ValidationFailed(f"The answer of {reply.rung} did not pass: {problem}", text=reply.text, problem=problem)
 
 

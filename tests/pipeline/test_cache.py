@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -12,10 +14,12 @@ import numpy as np
 import pytest
 
 from nbllm import errors
-from nbllm.core.messages import Delta, Embed, Ending, ToolCallFragment
+from nbllm.core.messages import Delta, Embed, Ending, Request, ToolCallFragment
 from nbllm.core.ports import Stored
 from nbllm.core.reply import Reply
 from nbllm.pipeline.cache import complete
+from nbllm.pipeline.road import Hit
+from nbllm.pipeline.stage import settle_now
 from nbllm.storage.memory import MemoryResponseStore
 from nbllm.testing import FakeProvider, Script, run_virtual
 from tests.pipeline.making import Watcher, reply
@@ -511,8 +515,8 @@ def test_users_code_and_long_texts_do_not_run_on_a_loop() -> None:
         await world.ask("long", json_schema=schema, schema_type=schema)
         await world.ask("short", json_schema=schema, schema_type=schema)
 
-        def by_door(text: str, **options: Any) -> bool:
-            opened = world.road.try_hit(world.request(text, json_schema=schema, **options), own_thread=False)
+        def by_door(text: str, *, own_thread: bool = False, **options: Any) -> bool:
+            opened = world.road.try_hit(world.request(text, json_schema=schema, **options), own_thread=own_thread)
             if not hasattr(opened, "reply"):
                 assert opened.call is not None
                 assert not opened.call.looked_up
@@ -522,10 +526,68 @@ def test_users_code_and_long_texts_do_not_run_on_a_loop() -> None:
         assert not by_door("long", schema_type=schema)
         assert not by_door("short", schema_type=str)
         assert not by_door("short", schema_type=schema, check=lambda _: True)
+        assert by_door("long", schema_type=schema, own_thread=True)
         opened = world.road.try_hit(world.request("long", json_schema=schema, schema_type=schema), own_thread=False)
         hit = await world.road(opened, Watcher())
         assert isinstance(hit, Reply)
         assert hit.source == "cache"
+        await world.close()
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("user", ["check", "type"])
+def test_a_hit_with_users_code_is_inside_the_deadline(user: str) -> None:
+    """On the caller's own thread too the fast door leaves the user's code to the road: a hit waits no longer than its deadline."""
+
+    async def run() -> None:
+        release = threading.Event()
+
+        @dataclass
+        class Slow:
+            x: int
+
+            def __post_init__(self) -> None:
+                release.wait(5)
+
+        schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+        options = {"check": lambda _: release.wait(5)} if user == "check" else {"json_schema": schema, "schema_type": Slow}
+        plain = {"json_schema": schema, "schema_type": schema} if user == "type" else {}
+        world = World(FakeProvider(default='{"x": 1}'))
+        await world.ask("q", **plain)
+        try:
+            began = now_s()
+            opened = world.road.try_hit(world.request("q", deadline_s=0.5, **options))
+            assert isinstance(opened, Request)
+            assert opened.call is not None
+            assert not opened.call.looked_up
+            assert isinstance(await outcome(world.road(opened, Watcher())), errors.DeadlineExceeded)
+            assert now_s() - began <= 0.6
+        finally:
+            release.set()
+        await world.close()
+
+    run_virtual(run(), patience_s=0.01)
+
+
+@pytest.mark.parametrize("deadline_s", [0.01, 300.0])
+def test_a_hit_outlives_trouble_with_the_ledger(deadline_s: float) -> None:
+    """A row that cannot be written is a note on the hit; a locked ledger is waited for 0.05 s at most, or not at all."""
+
+    async def run() -> None:
+        world = World(FakeProvider(default="x"))
+        await world.ask("q")
+        world.ledger.locked_s = 100.0
+        hit = world.road.try_hit(world.request("q", deadline_s=deadline_s))
+        assert isinstance(hit, Hit)
+        assert (hit.written is None) == (deadline_s < 0.05)
+        began = time.monotonic()
+        settle_now(hit.written)
+        assert time.monotonic() - began < 0.2
+        world.ledger.trouble = errors.StorageError("The disk is full.")
+        hit = world.road.try_hit(world.request("q", deadline_s=deadline_s))
+        assert isinstance(hit, Hit)
+        assert (hit.reply.text, hit.reply.notes, hit.written) == ("x", ("The disk is full.",), None)
         await world.close()
 
     run_virtual(run())

@@ -357,3 +357,87 @@ def test_a_check_sees_the_callers_context() -> None:
         await world.close()
 
     run_virtual(run())
+
+
+class Hostile(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, GeneratorExit, pytest.fail.Exception, BaseException, Hostile])
+def test_nothing_that_users_code_raises_ends_the_loop(raised: type[BaseException]) -> None:
+    """What is no Exception (KeyboardInterrupt, pytest.fail) is a failed check too, in a check and in a type's validator."""
+
+    async def run() -> None:
+        def refuse(first: bool) -> None:
+            if first:
+                raise raised("not this one")
+
+        @dataclass
+        class Picky:
+            x: int
+
+            def __post_init__(self) -> None:
+                refuse(self.x == 1)
+
+        schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+        world = World(FakeProvider("first", "second", '{"x": 1}', '{"x": 2}'))
+        reply = await world.ask("q", check=lambda text: refuse(text == "first"))
+        assert (reply.text, reply.repairs) == ("second", 1)
+        assert raised.__name__ in world.provider.requests[1].content.messages[-1]["content"]
+        typed = await world.ask("q", json_schema=schema, schema_type=Picky)
+        assert (typed.data, typed.repairs) == (Picky(2), 1)
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_a_check_may_say_no_as_numpy_does() -> None:
+    """numpy.bool_(False) is a no as False is; None, arrays and true values are not."""
+    np = pytest.importorskip("numpy")
+
+    async def run() -> None:
+        world = World(FakeProvider(default="x"))
+        for no in (False, np.bool_(False), np.float64(1) > 2):
+            result = await outcome(world.ask("q", check=lambda _, no=no: no, repairs=0, cache="off"))
+            assert isinstance(result, errors.ValidationFailed), no
+        for yes in (None, True, np.bool_(True), np.zeros(3), np.zeros(1), [], ""):
+            result = await world.ask("q", check=lambda _, yes=yes: yes, repairs=0, cache="off")
+            assert result.text == "x"
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_a_check_that_returns_an_awaitable_is_refused() -> None:
+    """A plain function that returns a coroutine has checked nothing: it is refused by name, not repaired, and nothing is kept."""
+
+    async def run() -> None:
+        async def later() -> bool:
+            return True
+
+        world = World(FakeProvider(default="x"))
+        with pytest.raises(errors.InvalidRequest, match="awaited"):
+            await world.ask("q", check=lambda _: later())
+        assert world.provider.calls == 1
+        assert not list(world.store.entries())
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_what_is_wrong_is_told_to_the_model_in_short() -> None:
+    """A check that raises three megabytes of text does not send them back to the model."""
+
+    async def run() -> None:
+        def check(text: str) -> None:
+            if text == "first":
+                raise ValueError("x" * 3_000_000)
+
+        world = World(FakeProvider("first", "second"))
+        assert (await world.ask("q", check=check)).text == "second"
+        told = world.provider.requests[1].content.messages[-1]["content"]
+        assert 1_500 <= len(told) < 2_000
+        await world.close()
+
+    run_virtual(run())

@@ -59,6 +59,8 @@ class Book:
         return self._written("close_call")
 
     def add_call(self, row: CallRow) -> Written:
+        if self.trouble is not None:
+            raise self.trouble
         assert row.call_id not in self.calls_by_id
         self.calls_by_id[row.call_id] = row
         return self._written("add_call")
