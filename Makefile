@@ -20,8 +20,8 @@ setup: ## make .venv and install nbllm into it, from the lock file with hashes
 demo: setup ## run the quickstart notebook on a simulated model (MODEL=openai/gpt-4o-mini: on a real one)
 	@$(BIN)/nbllm demo $(DEMO_MODEL) $(ARGS)
 
-lab: setup ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
+lab: setup ## open JupyterLab on the demo's result, or on the quickstart before there is one
+	$(BIN)/jupyter lab --notebook-dir=. $(firstword $(wildcard build/demo/00_quickstart.ipynb notebooks/00_quickstart.ipynb)) $(ARGS)
 
 test: setup ## run the tests: no key, GPU, browser or network needed
 	$(PYTEST) --ignore=tests/engines --ignore=tests/browser $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import time
 from importlib import import_module
@@ -59,8 +60,15 @@ def demo(*, model: str | None = None, out: str | None = None) -> int:
     if model is None:
         paper.line("          Simulated models charge simulated dollars: nothing was really spent.")
     paper.line()
-    paper.line("  Open it:  make lab     (or: jupyter lab " + str(target) + ")")
+    command = f"jupyter lab {shlex.quote(str(target))}"
+    # In a checkout the environment may not be the active one, and make lab opens the demo's usual result.
+    paper.line("  Open it:  " + (f"make lab     (or: {command})" if target == OUT and _has_make_lab() else command))
     return 0
+
+
+def _has_make_lab() -> bool:
+    """Whether the working directory is a checkout of nbllm."""
+    return Path("Makefile").is_file() and Path("nbllm", "cli", "demo.py").is_file()
 
 
 def find_notebook() -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 
 from nbllm import __version__
@@ -54,8 +56,25 @@ def _settings() -> tuple[Settings, list[Finding]]:
         settings = Settings.load()
     except NbllmError as error:
         found = Finding("settings", "broken", error.summary, error.hint)
-        return Settings(), [found, Finding("settings", "note", "what follows is looked at with the defaults")]
+        rest, used = _what_can_be_read()
+        return rest, [found, Finding("settings", "note", f"what follows is looked at with {used}")]
     return settings, list(checks.settings(settings))
+
+
+def _what_can_be_read() -> tuple[Settings, str]:
+    """Return the settings that are left when a file or a variable is bad, and their name. The home that is meant stays."""
+    from nbllm.settings.load import load_variables
+
+    home = {name: value for name, value in os.environ.items() if name.upper() == "NBLLM_HOME"}
+    choices: tuple[tuple[Callable[[], Settings], str], ...] = (
+        (lambda: load_variables(os.environ), "the NBLLM_* variables and the defaults, without the file"),
+        (lambda: Settings.load(environ=home), "the file, NBLLM_HOME and the defaults, without the other variables"),
+        (lambda: load_variables(home), "NBLLM_HOME and the defaults"),
+    )
+    for choice, name in choices:
+        with suppress(NbllmError):
+            return choice(), name
+    return Settings(), "the defaults"
 
 
 def _print_json(findings: list[Finding]) -> None:

@@ -42,6 +42,14 @@ def load(start: Path | None, environ: Mapping[str, str] | None) -> Settings:
     return Settings.from_flat(values, origins, tuple(notes))
 
 
+def load_variables(environ: Mapping[str, str]) -> Settings:
+    """Return the settings of the variables alone, for who looks at what is left when a file is bad. Raises ConfigurationError."""
+    _register_secrets(environ)
+    notes: list[str] = []
+    found = list(_of_variables(environ, notes))
+    return Settings.from_flat({n: v for n, v, _ in found}, {n: o for n, _, o in found}, tuple(notes))
+
+
 # ---------------------------------------------------------------------------------------------------- variables
 
 

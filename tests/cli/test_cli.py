@@ -101,6 +101,20 @@ def test_doctor_names_file_and_line_of_a_typo_and_exits_1(capsys: pytest.Capture
     assert found(answer, "packages")
 
 
+@pytest.mark.parametrize("variable", ["", "NBLLM_DEADLINE_S"])
+def test_doctor_looks_at_the_home_that_is_meant_though_a_setting_is_bad(
+    capsys: pytest.CaptureFixture[str], used: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """With a typo in the file, and with a bad variable too, NBLLM_HOME is still the folder that is looked at."""
+    Path("nbllm.toml").write_text("deadlin_s = 3\n", encoding="utf-8")
+    if variable:
+        monkeypatch.setenv(variable, "soon")
+    code, answer = report(capsys)
+    assert code == 1
+    assert str(used) in found(answer, "home")
+    assert "NBLLM_HOME" in found(answer, "settings") or "NBLLM_*" in found(answer, "settings")
+
+
 def test_doctor_reports_an_endpoint_whose_key_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     """An endpoint that names an unset variable is broken, and the variable is named."""
     Path("nbllm.toml").write_text(
@@ -286,7 +300,8 @@ def test_demo_runs_the_tour_twice_and_the_second_time_is_free(capsys: pytest.Cap
     first = capsys.readouterr().out
     assert main(["demo", "--out", "again/tour.ipynb"]) == 0
     second = capsys.readouterr().out
-    assert str(Path("build") / "demo" / "00_quickstart.ipynb") in first
+    assert f"Open it:  jupyter lab {Path('build') / 'demo' / '00_quickstart.ipynb'}" in first, "there is no make lab here"
+    assert "Open it:  jupyter lab again/tour.ipynb" in second
     assert "nothing was really spent" in first
     assert "$0.00 for" not in first
     assert "$0.00 for" in second

@@ -144,6 +144,19 @@ def test_no_file_of_the_repository_names_a_machine_or_a_registry() -> None:
     assert found == []
 
 
+def test_make_lab_opens_what_make_demo_made(tmp_path: Path) -> None:
+    """`make lab` opens the demo's result where there is one, and the quickstart before."""
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("no make")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for path in ("notebooks/00_quickstart.ipynb", "build/demo/00_quickstart.ipynb"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+        command = [make, "-n", "--no-print-directory", "lab"]
+        assert path in subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+
+
 def test_no_variable_of_the_environment_makes_the_demo_cost_money() -> None:
     """MODEL in the environment is not passed on; only `make demo MODEL=...` is."""
     make = shutil.which("make")
