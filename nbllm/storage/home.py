@@ -21,6 +21,9 @@ from nbllm.errors import HomeUnusable
 from nbllm.storage.locks import try_lock
 from nbllm.storage.mounts import network_file_system
 
+_FILES = ("ledger.db", "state.db", "recordings.db", "cache/cache.db")
+_NAMES = frozenset({"run", "cache", "machines", "lost+found"})
+"""What a home is known by: any of these files, or no entry besides those of these names (a new volume has lost+found)."""
 _ELSEWHERE = "Set NBLLM_HOME to a folder of your own on a local disk."
 
 
@@ -57,6 +60,7 @@ class Home:
 
     def _prepare(self) -> None:
         try:
+            _refuse_folder_of_something_else(self.path)
             own_directory(self.path)
             self.network = network_file_system(self.path)
             if self.network:
@@ -131,6 +135,23 @@ if hasattr(os, "register_at_fork"):
 def _machine_name() -> str:
     name = "".join(char if char.isalnum() or char in "-_." else "_" for char in socket.gethostname())
     return name.lstrip(".")[:80] or "unnamed"
+
+
+def _refuse_folder_of_something_else(path: Path) -> None:
+    """Raise HomeUnusable for a folder that others may enter and that holds something, but nothing of ours.
+
+    Making it private would shut out those who use what is in it: a project folder, say, that was named by mistake. An empty folder
+    and one that is private already are taken as they are.
+    """
+    if os.name != "posix" or path.is_symlink() or not path.is_dir() or not path.stat().st_mode & 0o077:
+        return
+    names = {entry.name for entry in path.iterdir()}
+    if names - _NAMES and not any((path / name).exists() for name in _FILES):
+        raise HomeUnusable(
+            f"{path} holds other things ({min(names - _NAMES)!r}, say) and is open to others; a home is private (mode 0700), and "
+            "making this folder private would shut others out of it. Nothing was changed.",
+            hint=f"Name a subfolder instead, such as {path / 'nbllm'}; it is made by the first call.",
+        )
 
 
 def own_directory(path: Path) -> None:

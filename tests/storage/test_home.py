@@ -29,6 +29,38 @@ def test_directories_are_private(tmp_path):
     home.close()
 
 
+@posix
+def test_an_open_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):
+    """A project folder that is named as the home keeps its mode and its files; the hint names a subfolder, which works."""
+    project = tmp_path / "project"
+    project.mkdir(mode=0o755)
+    (project / "data.csv").write_text("a,b")
+    (project / "cache").mkdir()  # a name of ours alone proves nothing
+    with pytest.raises(HomeUnusable, match=r"data\.csv.*\n.*subfolder") as caught:
+        Home(project).prepare()
+    assert str(project / "nbllm") in caught.value.hint
+    assert stat.S_IMODE(project.stat().st_mode) == 0o755
+    assert {entry.name for entry in project.iterdir()} == {"data.csv", "cache"}
+    below = Home(project / "nbllm")
+    below.prepare()
+    assert stat.S_IMODE(project.stat().st_mode) == 0o755
+
+
+@posix
+@pytest.mark.parametrize("mark", ["ledger.db", "state.db", "run/"])
+def test_a_home_that_was_opened_to_others_is_made_private_again(tmp_path, mark):
+    """What holds our files is ours, whatever else is in it; a folder with our subfolders alone is ours too."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    if mark.endswith("/"):
+        (home / mark).mkdir()
+    else:
+        (home / mark).touch()
+        (home / "notes.txt").touch()
+    Home(home).prepare()
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
 def test_nothing_is_touched_before_the_first_use(tmp_path):
     """Opening storage makes no file and no directory."""
     storage = open_storage(tmp_path / "home", session="s")
