@@ -39,7 +39,7 @@ __all__ = ["BudgetLine", "Client"]
 class Client(Books):
     """One resilient, cached, metered way to every model. A context manager, sync and async; `close()` leaves nothing behind.
 
-    endpoints: name -> Endpoint. ladder: model ids to try in order when a call names no model. home: folder of cache, ledger and
+    endpoints: name -> Endpoint. ladder: model ids to try in order when a call names none. home: folder of cache, ledger and
     recordings. settings: a Settings of your own instead of files and variables. providers: replaces how a kind of endpoint is
     reached ("openai_compatible", "litellm", "simulated"), for tests. on_call: called with a CallRecord after every call, in a
     worker thread. Further keywords are settings by name (deadline_s=30, budget_session_usd="5.00").
@@ -51,7 +51,7 @@ class Client(Books):
         self,
         *,
         endpoints: Mapping[str, Endpoint] | None = None,
-        ladder: Sequence[str] | None = None,
+        ladder: Sequence[str] | str | None = None,
         home: str | Path | None = None,
         settings: Settings | None = None,
         providers: Mapping[str, Provider] | None = None,
@@ -59,7 +59,7 @@ class Client(Books):
         **values: Any,
     ) -> None:
         base = Settings.load() if settings is None else settings
-        named = {"endpoints": endpoints, "ladder": tuple(ladder) if ladder is not None else None, "home": home}
+        named = {"endpoints": endpoints, "ladder": ladder, "home": home}
         values.update({name: value for name, value in named.items() if value is not None})
         self._settings = _replaced(base, "Client(...)", values) if values else base
         self.session = self._settings.session or process_session()

@@ -149,6 +149,26 @@ def endpoints(found: Settings) -> Iterator[Finding]:
             yield Finding("endpoints", "ok", f"{name}: {host}, {key}")
 
 
+def models(found: Settings) -> Iterator[Finding]:
+    """Whether some endpoint or provider answers to each model that model, ladder and routes name."""
+    from nbllm.providers.catalog import Catalog
+
+    catalog = Catalog(found.endpoints, os.environ)
+    named = {"model": (found.model,) if found.model else (), "ladder": found.ladder}
+    named |= {f"routes.{route}": ids for route, ids in sorted(found.routes.items())}
+    for setting, names in named.items():
+        good = True
+        for name in names:
+            try:
+                if name not in found.routes or setting.startswith("routes."):
+                    catalog.rung(name)
+            except NbllmError as error:
+                good = False
+                yield Finding("models", "broken", f"{setting} ({found.origin(setting)}): {error.summary}", error.hint)
+        if names and good:
+            yield Finding("models", "ok", f"{setting}: {', '.join(names)}")
+
+
 def servers(found: Settings) -> Iterator[Finding]:
     """What answers on the ports of local model servers, and which model a call without one asks."""
     import asyncio

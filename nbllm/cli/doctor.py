@@ -38,6 +38,7 @@ def look() -> list[Finding]:
         ("home", checks.home),
         ("keys", checks.keys),
         ("endpoints", checks.endpoints),
+        ("models", checks.models),
         ("servers", checks.servers),
         ("packages", checks.packages),
     )

@@ -17,6 +17,7 @@ from nbllm.errors import ConfigurationError, SettingsFileError
 from nbllm.redaction import is_secret_name, redact, register_secret
 from nbllm.settings.endpoint import ENV_NAME
 from nbllm.settings.flat import flat_values
+from nbllm.settings.model_names import refuse_strange_names
 from nbllm.settings.option import BadValue
 from nbllm.settings.settings import Settings
 from nbllm.settings.suggest import nearest
@@ -39,6 +40,7 @@ def load(start: Path | None, environ: Mapping[str, str] | None) -> Settings:
     for name, value, origin in (*_of_file(start, environ, notes), *_of_variables(environ, notes)):
         values[name] = value
         origins[name] = origin
+    refuse_strange_names(values, origins)
     return Settings.from_flat(values, origins, tuple(notes))
 
 

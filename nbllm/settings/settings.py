@@ -14,6 +14,7 @@ from nbllm.errors import ConfigurationError
 from nbllm.settings.budgets import BudgetSettings
 from nbllm.settings.endpoint import Endpoint
 from nbllm.settings.flat import flat_values
+from nbllm.settings.model_names import refuse_strange_names
 from nbllm.settings.option import BadValue
 from nbllm.settings.tables import CALL_OPTIONS, SETTABLE, SETTINGS, check_call_options
 
@@ -143,6 +144,7 @@ class Settings:
             except BadValue as error:
                 where = ".".join(dict.fromkeys((given, *error.path[:-1])))
                 raise ConfigurationError(f"{origin}: {error.at(where)}", hint=error.hint) from None
+        refuse_strange_names(flat, origins)
         return Settings.from_flat(flat, origins, self.notes)
 
     def explain(self) -> list[Explained]:

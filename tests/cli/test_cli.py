@@ -115,6 +115,19 @@ def test_doctor_looks_at_the_home_that_is_meant_though_a_setting_is_bad(
     assert "NBLLM_HOME" in found(answer, "settings") or "NBLLM_*" in found(answer, "settings")
 
 
+def test_doctor_asks_the_catalog_for_each_model_that_is_set(capsys: pytest.CaptureFixture[str]) -> None:
+    """A route or ladder that names an endpoint which does not exist is broken, with its line; one that exists is fine."""
+    Path("nbllm.toml").write_text(
+        'ladder = ["cheap", "sim/smal"]\n[routes]\ncheap = ["nolab/qwen", "sim/small"]\ngood = ["sim/large"]\n', encoding="utf-8"
+    )
+    code, answer = report(capsys)
+    assert code == 1
+    assert "routes.cheap (nbllm.toml:3): 'nolab/qwen'" in found(answer, "models")
+    assert "ladder (nbllm.toml:1): There is no simulated model" in found(answer, "models")
+    assert "ok: routes.good: sim/large" in found(answer, "models")
+    assert "ladder (nbllm.toml:1): 'cheap'" not in found(answer, "models")
+
+
 def test_doctor_reports_an_endpoint_whose_key_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     """An endpoint that names an unset variable is broken, and the variable is named."""
     Path("nbllm.toml").write_text(
