@@ -289,6 +289,8 @@ class Call:
     """The flow that the call is part of: its name and arguments, for the recordings."""
     reserved_usd: Decimal | None = None
     """The worst case of the attempt that is about to be sent, None when unknown."""
+    lowered: str | None = None
+    """The note that said that max_tokens was lowered for the payer's budgets, None when it was not."""
 
     def note(self, text: str) -> None:
         """Say something to the user with the reply (once per call)."""

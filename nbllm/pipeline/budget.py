@@ -130,7 +130,8 @@ class BudgetStage:
 def _lowered(request: Request, max_tokens: int | None, call: Call) -> Request:
     """Return the request with the max_tokens that was reserved for, and say so."""
     assert isinstance(request.content, Chat)  # noqa: S101 - the worst case of embeddings has no output to lower
-    call.note(f"max_tokens was lowered to {max_tokens} to stay within the budget.")
+    call.lowered = f"max_tokens was lowered to {max_tokens} to stay within the budget."
+    call.note(call.lowered)
     return replace(request, content=replace(request.content, max_tokens=max_tokens))
 
 

@@ -17,7 +17,7 @@ from nbllm.pipeline.cache import CacheStage
 from nbllm.pipeline.flight import FanOut, Flight, Waiter
 from nbllm.pipeline.lease import LEASE_S, Holder
 from nbllm.pipeline.stage import Clock, Stage, call_of, looked_at, patience_s, rung_of, show
-from nbllm.pipeline.structure import StructureStage, needs_validation
+from nbllm.pipeline.structure import HoldingSink, StructureStage, needs_validation
 
 _POLL_S = (0.005, 0.05)
 """A follower in another process looks for the stored answer first after the shorter, then up to the longer time."""
@@ -48,7 +48,9 @@ class CoalesceStage:
             return await self._inner(request, sink)
         # Who cannot take pieces back does not join a run that may begin anew; it follows it like another process would.
         join_key = (call.key, id(options.check) if options.check is not None else 0, options.cache, options.on_interrupt)
-        waiter = Waiter(request, sink, asyncio.get_running_loop().create_future())
+        # Nor may it see a shared text that its own type may still reject.
+        holds = options.on_interrupt == "raise" and needs_validation(request)
+        waiter = Waiter(request, HoldingSink(sink) if holds else sink, asyncio.get_running_loop().create_future())
         waiter.done.add_done_callback(looked_at)
         flight = self._flights.get(join_key)
         if flight is None:
@@ -67,6 +69,8 @@ class CoalesceStage:
             except ValidationFailed:
                 sink.restarted("rejected")
                 return await self._inner(request, sink)
+        if holds:
+            show(replace(reply, reasoning=""), sink)
         return reply
 
     async def aclose(self) -> None:
@@ -127,30 +131,27 @@ class CoalesceStage:
     # ------------------------------------------------------------------ the run
 
     async def _fly(self, join_key: JoinKey, flight: Flight) -> None:
-        """Run for the leader; when it gives up for itself alone, run again for the next one."""
-        failure: BaseException | None = None
-        reply: Reply | None = None
+        """Run for the leader; where the outcome is its own affair, run again for the others."""
+        outcome: Reply | BaseException | None = None
         runner: Waiter | None = None
         try:
-            while reply is None and flight.waiters:
+            while flight.waiters:
                 runner = flight.leader
                 try:
                     outcome = await self._run(flight, runner)
-                except BudgetError as exc:
-                    outcome = exc
-                if isinstance(outcome, Reply):
-                    reply = outcome
-                elif not flight.pass_on(runner, outcome):
-                    raise outcome  # noqa: TRY301 - for all who are left
+                    alone = not isinstance(outcome, Reply)
+                except Exception as exc:
+                    outcome, alone = exc, isinstance(exc, BudgetError)
+                if not flight.pass_on(runner, outcome, alone=alone):
+                    break
         except BaseException as exc:
-            failure = exc
-            if not isinstance(exc, Exception):
-                raise
+            outcome = exc
+            raise
         finally:
             self._land(join_key, flight)
-            flight.arrive(runner, reply, failure)
+            flight.arrive(runner, outcome)
 
-    async def _run(self, flight: Flight, runner: Waiter) -> Reply | Exception:
+    async def _run(self, flight: Flight, runner: Waiter) -> Reply | AttemptTimeout:
         """Run under a lease, so that other processes on this home wait for the answer instead of buying it again.
 
         An error that is returned is the leader's own: it cannot wait for another process for so long.

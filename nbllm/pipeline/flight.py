@@ -6,11 +6,23 @@ import asyncio
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from nbllm.core.accumulator import Accumulator
-from nbllm.core.messages import Attempt, Call, Delta, Request, Sink
+from nbllm.core.messages import Attempt, Call, Delta, Partial, Request, Sink
 from nbllm.core.reply import Reply
-from nbllm.pipeline.stage import call_of, show_tool_calls
+from nbllm.errors import (
+    AttemptFailed,
+    AttemptTimeout,
+    BreakerOpen,
+    FirstTokenTimeout,
+    StreamInterrupted,
+    ThrottleTimeout,
+    ValidationFailed,
+)
+from nbllm.pipeline.stage import call_of, rung_of, show_tool_calls
+
+E = TypeVar("E")
 
 
 @dataclass(eq=False, slots=True)
@@ -103,43 +115,100 @@ class Flight:
         call.notes.extend(note for note in self.call.notes if note not in call.notes)
         call.partial = self.fan_out.so_far.partial() or self.call.partial or call.partial
 
-    def pass_on(self, runner: Waiter, refusal: Exception) -> bool:
-        """Let the next waiter lead when the runner gives up for itself alone; False when there is none to run again for.
+    def pass_on(self, runner: Waiter, outcome: Reply | Exception, *, alone: bool) -> bool:
+        """Where the outcome is not everybody's, give it to those whose it is; whether somebody is left to run again for.
 
+        alone: it is the runner's own matter (its budget, its share of its deadline), whatever the others asked for.
         A flight whose runner left meanwhile has another leader already, who has not been asked yet.
         """
-        if not self.waiters:
+        again = [w for w in self.waiters if w is not runner and (alone or self._goes_on(w.request, runner.request, outcome))]
+        if not again:
             return False
-        if self.leader is runner:
-            if len(self.waiters) == 1:
-                return False
-            self.remove(runner)
-            self.deliver(runner, None, refusal)
+        seen = self.fan_out.so_far.partial()
+        for waiter in [w for w in self.waiters if w not in again]:
+            self.remove(waiter)
+            self.deliver(waiter, outcome if waiter is runner else _own(outcome))
+        self._forget_lowered()
+        if seen and self.leader.request.options.on_interrupt == "raise":
+            broken = outcome if isinstance(outcome, StreamInterrupted) else _broken_off(self.leader.request, seen)
+            for waiter in again:
+                self.remove(waiter)
+                self.deliver(waiter, _own(broken))
+            return False
+        if seen:
+            self.fan_out.restarted("interrupted")
         self.changed()
         return True
 
-    def arrive(self, runner: Waiter | None, reply: Reply | None, failure: BaseException | None) -> None:
-        """Give everybody who is still there an outcome of his own."""
-        for place, waiter in enumerate(self.waiters):
-            if reply is not None and waiter is not runner:
-                self.deliver(waiter, replace(reply, coalesced=True), None)
-            else:
-                self.deliver(waiter, reply, _own(failure) if place else failure)
+    def _goes_on(self, mine: Request, theirs: Request, outcome: Reply | Exception) -> bool:
+        """Whether a call that waits would not have ended with this outcome of a run under another call's options."""
+        if isinstance(outcome, Reply):
+            return outcome.truncated and self.call.lowered is not None
+        return is_more_patient(mine, theirs, outcome)
 
-    def deliver(self, waiter: Waiter, reply: Reply | None, failure: BaseException | None) -> None:
+    def _forget_lowered(self) -> None:
+        """Say no more that max_tokens was lowered: it was for the budgets of a waiter that has its outcome."""
+        self.call.notes[:] = [note for note in self.call.notes if note != self.call.lowered]
+        self.call.lowered = None
+
+    def arrive(self, runner: Waiter | None, outcome: Reply | BaseException | None) -> None:
+        """Give everybody who is still there an outcome of his own."""
+        for waiter in sorted(self.waiters, key=lambda w: w is not runner):
+            if waiter is not runner:
+                self._forget_lowered()
+                outcome = replace(outcome, coalesced=True) if isinstance(outcome, Reply) else _own(outcome)
+            self.deliver(waiter, outcome)
+
+    def deliver(self, waiter: Waiter, outcome: Reply | BaseException | None) -> None:
         """Give a waiter its outcome: the reply, the error, or, where the run itself was cancelled, a cancellation."""
         self.hand_over(waiter)
         if waiter.done.done():
             return
-        if reply is not None:
-            waiter.done.set_result(reply)
-        elif isinstance(failure, Exception):
-            waiter.done.set_exception(failure)
+        if isinstance(outcome, Reply):
+            waiter.done.set_result(outcome)
+        elif isinstance(outcome, Exception):
+            waiter.done.set_exception(outcome)
         else:
             waiter.done.cancel()
 
 
-def _own(failure: BaseException | None) -> BaseException | None:
+def is_more_patient(mine: Request, theirs: Request, failure: Exception) -> bool:
+    """Whether `mine` would not have given up with the failure that ended a run under the options of `theirs`."""
+    own, other = mine.options, theirs.options
+    if isinstance(failure, ValidationFailed):
+        return own.repairs > other.repairs
+    if not isinstance(failure, AttemptFailed) or isinstance(failure, BreakerOpen):
+        return False
+    if isinstance(failure, ThrottleTimeout):
+        return mine.rungs_left < theirs.rungs_left  # its share of the deadline is longer
+    if isinstance(failure, FirstTokenTimeout) and _longer(own.ttft_s, other.ttft_s):
+        return True
+    if isinstance(failure, StreamInterrupted) and _longer(own.idle_s, other.idle_s):
+        return True
+    if isinstance(failure, AttemptTimeout | StreamInterrupted) and (
+        _longer(own.attempt_s, other.attempt_s) or mine.rungs_left < theirs.rungs_left
+    ):
+        return True
+    # A stream that did not begin, or broke off, is left to the next rung where there is one, and retried where there is none.
+    alone = mine.rungs_left <= 1 < theirs.rungs_left and own.retries > 0
+    return failure.advice.retry and (own.retries > other.retries or (alone and isinstance(failure, FirstTokenTimeout)))
+
+
+def _longer(own_s: float | None, other_s: float | None) -> bool:
+    return other_s is not None and (own_s is None or own_s > other_s)
+
+
+def _broken_off(request: Request, seen: Partial) -> StreamInterrupted:
+    rung = rung_of(request)
+    return StreamInterrupted(
+        f"The answer of {rung.id} that this call shared ended early for the sake of the call that paid for it.",
+        rung=rung.id,
+        partial=seen,
+        hint='Ask again, or let the answer begin anew with on_interrupt="restart".',
+    )
+
+
+def _own(failure: E) -> E:
     """Return a copy of an error: what is noted on one waiter's must not show up on another's."""
     if not isinstance(failure, Exception):
         return failure

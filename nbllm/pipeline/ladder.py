@@ -74,6 +74,8 @@ class LadderStage:
     async def _fall_back(self, request: Request, sink: Sink, failure: Exception) -> Reply | Exception:
         """Return a stale answer, else the static one, else the failure."""
         call = call_of(request)
+        if call.partial and call.partial.text and request.options.on_interrupt == "raise" and not needs_validation(request):
+            return failure  # who has read pieces and cannot take them back gets no other text after them
         if call.partial or call.attempts:
             sink.restarted("fallback")
         reply = await self._stale(request, sink) or await self._static(request, sink, failure)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -201,6 +204,195 @@ def test_a_library_that_cancels_itself_is_a_failed_connection(cache: str) -> Non
         world = World(FakeProvider(asyncio.CancelledError(), "fine"))
         reply = await world.ask("q", cache=cache)
         assert (reply.text, [a.error for a in reply.attempts]) == ("fine", ["ConnectionFailed", None])
+        await world.close()
+
+    run_virtual(run())
+
+
+# ---------------------------------------------------------------------------------------------------- unequal options
+
+
+def failing(*errors_first: Exception, takes_s: float = 1.0) -> FakeProvider:
+    """Fails slowly as often as told, then answers."""
+    return FakeProvider(*(Script(first_after_s=takes_s, then=exc) for exc in errors_first), default="fine")
+
+
+@pytest.mark.parametrize(
+    ("failure", "hasty", "patient"),
+    [
+        (errors.ServerFailed("no", status=500), {"retries": 0}, {"retries": 2}),
+        (errors.BadAnswer("no"), {"retries": 0}, {"retries": 1}),
+        (errors.RateLimited("no", status=429), {"retries": 0}, {}),
+    ],
+)
+def test_who_asked_for_retries_gets_them(failure: Exception, hasty: dict[str, int], patient: dict[str, int]) -> None:
+    """Who joins a run with fewer retries than its own does not fail with it: the run begins again for those, once for all."""
+
+    async def run() -> None:
+        world = World(failing(failure))
+        calls = [world.start("q", **options) for options in (hasty, hasty, patient, patient)]
+        results = [await outcome(call) for call in calls]
+        for result in results[:2]:
+            assert isinstance(result, errors.AllRungsFailed)
+        assert results[0] is not results[1]
+        assert [getattr(r, "text", r) for r in results[2:]] == ["fine"] * 2
+        assert [r.coalesced for r in results[2:] if isinstance(r, Reply)] == [False, True]
+        assert world.provider.calls == 2
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_nobody_gets_more_than_he_asked_for() -> None:
+    """Equal or fewer retries: one failure is everybody's, and nothing is sent again; so is an error that no retry can mend."""
+
+    async def run() -> None:
+        world = World(failing(*[errors.ServerFailed("no", status=500)] * 2))
+        results = await asyncio.gather(*(outcome(world.ask("q", retries=retries)) for retries in (1, 0, 1)))
+        assert all(isinstance(r, errors.AllRungsFailed) for r in results)
+        assert world.provider.calls == 2
+        world = World(failing(errors.BadParameter("no", status=400)))
+        results = await asyncio.gather(*(outcome(world.ask("q", retries=retries)) for retries in (0, 2)))
+        assert all(isinstance(r, errors.BadParameter) for r in results)
+        assert world.provider.calls == 1
+        await world.close()
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize(
+    ("script", "timer"),
+    [
+        (Script(pieces=["late"], first_after_s=5), "ttft_s"),
+        (Script(pieces=["la", "te"], gap_s=5), "idle_s"),
+        (Script(pieces=["late"], first_after_s=5), "attempt_s"),
+    ],
+)
+def test_a_leaders_short_timer_is_its_own(script: Script, timer: str) -> None:
+    """A timer that the leader set shorter ends the leader's call; who gave the model more time gets its answer."""
+
+    async def run() -> None:
+        world = World(FakeProvider(default=script))
+        hasty = world.start("q", watched=True, retries=0, **{timer: 1.0})
+        patient = world.start("q", watched=True, retries=0)
+        assert isinstance(await outcome(hasty), errors.AllRungsFailed)
+        assert (await patient).text == "late"
+        assert world.provider.calls == 2
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_who_asked_for_repairs_gets_them() -> None:
+    """Who joins a run with fewer repairs does not fail with its ValidationFailed."""
+
+    async def run() -> None:
+        schema = {"type": "integer"}
+        ask = {"json_schema": schema, "schema_type": schema}
+        world = World(FakeProvider(Script(pieces=["seven"], first_after_s=1), "seven", "7"))
+        strict, patient = world.start("q", repairs=0, **ask), world.start("q", repairs=1, **ask)
+        assert isinstance(await outcome(strict), errors.ValidationFailed)
+        assert ((await patient).data, world.provider.calls) == (7, 3)
+        await world.close()
+
+    run_virtual(run())
+
+
+class Cutting(FakeProvider):
+    """Cuts its answer where max_tokens says so."""
+
+    async def send(self, wire: Any, progress: Any) -> Any:
+        ending = await super().send(wire, progress)
+        return ending if wire.content.max_tokens is None else replace(ending, finish_reason="length")
+
+
+@pytest.mark.parametrize("on_interrupt", ["restart", "raise"])
+@pytest.mark.parametrize("watched", [False, True])
+def test_an_answer_cut_for_ones_budget_is_not_the_others(watched: bool, on_interrupt: str) -> None:
+    """What a leader's small budget cut short is the leader's alone: the others lead anew, without its note.
+
+    Those who have read pieces and cannot take them back get StreamInterrupted with what they read.
+    """
+
+    async def run() -> None:
+        world = World(Cutting(default=Script(pieces=["some ", "text"], first_after_s=1)))
+        watchers = [Watcher() for _ in range(3)]
+        how = {"watched": watched, "on_interrupt": on_interrupt}
+        poor = world.start("q", budget_usd=Decimal("0.001"), sink=watchers[0], **how)
+        rich = [world.start("q", sink=watcher, **how) for watcher in watchers[1:]]
+        cut = await poor
+        assert cut.truncated
+        assert any("lowered" in note for note in cut.notes)
+        for call, watcher in zip(rich, watchers[1:], strict=True):
+            result = await outcome(call)
+            if on_interrupt == "raise":
+                assert isinstance(result, errors.StreamInterrupted)
+                assert result.partial is not None
+                assert result.partial.text == "some text"
+                assert not any(str(event).startswith("restarted") for event in watcher.events)
+            else:
+                assert isinstance(result, Reply)
+                assert (result.finish_reason, result.text, result.notes) == ("stop", "some text", ())
+        assert world.provider.calls == (1 if on_interrupt == "raise" else 2)
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_a_whole_answer_under_a_lowered_limit_is_shared_without_the_note() -> None:
+    """A lowered limit that cut nothing is said to the call whose budget it was, and to nobody else."""
+
+    async def run() -> None:
+        world = World(FakeProvider(default=Script(pieces=["whole"], first_after_s=1)))
+        poor, rich = world.start("q", budget_usd=Decimal("0.001")), world.start("q")
+        assert any("lowered" in note for note in (await poor).notes)
+        assert ((await rich).text, (await rich).notes, world.provider.calls) == ("whole", (), 1)
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_a_rejected_text_was_never_shown_to_who_cannot_take_it_back() -> None:
+    """stream() with a type of its own that refuses a shared answer has shown nothing of it: one text, the one that passed."""
+
+    async def run() -> None:
+        @dataclass
+        class Even:
+            x: int
+
+            def __post_init__(self) -> None:
+                if self.x % 2:
+                    raise ValueError("odd")
+
+        schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+        world = World(FakeProvider(Script(pieces=['{"x": 1}'], first_after_s=1), '{"x": 2}'))
+        watcher = Watcher()
+        plain = world.start("q", json_schema=schema, schema_type=schema, watched=True, on_interrupt="raise")
+        even = world.start(
+            "q", json_schema=schema, schema_type=Even, watched=True, on_interrupt="raise", sink=watcher, deadline_s=50
+        )
+        assert (await plain).data == {"x": 1}
+        assert (await even).data == Even(2)
+        assert watcher.texts == ['{"x": 2}']
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_no_fallback_text_after_pieces_that_cannot_be_taken_back() -> None:
+    """A stream that shows pieces and then runs into its deadline ends with them, not with a static answer behind them."""
+
+    async def run() -> None:
+        world = World(FakeProvider(Script(pieces=["half", "never"], gap_s=100)))
+        watcher = Watcher()
+        call = world.ask("q", watched=True, on_interrupt="raise", static="sorry", deadline_s=5, idle_s=None, sink=watcher)
+        result = await outcome(call)
+        assert isinstance(result, errors.CallFailed)
+        assert result.partial is not None
+        assert (result.partial.text, watcher.texts) == ("half", ["half"])
+        world = World(FakeProvider(Script(pieces=["half", "never"], gap_s=100)))
+        restarting = await world.ask("q", watched=True, static="sorry", deadline_s=5, idle_s=None)
+        assert (restarting.text, restarting.source) == ("sorry", "static")
         await world.close()
 
     run_virtual(run())
