@@ -9,7 +9,7 @@ from enum import Enum
 
 from nbllm.core.messages import Attempt, OnInterrupt, Rung
 from nbllm.core.pricing import format_usd
-from nbllm.errors import AttemptFailed, BreakerOpen, ContextTooLong, StreamInterrupted, ThrottleTimeout, Truncated, ValidationFailed
+from nbllm.errors import AttemptFailed, ContextTooLong, StreamInterrupted, Truncated, ValidationFailed
 
 FALLBACK_RESERVE_S = 0.05
 """Seconds before the deadline at which the last rung must end where a stale or static answer stands behind it."""
@@ -75,15 +75,16 @@ def explain(
     failures: each rung's label and its last error, in the order of the ladder. attempts: all requests of the call. waited_s:
     waited between them for backoff and limits. spent_usd: None when unknown.
     """
-    sent = sum(attempt.sent is not False for attempt in attempts)
+    sent = _sent(attempts)
     spent = "cost unknown" if spent_usd is None else f"{format_usd(spent_usd)} spent"
     lines = [
         f"No model answered: {_counted(len(failures), 'model')}, {_counted(sent, 'request')}, {waited_s:.1f} s waited, {spent}."
     ]
     for label, error in failures:
-        unsent = isinstance(error, BreakerOpen | ThrottleTimeout)
-        tried = sum(attempt.rung == label or label.startswith(f"{attempt.rung} ") for attempt in attempts)
-        count = "not sent" if unsent and not tried else _counted(tried, "request")
+        here = [attempt for attempt in attempts if attempt.rung == label or label.startswith(f"{attempt.rung} ")]
+        count = _counted(_sent(here), "request")
+        if not _sent(here):
+            count = f"{_counted(len(here), 'try', 'tries')}, nothing sent" if here else "not sent"
         lines.append(f"  {label} ({count}): {type(error).__name__}: {_first_line(error)}")
     return "\n".join(lines)
 
@@ -92,8 +93,12 @@ def _larger(rung: Rung, failed: Rung) -> bool:
     return rung.context_tokens is not None and (failed.context_tokens is None or rung.context_tokens > failed.context_tokens)
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _sent(attempts: Sequence[Attempt]) -> int:
+    return sum(attempt.sent is not False for attempt in attempts)
+
+
+def _counted(number: int, noun: str, many: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {many or noun + 's'}"
 
 
 def _first_line(error: Exception) -> str:

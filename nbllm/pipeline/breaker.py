@@ -24,6 +24,8 @@ class Breakers:
         self._key_of = key_of
         self._settings_version = 0
         self._opening: dict[str, asyncio.Event] = {}
+        self._shut: set[str] = set()
+        """Keys of breakers that were seen open or switched off."""
 
     @staticmethod
     def keys(rung: Rung) -> tuple[str, str]:
@@ -37,6 +39,14 @@ class Breakers:
     def settings_changed(self) -> None:
         """Let everything that was switched off be tried again."""
         self._settings_version += 1
+
+    async def reset(self) -> None:
+        """Close every breaker that was seen open, and switch on what was switched off: the next call tries it.
+
+        What is in flight counts no more: it belongs to a generation that is over.
+        """
+        while self._shut:
+            await self._store.apply(self._shut.pop(), lambda state: (BreakerState(generation=state.generation + 1 if state else 0), None))
 
     async def refuse_if_open(self, rung: Rung) -> None:
         """Raise BreakerOpen, or what switched the key or model off, without taking a probe."""
@@ -80,12 +90,14 @@ class Breakers:
                 return changed, changed.is_open
 
             if await self._store.apply(key, change):
+                self._shut.add(key)
                 self._wake(key)
 
     async def switch_off(self, rung: Rung, exc: AttemptFailed) -> None:
         """Remember that the key (401) or the model (403) is off until settings change."""
         key = self.keys(rung)[0 if exc.advice.switch_off is Scope.ENDPOINT else 1]
         settings = self._settings(rung)
+        self._shut.add(key)
         await self._store.apply(key, lambda state: (switch_off(state or BreakerState(), exc.summary, settings), None))
         self._wake(key)
 
@@ -99,6 +111,7 @@ class Breakers:
         return [self._opening.setdefault(key, asyncio.Event()) for key in self.keys(rung)]
 
     def _refusal(self, rung: Rung, key: str, decision: Decision) -> AttemptFailed:
+        self._shut.add(key)
         whole = key == rung.endpoint_name
         if decision.reason:
             kind: type[AttemptFailed] = AuthenticationFailed if whole else PermissionDenied
@@ -113,6 +126,8 @@ class Breakers:
             f"Nothing was sent to {rung.id}: {what} failed too often just now and rests for another {left_s:.1f} s.",
             rung=rung.id,
             retry_after_s=left_s,
+            hint=f"One call tries it again in {left_s:.0f} s. If you know that it is well again: nbllm.get_client().reset_breakers(). "
+            "Another model on the ladder is asked at once.",
         )
 
 

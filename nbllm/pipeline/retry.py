@@ -30,24 +30,33 @@ class RetryStage:
         name = rung.endpoint_name
         earlier: list[AttemptFailed] = []
         for tried in range(request.options.retries + 1):
-            self._budgets[name] = on_attempt(self._budget(name), self._clock.now_s())
             try:
-                return await self._inner(request, sink)
+                return await self._counted(request, sink)
             except AttemptFailed as exc:
                 exc.earlier = tuple(earlier)
                 if tried == request.options.retries or not _worth_it(exc, request):
                     raise
                 now_s = self._clock.now_s()
                 delay_s = wait_s(tried, self._clock.jitter(), exc.retry_after_s, call.deadline_at_s - now_s)
-                if delay_s is None or not may_retry(self._budgets[name], now_s):
+                if delay_s is None or not may_retry(self._budget(name), now_s):
                     raise
-                self._budgets[name] = on_retry(self._budgets[name], now_s)
+                self._budgets[name] = on_retry(self._budget(name), now_s)
                 earlier.append(exc)
                 if isinstance(exc, StreamInterrupted) or exc.partial:
                     sink.restarted("interrupted")
                 await asyncio.sleep(paced_s(delay_s))
                 call.waited_s += delay_s
         raise AssertionError("unreachable: the last try returns or raises")  # pragma: no cover
+
+    async def _counted(self, request: Request, sink: Sink) -> Reply:
+        """Try once. Only what was tried counts: what breaker, limits or budget refuse allows no further retries."""
+        call, name = call_of(request), rung_of(request).endpoint_name
+        before = len(call.attempts)
+        try:
+            return await self._inner(request, sink)
+        finally:
+            if len(call.attempts) > before:
+                self._budgets[name] = on_attempt(self._budget(name), self._clock.now_s())
 
     def _budget(self, name: str) -> RetryBudget:
         settings = self._settings()

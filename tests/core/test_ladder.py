@@ -144,3 +144,20 @@ def test_the_last_word_does_not_invent_a_cost_and_stays_short():
     text = explain([("a", errors.BadAnswer("<html>" * 500))], [attempt("a", 1)], waited_s=0.0, spent_usd=None)
     assert "1 model, 1 request, 0.0 s waited, cost unknown." in text
     assert all(len(line) <= 260 for line in text.splitlines())
+
+
+def test_the_counts_of_requests_agree():
+    """The total is the sum of what the rungs say; tries that put nothing on a socket are called tries."""
+    text = explain(
+        [("a", errors.ConnectionFailed("refused")), ("b", errors.ServerFailed("503"))],
+        [attempt("a", 1, sent=False), attempt("a", 2, sent=False), attempt("b", 3)],
+        waited_s=0.0,
+        spent_usd=Decimal(0),
+    )
+    total, first, second = text.splitlines()
+    assert "2 models, 1 request," in total
+    assert "a (2 tries, nothing sent):" in first
+    assert "b (1 request):" in second
+    alone = explain([("a", errors.ConnectionFailed("x"))], [attempt("a", 1, sent=False)], waited_s=0.0, spent_usd=None)
+    assert "1 model, 0 requests," in alone
+    assert "(1 try, nothing sent)" in alone

@@ -36,6 +36,20 @@ def test_cuts_at_the_deadline_and_says_what_was_tried() -> None:
     run_virtual(run())
 
 
+def test_says_how_many_requests_there_were_and_what_they_cost() -> None:
+    """The error counts the requests and their cost, so that a deadline is no mystery on the bill."""
+
+    async def run() -> None:
+        stalled = Script(pieces=["half an answer that is "], gap_s=0.1, end_after_s=60)
+        world = World(provider=FakeProvider(errors.ServerFailed("down", status=503), default=stalled))
+        with pytest.raises(errors.DeadlineExceeded, match=r"tried: one/m; 2 requests, \$0\.0\d+ spent, estimated\)") as caught:
+            await world.ask("q", "one/m", deadline_s=5, watched=True, idle_s=None, retries=1)
+        assert caught.value.spent_usd
+        await world.close()
+
+    run_virtual(run())
+
+
 def test_partial_is_kept() -> None:
     """What had come by the deadline is in `.partial`, and the message says how much it is."""
 

@@ -7,6 +7,9 @@ import asyncio
 import pytest
 
 from nbllm import Settings, errors
+from nbllm.core.backoff import RetryBudget
+from nbllm.core.messages import Request, Sink
+from nbllm.core.reply import Reply
 from nbllm.pipeline.retry import RetryStage
 from nbllm.testing import run_virtual
 from tests.pipeline.making import Inner, Watcher, clock, request
@@ -154,5 +157,26 @@ def test_peer_bug_retries_are_not_multiplied() -> None:
             with pytest.raises(errors.ServerFailed):
                 await stage(inner)(request(retries=retries), Watcher())
             assert len(inner.requests) == retries + 1
+
+    run_virtual(run())
+
+
+def test_what_was_refused_unsent_allows_no_retries() -> None:
+    """A thousand calls that the breaker refuses are no attempts: they do not raise the fifth that may be retried."""
+
+    async def run() -> None:
+        async def refuse(request: Request, sink: Sink) -> Reply:
+            raise errors.BreakerOpen("resting", rung="one/m")
+
+        retry = RetryStage(refuse, clock(), Settings)
+        for _ in range(1000):
+            with pytest.raises(errors.BreakerOpen):
+                await retry(request(), Watcher())
+        inner = Inner(errors.ServerFailed("dead", status=503))
+        retry._inner = inner
+        for _ in range(4):
+            with pytest.raises(errors.ServerFailed):
+                await retry(request(retries=10), Watcher())
+        assert len(inner.requests) == 4 + RetryBudget().floor
 
     run_virtual(run())
