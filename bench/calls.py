@@ -42,35 +42,24 @@ def hits(base_url: str, home: Path) -> list[Row]:
     cache = diskcache.Cache(str(home / "raw"))
     cache["key"] = json.dumps({"text": "The quick brown fox jumps over the lazy dog."})
     raw_s = best_of(lambda: per_call_s(lambda: json.loads(cache["key"]), 3000))
-    litellm_s = _litellm_hit_s(base_url)
-    peer = "not to be had here" if litellm_s is None else f"{litellm_s * 1e3:.2f} ms = {litellm_s / ours_s:.0f}x ours"
-    beside = f"diskcache get + json {raw_s * 1e3:.4f} ms; LiteLLM in-memory hit {peer}"
-    fast = litellm_s is None or litellm_s / ours_s >= 30
-    return [
-        Row(
-            "exact hit, sync door, row written",
-            "0.06 ms p50; 30x LiteLLM",
-            f"{ours_s * 1e3:.3f} ms",
-            beside,
-            ours_s <= 60e-6 and fast,
-        )
-    ]
+    lookup_s = _litellm_lookup_s()
+    beside = (
+        f"diskcache get + json {raw_s * 1e3:.4f} ms; LiteLLM's in-memory lookup alone {lookup_s * 1e3:.3f} ms"
+        " (a whole hit of its completion() needs its proxy extra)"
+    )
+    return [Row("exact hit, sync door, row written", "0.06 ms p50", f"{ours_s * 1e3:.3f} ms", beside, ours_s <= 60e-6)]
 
 
-def _litellm_hit_s(base_url: str) -> float | None:
+def _litellm_lookup_s() -> float:
+    """LiteLLM's cache lookup by itself: its completion() imports parts of the proxy before it answers from the cache."""
     import litellm
     from litellm.caching.caching import Cache
 
-    litellm.cache = Cache(type="local")
-    ask = lambda: litellm.completion(api_base=base_url, api_key="x", caching=True, **{**BODY, "model": "openai/bench"})  # noqa: E731
-    try:
-        ask()
-        return per_call_s(ask, 200)
-    except Exception as exc:
-        print("   LiteLLM's cache:", exc)
-        return None
-    finally:
-        litellm.cache = None
+    cache = Cache(type="local")
+    request = {**BODY, "model": "openai/bench"}
+    cache.add_cache(litellm.ModelResponse(choices=[{"message": {"role": "assistant", "content": "hi"}}]), **request)
+    assert cache.get_cache(**request)
+    return per_call_s(lambda: cache.get_cache(**request), 500)
 
 
 async def _p50_s(call: Callable[[], Awaitable[Any]], n: int) -> float:

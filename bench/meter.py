@@ -9,29 +9,34 @@ from bench.measure import Row, python
 _CODE = """
 import time
 from IPython.core.interactiveshell import InteractiveShell
-import IPython.display as shown
 import nbllm
-from nbllm.notebook import runner, screens
+from nbllm.notebook import screens
+from nbllm.notebook.runner import run
 
-ip = InteractiveShell.instance()
-ip.run_line_magic("load_ext", "nbllm")
-spent = [0.0]; updates = [0]; began_at = []
-cls = screens.NotebookScreen
-for name in ("show", "update", "finish"):
-    if hasattr(cls, name):
-        def timed(self, *a, _f=getattr(cls, name), **k):
-            t = time.thread_time()
-            try:
-                return _f(self, *a, **k)
-            finally:
-                spent[0] += time.thread_time() - t
-                updates[0] += 1
-        setattr(cls, name, timed)
-began = time.monotonic()
+shell = InteractiveShell.instance()
+spent, updates = [0.0], [0]
+screen = screens.Notebook()
+
+def timed(name):
+    inner = getattr(screen, name)
+    def call(*args):
+        began = time.thread_time()
+        try:
+            return inner(*args)
+        finally:
+            spent[0] += time.thread_time() - began
+    setattr(screen, name, call)
+
+for name in ("tick", "restarted", "finish"):
+    timed(name)
+show = screen._show
+screen._show = lambda *args, **named: (updates.__setitem__(0, updates[0] + 1), show(*args, **named))[1]
 text = "It rained all day and the river rose. " * 60
-ip.run_cell_magic("llm", "-m sim/large?tok_s=160 --cache off --max-tokens 600 -o a", "Repeat this: " + text)
-took = time.monotonic() - began
-print(spent[0], updates[0], took)
+client = nbllm.get_client()
+began = time.monotonic()
+options = {"model": "sim/large?tok_s=160", "cache": "off", "max_tokens": 600}
+run(client, "Repeat this: " + text, options, screen=screen, keep=lambda reply: None)
+print("\\n", spent[0], updates[0], time.monotonic() - began)
 """
 
 
