@@ -203,6 +203,14 @@ class Client(Books):
             if self._house is not None:
                 self._house.settings_changed(changed)
 
+    def reset_breakers(self) -> None:
+        """Let the next call try what rests because it failed too often, and keys and models that were switched off.
+
+        For when you know that a server is well again; without it one call tries after 15 to 120 s (docs/when-things-fail.md).
+        """
+        if self._house is not None:
+            self._run(lambda house: house.road.breakers.reset())
+
     def on_call(self, hook: Callable[[CallRecord], object]) -> None:
         """Call a function with a CallRecord after every call, in a worker thread. What it raises is logged and nothing else."""
         self._hooks.append(hook)

@@ -179,15 +179,22 @@ class BudgetExceeded(BudgetError):
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
         self.needed_usd = needed_usd
-        kind, _, name = scope.partition(":")
-        # The ids of requests, sessions and days are ours; the names of features and users are the user's and tell them something.
-        named = f"{kind} {name}" if kind in {"feature", "user"} else kind
+        named = scope_named(scope)
         held = f" and {_usd(reserved_usd)} is reserved by calls in flight" if reserved_usd else ""
         super().__init__(
             f"The {named} budget of {_usd(limit_usd)} has {_usd(spent_usd)} spent{held}; this attempt could cost "
             f"up to {_usd(needed_usd)}. Nothing was sent.",
             hint=hint or f"Raise it (%llm_budget {named} AMOUNT), lower --max-tokens, or use a cheaper model.",
         )
+
+
+def scope_named(scope: str) -> str:
+    """Return a budget's scope as people call it.
+
+    The ids of requests, sessions and days are ours; the names of features and users are the user's and tell them something.
+    """
+    kind, _, name = scope.partition(":")
+    return f"{kind} {name}" if kind in {"feature", "user"} else kind
 
 
 def _usd(amount: Decimal) -> str:

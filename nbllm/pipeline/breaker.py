@@ -46,7 +46,9 @@ class Breakers:
         What is in flight counts no more: it belongs to a generation that is over.
         """
         while self._shut:
-            await self._store.apply(self._shut.pop(), lambda state: (BreakerState(generation=state.generation + 1 if state else 0), None))
+            await self._store.apply(
+                self._shut.pop(), lambda state: (BreakerState(generation=state.generation + 1 if state else 0), None)
+            )
 
     async def refuse_if_open(self, rung: Rung) -> None:
         """Raise BreakerOpen, or what switched the key or model off, without taking a probe."""

@@ -13,7 +13,7 @@ from nbllm.core.messages import Call, Chat, Content, Request, Rung, Sink
 from nbllm.core.ports import Balance, BudgetStore, Scope
 from nbllm.core.pricing import format_usd
 from nbllm.core.reply import Reply
-from nbllm.errors import BudgetError, BudgetExceeded, BudgetUnavailable, UnpricedModel
+from nbllm.errors import BudgetError, BudgetExceeded, BudgetUnavailable, UnpricedModel, scope_named
 from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of
 from nbllm.settings import BudgetSettings
 
@@ -77,7 +77,7 @@ class BudgetStage:
         if rung.price is None:
             if hard:
                 raise UnpricedModel(
-                    f"The price of {rung.id} is unknown, so the {hard[0].name} budget cannot hold. Nothing was sent.",
+                    f"The price of {rung.id} is unknown, so the {scope_named(hard[0].name)} budget cannot hold. Nothing was sent.",
                     hint="State input_usd_per_mtok and output_usd_per_mtok on the endpoint (0 for a model of your own).",
                 )
             return request

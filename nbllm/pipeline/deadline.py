@@ -18,7 +18,9 @@ def tried_and_spent(call: Call) -> str:
         return "nothing yet; nothing spent"
     sent = sum(attempt.sent is not False for attempt in call.attempts)
     cost_usd, basis = call.spent()
-    spent = "cost unknown" if cost_usd is None else f"{format_usd(cost_usd)} spent" + (", estimated" if basis == "estimated" else "")
+    spent = (
+        "cost unknown" if cost_usd is None else f"{format_usd(cost_usd)} spent" + (", estimated" if basis == "estimated" else "")
+    )
     return f"{rungs}; {sent} request{'' if sent == 1 else 's'}, {spent}"
 
 

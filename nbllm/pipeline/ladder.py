@@ -115,8 +115,13 @@ class LadderStage:
         if needs_validation(request):
             try:
                 reply = await self._structure.validate(reply, request)
-            except CallFailed as exc:
-                raise exc from failure
+            except ValidationFailed as exc:
+                raise ValidationFailed(
+                    f"{str(failure).partition(chr(10))[0]}\nThe static answer stood in, and does not pass: {exc.problem}",
+                    text=exc.text,
+                    problem=exc.problem,
+                    hint="Give a static= that fits the schema and check, or leave it out.",
+                ) from failure
         show(reply, sink)
         return reply
 

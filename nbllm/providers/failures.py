@@ -74,6 +74,18 @@ class Where:
     rung: str
     host: str
     secrets: tuple[str, ...] = ()
+    keyed: bool = True
+    """Whether a key went with the request, or may have: LiteLLM finds credentials of its own."""
+
+    @property
+    def key_hint(self) -> str:
+        """What to do about a key that was refused, or was not there."""
+        if self.keyed:
+            return "Check the key of this endpoint; it stays off until the settings change."
+        return (
+            "No key was sent, because this endpoint has none. Put it into an environment variable and name that with "
+            'api_key_env, as in Endpoint(..., api_key_env="LAB_KEY").'
+        )
 
     def __repr__(self) -> str:
         """Name the rung and host alone; this stands in tracebacks that show local variables."""
@@ -150,14 +162,14 @@ def failure(status: int, error: ErrorObject, where: Where, *, retry_after: float
     told = shorten(error.message, where.secrets)
     text = f"{where.rung}: {where.host} answered {status}" + (f": {told}" if told else ".")
     common: dict[str, Any] = {"rung": where.rung, "status": status}
-    special = _by_content(status, error, text, common)
+    special = _by_content(status, error, text, where, common)
     if special is not None:
         return special
     if status == 429:
         hint = "The account's quota or credit is used up: see the provider's billing page." if error.codes & _QUOTA_CODES else ""
         return RateLimited(text, retry_after_s=retry_after, hint=hint or "Wait, or set rpm= and tpm= of the endpoint.", **common)
     if status == 401:
-        return AuthenticationFailed(text, hint="Check the key of this endpoint; it stays off until the settings change.", **common)
+        return AuthenticationFailed(text, hint=where.key_hint, **common)
     if status == 402:
         return PermissionDenied(text, hint="The account has no credit left: see the provider's billing page.", **common)
     if status in {403, 407}:
@@ -178,13 +190,13 @@ def failure(status: int, error: ErrorObject, where: Where, *, retry_after: float
     )
 
 
-def _by_content(status: int, error: ErrorObject, text: str, common: Mapping[str, Any]) -> AttemptFailed | None:
+def _by_content(status: int, error: ErrorObject, text: str, where: Where, common: Mapping[str, Any]) -> AttemptFailed | None:
     """Return the error that the error object names, whatever status came with it; None when it names none."""
     codes = error.codes | ({error.param} if error.param == "input_tokens" else set())
     if codes & _FILTER_CODES:
         return Refused(text, hint="A content filter refused the prompt. Rephrase it, or use another model.", **common)
     if codes & _KEY_CODES:
-        return AuthenticationFailed(text, hint="Check the key of this endpoint; it stays off until the settings change.", **common)
+        return AuthenticationFailed(text, hint=where.key_hint, **common)
     narrow = status in {400, 413, 422, 500}
     if codes & _CONTEXT_CODES or (narrow and _CONTEXT_TEXT.search(error.message)):
         return ContextTooLong(text, hint="Shorten the prompt, lower max_tokens, or use a model with a larger window.", **common)
@@ -192,7 +204,7 @@ def _by_content(status: int, error: ErrorObject, text: str, common: Mapping[str,
     if codes & _MODEL_CODES or (status == 400 and error.param == "model") or wording:
         return ModelNotFound(text, hint="Check the model's name (%llm_models).", **common)
     if status == 400 and _KEY_TEXT.search(error.message):
-        return AuthenticationFailed(text, hint="Check the key of this endpoint; it stays off until the settings change.", **common)
+        return AuthenticationFailed(text, hint=where.key_hint, **common)
     return None
 
 

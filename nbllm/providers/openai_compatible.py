@@ -16,12 +16,13 @@ from nbllm.core.ports import Progress, Wire
 from nbllm.errors import AttemptFailed, ConfigurationError
 from nbllm.providers.connections import Body, Certificates, Proxies, Sessions
 from nbllm.providers.failures import Where
-from nbllm.providers.hosts import host_of, key_for
+from nbllm.providers.hosts import headers_for, host_of, key_for
 from nbllm.providers.limits import rate_limits
 from nbllm.providers.reading import Reading, abort, cut, refusal
 from nbllm.providers.transport_failures import FOREIGN, harmless, transport_failure
 from nbllm.providers.wire import path_of, request_body
 from nbllm.redaction import is_secret_name, register_secret
+from nbllm.settings.endpoint import header_variable
 
 
 class Target:
@@ -79,7 +80,6 @@ class OpenAICompatible:
 
     async def _target(self, rung: Rung, path: str) -> Target:
         endpoint = rung.endpoint
-        _check_headers(rung)
         try:
             key = key_for(rung.endpoint_name, endpoint, self._environ)
         except AttemptFailed as exc:
@@ -91,8 +91,10 @@ class OpenAICompatible:
             register_secret(key)
             secrets.append(key)
             headers["Authorization"] = f"Bearer {key}"
-        for name, value in (endpoint.headers or {}).items():
-            if is_secret_name(name):
+        own = headers_for(rung.endpoint_name, endpoint, self._environ)
+        _check_headers(rung.endpoint_name, own)
+        for name, value in own.items():
+            if is_secret_name(name) or header_variable((endpoint.headers or {})[name]):
                 register_secret(value)
                 secrets.append(value.removeprefix("Bearer "))
             headers[name] = value
@@ -100,7 +102,7 @@ class OpenAICompatible:
         tls: Any = True
         if url.scheme == "https":
             tls = await self._certificates.context() if endpoint.verify_tls else False
-        where = Where(rung.id, _shown_host(endpoint.base_url), tuple(secrets))
+        where = Where(rung.id, _shown_host(endpoint.base_url), tuple(secrets), keyed=bool(secrets))
         return Target(url, headers, where, self._proxies.for_url(url), tls)
 
     async def _post(self, target: Target, data: bytes, progress: Progress) -> aiohttp.ClientResponse:
@@ -123,12 +125,12 @@ class OpenAICompatible:
         raise AssertionError("unreachable: the last turn returns or raises")
 
 
-def _check_headers(rung: Rung) -> None:
-    for name, value in (rung.endpoint.headers or {}).items():
+def _check_headers(endpoint_name: str, headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
         if not (name.isascii() and name.isprintable()) or any(ord(c) < 32 or ord(c) == 127 for c in value):
             raise ConfigurationError(
-                f"The header {name!r} of {rung.endpoint_name!r} holds characters that no header may hold. Nothing was sent.",
-                hint="Remove line breaks and control characters from headers=.",
+                f"The header {name!r} of {endpoint_name!r} holds characters that no header may hold. Nothing was sent.",
+                hint="Remove line breaks and control characters from headers= or from the variable that it names.",
             )
 
 

@@ -226,6 +226,7 @@ def test_an_unpriced_model_under_a_hard_budget_is_refused() -> None:
         with pytest.raises(errors.UnpricedModel, match="price of one/m is unknown") as caught:
             await world.ask(TEXT, budget_usd=Decimal(5))
         assert "input_usd_per_mtok" in caught.value.hint
+        assert "so the request budget cannot hold" in str(caught.value), "the scope's id is ours and says nothing to anybody"
         assert world.provider.calls == 0
         reply = await world.ask(TEXT)
         assert (reply.cost_usd, reply.cost_basis) == (None, "unknown")

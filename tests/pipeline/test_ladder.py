@@ -230,6 +230,21 @@ def test_a_stale_answer_passes_this_requests_own_check() -> None:
     run_virtual(run())
 
 
+def test_a_static_answer_that_does_not_pass_does_not_hide_why_it_stood_in() -> None:
+    """static= that fails the check: the error says first that the model was down, then what is wrong with static=."""
+
+    async def run() -> None:
+        world = World(provider=FakeProvider(default=errors.ServerFailed("down", status=503)))
+        with pytest.raises(errors.ValidationFailed) as caught:
+            await world.ask("q", "one/m", static="sorry", check=lambda text: text == "fine", retries=0)
+        said = str(caught.value)
+        assert said.index("No model answered") < said.index("static answer") < said.index("static= that fits")
+        assert isinstance(caught.value.__cause__, errors.AllRungsFailed)
+        await world.close()
+
+    run_virtual(run())
+
+
 def test_static_is_the_last_resort_and_is_marked() -> None:
     """The static answer comes after the stale one, says so, costs what the failures cost, and is never kept."""
 

@@ -32,6 +32,15 @@ def openai(message: str = "No.", **fields: Any) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None, **fields}}
 
 
+def test_a_401_without_a_key_says_that_none_was_sent() -> None:
+    """Checking a key that is not there helps nobody: the hint names api_key_env. With a key it is that key to look at."""
+    bare = Where("lab/m", "models.example", keyed=False)
+    error = http_failure(401, {}, b"", bare, now_unix_s=NOW)
+    assert "No key was sent" in error.hint
+    assert "api_key_env" in error.hint
+    assert "Check the key" in http_failure(401, {}, b"", WHERE, now_unix_s=NOW).hint
+
+
 WORDINGS = [
     # who says it, status, body, error
     ("OpenAI", 400, openai(code="context_length_exceeded", param="messages"), "ContextTooLong"),

@@ -1,0 +1,43 @@
+"""client.reset_breakers(): what rests is tried at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nbllm import Client, errors
+from nbllm.testing import FakeProvider, Script
+
+DOWN = Script(then=errors.ConnectionFailed("refused", whole_endpoint=True), sent=False)
+
+
+def test_a_breaker_says_when_it_is_tried_again_and_how_to_reset_it(tmp_path: Path) -> None:
+    """BreakerOpen names the seconds and the method; calling it lets the very next call through."""
+    fake = FakeProvider(default=DOWN)
+    with Client(home=tmp_path, providers={"simulated": fake}, model="sim/small") as client:
+        client.reset_breakers()  # before the first call there is nothing to reset
+        for number in range(5):
+            with pytest.raises(errors.CallFailed):
+                client.ask(f"q{number}", retries=0)
+        sent = fake.calls
+        with pytest.raises(errors.CallFailed, match=r"tries it again in 1[0-5] s.*reset_breakers\(\)") as caught:
+            client.ask("resting", retries=0)
+        assert fake.calls == sent
+        assert isinstance(caught.value, errors.BreakerOpen) or "BreakerOpen" in str(caught.value)
+        fake._default = "well again"
+        client.reset_breakers()
+        assert client.ask("resting", retries=0).text == "well again"
+        assert client.ask("and on", retries=0).text == "well again"
+
+
+def test_what_a_wrong_key_switched_off_is_on_again(tmp_path: Path) -> None:
+    """A 401 stays refused without being sent until the breakers are reset."""
+    fake = FakeProvider(errors.AuthenticationFailed("no", status=401))
+    with Client(home=tmp_path, providers={"simulated": fake}, model="sim/small") as client:
+        for _ in range(2):
+            with pytest.raises(errors.AuthenticationFailed):
+                client.ask("q", retries=0)
+        assert fake.calls == 1
+        client.reset_breakers()
+        assert client.ask("q", retries=0).text == "ok"
