@@ -21,7 +21,7 @@ from nbllm.pipeline.road import Parts, Road
 from nbllm.pipeline.route import Router
 from nbllm.pipeline.stage import SETTLE_S, looked_at, settle_now
 from nbllm.providers.catalog import Catalog
-from nbllm.providers.hosts import key_for
+from nbllm.providers.hosts import headers_for, key_for
 from nbllm.providers.pool import Providers
 from nbllm.providers.wire import request_bytes
 from nbllm.settings import Endpoint, Settings
@@ -173,8 +173,10 @@ def _closed(request: Request) -> CallFailed:
 
 
 def _key_of(rung: Rung) -> str | None:
-    """Return the key that a rung would be called with, to see whether it has changed since it was refused."""
+    """Return the key and headers that a rung would be called with, to see whether they changed since it was refused."""
+    name, endpoint = rung.endpoint_name, rung.endpoint
     try:
-        return key_for(rung.endpoint_name, rung.endpoint, os.environ)
+        key = key_for(name, endpoint, os.environ)
+        return "\n".join((key or "", *headers_for(name, endpoint, os.environ).values())) if endpoint.headers else key
     except NbllmError:
         return None

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from nbllm.errors import AuthenticationFailed, ConfigurationError, KeyNotAllowed
 from nbllm.settings import Endpoint
+from nbllm.settings.endpoint import header_variable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +174,26 @@ def key_for(endpoint_name: str, endpoint: Endpoint, environ: Mapping[str, str]) 
     return _read(provider.key_envs, endpoint_name, host, environ)
 
 
-def _check_host(env: str, endpoint_name: str, base_url: str, host: str) -> None:
+def headers_for(endpoint_name: str, endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the endpoint's own headers with "$NAME" replaced by the variable's value, left out where it is unset or empty.
+
+    A variable that holds a provider's key is bound to the provider's hosts as in key_for, whatever header it would travel in.
+    Raises KeyNotAllowed; nothing was sent then.
+    """
+    headers: dict[str, str] = {}
+    for name, value in (endpoint.headers or {}).items():
+        variable = header_variable(value)
+        if variable is None:
+            headers[name] = value
+            continue
+        _check_host(variable, endpoint_name, endpoint.base_url, host_of(endpoint.base_url), within=f"the header {name}")
+        read = environ.get(variable, "").strip()
+        if read:
+            headers[name] = read
+    return headers
+
+
+def _check_host(env: str, endpoint_name: str, base_url: str, host: str, *, within: str = "api_key_env=") -> None:
     hosts = _HOSTS_OF_KEY.get(env.upper())
     if hosts is None:
         return
@@ -182,7 +202,7 @@ def _check_host(env: str, endpoint_name: str, base_url: str, host: str) -> None:
         raise KeyNotAllowed(
             f"The key in {env} {owner}; the endpoint {endpoint_name!r} would have sent it to {host}. Nothing was sent.",
             hint=f"If {host} is a proxy of yours, keep its key in a variable of its own, such as "
-            f"{_own_variable(endpoint_name)}, and name that one with api_key_env=.",
+            f"{_own_variable(endpoint_name)}, and name that one in {within}.",
         )
     if urlsplit(base_url).scheme != "https":
         raise KeyNotAllowed(

@@ -16,15 +16,21 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
 
 
+def header_variable(value: str) -> str | None:
+    """Return the environment variable that a header's value "$NAME" names, None for a value that is meant as it stands."""
+    return value[1:] if value.startswith("$") and ENV_NAME.match(value[1:]) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One place that serves models in OpenAI's shape. Raises ConfigurationError when a field makes no sense.
 
     base_url: up to and including /v1. api_key_env: name of the environment variable that holds the key. api_key: the key itself,
-    for code only; never shown, never written to a file, never exported. Prices are USD per million tokens. rpm, tpm: requests and
-    tokens a minute; max_concurrency: calls at once; context_tokens: the window. identity: what stands for this endpoint in cache
-    keys (default: its normalised base_url). json_mode: whether it honours response_format json_schema; None: try and see.
-    supports_logprobs: None until seen.
+    for code only; never shown, never written to a file, never exported. headers: sent with each request; a value "$NAME" is read
+    from that environment variable when a request is sent, and not sent while it is unset. Prices are USD per million tokens. rpm,
+    tpm: requests and tokens a minute; max_concurrency: calls at once; context_tokens: the window. identity: what stands for this
+    endpoint in cache keys (default: its normalised base_url). json_mode: whether it honours response_format json_schema; None: try
+    and see. supports_logprobs: None until seen.
     """
 
     base_url: str = ""
@@ -149,7 +155,7 @@ def _headers(_: str, value: Any) -> dict[str, str]:
             raise BadValue(f"{shown(name)} is no name of a header")
         if not isinstance(text, str) or any(c in text for c in "\r\n\0"):
             raise BadValue(f"the header {name} must be text without line ends", path=(name,))
-        if is_secret_name(name):
+        if is_secret_name(name) and header_variable(text) is None:
             register_secret(text.split(" ")[-1])
     return dict(value)
 

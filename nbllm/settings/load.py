@@ -15,7 +15,7 @@ from typing import Any
 
 from nbllm.errors import ConfigurationError, SettingsFileError
 from nbllm.redaction import is_secret_name, redact, register_secret
-from nbllm.settings.endpoint import ENV_NAME
+from nbllm.settings.endpoint import header_variable
 from nbllm.settings.flat import flat_values
 from nbllm.settings.model_names import refuse_strange_names
 from nbllm.settings.option import BadValue
@@ -175,33 +175,28 @@ def _table(path: Path, text: str, prefix: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def _prepared(key: str, value: Any, folder: Path, environ: Mapping[str, str], notes: list[str]) -> Any:
-    """Return a file's value with what only a file has: a home relative to the file, headers whose values name variables."""
+    """Return a file's value with what only a file has: a home relative to the file, headers that hold no key."""
     if key == "home" and isinstance(value, str):
         return str(folder / Path(value).expanduser())
     if key == "endpoints" and isinstance(value, Mapping):
-        return {name: _with_headers(name, table, environ, notes) for name, table in value.items()}
+        _check_headers(value, environ, notes)
     return value
 
 
-def _with_headers(endpoint: str, table: Any, environ: Mapping[str, str], notes: list[str]) -> Any:
-    """Return an endpoint's table whose header values "$NAME" are replaced by the variables they name."""
-    if not isinstance(table, Mapping) or not isinstance(table.get("headers"), Mapping):
-        return table
-    headers: dict[str, Any] = {}
-    for name, text in table["headers"].items():
-        variable = text[1:] if isinstance(text, str) and text.startswith("$") else None
-        if variable is not None and ENV_NAME.match(variable):
-            if environ.get(variable):
-                register_secret(environ[variable])
-                headers[name] = environ[variable]
-            else:
-                notes.append(f"Endpoint {endpoint}: the header {name} is not sent because {variable} is not set.")
-        elif isinstance(text, str) and (is_secret_name(name) or redact(text) != text):
-            raise BadValue(
-                f"the header {name} holds a secret; settings hold names of environment variables, never keys",
-                hint=f'Put it into an environment variable and write {name} = "$NAME_OF_THE_VARIABLE".',
-                path=(endpoint, "headers", name),
-            )
-        else:
-            headers[name] = text
-    return {**table, "headers": headers}
+def _check_headers(endpoints: Mapping[str, Any], environ: Mapping[str, str], notes: list[str]) -> None:
+    """Refuse headers that hold a secret, and say which ones name a variable that is not set; "$NAME" stays as it is (hosts.py)."""
+    for endpoint, table in endpoints.items():
+        headers = table.get("headers") if isinstance(table, Mapping) else None
+        for name, text in headers.items() if isinstance(headers, Mapping) else ():
+            variable = header_variable(text) if isinstance(text, str) else None
+            if variable is not None:
+                if environ.get(variable):
+                    register_secret(environ[variable])
+                else:
+                    notes.append(f"Endpoint {endpoint}: the header {name} is not sent while {variable} is not set.")
+            elif isinstance(text, str) and (is_secret_name(name) or redact(text) != text):
+                raise BadValue(
+                    f"the header {name} holds a secret; settings hold names of environment variables, never keys",
+                    hint=f'Put it into an environment variable and write {name} = "$NAME_OF_THE_VARIABLE".',
+                    path=(endpoint, "headers", name),
+                )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.errors import AuthenticationFailed, ConfigurationError, KeyNotAllowed
-from nbllm.providers.hosts import OTHER_KEYS, PROVIDERS, endpoint_for, has_key, host_of, key_for, provider_of
+from nbllm.providers.hosts import OTHER_KEYS, PROVIDERS, endpoint_for, has_key, headers_for, host_of, key_for, provider_of
 from nbllm.settings import Endpoint
 
 KEYS = {env: f"value-of-{env}" for provider in PROVIDERS.values() for env in provider.key_envs} | {
@@ -79,6 +79,29 @@ def test_a_key_that_is_needed_and_not_there_says_which_variable() -> None:
         with pytest.raises(AuthenticationFailed) as caught:
             key_for("lab", Endpoint(base_url="http://127.0.0.1:1/v1", api_key_env="LAB_KEY"), {"LAB_KEY": bad})
         assert bad not in str(caught.value)
+
+
+@pytest.mark.parametrize("env", sorted(KEYS))
+def test_no_known_key_goes_to_another_host_in_a_header(env: str) -> None:
+    """A header that names a provider's variable is refused for a foreign host, under any name and in any case."""
+    for named in (env, env.lower()):
+        lab = Endpoint(base_url="http://evil.example/v1", headers={"X": f"${named}"})
+        with pytest.raises(KeyNotAllowed, match=f"(?i){env}") as caught:
+            headers_for("lab", lab, KEYS)
+        assert "the header X" in caught.value.hint
+        assert f"value-of-{env}" not in str(caught.value)
+
+
+def test_headers_are_filled_from_variables_when_they_are_asked_for() -> None:
+    """A variable of one's own goes anywhere and may change; one that is not set is left out; a provider's goes to its hosts."""
+    lab = Endpoint(base_url="http://127.0.0.1:1/v1", headers={"X-Key": "$LAB_KEY", "X-Team": "blue", "X-Cost": "$5"})
+    literal = {"X-Team": "blue", "X-Cost": "$5"}
+    assert headers_for("lab", lab, {"LAB_KEY": " one\n"}) == {"X-Key": "one", **literal}
+    assert headers_for("lab", lab, {"LAB_KEY": "two"}) == {"X-Key": "two", **literal}
+    assert headers_for("lab", lab, {"LAB_KEY": ""}) == literal
+    own = Endpoint(base_url="https://api.openai.com/v1", headers={"X": "$OPENAI_API_KEY"})
+    assert headers_for("o", own, KEYS) == {"X": "value-of-OPENAI_API_KEY"}
+    assert headers_for("o", Endpoint(base_url="http://127.0.0.1:1/v1"), KEYS) == {}
 
 
 @pytest.mark.parametrize(

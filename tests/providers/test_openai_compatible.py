@@ -16,6 +16,7 @@ from nbllm.errors import (
     AuthenticationFailed,
     BadAnswer,
     BadParameter,
+    ConfigurationError,
     ConnectionFailed,
     ContextTooLong,
     InvalidRequest,
@@ -366,6 +367,30 @@ def test_a_key_that_the_provider_repeats_is_shown_nowhere(streamed: bool) -> Non
         frame = frame.tb_next
     assert "answered 401" in shown[0]
     assert not [text for text in shown if key in text or key[:8] in text]
+
+
+def test_a_header_that_names_a_variable_is_filled_when_it_is_sent() -> None:
+    """A provider's key in a header of a foreign host is refused before a socket is opened; a variable of one's own is sent."""
+
+    async def scenario() -> None:
+        async with FaultServer() as server:
+            environ = {"OPENAI_API_KEY": "value-of-openai-key", "LAB_KEY": "first"}
+            provider = OpenAICompatible(environ)
+            with pytest.raises(KeyNotAllowed, match="OPENAI_API_KEY"):
+                await provider.send(wire(endpoint(server.base_url, headers={"x": "$OPENAI_API_KEY"})), Heard())
+            assert server.connections == 0
+            place = endpoint(server.base_url, headers={"x-lab": "$LAB_KEY"})
+            await provider.send(wire(place), Heard())
+            environ["LAB_KEY"] = "second"
+            await provider.send(wire(place), Heard())
+            assert [request.headers["x-lab"] for request in server.requests] == ["first", "second"]
+            environ["LAB_KEY"] = "two\r\nlines"
+            with pytest.raises(ConfigurationError, match="x-lab"):
+                await provider.send(wire(place), Heard())
+            assert len(server.requests) == 2
+            await provider.aclose()
+
+    run(scenario())
 
 
 def test_retry_after_and_limits_are_passed_on() -> None:

@@ -101,7 +101,7 @@ summaries = 0.1
     lab = settings.endpoints["lab"]
     assert settings.home == tmp_path / "cache"
     assert (lab.base_url, lab.rpm, lab.input_usd_per_mtok) == ("http://example.org/v1", 60, Decimal("0.15"))
-    assert lab.headers == {"X-Team": "blue", "X-Portkey-Api-Key": KEY}
+    assert lab.headers == {"X-Team": "blue", "X-Portkey-Api-Key": "$PORTKEY"}
     assert settings.routes == {"cheap": ("sim/small", "sim/large")}
     assert (settings.budgets.session_usd, settings.budgets.soft) == (Decimal(5), 0.5)
     assert (settings.budgets.features, settings.budgets.users) == ({"summaries": Decimal("0.1")}, {"a.b@c": Decimal(2)})
