@@ -83,8 +83,15 @@ class Books:
 
         Returns the report; raises SloViolated with the measured numbers when one does not hold. Cache hits are not counted.
         """
-        from nbllm.core.statistics import check_slo, require
+        from inspect import signature
 
+        from nbllm.core.statistics import check_slo, require
+        from nbllm.settings.suggest import did_you_mean
+
+        known = [name for name, limit in signature(check_slo).parameters.items() if limit.kind is limit.KEYWORD_ONLY]
+        for name in limits:
+            if name not in known:
+                raise InvalidRequest(f"There is no limit {name!r}.", hint=did_you_mean(name, known, limit=20))
         where = {"session": session, "since": since, "model": model}
         series = self.ledger.series(self._filter({k: v for k, v in where.items() if v is not None}))
         report = check_slo(series, **limits)

@@ -45,10 +45,12 @@ class Breakers:
 
         What is in flight counts no more: it belongs to a generation that is over.
         """
+
+        def closed(state: BreakerState | None) -> tuple[BreakerState, None]:
+            return BreakerState(generation=state.generation + 1 if state else 0), None
+
         while self._shut:
-            await self._store.apply(
-                self._shut.pop(), lambda state: (BreakerState(generation=state.generation + 1 if state else 0), None)
-            )
+            await self._store.apply(self._shut.pop(), closed)
 
     async def refuse_if_open(self, rung: Rung) -> None:
         """Raise BreakerOpen, or what switched the key or model off, without taking a probe."""
@@ -128,8 +130,8 @@ class Breakers:
             f"Nothing was sent to {rung.id}: {what} failed too often just now and rests for another {left_s:.1f} s.",
             rung=rung.id,
             retry_after_s=left_s,
-            hint=f"One call tries it again in {left_s:.0f} s. If you know that it is well again: nbllm.get_client().reset_breakers(). "
-            "Another model on the ladder is asked at once.",
+            hint=f"One call tries it again in {left_s:.0f} s; another model on the ladder would be asked at once. "
+            "If you know that it is well again: nbllm.get_client().reset_breakers().",
         )
 
 

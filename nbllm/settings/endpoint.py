@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from nbllm.errors import ConfigurationError
 from nbllm.redaction import is_secret_name, register_secret
@@ -50,6 +50,18 @@ class Endpoint:
     supports_logprobs: bool | None = None
     verify_tls: bool = True
 
+    if not TYPE_CHECKING:  # a checker knows the fields; who mistypes one at run time is told which one was meant
+
+        def __new__(cls, *args: object, **values: object) -> Self:
+            """Refuse what is no field with the nearest one."""
+            from nbllm.settings.suggest import did_you_mean
+
+            for name in (*map(repr, args), *(name for name in values if name not in FIELDS)):
+                meant = _MEANT.get(name)
+                hint = f"Did you mean {meant}?" if meant else did_you_mean(name, FIELDS, limit=20)
+                raise ConfigurationError(f"Endpoint: there is no field {name}; fields are given by name.", hint=hint)
+            return object.__new__(cls)
+
     def __post_init__(self) -> None:
         """Check and normalise every field."""
         try:
@@ -58,6 +70,7 @@ class Endpoint:
             raise ConfigurationError(f"Endpoint: {error.problem}.", hint=error.hint) from None
 
 
+_MEANT = {"url": "base_url", "api_base": "base_url", "key": "api_key_env", "token": "api_key_env", "key_env": "api_key_env"}
 FIELDS = tuple(f.name for f in fields(Endpoint))
 
 

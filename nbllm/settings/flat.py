@@ -61,6 +61,13 @@ def _unknown(name: str) -> BadValue:
     if name in CALL_OPTIONS:
         hint = "Write budget.request_usd." if name == "budget_usd" else f"Give {name}= with the call."
         return BadValue(f"{name} is an option of a call, not a setting", hint=hint, path=(name,))
+    if name in {"api_key", "key", "token", "base_url", "api_base"}:
+        hint = 'Set the provider\'s variable (OPENAI_API_KEY ...), or make an endpoint: endpoints={"lab": Endpoint(base_url=..., '
+        return BadValue(
+            f"{name} belongs to an endpoint, not to the settings",
+            hint=hint + 'api_key_env="LAB_KEY")}, model="lab/..."',
+            path=(name,),
+        )
     known = (*SETTABLE, "endpoints", "routes", "budget.features", "budget.users")
     return BadValue(f"there is no setting {name!r}", hint=did_you_mean(name, known, limit=60), path=(name,))
 

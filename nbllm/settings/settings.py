@@ -158,4 +158,6 @@ def _home(value: Any) -> Any:
     """Return a home from code as text, absolute, with ~ expanded; None stays None (the default folder)."""
     if value is None or not isinstance(value, str | Path):
         return value
+    if "\0" in str(value):
+        raise ConfigurationError(f"home {str(value)!r} holds a NUL character, which no path can.", hint="Name a folder.")
     return str(Path(value).expanduser().absolute())

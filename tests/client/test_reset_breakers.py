@@ -21,10 +21,9 @@ def test_a_breaker_says_when_it_is_tried_again_and_how_to_reset_it(tmp_path: Pat
             with pytest.raises(errors.CallFailed):
                 client.ask(f"q{number}", retries=0)
         sent = fake.calls
-        with pytest.raises(errors.CallFailed, match=r"tries it again in 1[0-5] s.*reset_breakers\(\)") as caught:
+        with pytest.raises(errors.BreakerOpen, match=r"tries it again in 1[0-5] s.*reset_breakers\(\)"):
             client.ask("resting", retries=0)
         assert fake.calls == sent
-        assert isinstance(caught.value, errors.BreakerOpen) or "BreakerOpen" in str(caught.value)
         fake._default = "well again"
         client.reset_breakers()
         assert client.ask("resting", retries=0).text == "well again"
