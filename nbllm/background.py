@@ -12,12 +12,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from nbllm.errors import CallFailed
+from nbllm.outcome import Cancelled, Outcome
 
 T = TypeVar("T")
 CLOSE_S = 1.0
@@ -98,11 +98,11 @@ class LoopHost:
 class Job(Generic[T]):
     """One coroutine on a host's loop, seen from outside. Runs in the context of the thread that made it.
 
-    Nothing happens before `start`. `done` is set when it is over: a cancelled one is a cancelled future.
+    Nothing happens before `start`. `done` is set when it is over; Cancelled is the outcome of one that was cancelled.
     """
 
     def __init__(self, host: LoopHost, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self.done: Future[T] = Future()
+        self.done: Outcome[T] = Outcome()
         self._host = host
         self._work: Callable[[], Coroutine[Any, Any, T]] | None = work
         self._context = copy_context()
@@ -125,7 +125,7 @@ class Job(Generic[T]):
 
     def cancel(self) -> None:
         """End it; its finally clauses run on the loop."""
-        if self._host.of_parent:
+        if self._host.of_parent or self.done.over:
             return
         self._cancelled = True
         if not self._host.mailbox.post(self._cancel):
@@ -134,14 +134,13 @@ class Job(Generic[T]):
     def abandon(self) -> None:
         """Tell whoever waits that the loop is gone."""
         self._host.jobs.discard(self)
-        if not self.done.done():
-            self.done.set_exception(_loop_closed())
+        self.done.fail(_loop_closed())
 
     def _start(self) -> None:
         work, self._work = self._work, None
         if self._cancelled or work is None:
             self._host.jobs.discard(self)
-            self.done.cancel()
+            self.done.fail(Cancelled())
             return
         self._task = self._host.loop.create_task(work(), context=self._context)
         self._task.add_done_callback(self._over)
@@ -156,14 +155,13 @@ class Job(Generic[T]):
         self._task = None
         self._host.jobs.discard(self)
         if task.cancelled() and self._cancelled:
-            self.done.cancel()
-            self.done.set_running_or_notify_cancel()
+            self.done.fail(Cancelled())
         elif task.cancelled():  # by whoever ends the loop
-            self.done.set_exception(_loop_closed())
+            self.done.fail(_loop_closed())
         elif (error := task.exception()) is not None:
-            self.done.set_exception(error)
+            self.done.fail(error)
         else:
-            self.done.set_result(task.result())
+            self.done.set(task.result())
 
 
 def _loop_closed() -> CallFailed:
@@ -173,30 +171,25 @@ def _loop_closed() -> CallFailed:
 def waited(job: Job[T]) -> T:
     """Start a job and wait for it on the caller's own thread; a caller that is interrupted ends it first."""
     done = job.done
-    if job.of_parent and not done.done():
+    if job.of_parent and not done.over:
         raise CallFailed("This call was begun before a fork, by the parent process.", hint="Ask anew in the child.")
     try:
         job.start()
-        while True:
-            # In slices, so that Ctrl-C gets through on every system.
-            try:
-                return done.result(_SLICE_S)
-            except TimeoutError:
-                if done.done():  # its own
-                    return done.result()
+        while not done.wait(_SLICE_S):  # in slices, so that Ctrl-C gets through on every system
+            pass
     except BaseException:
-        if not done.done():
-            job.cancel()
-            with suppress(BaseException):
-                done.exception(CLOSE_S)
+        job.cancel()
+        with suppress(BaseException):
+            done.wait(CLOSE_S)
         raise
+    return done.get()
 
 
 async def awaited(job: Job[T]) -> T:
     """Start a job and wait for it on the caller's own loop; a caller that is cancelled ends it first."""
     mailbox = mailbox_of(asyncio.get_running_loop())
     here = asyncio.Event()
-    job.done.add_done_callback(lambda _: mailbox.post(here.set))
+    job.done.then(lambda: mailbox.post(here.set))
     try:
         job.start()
         await here.wait()
@@ -205,9 +198,10 @@ async def awaited(job: Job[T]) -> T:
         with suppress(TimeoutError):
             await asyncio.wait_for(here.wait(), CLOSE_S)
         raise
-    if job.done.cancelled():
-        raise asyncio.CancelledError
-    return job.done.result()
+    try:
+        return job.done.get()
+    except Cancelled:
+        raise asyncio.CancelledError from None
 
 
 class _Background:

@@ -6,10 +6,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Event as ThreadEvent
 from typing import Any
 
 from nbllm.background import CLOSE_S, Job, LoopHost, mailbox_of, waited
@@ -17,6 +15,7 @@ from nbllm.core.accumulator import Accumulator
 from nbllm.core.messages import Attempt, Delta, Partial, Request, Sink, Usage
 from nbllm.core.reply import Reply
 from nbllm.errors import CallFailed
+from nbllm.outcome import Bell, Cancelled
 from nbllm.pipeline.stage import show
 
 
@@ -112,10 +111,10 @@ class LiveCall:
 
     def events(self, tick_s: float = 0.1) -> Generator[Event | None, None, None]:
         """Yield what happens; None whenever nothing did for tick_s seconds, so that a meter can move and Ctrl-C gets through."""
-        bell = ThreadEvent()
-        self._queue.wake = bell.set
+        bell = Bell()
+        self._queue.wake = bell.ring
         if self._job is not None:
-            self._job.done.add_done_callback(lambda _: bell.set())
+            self._job.done.then(bell.ring)
         try:
             while True:
                 over = self.over
@@ -125,7 +124,6 @@ class LiveCall:
                     return
                 if not bell.wait(tick_s):
                     yield None
-                bell.clear()
         finally:
             self.leave()
 
@@ -135,7 +133,7 @@ class LiveCall:
         mailbox = mailbox_of(asyncio.get_running_loop())
         self._queue.wake = lambda: mailbox.post(bell.set)
         if self._job is not None:
-            self._job.done.add_done_callback(lambda _: mailbox.post(bell.set))
+            self._job.done.then(lambda: mailbox.post(bell.set))
         try:
             while True:
                 over = self.over
@@ -151,7 +149,7 @@ class LiveCall:
     @property
     def over(self) -> bool:
         """Whether the call has ended, however it did."""
-        return self._job is None or self._job.done.done()
+        return self._job is None or self._job.done.over
 
     @property
     def taken(self) -> bool:
@@ -172,27 +170,26 @@ class LiveCall:
 
     def cancel(self) -> None:
         """End the call, if it still runs: upstream is closed within a second."""
-        if self._job is not None and not self._job.done.done():
+        if self._job is not None:
             self._job.cancel()
 
     def leave(self) -> None:
         """End the call if it still runs, wait until its socket and its rows are closed (at most a second), take what came."""
         job, host = self._job, self._host
-        if job is not None and not job.done.done():
+        if job is not None and not job.done.over:
             job.cancel()
             # A collector may have dropped us on the very loop that has to do it, or in a forked child.
             if host is not None and not host.is_here and not host.of_parent:
-                with suppress(Exception):
-                    job.done.exception(CLOSE_S)
+                job.done.wait(CLOSE_S)
         self._take_rest()
 
     async def aleave(self) -> None:
         """Do the same on the caller's own loop."""
         job = self._job
-        if job is not None and not job.done.done() and not job.of_parent:
+        if job is not None and not job.done.over and not job.of_parent:
             closed = asyncio.Event()
             mailbox = mailbox_of(asyncio.get_running_loop())
-            job.done.add_done_callback(lambda _: mailbox.post(closed.set))
+            job.done.then(lambda: mailbox.post(closed.set))
             job.cancel()
             with suppress(TimeoutError):
                 await asyncio.wait_for(closed.wait(), CLOSE_S)
@@ -226,7 +223,7 @@ class LiveCall:
             assert self._job is not None  # noqa: S101 - a call is a hit or has a job
             try:
                 reply = waited(self._job)
-            except CancelledError:
+            except Cancelled:
                 raise self._stopped() from None
             self._reply = self._finished(reply)
         return self._reply

@@ -93,7 +93,7 @@ class Connections:
         self.let_go()
         return set_aside(self.path, self._inode)
 
-    def checkpoint(self, lock: threading.Lock, *, empty: bool) -> None:
+    def checkpoint(self, lock: threading.RLock, *, empty: bool) -> None:
         """Move the log into the file, on a connection of its own so that nobody waits for the disk; without `lock` held.
 
         empty: make the log empty, too, so that nothing deleted stays in it. What does not work now works next time, or when the

@@ -39,6 +39,8 @@ LOCK_WAIT_S = 0.001
 RIDE_S = 0.02
 """How long a statement may wait for another write to be committed with."""
 CHECKPOINT_PAGES = 1000
+FORK_WAIT_S = 1.0
+"""How long a fork waits for what is under way in one database."""
 READ_WAITS_S = (0.001, 0.003)
 """Pauses of a read in a file that another process is just opening or closing; otherwise WAL never makes a reader wait."""
 
@@ -75,8 +77,10 @@ class Database:
 
     def _begin_anew(self) -> None:
         """Hold nothing: at birth, and in a forked child, where all of it is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._read_lock = threading.Lock()
+        self._checkpoint_lock = threading.Lock()
+        self._held: list[Callable[[], None]] = []
         self._writer = Writer(f"nbllm-{self._filename}", self._commit, self._checkpoint, self._busy)
         self._dirty_pages = 0
         self._empty_log = False
@@ -196,9 +200,15 @@ class Database:
 
     def _may_write_in_place(self) -> bool:
         """Take the lock, unless jobs wait, another thread is slow to let go, or each commit goes over a network."""
-        if self._writer.pending or self._home.network or self._closed:
+        lock = self._lock
+        if self._writer.pending or self._home.network or self._closed or _is_mine(lock):
             return False
-        return self._lock.acquire(blocking=False) or self._lock.acquire(timeout=LOCK_WAIT_S)
+        try:
+            return lock.acquire(blocking=False) or lock.acquire(timeout=LOCK_WAIT_S)
+        except BaseException:
+            if _is_mine(lock):  # Ctrl-C came between the lock and whoever took it
+                lock.release()
+            raise
 
     def _queue(self, job: Job) -> Future[Any]:
         if self._closed:
@@ -292,7 +302,8 @@ class Database:
 
     def _checkpoint(self) -> None:
         empty, self._empty_log = self._empty_log, False
-        self._files.checkpoint(self._lock, empty=empty)
+        with self._checkpoint_lock:
+            self._files.checkpoint(self._lock, empty=empty)
 
     def empty_log_soon(self) -> None:
         """Have the thread move the whole WAL into the file and empty it: what was deleted is not to stay there."""
@@ -347,6 +358,16 @@ class Database:
         with self._read_lock, self._lock:
             self._files.close()
 
+    def _before_fork(self) -> None:
+        """Let nothing be under way: SQLite's notes of who holds a lock are copied, and in the child nobody would let go of it."""
+        for lock in (self._checkpoint_lock, self._read_lock, self._lock):
+            if lock.acquire(timeout=FORK_WAIT_S):
+                self._held.append(lock.release)
+
+    def _after_fork_in_parent(self) -> None:
+        while self._held:
+            self._held.pop()()
+
     def _after_fork(self) -> None:
         self._files.leave_to_the_parent()
         self._begin_anew()
@@ -373,6 +394,11 @@ class Database:
             self._on_trouble(text)
 
 
+def _is_mine(lock: Any) -> bool:
+    """Whether this thread holds an RLock. threading.Condition asks it the same way."""
+    return bool(lock._is_owned())  # noqa: SLF001 - see above
+
+
 def _no_result(_: object) -> None:
     return None
 
@@ -385,13 +411,26 @@ def _run_all(jobs: list[Job], con: sqlite3.Connection) -> None:
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
+# The hooks belong to the class; they are outside only because the system calls functions.
+
+
+def _before_fork() -> None:
+    for database in list(_databases):
+        database._before_fork()  # noqa: SLF001
+
+
+def _after_fork_in_parent() -> None:
+    for database in list(_databases):
+        database._after_fork_in_parent()  # noqa: SLF001
+
+
 def _after_fork() -> None:
     for database in list(_databases):
-        database._after_fork()  # noqa: SLF001 - the hook belongs to the class; it is outside only because the system calls it
+        database._after_fork()  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
 
 
 @atexit.register

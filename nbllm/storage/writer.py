@@ -71,7 +71,9 @@ class Writer:
         self._rest = rest
         self._busy = busy
         self._line: deque[Job] = deque()
-        self._changed = threading.Condition(threading.Lock())
+        # Taken by itself: a Condition takes it in Python code, and Ctrl-C right after that would leave it taken.
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
         self._thread: threading.Thread | None = None
         self._nudged = False
         self._closing = False
@@ -80,14 +82,14 @@ class Writer:
 
     def put(self, job: Job) -> None:
         """Append a job."""
-        with self._changed:
+        with self._mutex:
             self._line.append(job)
             self.pending += 1
             self._wake()
 
     def nudge(self) -> None:
         """Have `rest` called soon, on the thread."""
-        with self._changed:
+        with self._mutex:
             self._nudged = True
             self._wake()
 
@@ -99,19 +101,19 @@ class Writer:
 
     def wait_empty(self, timeout_s: float) -> bool:
         """Wait until nothing is pending; False when it took too long."""
-        with self._changed:
+        with self._mutex:
             return self._changed.wait_for(lambda: not self.pending, timeout_s)
 
     def close(self, timeout_s: float) -> None:
         """Let what waits be committed, fail what could not be in time, and end the thread."""
         self.wait_empty(timeout_s)
-        with self._changed:
+        with self._mutex:
             self._closing = True
             self._changed.notify_all()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_s)
-        with self._changed:
+        with self._mutex:
             lost, self.pending = list(self._line), 0
             self._line.clear()
             self._closing = False
@@ -134,7 +136,7 @@ class Writer:
 
     def _next_batch(self) -> list[Job] | None:
         """Return the first jobs in line, [] to rest, None to end."""
-        with self._changed:
+        with self._mutex:
             self._changed.wait_for(lambda: self._line or self._nudged or self._closing, LINGER_S)
             if self._line and not self._closing:
                 return [self._line[i] for i in range(min(BATCH, len(self._line)))]
@@ -146,7 +148,7 @@ class Writer:
 
     def _finish(self, jobs: list[Job]) -> None:
         # First out of the line, then told: whoever was waiting writes in place again at once.
-        with self._changed:
+        with self._mutex:
             for _ in jobs:
                 if self._line:  # close() may have given up on them
                     self._line.popleft()
@@ -158,7 +160,7 @@ class Writer:
     def _expire(self) -> None:
         """Fail jobs whose time is over while the database is busy; drop those that are not to be kept."""
         now_s = time.monotonic()
-        with self._changed:
+        with self._mutex:
             late = [job for job in self._line if job.deadline_s is not None and job.deadline_s <= now_s]
             drop = {id(job) for job in late if not job.kept}
             if drop:

@@ -57,7 +57,7 @@ def test_identical_calls_in_four_processes(tmp_path: Path) -> None:
     with FaultServer() as server:
         server.script("m", [f.ok(delay_s=0.3)])
         ends = crowds(tmp_path, server.base_url, same=True, values={})
-        assert server.count() == 1
+        assert server.count() == 1, ends
         assert sum(ends.values()) == PROCESSES * CALLERS
         assert set(ends) <= {"model", "model coalesced", "cache", "cache coalesced"}
         assert ends["model"] == 1

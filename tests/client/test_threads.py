@@ -118,13 +118,13 @@ def test_two_hundred_callers_on_a_budget_worth_two_calls(how: str, tmp_path: Pat
 
 
 def test_two_clients_on_one_home(tmp_path: Path) -> None:
-    """Two clients share cache and ledger, keep sessions apart, and one that is closed leaves the other at work."""
+    """Two clients share cache, ledger and the process's session, a named session is its own, and closing one ends only that."""
     first, second = FakeProvider(default="first"), FakeProvider(default="second")
-    with fake_client(tmp_path, second) as other:
+    with fake_client(tmp_path, second, session="mine") as other:
         with fake_client(tmp_path, first) as client:
             assert client.ask("hello").text == "first"
             assert (other.ask("hello").text, other.ask("hello").source) == ("first", "cache")
-            assert client.session != other.session
+            assert (other.session, fake_client(tmp_path).session) == ("mine", client.session)
             assert [row.calls for row in client.usage("total")] == [1]
             assert [row.calls for row in other.usage("total")] == [2]
         assert other.ask("something else").text == "second"
