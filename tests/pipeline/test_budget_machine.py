@@ -25,18 +25,24 @@ from tests.pipeline.world import outcome, size_bytes
 LIMITS = st.decimals("0.0005", "0.02", places=4)
 
 
+async def turns_pass(turns: int) -> None:
+    """Let the loop turn so often."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
 class Yielding(MemoryBudgets):
     """Lets others in before and after it reserves, so that a cancellation can come at each of these moments."""
 
     async def reserve(self, reservation_id: str, scopes: Sequence[Scope], amount_usd: Decimal) -> Mapping[str, Balance]:
-        await asyncio.sleep(0)
+        await turns_pass(4)
         reserved = await super().reserve(reservation_id, scopes, amount_usd)
-        await asyncio.sleep(0)
+        await turns_pass(6)
         return reserved
 
     async def settle(self, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> Mapping[str, Balance]:
         booked = await super().settle(reservation_id, scopes, cost_usd)
-        await asyncio.sleep(0)
+        await turns_pass(2)
         return booked
 
 
@@ -76,17 +82,13 @@ class Budgeting(RuleBasedStateMachine):
         return reply()
 
     def _turn(self, turns: int) -> None:
-        async def run() -> None:
-            for _ in range(turns):
-                await asyncio.sleep(0)
-
-        self.runner.run(run())
+        self.runner.run(turns_pass(turns))
 
     @rule(
         feature=st.sampled_from([None, "f", "g"]),
         max_tokens=st.sampled_from([None, 10, 300, 900]),
         own=st.none() | LIMITS,
-        turns=st.integers(0, 6),
+        turns=st.integers(0, 12),
     )
     def begin(self, feature: str | None, max_tokens: int | None, own: Decimal | None, turns: int) -> None:
         async def start() -> asyncio.Task[Any]:

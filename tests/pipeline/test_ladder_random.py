@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nbllm import errors
 from nbllm.core.reply import Reply
-from nbllm.testing import FakeProvider, run_virtual
+from nbllm.testing import FakeProvider, Script, run_virtual
 from tests.pipeline.making import Watcher
 from tests.pipeline.world import World, outcome
 
@@ -21,6 +21,7 @@ ELSEWHERE = [
     errors.ModelNotFound("no", status=404),
     errors.AnswerTooLarge("no"),
     errors.StreamInterrupted("no"),
+    Script(pieces=["half"], then=errors.StreamInterrupted("no")),
 ]
 HERE = [errors.BadParameter("no", status=400), errors.Refused("no", status=400)]
 STEPS = st.one_of(st.just("ok"), st.sampled_from(ELSEWHERE), st.sampled_from(HERE), st.sampled_from(ELSEWHERE))
@@ -35,7 +36,7 @@ STEPS = st.one_of(st.just("ok"), st.sampled_from(ELSEWHERE), st.sampled_from(HER
     watched=st.booleans(),
 )
 def test_any_ladder_has_one_outcome(
-    steps: list[str | Exception], stale_at: int | None, stale_ok: bool, static: str | None, watched: bool
+    steps: list[str | Exception | Script], stale_at: int | None, stale_ok: bool, static: str | None, watched: bool
 ) -> None:
     """The first good rung answers, else a stale entry, else the static answer, else one error with every cause in order.
 
@@ -75,7 +76,7 @@ def test_any_ladder_has_one_outcome(
             assert (result.text, result.source) == ("sorry", "static")
         else:
             causes = result.exceptions if isinstance(result, errors.AllRungsFailed) else [result]
-            assert [type(cause) for cause in causes] == [type(step) for step in steps]
+            assert [type(cause) for cause in causes] == [type(step.then if isinstance(step, Script) else step) for step in steps]
         shown = [event for event in watcher.events if event != "started"]
         if isinstance(result, Reply):
             after = [e for n, e in enumerate(shown) if not any(str(later).startswith("restarted") for later in shown[n:])]

@@ -62,6 +62,21 @@ def test_what_no_retry_can_mend_is_not_retried(kind: type[errors.AttemptFailed])
     run_virtual(run())
 
 
+def test_a_refused_schema_is_sent_again_at_once_and_is_no_retry() -> None:
+    """The next attempt has the schema in the prompt: no wait, no retry used, once; a second refusal is raised."""
+
+    async def run() -> None:
+        inner = Inner(errors.SchemaModeRefused("no", status=400), "ok")
+        assert (await stage(inner, retry_budget_floor=0)(request(retries=0), Watcher())).text == "ok"
+        assert inner.times[0] == inner.times[1]
+        inner = Inner(errors.SchemaModeRefused("no", status=400))
+        with pytest.raises(errors.SchemaModeRefused):
+            await stage(inner)(request(), Watcher())
+        assert len(inner.requests) == 2
+
+    run_virtual(run())
+
+
 def test_retry_after_is_waited_for_with_a_margin() -> None:
     """A 429 with Retry-After that fits is waited for, 5% longer, and then sent again."""
 
