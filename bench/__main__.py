@@ -1,4 +1,4 @@
-"""make bench: measures everything in one run, prints the table and writes docs/benchmarks.md.
+"""make bench: measures everything in one run, prints the table, writes it to docs/benchmarks.md and its main rows to README.md.
 
 python -m bench [--only starts,hits,...] [--no-write]
 """
@@ -17,7 +17,16 @@ from pathlib import Path
 from bench import calls, footprint, meter, scale
 from bench.measure import Row, server
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
+IN_README = {
+    "exact hit, sync door, row written": "an answer from the cache",
+    "uncached call, async, c=1": "what a call takes, one caller",
+    "64 callers, one process": "calls a second, 64 callers",
+    "import nbllm": "import",
+}
+"""Rows of the table that README.md shows too, by their name there."""
 SECTIONS = {
     "starts": lambda _, home: footprint.starts(home),
     "hits": calls.hits,
@@ -45,24 +54,43 @@ def main() -> int:
     table = render(rows)
     print(table)
     if not args.no_write and args.only == ",".join(SECTIONS):
-        text = DOCUMENT.read_text(encoding="utf-8")
-        head, _, rest = text.partition("<!-- table -->")
-        _, _, tail = rest.partition("<!-- /table -->")
-        DOCUMENT.write_text(f"{head}<!-- table -->\n{table}\n<!-- /table -->{tail}", encoding="utf-8")
-        print(f"written to {DOCUMENT}", file=sys.stderr)
+        for page, mark, text in ((DOCUMENT, "table", table), (README, "measured", short(rows))):
+            page.write_text(between(page.read_text(encoding="utf-8"), mark, text), encoding="utf-8")
+            print(f"written to {page}", file=sys.stderr)
     return 0
+
+
+def between(page: str, mark: str, text: str) -> str:
+    """Return the page with `text` between <!-- mark --> and <!-- /mark -->. Raises ValueError where it has no such place."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    head, found, rest = page.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"The page has no {begin} ... {end}.")
+    return f"{head}{begin}\n{text}\n{end}{tail}"
+
+
+def short(rows: list[Row]) -> str:
+    """Return the few rows that README.md shows, and where they were measured."""
+    lines = ["| | nbllm | beside it, same run |", "|---|---|---|"]
+    lines += [f"| {IN_README[r.what]} | {r.measured} | {r.beside} |" for r in rows if r.what in IN_README]
+    return "\n".join(["", *lines, "", f"Measured with `make bench` on {machine()}.", ""])
+
+
+def machine() -> str:
+    """Return what the numbers were measured on, and when."""
+    import os
+
+    where = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"{where}, {time.strftime('%Y-%m-%d')}"
 
 
 def render(rows: list[Row]) -> str:
     """Return the Markdown table and the machine that it was measured on."""
-    import os
-
     verdict = {True: "holds", False: "**falls short**", None: "reported"}
     lines = ["| what | target | measured | beside, same run | |", "|---|---|---|---|---|"]
     lines += [f"| {r.what} | {r.target} | {r.measured} | {r.beside} | {verdict[r.ok]} |" for r in rows]
-    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    machine = f"{machine}, {time.strftime('%Y-%m-%d')}"
-    return "\n".join(["", f"Measured with `make bench` on {machine}.", "", *lines, ""])
+    return "\n".join(["", f"Measured with `make bench` on {machine()}.", "", *lines, ""])
 
 
 if __name__ == "__main__":

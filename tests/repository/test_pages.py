@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,17 +22,25 @@ def examples(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["scripts.md", "when-things-fail.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/scripts.md", "docs/when-things-fail.md"])
 def test_every_example_of_the_page_runs(name: str, tmp_path: Path) -> None:
     """Each block runs after those before it, in a fresh interpreter and home, without key or network."""
     script = tmp_path / "examples.py"
-    found = examples(ROOT / "docs" / name)
+    found = examples(ROOT / name)
     assert found
     script.write_text(OFFLINE + "\n".join(found), encoding="utf-8")
     variables = {"NBLLM_HOME": str(tmp_path / "home"), "NBLLM_SIM_SPEED": "0", "PYTHONPATH": str(ROOT), "PATH": ""}
     command = [sys.executable, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=tmp_path, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_first_screen_of_the_readme_shows_what_to_type() -> None:
+    """The commands make demo, make lab and make test stand at the top, before anything is explained; the tour names what scripts need."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = page.splitlines()[:8]
+    assert all(any(line.startswith(f"    {command} ") for line in first) for command in ("make demo", "make lab", "make test"))
+    assert all(name in page for name in ("schema=", "check=", "ladder=", "static="))
 
 
 def test_every_option_of_a_call_is_shown_by_example() -> None:
@@ -50,3 +59,36 @@ def test_the_tree_of_errors_is_the_one_of_the_module() -> None:
     assert page == page_with_tree(page), "run: python scripts/errors_page.py"
     classes = [name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.NbllmError)]
     assert [name for name in classes if not re.search(rf"\b{name}\b", errors.__doc__ or "")] == []
+
+
+def test_the_copy_of_the_ledger_that_the_page_advises_has_the_newest_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/ledger.md: VACUUM INTO, while a client is open, holds what a copy of the one file need not."""
+    import sqlite3
+
+    from nbllm import Client
+
+    monkeypatch.setenv("NBLLM_SIM_SPEED", "0")
+    home = tmp_path / "home"
+    advice = next(block for block in examples(ROOT / "docs" / "ledger.md") if "VACUUM INTO" in block)
+    with Client(home=home) as client:
+        client.ask("Name a river.", model="sim/small")
+        monkeypatch.chdir(home)
+        names: dict[str, Any] = {}
+        exec(advice, names)  # noqa: S102 - the page's own lines
+        names["con"].close()
+    with sqlite3.connect(home / "ledger-copy.db") as copied:
+        assert copied.execute("SELECT count(*) FROM calls_with_cost").fetchone() == (1,)
+    copied.close()
+
+
+def test_the_page_of_settings_names_every_file_of_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a home holds after a recorded call is in the table of docs/settings.md."""
+    from nbllm import Client
+
+    monkeypatch.setenv("NBLLM_SIM_SPEED", "0")
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    with Client(home=tmp_path / "home", recordings=True, budget_session_usd=1) as client:
+        client.ask("Name a river.", model="sim/small")
+        names = {entry.name for entry in (tmp_path / "home").iterdir() if not entry.name.endswith(("-wal", "-shm"))}
+    assert {"ledger.db", "state.db", "recordings.db", "cache", "run"} <= names
+    assert [name for name in names if f"`{name}`" not in page and f"`{name}/`" not in page] == []
