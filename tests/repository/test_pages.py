@@ -36,7 +36,7 @@ def test_every_example_of_the_page_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_the_first_screen_of_the_readme_shows_what_to_type() -> None:
-    """The commands make demo, make lab and make test stand at the top, before anything is explained; the tour names what scripts need."""
+    """The commands demo, lab and test stand at the top, before anything is explained; the tour names what scripts need."""
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     first = page.splitlines()[:8]
     assert all(any(line.startswith(f"    {command} ") for line in first) for command in ("make demo", "make lab", "make test"))
@@ -89,6 +89,6 @@ def test_the_page_of_settings_names_every_file_of_the_home(tmp_path: Path, monke
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     with Client(home=tmp_path / "home", recordings=True, budget_session_usd=1) as client:
         client.ask("Name a river.", model="sim/small")
-        names = {entry.name for entry in (tmp_path / "home").iterdir() if not entry.name.endswith(("-wal", "-shm"))}
+        names = {entry.name for entry in (tmp_path / "home").iterdir() if not entry.name.endswith(("-wal", "-shm", "-journal"))}
     assert {"ledger.db", "state.db", "recordings.db", "cache", "run"} <= names
     assert [name for name in names if f"`{name}`" not in page and f"`{name}/`" not in page] == []
