@@ -27,6 +27,7 @@ NbllmError
  |    |    +-- PermissionDenied      403
  |    |    +-- ModelNotFound         404, or the endpoint does not know the model
  |    |    +-- BadParameter          400; `.parameter` names it where the provider does
+ |    |    |    +-- SchemaModeRefused   response_format json_schema is refused; it goes into the prompt from now on
  |    |    +-- ContextTooLong        more tokens than the model's window
  |    |    +-- Refused               a content filter
  |    |    +-- RedirectRefused       3xx; never followed
@@ -319,6 +320,12 @@ class BadParameter(AttemptFailed):
     def __init__(self, message: str, *, parameter: str | None = None, **rest: Any) -> None:
         super().__init__(message, **rest)
         self.parameter = parameter
+
+
+class SchemaModeRefused(BadParameter):
+    """The endpoint refuses response_format json_schema. It is remembered, and the request sent once more, schema in the prompt."""
+
+    advice = NOT_ITS_FAULT
 
 
 class ContextTooLong(AttemptFailed):

@@ -10,7 +10,7 @@ from nbllm.core.backoff import RetryBudget, may_retry, on_attempt, on_retry, wai
 from nbllm.core.messages import Request, Sink
 from nbllm.core.reply import Reply
 from nbllm.core.waits import paced_s
-from nbllm.errors import AttemptFailed, FirstTokenTimeout, StreamInterrupted
+from nbllm.errors import AttemptFailed, FirstTokenTimeout, SchemaModeRefused, StreamInterrupted
 from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of
 from nbllm.settings import Settings
 
@@ -53,10 +53,17 @@ class RetryStage:
         call, name = call_of(request), rung_of(request).endpoint_name
         before = len(call.attempts)
         try:
-            return await self._inner(request, sink)
+            return await self._sent(request, sink)
         finally:
             if len(call.attempts) > before:
                 self._budgets[name] = on_attempt(self._budget(name), self._clock.now_s())
+
+    async def _sent(self, request: Request, sink: Sink) -> Reply:
+        """Send; and once more at once where the schema has to go into the prompt: the endpoint is well, so that is no retry."""
+        try:
+            return await self._inner(request, sink)
+        except SchemaModeRefused:
+            return await self._inner(request, sink)
 
     def _budget(self, name: str) -> RetryBudget:
         settings = self._settings()

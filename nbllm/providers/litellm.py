@@ -20,10 +20,11 @@ from typing import Any
 
 from nbllm.core.messages import Ending
 from nbllm.core.ports import Progress, Wire
-from nbllm.errors import AttemptTimeout, ConfigurationError
+from nbllm.errors import AttemptTimeout, BadParameter, ConfigurationError
 from nbllm.providers.failures import Where
 from nbllm.providers.litellm_exchange import CLOSE_S, Exchange
 from nbllm.providers.litellm_request import arguments_for, check_environment, key_to_pass, shown_host
+from nbllm.providers.schema_modes import SchemaModes
 from nbllm.redaction import register_secret
 
 MALICIOUS_VERSIONS = frozenset({"1.82.7", "1.82.8"})
@@ -43,10 +44,12 @@ class LiteLLM:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ
         self._counted = False
+        self._schema_modes = SchemaModes()
 
     async def send(self, wire: Wire, progress: Progress) -> Ending:
         """Send one request and see it through. Before anything is sent: ConfigurationError, InvalidRequest, KeyNotAllowed."""
-        arguments = arguments_for(wire)
+        in_prompt = self._schema_modes.in_prompt(wire.rung)
+        arguments = arguments_for(wire, schema_in_prompt=in_prompt)
         key = key_to_pass(wire.rung, self._environ)
         where = Where(wire.rung.id, shown_host(wire.rung.endpoint), (key,) if key else ())
         try:
@@ -58,8 +61,13 @@ class LiteLLM:
                 else:
                     register_secret(key)
                 return await Exchange(litellm, wire, progress, where).run({**arguments, "api_key": key})
+        except BadParameter as exc:
+            refused = self._schema_modes.refused(wire, exc, in_prompt=in_prompt)
+            if refused is exc:
+                raise
         except TimeoutError as exc:
             raise AttemptTimeout(f"{wire.rung.id} did not answer within {wire.deadline_s:.3g} s.", rung=wire.rung.id) from exc
+        raise refused
 
     async def aclose(self) -> None:
         """Close LiteLLM's sockets and stop its tasks, unless another instance still uses them."""

@@ -75,10 +75,10 @@ def key_to_pass(rung: Rung, environ: Mapping[str, str]) -> str | None:
     return key
 
 
-def arguments_for(wire: Wire) -> dict[str, Any]:
+def arguments_for(wire: Wire, *, schema_in_prompt: bool = False) -> dict[str, Any]:
     """Return what LiteLLM is called with, all but the key. Checked and written like OpenAI's wire, then read again: a copy."""
-    plain = replace(wire.rung, endpoint=Endpoint(base_url="http://localhost/v1"))
-    body: dict[str, Any] = json.loads(request_body(replace(wire, rung=plain)))
+    plain = replace(wire.rung, endpoint=Endpoint(base_url="http://localhost/v1", json_mode=wire.rung.endpoint.json_mode))
+    body: dict[str, Any] = json.loads(request_body(replace(wire, rung=plain), schema_in_prompt=schema_in_prompt))
     for name in wire.content.extra:
         if name in _CONTROL or is_secret_name(name):
             raise InvalidRequest(

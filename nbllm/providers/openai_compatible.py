@@ -13,12 +13,13 @@ from yarl import URL
 
 from nbllm.core.messages import Ending, Rung
 from nbllm.core.ports import Progress, Wire
-from nbllm.errors import AttemptFailed, ConfigurationError
+from nbllm.errors import AttemptFailed, BadParameter, ConfigurationError
 from nbllm.providers.connections import Body, Certificates, Proxies, Sessions
 from nbllm.providers.failures import Where
 from nbllm.providers.hosts import headers_for, host_of, key_for
 from nbllm.providers.limits import rate_limits
 from nbllm.providers.reading import Reading, abort, cut, refusal
+from nbllm.providers.schema_modes import SchemaModes
 from nbllm.providers.transport_failures import FOREIGN, harmless, transport_failure
 from nbllm.providers.wire import path_of, request_body
 from nbllm.redaction import is_secret_name, register_secret
@@ -49,6 +50,7 @@ class OpenAICompatible:
         self._sessions = Sessions()
         self._proxies = Proxies()
         self._certificates = Certificates()
+        self._schema_modes = SchemaModes()
         self._in_flight: set[aiohttp.ClientResponse] = set()
 
     async def send(self, wire: Wire, progress: Progress) -> Ending:
@@ -56,7 +58,8 @@ class OpenAICompatible:
 
         Raises AttemptFailed of the fitting kind; InvalidRequest, KeyNotAllowed and ConfigurationError before anything is sent.
         """
-        body = request_body(wire)
+        in_prompt = self._schema_modes.in_prompt(wire.rung)
+        body = request_body(wire, schema_in_prompt=in_prompt)
         target = await self._target(wire.rung, path_of(wire.content))
         response = await self._post(target, body, progress)
         self._in_flight.add(response)
@@ -66,11 +69,15 @@ class OpenAICompatible:
                 progress.limits(limits)
             if response.status == 200:
                 return await Reading(wire, progress, response, target.where).read()
-            failed = await refusal(response, target.where)
+            raise await refusal(response, target.where)
+        except BadParameter as exc:
+            refused = self._schema_modes.refused(wire, exc, in_prompt=in_prompt)
+            if refused is exc:
+                raise
         finally:
             self._in_flight.discard(response)
             cut(response)
-        raise failed
+        raise refused
 
     async def aclose(self) -> None:
         """Close all sockets and wait until they are closed. Requests that are still under way fail with ConnectionFailed."""

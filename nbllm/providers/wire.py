@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from nbllm.core.messages import Chat, Content, Embed, Rung
+from nbllm.core.messages import Chat, Content, Embed, Message, Rung
 from nbllm.core.ports import Wire
 from nbllm.errors import InvalidRequest
 from nbllm.providers.hosts import provider_of
@@ -20,6 +20,11 @@ No price list that we know charges more for one image than gpt-4o-mini: 2,833 + 
 vision"). A file that is named by its id can hold more; then the bound is an estimate.
 """
 
+SCHEMA_PROMPT = (
+    "Answer with one JSON value that is valid under the JSON Schema below. Write the JSON alone: no explanation before or after "
+    "it, and no code fence around it.\n\nJSON Schema:\n"
+)
+"""Stands before a schema that is not sent in response_format. Longer than what would be around it there (see request_bytes)."""
 _SCHEMA_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _OWN_FIELDS = {"model": "model=", "messages": "the prompt", "stream": "stream()", "stream_options": "stream()", "input": "embed()"}
 _NAMED_FIELDS = {
@@ -46,16 +51,21 @@ def _plain(value: Any) -> Any:
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
 
 
-def request_body(wire: Wire) -> bytes:
-    """Return the body of one request. Raises InvalidRequest for what cannot be sent as asked; nothing was sent then."""
-    return _dump(_fields(wire.content, wire.rung, streamed=wire.streamed))
+def request_body(wire: Wire, *, schema_in_prompt: bool = False) -> bytes:
+    """Return the body of one request. Raises InvalidRequest for what cannot be sent as asked; nothing was sent then.
+
+    schema_in_prompt: the endpoint is known to refuse response_format json_schema.
+    """
+    in_prompt = schema_in_prompt or wire.rung.endpoint.json_mode is False
+    return _dump(_fields(wire.content, wire.rung, streamed=wire.streamed, schema_in_prompt=in_prompt))
 
 
 def request_bytes(content: Content) -> int:
     """Return an upper bound of the input's size, in bytes of JSON, for budgets: no tokenizer makes more tokens than bytes.
 
     Holds for text: a token has at least one byte, and what a chat template adds to a message is shorter than the JSON around it.
-    Media count their own bytes and MEDIA_ALLOWANCE_BYTES each. Raises InvalidRequest like request_body.
+    A schema counts as it stands in the prompt, which takes more bytes than response_format. Media count their own bytes and
+    MEDIA_ALLOWANCE_BYTES each. Raises InvalidRequest like request_body.
     """
     media = 0
     if isinstance(content, Chat):
@@ -63,7 +73,7 @@ def request_bytes(content: Content) -> int:
             parts = message.get("content")
             if isinstance(parts, (list, tuple)):
                 media += sum(1 for part in parts if isinstance(part, Mapping) and part.get("type") not in {"text", "refusal"})
-    return len(_dump(_fields(content, None, streamed=True))) + media * MEDIA_ALLOWANCE_BYTES
+    return len(_dump(_fields(content, None, streamed=True, schema_in_prompt=True))) + media * MEDIA_ALLOWANCE_BYTES
 
 
 def path_of(content: Content) -> str:
@@ -87,12 +97,12 @@ def _dump(body: dict[str, Any]) -> bytes:
         ) from exc
 
 
-def _fields(content: Content, rung: Rung | None, *, streamed: bool) -> dict[str, Any]:
+def _fields(content: Content, rung: Rung | None, *, streamed: bool, schema_in_prompt: bool) -> dict[str, Any]:
     model = rung.model if rung else ""
     if isinstance(content, Embed):
         body: dict[str, Any] = {"model": model, "input": content.texts}
     else:
-        body = _chat_fields(content, model, rung)
+        body = _chat_fields(content, model, rung, schema_in_prompt=schema_in_prompt)
         if streamed:
             body["stream"] = True
             body["stream_options"] = {"include_usage": True}
@@ -101,7 +111,7 @@ def _fields(content: Content, rung: Rung | None, *, streamed: bool) -> dict[str,
     return body
 
 
-def _chat_fields(chat: Chat, model: str, rung: Rung | None) -> dict[str, Any]:
+def _chat_fields(chat: Chat, model: str, rung: Rung | None, *, schema_in_prompt: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "messages": chat.messages}
     for name in ("temperature", "top_p", "seed", "stop", "tools"):
         value = getattr(chat, name)
@@ -115,12 +125,27 @@ def _chat_fields(chat: Chat, model: str, rung: Rung | None) -> dict[str, Any]:
             body["top_logprobs"] = chat.logprobs
     if chat.response_format is not None:
         body["response_format"] = chat.response_format
-    elif chat.json_schema is not None and (rung is None or rung.endpoint.json_mode is not False):
+        schema_in_prompt = chat.response_format.get("type") != "json_schema"
+    if chat.json_schema is not None and schema_in_prompt:
+        body["messages"] = _with_schema(chat.messages, chat.json_schema)
+    elif chat.json_schema is not None and chat.response_format is None:
         body["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": _schema_name(chat.json_schema), "schema": chat.json_schema},
         }
     return body
+
+
+def _with_schema(messages: Sequence[Message], schema: Mapping[str, Any]) -> list[Message]:
+    """Return the messages with the schema at the end of the system prompt, of a new one where there is none."""
+    asked = SCHEMA_PROMPT + _dump(dict(schema)).decode("utf-8")
+    first = messages[0] if messages else {}
+    if first.get("role") not in {"system", "developer"}:
+        return [{"role": "system", "content": asked}, *messages]
+    content = first.get("content")
+    if isinstance(content, (list, tuple)):
+        return [{**first, "content": [*content, {"type": "text", "text": asked}]}, *messages[1:]]
+    return [{**first, "content": f"{content}\n\n{asked}" if content else asked}, *messages[1:]]
 
 
 def _schema_name(schema: Mapping[str, Any]) -> str:

@@ -29,8 +29,8 @@ class Endpoint:
     for code only; never shown, never written to a file, never exported. headers: sent with each request; a value "$NAME" is read
     from that environment variable when a request is sent, and not sent while it is unset. Prices are USD per million tokens. rpm,
     tpm: requests and tokens a minute; max_concurrency: calls at once; context_tokens: the window. identity: what stands for this
-    endpoint in cache keys (default: its normalised base_url). json_mode: whether it honours response_format json_schema; None: try
-    and see. supports_logprobs: None until seen.
+    endpoint in cache keys (default: its normalised base_url). json_mode: where a model is told the schema of `schema=`. True: in
+    response_format. False: in the prompt. None: in response_format, and in the prompt from the first time that it is refused.
     """
 
     base_url: str = ""
@@ -47,7 +47,6 @@ class Endpoint:
     max_output_tokens: int | None = None
     identity: str | None = None
     json_mode: bool | None = None
-    supports_logprobs: bool | None = None
     verify_tls: bool = True
 
     if not TYPE_CHECKING:  # a checker knows the fields; who mistypes one at run time is told which one was meant
@@ -199,5 +198,5 @@ _FIELD_CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "identity": _identity,
     **dict.fromkeys(("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok"), money),
     **dict.fromkeys(("rpm", "tpm", "max_concurrency", "context_tokens", "max_output_tokens"), _count),
-    **dict.fromkeys(("json_mode", "supports_logprobs", "verify_tls"), _flag),
+    **dict.fromkeys(("json_mode", "verify_tls"), _flag),
 }

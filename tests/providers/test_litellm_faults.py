@@ -221,6 +221,24 @@ def test_a_parameter_is_named() -> None:
     run(main())
 
 
+def test_a_refused_schema_goes_into_the_prompt_the_next_time() -> None:
+    """response_format json_schema is refused once, typed; the same request then has the schema in its system prompt."""
+
+    async def main() -> None:
+        async with FaultServer() as server:
+            server.script("m", [faults.bad_parameter("response_format"), faults.ok("{}")])
+            provider = LiteLLM({})
+            asked = wire(server.base_url, Chat(messages=HELLO.messages, json_schema={"type": "object"}))
+            with pytest.raises(errors.SchemaModeRefused):
+                await provider.send(asked, Heard())
+            await provider.send(asked, Heard())
+            await provider.aclose()
+            assert ["response_format" in request.body for request in server.requests] == [True, False]
+            assert server.requests[1].body["messages"][0]["content"].endswith('{"type":"object"}')
+
+    run(main())
+
+
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 def test_a_refused_connection_is_told_from_a_500(provider: str) -> None:
     """LiteLLM says InternalServerError 500; the cause says that nothing listens."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nbllm.core.messages import Chat, Content, Embed
 from nbllm.errors import InvalidRequest
-from nbllm.providers.wire import MEDIA_ALLOWANCE_BYTES, request_body, request_bytes
+from nbllm.providers.wire import MEDIA_ALLOWANCE_BYTES, SCHEMA_PROMPT, request_body, request_bytes
 from tests.providers.helpers import endpoint, wire
 
 USER = {"role": "user", "content": "Grüezi {x}"}
@@ -138,6 +138,38 @@ def test_the_bound_is_never_below_the_text(texts: list[str]) -> None:
     chat = Chat(messages=tuple({"role": "user", "content": text} for text in texts))
     assert request_bytes(chat) >= size + 16 * len(texts)
     assert request_bytes(Embed(texts=tuple(texts))) >= size
+
+
+def test_a_schema_that_is_not_sent_natively_stands_in_the_system_prompt() -> None:
+    """At the end of the system or developer prompt, text or parts, or in one of its own; a user's own json_schema stands alone."""
+    schema = {"type": "object", "title": "Größe"}
+    asked = SCHEMA_PROMPT + '{"type":"object","title":"Größe"}'
+    part = {"type": "text", "text": "Be brief."}
+
+    def sent(*messages: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
+        return body(Chat(messages=messages, json_schema=schema, **fields), json_mode=False)["messages"]
+
+    assert sent(USER) == [{"role": "system", "content": asked}, USER]
+    for role in ("system", "developer"):
+        brief = {"role": role, "content": "Be brief.", "name": "x"}
+        assert sent(brief, USER) == [{**brief, "content": f"Be brief.\n\n{asked}"}, USER]
+        assert sent({"role": role, "content": [part]}, USER)[0]["content"] == [part, {"type": "text", "text": asked}]
+    assert sent(USER, response_format={"type": "json_object"})[0]["content"] == asked
+    own = {"type": "json_schema", "json_schema": {"name": "own", "schema": {}}}
+    assert sent(USER, response_format=own) == [USER]
+    assert request_body(wire(LAB, Chat(messages=(USER,), json_schema=schema)), schema_in_prompt=True) == request_body(
+        wire(endpoint(LAB, json_mode=False), Chat(messages=(USER,), json_schema=schema))
+    )
+
+
+@given(schema=st.dictionaries(TEXTS, TEXTS, max_size=4), title=TEXTS, system=st.booleans(), streamed=st.booleans())
+def test_the_bound_holds_wherever_the_schema_stands(schema: dict[str, Any], title: str, system: bool, streamed: bool) -> None:
+    """request_bytes is at least the body without the model's name, in response_format and in the prompt."""
+    messages = ({"role": "system", "content": "s"}, USER) if system else (USER,)
+    chat = Chat(messages=messages, json_schema={**schema, "title": title * 3}, max_tokens=5)
+    for in_prompt in (False, True):
+        made = request_body(wire(LAB, chat, streamed=streamed), schema_in_prompt=in_prompt)
+        assert len(made) - len("m") <= request_bytes(chat)
 
 
 def test_an_image_counts_more_than_its_address() -> None:
