@@ -88,6 +88,10 @@ class LoopHost:
         """Whether the caller runs on this loop, where waiting for it would wait for ever."""
         return asyncio._get_running_loop() is self.loop  # noqa: SLF001 - public but for its name; the public one raises
 
+    def stop(self) -> None:
+        """Let the loop end, from any thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
     def end(self) -> None:
         """The loop is closed: whoever still waits for it is told."""
         self.ended = True
@@ -220,18 +224,16 @@ class _Background:
         with self._lock:
             self._users.add(user)
             if self._host is None:
-                loop = asyncio.new_event_loop()
-                host = LoopHost(loop)
-                thread = threading.Thread(target=_run, args=(host,), name="nbllm-loop", daemon=True)
+                born: Outcome[LoopHost] = Outcome()
+                thread = threading.Thread(target=_run, args=(born,), name="nbllm-loop", daemon=True)
                 try:
                     thread.start()
-                except Exception:  # no more threads
-                    loop.close()
+                    while not born.wait(_SLICE_S):
+                        pass
+                    self._host, self._thread = born.get(), thread
+                except BaseException:
+                    born.then(lambda: born.get().stop())
                     raise
-                except BaseException:  # interrupted: the thread may have begun, and runs until it is told to stop
-                    loop.call_soon_threadsafe(loop.stop)
-                    raise
-                self._host, self._thread = host, thread
             return self._host
 
     def release(self, user: object) -> None:
@@ -242,7 +244,7 @@ class _Background:
                 return
             host, thread = self._host, self._thread
             self._host = self._thread = None
-        host.loop.call_soon_threadsafe(host.loop.stop)
+        host.stop()
         thread.join(5.0)
 
     def forget(self) -> None:
@@ -258,9 +260,11 @@ class _Background:
         self.forget()
 
 
-def _run(host: LoopHost) -> None:
-    loop = host.loop
+def _run(born: Outcome[LoopHost]) -> None:
+    loop = asyncio.new_event_loop()
+    host = LoopHost(loop)
     asyncio.set_event_loop(loop)
+    loop.call_soon(born.set, host)
     try:
         loop.run_forever()
     finally:

@@ -1,8 +1,8 @@
 """KeyboardInterrupt at a chosen step of nbllm's own code in this thread, where Ctrl-C would really raise it.
 
-CPython looks for signals when a function is entered, at the end of a loop's turn, and after a call of a C function (CHECK_EVAL_BREAKER
-in Python/ceval.c and bytecodes.c). Those places are found with an opcode trace; an interrupt anywhere else would be one that no user
-can cause (before a `with` has released its lock, say).
+CPython looks for signals when a function is entered, at the end of a loop's turn, and after a call of a C function
+(CHECK_EVAL_BREAKER in its evaluation loop). Those places are found with an opcode trace; an interrupt anywhere else would be one
+that no user can cause (before a `with` has released its lock, say).
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _TURNS = ("RESUME", "JUMP_BACKWARD")
 
 
 class Interrupt:
-    """Counts the places where Ctrl-C may come while nbllm's code runs in this thread, and raises KeyboardInterrupt at number `at`."""
+    """Counts the places where Ctrl-C may come while nbllm's code runs in this thread, and raises KeyboardInterrupt at one.
+
+    Finalisers are left out: what is raised in `__del__` Python itself ignores.
+    """
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -47,7 +50,7 @@ class Interrupt:
     def _entered(self, frame: FrameType, _event: str, _argument: Any) -> Callable[..., Any] | None:
         if frame.f_back is not None:
             self._before[id(frame.f_back)] = ""
-        if not frame.f_code.co_filename.startswith(_PACKAGE):
+        if not frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_name == "__del__":
             return None
         self._before[id(frame)] = ""
         frame.f_trace_opcodes = True
