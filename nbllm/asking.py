@@ -215,16 +215,30 @@ def _dicts(value: Any) -> Any:
 
 
 def _extra(extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name, hint in _NOT_EXTRA.items():
-        if name in extra:
-            raise InvalidRequest(f"extra={{{name!r}: ...}} would override the request's own {name}.", hint=hint)
-    if extra.get("n", 1) != 1:
-        raise InvalidRequest(
-            f"extra={{'n': {extra['n']!r}}} asks for several answers to one request; nbllm keeps one answer a request.",
-            hint=_SAMPLES,
-        )
+    _refuse_bypasses(extra)
+    if isinstance(extra.get("extra_body"), Mapping):  # LiteLLM puts it into the body, over what is there
+        _refuse_bypasses(extra["extra_body"])
     plain: Mapping[str, Any] = _plain(extra, "extra=")
     return plain
+
+
+def _refuse_bypasses(fields: Mapping[str, Any]) -> None:
+    """Refuse what nbllm answers for: what has a keyword is reserved for, kept and sent as the keyword says, and in no other way."""
+    from nbllm.providers.wire import NAMED_FIELDS
+
+    for name in fields:
+        if name in _NOT_EXTRA:
+            raise InvalidRequest(f"extra={{{name!r}: ...}} would override the request's own {name}.", hint=_NOT_EXTRA[name])
+        if name in NAMED_FIELDS:
+            raise InvalidRequest(
+                f"extra holds {name!r}, which has a keyword of its own. Nothing was sent.",
+                hint=f"Give it as {NAMED_FIELDS[name]}=.",
+            )
+        if name in {"n", "best_of"} and fields[name] != 1:
+            raise InvalidRequest(
+                f"extra={{{name!r}: {fields[name]!r:.40}}} asks for several answers; nbllm keeps one answer a request.",
+                hint=_SAMPLES,
+            )
 
 
 def _schema_json(schema: Any) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ SCHEMA_PROMPT = (
 """Stands before a schema that is not sent in response_format. Longer than what would be around it there (see request_bytes)."""
 _SCHEMA_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _OWN_FIELDS = {"model": "model=", "messages": "the prompt", "stream": "stream()", "stream_options": "stream()", "input": "embed()"}
-_NAMED_FIELDS = {
+NAMED_FIELDS = {
     "temperature": "temperature",
     "max_tokens": "max_tokens",
     "max_completion_tokens": "max_tokens",
@@ -39,6 +39,7 @@ _NAMED_FIELDS = {
     "logprobs": "logprobs",
     "top_logprobs": "logprobs",
 }
+"""Fields of the body that have a keyword, and which."""
 
 
 def _plain(value: Any) -> Any:
@@ -174,7 +175,7 @@ def _merge(body: dict[str, Any], content: Content) -> None:
                 f"extra may not hold {key!r}: it is set by {_OWN_FIELDS[key]}. Nothing was sent.",
                 hint=f"Leave {key!r} out of extra.",
             )
-        named = _NAMED_FIELDS.get(key) if chat else None
+        named = NAMED_FIELDS.get(key) if chat else None
         if chat and named and getattr(chat, named) is not None:
             raise InvalidRequest(
                 f"extra holds {key!r}, but {named}= is given too. Nothing was sent.",
