@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from nbllm.core.fingerprint import canonical_json
 from nbllm.core.messages import Rung
 from nbllm.core.pricing import Price
 from nbllm.errors import ConfigurationError, UnknownModel
@@ -16,7 +17,9 @@ from nbllm.providers.litellm_hosts import HOSTS, base_url_for, host_for, key_env
 from nbllm.providers.prices import ModelFacts, facts_of, models_of, provider_names
 from nbllm.providers.sim_options import MODELS, parse
 from nbllm.providers.simulated import IDENTITY
+from nbllm.redaction import is_secret_name, redact
 from nbllm.settings import Endpoint
+from nbllm.settings.endpoint import header_variable
 from nbllm.settings.suggest import did_you_mean, nearest
 
 SIMULATED = "sim"
@@ -108,7 +111,7 @@ class Catalog:
             endpoint_name=name,
             endpoint=endpoint,
             provider="openai_compatible",
-            identity=endpoint.identity or normalised(endpoint.base_url),
+            identity=endpoint.identity or _identity(endpoint),
             price=_stated(endpoint) or facts.price,
             context_tokens=endpoint.context_tokens or facts.context_tokens,
             max_output_tokens=endpoint.max_output_tokens or facts.max_output_tokens,
@@ -206,6 +209,22 @@ def _stated(endpoint: Endpoint) -> Price | None:
 
 def _decimal(value: Decimal | float) -> Decimal:
     return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+def _identity(endpoint: Endpoint) -> str:
+    """Return what stands for an endpoint in cache keys: its address, and what else decides who answers and what he is asked.
+
+    Headers route (a gateway's provider, config or tenant), all but those that hold a secret or name a variable.
+    """
+    said: dict[str, Any] = {}
+    for name, value in (endpoint.headers or {}).items():
+        secret = is_secret_name(name) or "auth" in name.lower() or header_variable(value) or redact(value) != value
+        if not secret:
+            said.setdefault("headers", {})[name.lower()] = value
+    if endpoint.json_mode is not None:
+        said["json_mode"] = endpoint.json_mode
+    address = normalised(endpoint.base_url)
+    return f"{address}#{canonical_json(said)}" if said else address  # no address has a # of its own
 
 
 def normalised(base_url: str) -> str:

@@ -29,8 +29,10 @@ class Endpoint:
     for code only; never shown, never written to a file, never exported. headers: sent with each request; a value "$NAME" is read
     from that environment variable when a request is sent, and not sent while it is unset. Prices are USD per million tokens. rpm,
     tpm: requests and tokens a minute; max_concurrency: calls at once; context_tokens: the window. identity: what stands for this
-    endpoint in cache keys (default: its normalised base_url). json_mode: where a model is told the schema of `schema=`. True: in
-    response_format. False: in the prompt. None: in response_format, and in the prompt from the first time that it is refused.
+    endpoint in cache keys; by default its normalised base_url, its headers without secrets and "$NAME"s, and json_mode if set: two
+    endpoints that only a key tells apart need one each if they answer differently. json_mode: where a model is told the schema of
+    `schema=`. True: in response_format. False: in the prompt. None: in response_format, and in the prompt from the first time that
+    it is refused.
     """
 
     base_url: str = ""

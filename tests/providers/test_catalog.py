@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,6 +43,39 @@ def test_an_endpoint_states_its_own_facts() -> None:
     rung = Catalog({"lab": endpoint}, {}).rung("lab/gpt-4o-mini")
     assert rung.price == Price(Decimal("1.5"), Decimal(3))
     assert (rung.context_tokens, rung.max_output_tokens, rung.identity) == (4096, 512, "my-lab")
+
+
+def test_headers_that_route_and_json_mode_are_part_of_the_identity() -> None:
+    """Endpoints at one address share answers only where they ask for the same; identity= wins over all of it."""
+    address = "http://127.0.0.1:8787/v1"
+
+    def identity(**fields: Any) -> str:
+        return Catalog({"lab": Endpoint(base_url=address, **fields)}, {}).rung("lab/m").identity
+
+    different = [
+        identity(), identity(json_mode=True), identity(json_mode=False),
+        *(identity(headers={"x-portkey-provider": name}) for name in ("openai", "groq")),
+        identity(headers={"x-portkey-provider": "groq"}, json_mode=True),
+        identity(headers={"x-portkey-provider": "groq", "x-portkey-config": "a"}),
+    ]  # fmt: skip
+    assert len(set(different)) == len(different)
+    assert identity() == identity(headers={}) == address
+    one, two = {"X-Portkey-Provider": "groq", "a": "b"}, {"A": "b", "x-portkey-provider": "groq"}
+    assert identity(headers=one) == identity(headers=two)
+    assert identity(headers=one, json_mode=False, identity="mine") == "mine"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("Authorization", "Bearer x"), ("x-portkey-api-key", "pk"), ("Helicone-Auth", "x"), ("Cookie", "a=b"), ("X-Team", "$TEAM"),
+        ("X-Other", "sk-proj-0123456789abcdefABCDEF0123456789"),
+    ],
+)  # fmt: skip
+def test_a_secret_is_no_part_of_the_identity(header: tuple[str, str]) -> None:
+    """A key may change without losing the cache, and stands in nothing that is kept."""
+    lab = Endpoint(base_url="http://127.0.0.1:8787/v1", headers=dict([header]))
+    assert Catalog({"lab": lab}, {}).rung("lab/m").identity == "http://127.0.0.1:8787/v1"
 
 
 def test_a_providers_host_has_its_list_price() -> None:
