@@ -199,8 +199,13 @@ def test_json_without_end_ends() -> None:
 
 def test_names_of_secrets_are_known() -> None:
     """Headers and variables that hold secrets by convention are told from others."""
-    assert all(map(is_secret_name, ("Authorization", "x-api-key", "OPENAI_API_KEY", "Cookie", "HF_TOKEN", "DB_PASSWORD")))
-    assert not any(map(is_secret_name, ("Content-Type", "HOME", "x-request-id", "PATH")))
+    assert all(
+        map(
+            is_secret_name,
+            ("Authorization", "x-api-key", "OPENAI_API_KEY", "Cookie", "HF_TOKEN", "DB_PASSWORD", "x-portkey-api-key"),
+        )
+    )
+    assert not any(map(is_secret_name, ("Content-Type", "HOME", "x-request-id", "PATH", "x-portkey-provider")))
 
 
 def test_long_texts_are_quick(registry: None) -> None:
