@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
-from datetime import UTC
 
 BASE_S = 0.25
 CAP_S = 8.0
@@ -15,8 +13,6 @@ RETRY_AFTER_MARGIN = 1.05
 WINDOW_S = 10
 RETRY_SHARE = 0.2
 RETRY_FLOOR = 3
-
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
 
 
 def delay_s(attempt: int, jitter: float, *, base_s: float = BASE_S, cap_s: float = CAP_S) -> float:
@@ -42,29 +38,6 @@ def wait_s(attempt: int, jitter: float, retry_after_s: float | None, left_s: flo
     """
     wait = retry_after_s * RETRY_AFTER_MARGIN if retry_after_s and retry_after_s > 0 else delay_s(attempt, jitter)
     return wait if wait < left_s else None
-
-
-def parse_retry_after(value: str | None, now_epoch_s: float) -> float | None:
-    """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3: seconds or an HTTP date).
-
-    now_epoch_s: Unix time in seconds. None for no header, for nonsense, and for what lies in the past. Fractions of a second
-    are read too: some providers send them.
-    """
-    text = (value or "").strip()
-    if not text or len(text) > 100:
-        return None
-    if _SECONDS.fullmatch(text):
-        seconds = float(text)
-    else:
-        from email.utils import parsedate_to_datetime
-
-        try:
-            date = parsedate_to_datetime(text)
-            # RFC 9110: an HTTP date is in GMT, also where the zone is missing or written as -0000.
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_epoch_s
-        except (ValueError, TypeError, OverflowError, IndexError):
-            return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,12 +83,6 @@ def worst_case_input(input_bytes: int, price: Price) -> Decimal:
     return worst_case(input_bytes, 0, price)
 
 
-def worst_case_output(max_tokens: int, price: Price, *, input_bytes: int = 0) -> Decimal:
-    """Return the most that an answer of at most max_tokens can cost, in USD, to a request of at most input_bytes."""
-    with localcontext(_EXACT):
-        return (max_tokens * max(rate.output_usd_per_mtok for rate in _reachable(price, input_bytes))).scaleb(-6)
-
-
 def worst_case(input_bytes: int, max_tokens: int, price: Price) -> Decimal:
     """Return the most that one attempt can cost, in USD: worst_case_input's bound and max_tokens, at the dearest tier in reach."""
     with localcontext(_EXACT):

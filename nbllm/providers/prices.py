@@ -52,11 +52,6 @@ def facts_of(provider: str, model: str) -> ModelFacts:
     return _facts(LITELLM_NAMES.get(provider, provider), model)
 
 
-def price_of(provider: str, model: str) -> Price | None:
-    """Return the list price of a provider's model, None when it is unknown."""
-    return facts_of(provider, model).price
-
-
 def models_of(provider: str) -> list[str]:
     """Return the provider's models that answer text or embed it, as the provider names them, sorted."""
     wanted = LITELLM_NAMES.get(provider, provider)

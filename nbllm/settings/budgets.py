@@ -20,8 +20,3 @@ class BudgetSettings:
     features: Mapping[str, Decimal] = field(default_factory=dict, hash=False)
     users: Mapping[str, Decimal] = field(default_factory=dict, hash=False)
     soft: float = 0.8
-
-    @property
-    def any_hard(self) -> bool:
-        """Whether there is any limit at all."""
-        return bool(self.features or self.users) or any(v is not None for v in (self.request_usd, self.session_usd, self.day_usd))

@@ -19,8 +19,6 @@ from nbllm.core.pricing import (
     from_pico,
     to_pico,
     worst_case,
-    worst_case_input,
-    worst_case_output,
 )
 
 MINI = Price(Decimal("0.15"), Decimal("0.60"), Decimal("0.075"))
@@ -89,13 +87,6 @@ def test_no_cost_exceeds_its_worst_case(input_tokens: int, output_tokens: int, c
     got = cost(Usage(input_tokens, output_tokens, None, cached), price)
     assert got is not None
     assert got <= worst_case(input_tokens, output_tokens, price)
-
-
-@given(counts, counts, prices())
-def test_worst_case_of_the_parts_bounds_the_whole(input_bytes: int, max_tokens: int, price: Price) -> None:
-    """Input and output bounds, added, are at least the bound of both."""
-    parts = worst_case_input(input_bytes, price) + worst_case_output(max_tokens, price, input_bytes=input_bytes)
-    assert worst_case(input_bytes, max_tokens, price) <= parts
 
 
 @given(st.decimals(min_value=0, max_value=100, places=6), counts, prices())

@@ -13,7 +13,7 @@ from IPython.core.error import UsageError
 from nbllm.client import Client
 from nbllm.errors import ConfigurationError
 from nbllm.notebook.views import Column, Table, View
-from nbllm.settings import Settings
+from nbllm.settings import BudgetSettings, Settings
 from nbllm.testing import FakeProvider
 
 
@@ -128,7 +128,7 @@ def test_a_budget_that_makes_no_sense_is_refused(shell: Any, client: Any, line: 
     with pytest.raises(UsageError) as caught:
         run(shell, f"llm_budget {line}")
     assert said in str(caught.value)
-    assert not client.settings.budgets.any_hard
+    assert client.settings.budgets == BudgetSettings()
 
 
 def test_settings_are_shown_with_their_origin_set_and_reset(shell: Any, client: Any) -> None:

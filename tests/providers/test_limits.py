@@ -21,11 +21,27 @@ NOW = 1_800_000_000.0
         (" 2.5 ", 2.5),
         ("0", 0.0),
         (formatdate(NOW + 90, usegmt=True), 90.0),
+        ("Friday, 15-Jan-27 08:01:30 GMT", 90.0),
+        ("Fri Jan 15 08:01:30 2027", 90.0),
+        ("Fri, 15 Jan 2027 08:01:30 -0000", 90.0),
         (formatdate(NOW - 90, usegmt=True), 0.0),
         ("Sunday, 06-Nov-94 08:49:37 GMT", 0.0),
         *(
             (text, None)
-            for text in ("", "soon", "-1", "nan", "inf", "1e3", "1_0", "٣", "99999999999", "Foo, 99 Bar 2099 99:99:99 GMT")
+            for text in (
+                "",
+                "soon",
+                "-1",
+                "nan",
+                "inf",
+                "1e3",
+                "1_0",
+                "٣",
+                "12, 13",
+                "9" * 400,
+                "99999999999",
+                "Foo, 99 Bar 2099 99:99:99 GMT",
+            )
         ),
     ],
 )
@@ -66,6 +82,12 @@ def test_all_six_numbers_are_read() -> None:
     )
     assert rate_limits({"Content-Type": "x"}, NOW) is None
     assert rate_limits({"x-ratelimit-limit-requests": "many"}, NOW) is None
+
+
+@given(st.integers(0, 10**7))
+def test_an_http_date_is_the_same_moment(ahead_s: int) -> None:
+    """A date so many seconds ahead is read as so many seconds."""
+    assert retry_after_s({"Retry-After": formatdate(NOW + ahead_s, usegmt=True)}, NOW) == ahead_s
 
 
 @given(value=st.text(max_size=30))

@@ -14,7 +14,7 @@ import pytest
 from nbllm.core.pricing import Price, Tier
 from nbllm.providers import prices
 from nbllm.providers.discovery import DEFAULTS
-from nbllm.providers.prices import facts_of, models_of, price_of, provider_names
+from nbllm.providers.prices import facts_of, models_of, provider_names
 
 FILE = {
     "sample_spec": {"litellm_provider": "one of ...", "mode": "chat", "max_tokens": "text"},
@@ -82,7 +82,7 @@ def test_prices_are_exact() -> None:
 @pytest.mark.usefixtures("price_file")
 def test_long_context_prices_are_kept() -> None:
     """What costs more above 200,000 tokens has a tier."""
-    price = price_of("gemini", "long")
+    price = facts_of("gemini", "long").price
     assert price is not None
     assert price.tiers == (Tier(200_000, Decimal("2.5"), Decimal(15)),)
 
@@ -102,21 +102,21 @@ def test_long_context_prices_are_kept() -> None:
 )
 def test_unknown_is_none(provider: str, model: str) -> None:
     """Zeros, halves, nonsense, models of others and of other kinds have no price; none of them is free."""
-    assert price_of(provider, model) is None
+    assert facts_of(provider, model).price is None
 
 
 @pytest.mark.usefixtures("price_file")
 def test_only_servers_of_ones_own_are_free() -> None:
     """A local Ollama model costs $0; an embedding has no output to pay."""
-    assert price_of("ollama", "here") == Price(Decimal(0), Decimal(0))
-    assert price_of("openai", "vec") == Price(Decimal("0.02"), Decimal(0))
+    assert facts_of("ollama", "here").price == Price(Decimal(0), Decimal(0))
+    assert facts_of("openai", "vec").price == Price(Decimal("0.02"), Decimal(0))
 
 
 @pytest.mark.usefixtures("price_file")
 def test_families_of_providers() -> None:
     """The file splits some providers up; users name the whole."""
-    assert price_of("cohere", "command")
-    assert price_of("vertex_ai", "claude")
+    assert facts_of("cohere", "command").price
+    assert facts_of("vertex_ai", "claude").price
     assert "vertex_ai" in provider_names()
     assert models_of("openai") == ["gpt-x", "half", "odd", "vec"]
 
@@ -126,7 +126,7 @@ def test_a_damaged_file_prices_nothing(price_file: Path, content: str) -> None:
     """Pricing never fails a call: without a readable file everything is unknown."""
     (price_file / prices.PRICE_FILE).write_text(content)
     prices._entries.cache_clear()
-    assert price_of("openai", "gpt-x") is None
+    assert facts_of("openai", "gpt-x").price is None
     (price_file / prices.PRICE_FILE).unlink()
     prices._entries.cache_clear()
     assert models_of("openai") == []
@@ -136,7 +136,7 @@ def test_the_installed_file() -> None:
     """The real file knows thousands of models and the providers that people use, under nbllm's names too."""
     assert len(prices._entries()) > 2_000
     assert {"anthropic", "bedrock", "vertex_ai", "gemini", "azure", "cohere", "openrouter", "huggingface"} <= provider_names()
-    assert price_of("openai", "gpt-4o-mini") == Price(Decimal("0.15"), Decimal("0.6"), Decimal("0.075"))
+    assert facts_of("openai", "gpt-4o-mini").price == Price(Decimal("0.15"), Decimal("0.6"), Decimal("0.075"))
     assert models_of("together")
     assert models_of("fireworks")
 
@@ -154,7 +154,7 @@ def test_every_default_model_is_priced() -> None:
 def test_reading_prices_imports_nothing_and_is_quick() -> None:
     """The library is not imported, and parsing takes a small part of what importing it would."""
     code = (
-        "import sys, time; from nbllm.providers.prices import price_of; t = time.perf_counter(); price_of('openai', 'gpt-4o-mini');"
+        "import sys, time; from nbllm.providers.prices import facts_of; t = time.perf_counter(); facts_of('openai', 'gpt-4o-mini');"
         "print('litellm' in sys.modules, time.perf_counter() - t)"
     )
     loaded, took = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
