@@ -1,7 +1,8 @@
 """The default model when none is configured: found once, shown, never silent.
 
 In this order: what the settings name; a server of this user on this machine; one curated model of a provider whose key is set;
-the simulated model. A server of somebody else is named and not used: it would see the prompts.
+the simulated model. A server of somebody else is named and not used, for it would see the prompts; so is one whose owner this
+system does not tell (listeners.py), until the settings name it.
 """
 
 from __future__ import annotations
@@ -64,25 +65,28 @@ async def discover(
     listener: FindListener = listener_at,
     budget_s: float = PROBE_S,
 ) -> Found:
-    """Return the default model. Sends nothing but GET /v1/models, to this machine and to servers of this user; takes at most
-    budget_s seconds.
+    """Return the default model. Sends nothing but GET /v1/models, to this machine, and not to servers that are known to be somebody
+    else's; takes at most budget_s seconds.
     """
     named = settings.model or next(iter(settings.ladder), None)
     if named:
         return Found(named, f"{named} is configured.", None, ())
     considered: list[str] = ["settings: no model and no ladder is named"]
-    server = await _local_server(settings.endpoints, considered, probe or models_at, listener, budget_s)
+    nobodys: list[str] = []
+    server = await _local_server(settings.endpoints, considered, nobodys, probe or models_at, listener, budget_s)
     if server is not None:
         return server
+    unsure = " ".join(["", *nobodys])
     for model_id in DEFAULTS:
         provider = model_id.partition("/")[0]
         env = _key_set(provider, environ)
         if env:
-            reason = f"{model_id}: {env} is set and no model is configured. {_choose()}"
+            reason = f"{model_id}: {env} is set and no model is configured. {_choose()}{unsure}"
             return Found(model_id, reason, None, tuple(considered))
     considered.append("keys: none of the providers with a default model has one set")
     reason = (
-        f"{FALLBACK}, a simulated model: no model is configured, no model server of yours answers and no key is set. {_choose()}"
+        f"{FALLBACK}, a simulated model: no model is configured, no model server known to be yours answers and no key is set. "
+        f"{_choose()}{unsure}"
     )
     return Found(FALLBACK, reason, None, tuple(considered))
 
@@ -100,9 +104,17 @@ def _key_set(provider: str, environ: Mapping[str, str]) -> str | None:
 
 
 async def _local_server(
-    endpoints: Mapping[str, Endpoint], considered: list[str], probe: Probe, listener: FindListener, budget_s: float
+    endpoints: Mapping[str, Endpoint],
+    considered: list[str],
+    nobodys: list[str],
+    probe: Probe,
+    listener: FindListener,
+    budget_s: float,
 ) -> Found | None:
-    """Probe all ports at once and return the first server, in the order of SERVERS, that is this user's and has a model."""
+    """Probe all ports at once and return the first server, in the order of SERVERS, that is this user's and has a model.
+
+    considered, nobodys: get a line on what was passed over, and on each server that would do if it is this user's.
+    """
     open_ports: dict[int, Listener] = {}
     for port, (_, usual) in SERVERS.items():
         found = listener(port)
@@ -121,18 +133,36 @@ async def _local_server(
             considered.append(f"127.0.0.1:{port} ({usual}): no model server answered within {budget_s:g} s")
         elif not chats:
             considered.append(f"127.0.0.1:{port} ({usual}): a server answers, but has no chat model loaded")
+        elif open_ports[port].mine is None:
+            considered.append(
+                f"127.0.0.1:{port} ({usual}): a server answers ({chats[0]}); not used, whose it is cannot be told here"
+            )
+            nobodys.append(_if_yours(name, port, usual, chats[0], endpoints))
         elif best is not None:
             considered.append(f"127.0.0.1:{port} ({usual}): answers too ({chats[0]})")
         else:
-            best = _server_found(name if name not in endpoints else f"{name}-{port}", port, usual, chats[0], open_ports[port])
+            best = _server_found(name if name not in endpoints else f"{name}-{port}", port, usual, chats[0])
     return Found(best.model_id, best.reason, best.endpoint, tuple(considered)) if best else None
 
 
-def _server_found(name: str, port: int, usual: str, model: str, listener: Listener) -> Found:
-    whose = "a server of yours" if listener.mine else "a server"
-    unsure = "" if listener.mine else " Whose it is could not be found out on this system."
-    reason = f"{name}/{model}: {whose} answers on 127.0.0.1:{port} ({usual}'s port).{unsure} {_choose()}"
-    return Found(f"{name}/{model}", reason, Endpoint(base_url=f"http://127.0.0.1:{port}/v1"), ())
+def _server_found(name: str, port: int, usual: str, model: str) -> Found:
+    reason = f"{name}/{model}: a server of yours answers on 127.0.0.1:{port} ({usual}'s port). {_choose()}"
+    return Found(f"{name}/{model}", reason, Endpoint(base_url=_address(port)), ())
+
+
+def _if_yours(name: str, port: int, usual: str, model: str, endpoints: Mapping[str, Endpoint]) -> str:
+    """Return how to use a server whose owner is unknown."""
+    known = next((known for known, endpoint in endpoints.items() if endpoint.base_url == _address(port)), None)
+    name = known or (name if name not in endpoints else f"{name}-{port}")
+    entry = "" if known else f'[endpoints.{name}] base_url = "{_address(port)}" and '
+    return (
+        f"A server answers on 127.0.0.1:{port} ({usual}'s port) and is not used: this system does not tell whose it is, and it "
+        f'would see your prompts. If it is yours, write {entry}model = "{name}/{model}" into nbllm.toml.'
+    )
+
+
+def _address(port: int) -> str:
+    return f"http://127.0.0.1:{port}/v1"
 
 
 async def _probe_all(ports: list[int], probe: Probe, budget_s: float) -> dict[int, list[str] | None]:

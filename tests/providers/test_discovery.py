@@ -73,11 +73,24 @@ def test_somebody_elses_server_is_named_and_not_asked() -> None:
     assert any("user mallory" in line and "not used" in line for line in found.considered)
 
 
-def test_where_the_owner_cannot_be_known_it_is_said() -> None:
-    """On systems without /proc a server is used, and the reason says what was not checked."""
-    found, _ = looking(servers={1234: ["m"]}, who={1234: Listener(None, None)})
-    assert found.model_id == "lmstudio/m"
-    assert "could not be found out" in found.reason
+def test_where_the_owner_cannot_be_known_a_server_is_named_and_not_used() -> None:
+    """On systems without /proc no prompt goes to a server that may be a stranger's; the reason says how to name one's own."""
+    unknown = Listener(None, None)
+    for environ, model_id in (({}, "sim/large"), ({"OPENAI_API_KEY": "k"}, "openai/gpt-4o-mini")):
+        found, _ = looking(servers={1234: ["m"], 8000: None}, who={1234: unknown, 8000: unknown}, environ=environ)
+        assert found.model_id == model_id
+        assert found.endpoint is None
+        assert "127.0.0.1:1234" in found.reason
+        assert "[endpoints.lmstudio]" in found.reason
+        assert 'model = "lmstudio/m"' in found.reason
+        assert any("127.0.0.1:1234" in line and "not used" in line for line in found.considered)
+        assert "8000" not in found.reason
+    both, _ = looking(servers={1234: ["m"], 11434: ["a"]}, who={11434: unknown})
+    assert (both.model_id, both.endpoint) == ("lmstudio/m", Endpoint(base_url="http://127.0.0.1:1234/v1"))
+    named = Settings(endpoints={"lmstudio": Endpoint(base_url="http://127.0.0.1:1234/v1")})
+    found, _ = looking(servers={1234: ["m"]}, who={1234: unknown}, settings=named)
+    assert 'model = "lmstudio/m"' in found.reason
+    assert "[endpoints" not in found.reason
 
 
 def test_servers_are_probed_at_once_and_slow_ones_left_behind() -> None:
@@ -223,7 +236,7 @@ def test_a_real_listener_is_mine() -> None:
 
 
 def test_elsewhere_owners_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Systems like macOS and Windows have no such table: unknown, not refused."""
+    """Systems like macOS and Windows have no such table: unknown."""
     monkeypatch.setattr(sys, "platform", "darwin")
     assert listener_at(11434) == Listener(None, None)
 
