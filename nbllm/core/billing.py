@@ -43,14 +43,19 @@ def _complete(usage: Usage, content: Content) -> bool:
 
 
 def _estimated(content: Content, came: Partial, known: Usage) -> Usage:
-    texts = content.texts if isinstance(content, Embed) else _texts(content.messages)
     arguments = (str(call.get("function", {}).get("arguments", "")) for call in came.tool_calls)
     return replace(
         known,
-        input_tokens=known.input_tokens if known.input_tokens is not None else sum(map(estimate_tokens, texts)),
+        input_tokens=known.input_tokens if known.input_tokens is not None else estimate_input_tokens(content),
         output_tokens=max(known.output_tokens or 0, estimate_tokens(came.text + came.reasoning + "".join(arguments))),
         estimated=True,
     )
+
+
+def estimate_input_tokens(content: Content) -> int:
+    """Return about how many tokens a request's texts have; pictures, sounds and files have as many as only their provider knows."""
+    texts = content.texts if isinstance(content, Embed) else _texts(content.messages)
+    return sum(map(estimate_tokens, texts))
 
 
 def _texts(messages: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from nbllm.core.billing import estimate_input_tokens
 from nbllm.core.messages import Chat, Request, Rung, Sink
 from nbllm.core.ports import RateLimits, SharedState
-from nbllm.core.pricing import estimate_tokens
 from nbllm.core.reply import Reply
 from nbllm.core.throttle import BucketState, Limits, fullness, learn, take
 from nbllm.errors import ThrottleTimeout
@@ -186,7 +186,4 @@ def _no_room(rung: Rung, left_s: float, wait_s: float | None) -> ThrottleTimeout
 def _tokens(request: Request) -> int:
     """Estimate what a request counts against tpm: input, and the output it asks room for."""
     content = request.content
-    if isinstance(content, Chat):
-        texts = sum(estimate_tokens(str(message.get("content") or "")) for message in content.messages)
-        return texts + (content.max_tokens or 0)
-    return sum(map(estimate_tokens, content.texts))
+    return estimate_input_tokens(content) + ((content.max_tokens or 0) if isinstance(content, Chat) else 0)

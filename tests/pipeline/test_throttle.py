@@ -56,6 +56,22 @@ def test_requests_a_minute() -> None:
     run_virtual(run())
 
 
+def test_a_picture_counts_no_tokens_for_its_bytes() -> None:
+    """750 KB of picture are not 250,000 tokens of text: only texts are estimated, in content parts too."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 750_000}}
+    parts: Any = [{"type": "text", "text": "x" * 400}, picture]
+
+    async def run() -> None:
+        fake = Timed()
+        world = limited(fake, tpm=1000)
+        await asyncio.gather(*(world.ask(parts, cache="off") for _ in range(12)))
+        assert fake.times[:10] == [0] * 10
+        assert fake.times[10] >= 60
+        await world.close()
+
+    run_virtual(run())
+
+
 def test_tokens_a_minute() -> None:
     """Tpm counts the input and the room asked for the output."""
 
