@@ -159,8 +159,9 @@ class UsageRow:
 class Series:
     """Calls as columns, one entry a call in order of started_at, for plots and percentiles (NaN where unknown).
 
-    started_at: Unix seconds; latency_s, ttft_s, saved_s; cost_usd and saved_usd as float; tokens; hit and failed as booleans;
-    model: index into `models`.
+    started_at: Unix seconds; latency_s, ttft_s, saved_s; cost_usd and saved_usd as float; tokens; hit and failed as booleans
+    (failed: no model and no fresh entry answered, what was cancelled and what a stale or static answer rescued included);
+    model: index into `models`. Calls under way are left out.
     """
 
     started_at: NDArray[np.float64]

@@ -63,6 +63,9 @@ class SqliteBudgets:
         self._reserved.add(reservation_id)
         try:
             return await self._run(run)
+        except (BudgetExceeded, BudgetUnavailable):
+            self._reserved.discard(reservation_id)
+            raise
         except asyncio.CancelledError:
             # The transaction may be on its way on the writer thread: its caller will never settle it.
             self._db.defer(lambda con: _drop(con, reservation_id))

@@ -38,7 +38,13 @@ class SqliteFlights:
     async def lead(self, key: str, *, lease_s: float) -> Lease | None:
         """Take the lease, or return None while another live process, or another caller of this one, holds it."""
         process, now = self._home.token, self._now()
-        row = await _awaited(self._db.one(_LEAD, (key, time.time_ns(), process, now + lease_s, now, "")))
+        try:
+            row = await _awaited(self._db.one(_LEAD, (key, time.time_ns(), process, now + lease_s, now, "")))
+        except asyncio.CancelledError:
+            # The statement may be on its way on the writer thread: nobody would hold what it takes.
+            undo = "DELETE FROM leases WHERE key = ? AND process = ? AND expires_at = ?"
+            self._db.defer(lambda con: _nothing(con.execute(undo, (key, process, now + lease_s))))
+            raise
         if row is None:
             # Held. By a process that ended, however it ended? Then it is free; the holder is named so that nobody is robbed twice.
             holder = self._db.read(lambda con: con.execute("SELECT process FROM leases WHERE key = ?", (key,)).fetchone())
@@ -78,6 +84,10 @@ class SqliteFlights:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+
+def _nothing(_: object) -> None:
+    return None
 
 
 async def _awaited(done: Future[Any] | Any) -> Any:

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,10 @@ class _Learnt:
     number: int = 0
     names: dict[str | None, int] = field(default_factory=lambda: {None: 0})
     marks: set[str | int] = field(default_factory=set)
+
+    def forget(self) -> None:
+        """Begin anew: a transaction that is run again may have been rolled back, and what it learnt with it."""
+        self.token, self.number, self.names, self.marks = "", 0, {None: 0}, set()
 
     def add(self, other: _Learnt) -> None:
         if len(self.names) > _MOST_NAMES:
@@ -136,6 +141,7 @@ class SqliteLedger:
         learnt = _Learnt()
 
         def run(con: sqlite3.Connection) -> int:
+            learnt.forget()
             count = 0
             for row, attempts in calls:
                 call = self._insert_slowly(con, row, learnt)
@@ -161,6 +167,7 @@ class SqliteLedger:
         new = _Learnt()
 
         def run(con: sqlite3.Connection) -> None:
+            new.forget()
             self._remember(row.call_id, self._insert_slowly(con, row, new))
 
         return _written(self._db.write(run, then=lambda _: self._learnt.add(new)))
@@ -184,7 +191,9 @@ class SqliteLedger:
         ids = self._ids
         ids[call_id] = row_id
         if len(ids) > _MOST_IDS:
-            ids.pop(next(iter(ids)), None)
+            # Other threads add to it meanwhile: then the next one makes room.
+            with suppress(RuntimeError, StopIteration):
+                ids.pop(next(iter(ids)), None)
 
     # ------------------------------------------------------------------------------------------------ in a transaction
 
@@ -221,11 +230,13 @@ class SqliteLedger:
         return row_id
 
     def _close_slowly(self, con: sqlite3.Connection, row: CallRow, learnt: _Learnt) -> None:
+        learnt.forget()
         found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (row.call_id,)).fetchone()
         if found:
             con.execute(CLOSE_CALL, rows.close_call(found[0], row, self._names(con, row, learnt)))
 
     def _insert_attempt(self, con: sqlite3.Connection, attempt: Attempt, learnt: _Learnt) -> None:
+        learnt.forget()
         found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (attempt.call_id,)).fetchone()
         row_id = self._number(con, learnt) << 32 | next(self._attempt_counts)
         con.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, found[0] if found else 0, self._home.token, attempt))

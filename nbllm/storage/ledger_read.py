@@ -30,6 +30,10 @@ _CHUNK = 100_000
 _CALL = np.dtype([(name, kind) for name, kind, _ in CALL_FIELDS])
 _ATTEMPT = np.dtype([(name, kind) for name, kind, _ in ATTEMPT_FIELDS])
 _FAILED = STATUSES.index(AttemptStatus.FAILED.value)
+_DONE = STATUSES.index(AttemptStatus.DONE.value)
+_OPEN = STATUSES.index(AttemptStatus.OPEN.value)
+_FRESH_HITS = tuple(SOURCES.index(name) for name in ("cache", "semantic"))
+_RESCUED = tuple(SOURCES.index(name) for name in ("stale", "static"))
 _ESTIMATED = BASES.index("estimated")
 _DAY_S = 86400
 _LAST_ID = 2**63 - 1
@@ -254,8 +258,13 @@ def spent_usd(con: sqlite3.Connection, where: Filter) -> Decimal:
 
 
 def series(con: sqlite3.Connection, where: Filter) -> Series:
-    """Return calls as columns. Tokens are those of the answer; a cost is NaN when a part of it is unknown, 0 for a hit."""
+    """Return calls as columns. Tokens are those of the answer; a cost is NaN when a part of it is unknown, 0 for a hit.
+
+    Calls under way are left out. Failed is what no model and no fresh entry answered: errors, what was cancelled, and what only a
+    stale or static answer rescued; their times are in no percentile of answers.
+    """
     calls = _packed(con, "calls", _where(con, where), _CALL)
+    calls = calls[calls["status"] != _OPEN]
     costs = _costs(con, calls)
     cost_usd = np.where(costs.unknown, np.nan, costs.known / 1e12)
     order: Any = slice(None)
@@ -279,8 +288,8 @@ def series(con: sqlite3.Connection, where: Filter) -> Series:
         saved_s=calls["saved_s"].copy(),
         input_tokens=known("input_tokens", -1),
         output_tokens=known("output_tokens", -1),
-        hit=np.isin(calls["source"], HITS),
-        failed=calls["status"] == _FAILED,
+        hit=np.isin(calls["source"], _FRESH_HITS),
+        failed=(calls["status"] != _DONE) | np.isin(calls["source"], _RESCUED),
         model=model.astype(np.int32),
         models=tuple(names.get(int(code), NO_NAME) for code in found),
     )

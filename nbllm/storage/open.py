@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from nbllm.core.ports import BudgetStore, Flights, Ledger, Recordings, ResponseStore
@@ -34,11 +35,9 @@ class Storage:
 
     def close(self) -> None:
         """Commit what waits, end the writer threads, let go of files and of this process's run lock."""
-        self.store.close()
-        self.recordings.close()
-        self.budgets.close()
-        self.ledger.close()
-        self.home.close()
+        with ExitStack() as closing:  # one that fails must not keep the others open; the home, whose lock they need, is last
+            for part in (self.home, self.ledger, self.budgets, self.recordings, self.store):
+                closing.callback(part.close)
 
 
 def open_storage(

@@ -84,6 +84,7 @@ class Database:
         self._writer = Writer(f"nbllm-{self._filename}", self._commit, self._checkpoint, self._busy)
         self._dirty_pages = 0
         self._empty_log = False
+        self._lands_at_s = 0.0
         self._riders: deque[tuple[str, Sequence[Any]]] = deque()
 
     @property
@@ -151,9 +152,10 @@ class Database:
             return self.execute(sql, parameters)
         if self._writer.pending or self._closed or self._home.network:
             return self.execute(sql, parameters)
-        first = not self._riders
         self._riders.append((sql, parameters))
-        if first:
+        now_s = time.monotonic()
+        if now_s >= self._lands_at_s:  # one timer at a time; one whose loop was closed meanwhile is replaced
+            self._lands_at_s = now_s + RIDE_S
             loop.call_later(RIDE_S, self._land)
         return None
 
