@@ -75,6 +75,7 @@ class Client(Books):
         self._lent: LoopHost | None = None
         self._closed = False
         self._trouble: deque[str] = deque(self._settings.notes)
+        self._told: list[str] = []
         self._user = object()
         watch(self)
 
@@ -129,7 +130,6 @@ class Client(Books):
         if not isinstance(opened, Request):
             house.settle(opened.written)
             return opened.reply
-        self._tell(opened)
         return waited(Job(house.host, lambda: house.call(opened, NullSink())))
 
     async def _await(self, request: Request) -> Reply:
@@ -138,7 +138,6 @@ class Client(Books):
         if not isinstance(opened, Request):
             await house.asettle(opened.written)
             return opened.reply
-        self._tell(opened)
         if house.host.is_here:
             return await house.call(opened, NullSink())
         return await awaited(Job(house.host, lambda: house.call(opened, NullSink())))
@@ -152,26 +151,22 @@ class Client(Books):
             if own_thread:
                 house.settle(opened.written)
             return LiveCall(None, request, house.call, hit=self._with_trouble(opened.reply))
-        self._tell(opened)
         return LiveCall(house.host, opened, house.call, finished=self._with_trouble)
 
-    def _drained(self) -> list[str]:
-        """Take what storage and settings had to say since the last call; any thread may add to it meanwhile."""
-        said: list[str] = []
-        with suppress(IndexError):
-            while True:
-                said.append(self._trouble.popleft())
-        return said
-
-    def _tell(self, request: Request) -> None:
-        """Pass it on with a call that is about to begin."""
-        if self._trouble and request.call is not None:
-            for text in self._drained():
-                request.call.note(text)
+    def _heard(self, text: str) -> None:
+        """Take in what storage has to say, once of each kind; any thread may come with it."""
+        self._told.append(text.partition("\n")[0])
+        self._trouble.append(text)
 
     def _with_trouble(self, reply: Reply) -> Reply:
-        """Pass it on with a call that is over: a hit, or one during which the disk failed."""
-        return replace(reply, notes=(*reply.notes, *self._drained())) if self._trouble else reply
+        """Add what storage and settings had to say since the last call; what was said before is not said again."""
+        if not self._told and not self._trouble:
+            return reply
+        notes = [note for note in reply.notes if not any(told in note for told in self._told)]
+        with suppress(IndexError):
+            while True:
+                notes.append(self._trouble.popleft())
+        return replace(reply, notes=tuple(notes)) if reply.notes != tuple(notes) else reply
 
     def _said(self, reply: Reply) -> Reply:
         reply = self._with_trouble(reply)
@@ -246,9 +241,10 @@ class Client(Books):
                 host=self._lent or BACKGROUND.acquire(self._user),
                 lent=self._lent is not None,
                 providers=self._providers,
-                on_trouble=self._trouble.append,
+                on_trouble=self._heard,
                 executor=lambda: ThreadPoolExecutor(8, thread_name_prefix="nbllm-check"),
             )
+            house.storage.prepare()  # a home that cannot be used is said before anything is sent, whatever the call wants from it
         except BaseException:
             BACKGROUND.release(self._user)
             raise

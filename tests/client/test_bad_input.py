@@ -245,7 +245,7 @@ CLIENTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "deadline 0": (lambda home: Client(home=home, deadline_s=0), ("deadline_s", "greater than 0")),
     "ladder of numbers": (lambda home: Client(home=home, ladder=[1]), ("ladder",)),
     "option of a call": (lambda home: Client(home=home, schema=int), ("schema", "option of a call")),
-    "endpoint that is a dict": (lambda home: Client(home=home, endpoints={"a": {"base_urll": "http://x"}}), ("base_urll", "base_url?")),
+    "endpoint that is a dict": (lambda home: Client(home=home, endpoints={"a": {"base_urll": ""}}), ("base_urll", "base_url?")),
     "endpoint with a bad address": (lambda _: Endpoint(base_url="ftp://x"), ("ftp://x", "http")),
     "endpoint with a query": (lambda _: Endpoint(base_url="http://x/v1?key=abc"), ("query",)),
     "endpoint with credentials": (lambda _: Endpoint(base_url="http://me:secret@x/v1"), ("credentials",)),
