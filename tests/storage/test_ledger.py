@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from dataclasses import replace
 from decimal import Decimal
 
@@ -148,44 +147,23 @@ def test_the_documented_columns_are_the_real_ones():
     con.close()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_million_calls(storage):
-    """Series and usage within a second and a half of processor time (a second, alone), and writing costs what it did before."""
-    ledger = storage.ledger
+def test_many_calls_are_summed_and_read_like_few(storage):
+    """Twenty thousand rows, in ranges and by groups, come out as plain Python counts them (how fast is `make bench`'s to say)."""
+    ledger, count = storage.ledger, 20_000
 
-    def rows(count: int):
+    def rows():
         for number in range(count):
-            row = call(started_at=NOW + number * 0.05, feature=f"f{number % 50}", latency_s=number % 1000 / 100)
+            row = call(started_at=NOW + number * 5, feature=f"f{number % 50}", latency_s=number % 1000 / 100)
             yield row, (attempt(row),)
 
-    def cost_of_a_row_s() -> float:
-        best = []
-        for _ in range(15):
-            some = [call(started_at=NOW, source="cache") for _ in range(300)]
-            begun = time.perf_counter()
-            for one in some:
-                ledger.add_call(one)
-            best.append((time.perf_counter() - begun) / 300)
-        return min(best)
-
-    ledger.add_call(call())
-    before_s = cost_of_a_row_s()
-    ledger.add_many(rows(1_000_000))
-    after_s = cost_of_a_row_s()
-    assert after_s < before_s * 1.4 + 2e-6
-    for read in (
-        lambda: ledger.series(Filter()),
-        lambda: ledger.usage("feature", Filter()),
-        lambda: ledger.usage("day", Filter()),
-        lambda: ledger.series(Filter(model="sim/*", since=NOW)),
-        lambda: ledger.calls(Filter(), limit=20),
-    ):
-        took_s = []
-        for _ in range(2):
-            begun = time.process_time()
-            read()
-            took_s.append(time.process_time() - begun)
-        assert min(took_s) < 1.5
+    ledger.add_many(rows())
+    series = ledger.series(Filter())
+    assert series.latency_s.tolist() == [number % 1000 / 100 for number in range(count)]
+    since = ledger.series(Filter(model="sim/*", since=NOW + 5 * 15_000))
+    assert since.started_at.tolist() == [NOW + number * 5 for number in range(15_000, count)]
+    assert {row.group: row.calls for row in ledger.usage("feature", Filter())} == {f"f{n}": count // 50 for n in range(50)}
+    assert sum(row.calls for row in ledger.usage("day", Filter())) == count
+    newest = ledger.calls(Filter(), limit=20)
+    assert [row.started_at for row in newest] == [NOW + number * 5 for number in range(count - 1, count - 21, -1)]
     (total,) = ledger.usage("total", Filter(feature="f7"))
-    assert (total.calls, total.cost_usd) == (20_000, 20_000 * D("0.001234567890"))
+    assert (total.calls, total.cost_usd) == (count // 50, count // 50 * D("0.001234567890"))
