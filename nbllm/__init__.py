@@ -35,11 +35,12 @@ if TYPE_CHECKING:
         use,
     )
     from nbllm.errors import NbllmError, NbllmWarning
-    from nbllm.settings import Endpoint, Settings
+    from nbllm.settings import CallOptions, Endpoint, Settings
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CallOptions": "nbllm.settings",
     "Client": "nbllm.client",
     "Endpoint": "nbllm.settings",
     "NbllmError": "nbllm.errors",
@@ -62,6 +63,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CallOptions",
     "Client",
     "Endpoint",
     "NbllmError",
