@@ -25,7 +25,7 @@ _RED, _DIM, _OFF = "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 def attach(error: BaseException, partial: Reply, *, out: str, received: bool) -> None:
     """Note on an error what was kept of the answer, for its message. An interrupt gets a short message of its own."""
-    kept = f"What came ({len(partial.text):,} characters) is kept in {out or '_'}." if received else ""
+    kept = f"A part of the answer had come: its {len(partial.text):,} characters are kept in {out or '_'}." if received else ""
     if isinstance(error, KeyboardInterrupt):
         line = f"KeyboardInterrupt: the call was stopped; the kernel is ready. {kept}".rstrip()
         # IPython asks an exception for this before it formats one itself.

@@ -25,6 +25,8 @@ class Progress:
     first_s: float | None = None
     last_s: float | None = None
     restarted: str = ""
+    void: str = ""
+    """The text of the last attempt that broke off: void, but all there is should nothing else come."""
 
     def started(self, attempt: Attempt) -> None:
         """An attempt is about to be sent."""
@@ -46,6 +48,7 @@ class Progress:
 
     def began_anew(self, reason: str) -> None:
         """What came so far is void."""
+        self.void = self.text or self.void
         self.pieces.clear()
         self.chars = self.reasoning_chars = self.tool_chars = 0
         self.first_s = self.last_s = None

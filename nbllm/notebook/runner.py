@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from nbllm.core.reply import Reply
@@ -25,9 +26,10 @@ def run(client: Any, prompt: str, options: dict[str, Any], *, screen: Screen, ke
     """
     live: Any = None
     reply: Reply | None = None
+    progress = Progress(_first_model(client, options), time.monotonic())
     try:
         live = client.start(prompt, watched=True, **options)
-        _watch(live, Progress(_first_model(client, options), time.monotonic()), screen)
+        _watch(live, progress, screen)
         reply = live.reply
         keep(reply)
         screen.finish(shown_text(reply), final_line(reply, client), reply.notes)
@@ -35,7 +37,7 @@ def run(client: Any, prompt: str, options: dict[str, Any], *, screen: Screen, ke
         if reply is not None:
             keep(reply)
         elif live is not None:
-            _stop(live, client, error, screen=screen, keep=keep, out=out)
+            _stop(live, client, error, progress, screen=screen, keep=keep, out=out)
         raise
     return reply
 
@@ -72,24 +74,38 @@ def _watch(live: Any, progress: Progress, screen: Screen) -> None:
                     screen.restarted(progress)
 
 
-def _stop(live: Any, client: Any, error: BaseException, *, screen: Screen, keep: Keep, out: str) -> None:
+def _stop(live: Any, client: Any, error: BaseException, progress: Progress, *, screen: Screen, keep: Keep, out: str) -> None:
     """Cancel first, keep second, show third: a second interrupt may skip what comes later, never what came before."""
     live.cancel()
-    partial: Reply = live.partial_reply()
+    partial, earlier = _what_came(live.partial_reply(), error, progress)
     received = bool(shown_text(partial) or partial.reasoning)
     if received:
         keep(partial)
     attach(error, partial, out=out, received=received)
-    notes = [*_kept(partial, error, out, received=received), *live.notes]
+    notes = [*(_kept(partial, error, out, earlier=earlier) if received else ()), *live.notes]
     line = final_line(partial, client) if received else f"{partial.label or 'The call'} · {_how(error)}"
     screen.stopped(shown_text(partial), line, notes)
 
 
-def _kept(partial: Reply, error: BaseException, out: str, *, received: bool) -> list[str]:
-    if not received:
-        return []
-    how = _how(error)
-    return [f"{how[0].upper()}{how[1:]} after {len(shown_text(partial)):,} characters; what came is in {out or '_'}."]
+def _what_came(partial: Reply, error: BaseException, progress: Progress) -> tuple[Reply, str]:
+    """Return the text to keep, and, where it is that of an earlier attempt, what became of that.
+
+    Where the last attempt brought nothing, what an earlier one brought before it broke off is all that there is of the answer.
+    """
+    if shown_text(partial) or partial.reasoning:
+        return partial, ""
+    before = getattr(error, "partial", None)
+    text, reasoning = (before.text, before.reasoning) if before else (progress.void, "")
+    if not (text or reasoning):
+        return partial, ""
+    kept = replace(partial, text=text, reasoning=reasoning, message={"role": "assistant", "content": text})
+    return kept, "broke off in mid-answer" if progress.restarted == "interrupted" else "ended"
+
+
+def _kept(partial: Reply, error: BaseException, out: str, *, earlier: str) -> list[str]:
+    how, count = _how(error), f"{len(shown_text(partial)):,} characters"
+    first = f"{how[0].upper()}{how[1:]}{f'. An earlier attempt {earlier}' if earlier else ''}"
+    return [f"{first} after {count}; what came is in {out or '_'}."]
 
 
 def _how(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from IPython.core.error import UsageError
 
+from nbllm.core.messages import Partial
 from nbllm.core.reply import Reply
 from nbllm.errors import AllRungsFailed, AuthenticationFailed, BudgetExceeded, ConnectionFailed, StreamInterrupted
 from nbllm.live import Restarted, Started
@@ -248,3 +249,38 @@ def test_a_comment_may_stand_on_the_line(shell: Any, client: FakeClient) -> None
     """As the examples of the manual have it."""
     shell.run_cell("%%llm --cache refresh   # ask anew\nHi")
     assert client.asked == [("Hi", {"cache": "refresh"})]
+
+
+def _cut_then_refused() -> tuple[Any, ...]:
+    error = _failed(ConnectionFailed("Connection refused.", rung="lab/x"))
+    error.partial = Partial(text="Thirty words had come")
+    return (
+        Started(attempt(1, "lab/x")), delta("Thirty words "), delta("had come"), Restarted("interrupted"),
+        Started(attempt(2, "lab/x")), None, error,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_text_of_an_attempt_that_broke_off_is_kept_when_no_other_answers(
+    shell: Any, client: FakeClient, publisher: Publisher, capsys: Any, *, known: bool
+) -> None:
+    """A server that dies in mid-answer leaves its words on screen and in the variable, marked; the message says so."""
+    *steps, error = _cut_then_refused()
+    error.partial = error.partial if known else None
+    client.play(*steps, end=error)
+    shell.run_cell("%%llm -m lab/x -o ans\nHi")
+    assert (shell.user_ns["ans"].text, shell.user_ns["ans"].interrupted) == ("Thirty words had come", True)
+    last = publisher.shown[-1][0]["text/plain"]
+    assert last.startswith("Thirty words had come")
+    assert "stopped: this is a part of the answer" in " ".join(last.split())
+    assert "broke off in mid-answer after 21 characters; what came is in ans." in " ".join(last.split())
+    assert "A part of the answer had come: its 21 characters are kept in ans." in capsys.readouterr().out
+
+
+def test_an_interrupt_after_a_break_keeps_what_had_come_before_it(shell: Any, client: FakeClient, publisher: Publisher) -> None:
+    """While the next attempt waits for its first token, the text of the one that broke off is all there is."""
+    client.play(*_cut_then_refused()[:-1], KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        shell.run_cell_magic("llm", "-o ans", "Hi")
+    assert shell.user_ns["ans"].text == "Thirty words had come"
+    assert "Stopped by you." in publisher.shown[-1][0]["text/plain"]
