@@ -39,7 +39,8 @@ def refusal(fault: str | None, wire: Wire, options: SimOptions) -> errors.Attemp
     note = f"It was asked for with fault={fault}."
     match fault:
         case "refused":
-            return errors.ConnectionFailed(f"{label}: connection refused.", whole_endpoint=True, rung=rung, hint=note)
+            # All simulated models share one endpoint: that one of them plays dead must not shut out the healthy ones.
+            return errors.ConnectionFailed(f"{label}: connection refused.", whole_endpoint=False, rung=rung, hint=note)
         case "reset":
             return errors.ConnectionFailed(f"{label} reset the connection before it answered.", rung=rung, hint=note)
         case "429":

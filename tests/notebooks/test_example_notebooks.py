@@ -40,13 +40,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(work: Path, name: str, session: str) -> Any:
-    """Run a notebook under a session's name and return it with its outputs."""
+def run(work: Path, name: str, session: str, home: str = "home") -> Any:
+    """Run a notebook under a session's name, on one of the homes in `work`, and return it with its outputs."""
     notebook = nbformat.read(work / "work" / name, as_version=4)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("NBLLM_")}
     env = {
         **kept,
-        "NBLLM_HOME": str(work / "home"),
+        "NBLLM_HOME": str(work / home),
         "NBLLM_SESSION": session,
         "NBLLM_SIM_SPEED": "0",
         "IPYTHONDIR": str(work / "ipython"),
@@ -82,12 +82,16 @@ def money_and_requests(work: Path, session: str) -> tuple[int, Decimal, int]:
 
 def texts(notebook: Any) -> str:
     """Return everything that a reader of the outputs sees as text."""
+    return "\n".join(shown_by(cell) for cell in notebook.cells)
+
+
+def shown_by(cell: Any) -> str:
+    """Return what a reader sees as text below one cell, colours left out."""
     seen = []
-    for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            seen.append(output.get("text", "") or output.get("evalue", ""))
-            seen.append(str(output.get("data", {}).get("text/plain", "")))
-    return "\n".join(seen)
+    for output in cell.get("outputs", ()):
+        seen.append(output.get("text", "") or "\n".join(output.get("traceback", ())))
+        seen.append(str(output.get("data", {}).get("text/plain", "")))
+    return re.sub(r"\x1b\[[\d;]*m", "", "\n".join(seen))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,6 +108,33 @@ def test_it_runs_and_the_second_run_is_free(work: Path, name: str) -> None:
     assert (cost, sent) == (0, 0)
     assert "simulated" in texts(first)
     assert "cache hit" in texts(second)
+
+
+BROKEN = {
+    "fault=429": ("great task", "1 failed attempt"),
+    "fault=stall": ("brave men", "1 failed attempt"),
+    "fault=cut": ("our fathers brought forth", "1 failed attempt"),
+    "fault=refused,sim/small -o": ("final resting place", "sim/small (simulated)"),
+    "fault=refused,sim/small?": ("AllRungsFailed: No model answered: 2 models, 0 requests", ""),
+    "static=": ("No answer today.", "static answer: no model answered"),
+    "--budget 0.002": ("BudgetExceeded: The request budget of $0.0020", ""),
+    "%%llm -m sim/large\n": ("TemplateError: The template uses 'speach'", ""),
+}
+"""What a cell's source holds, what it must show on every run, and what its meter line says on the first one."""
+
+
+def test_each_fault_shows_what_its_text_promises_on_both_runs(work: Path) -> None:
+    """What one cell breaks must not change what another one shows: not within a run, not from one run to the next."""
+    for number in (1, 2):
+        notebook = run(work, "01_when_things_break.ipynb", f"each-{number}", "another-home")
+        for mark, (always, at_first) in BROKEN.items():
+            (cell,) = [c for c in notebook.cells if c.cell_type == "code" and mark in c.source]
+            shown = " ".join(shown_by(cell).split())
+            assert always in shown, (number, mark, shown)
+            if number == 1:
+                assert at_first in shown, (mark, shown)
+            elif mark.startswith("fault=") and "AllRungsFailed" not in always:
+                assert "cache hit" in shown, (mark, shown)
 
 
 @pytest.mark.parametrize("name", NAMES)

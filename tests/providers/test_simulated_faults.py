@@ -55,11 +55,11 @@ def test_refusals_are_typed(fault: str, streamed: bool) -> None:
     assert "(simulated)" in caught.value.summary
 
 
-def test_a_refused_connection_blames_the_endpoint() -> None:
-    """So the breaker of the whole endpoint counts it, not the model's."""
+def test_a_refused_connection_blames_the_one_model_that_plays_dead() -> None:
+    """All simulated models share one endpoint: the breaker of the healthy ones must not count it."""
     with pytest.raises(errors.ConnectionFailed) as caught:
         play(PROMPT, "large?fault=refused")
-    assert caught.value.whole_endpoint
+    assert not caught.value.whole_endpoint
 
 
 @pytest.mark.parametrize("fault", ["429", "503"])
