@@ -34,7 +34,7 @@ def figure(kind: str, series: Series) -> Figure:
         return made
     times = series.ttft_s if kind == "ttft" else series.latency_s
     hits = bool(np.any(series.hit & ~series.failed & ~np.isnan(times)))
-    made, axes = style.new_figure((1.35, 1.0) if hits else (1.0,))
+    made, axes = style.new_figure((1.1, 1.0) if hits else (1.0,))
     for ax, of in zip(axes, ("model", "hits"), strict=False):
         draw(ax, series, of=of)
     if hits:
@@ -73,7 +73,7 @@ def plot_view(kind: str, client: Any, where: Filter, *, save: str | None = None)
         if path.suffix.lower() not in _FORMATS:
             raise UsageError(f"--save {save}: the name must end in {', '.join(_FORMATS)}.")
         try:
-            made.savefig(path, dpi=made.dpi * style.SHARPNESS)
+            made.savefig(path, dpi=made.dpi * style.SHARPNESS, facecolor=style.GROUND)
         except OSError as error:
             raise UsageError(f"--save {save}: it could not be written: {error.strerror or error}.") from None
     return PlotView(kind, made, save or "")

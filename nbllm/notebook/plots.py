@@ -45,7 +45,7 @@ def _distribution(ax: Axes, series: Series, seconds: Floats, of: Of, what: str, 
     values = seconds[chosen & ~series.failed]
     values = values[~np.isnan(values)]
     look = style.HIT if of == "hits" else style.MODEL
-    unit_s, unit = (1e-3, "milliseconds") if values.size and float(values.max()) < 0.1 else (1.0, "seconds")
+    unit_s, unit = (1e-3, "ms") if values.size and float(values.max()) < 0.1 else (1.0, "seconds")
     x, share = ecdf(values)
     failed = int(np.count_nonzero(series.failed & chosen))
     counts = f"n = {values.size:,}" + (f", {failed:,} failed left out" if failed else "")
@@ -63,14 +63,13 @@ def _distribution(ax: Axes, series: Series, seconds: Floats, of: Of, what: str, 
     _mark_percentiles(ax, values, unit_s, look)
     ax.set_ylim(0, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    longest, median = float(values.max()), float(np.median(values))
-    if longest > 30 * max(median, 1e-9):
+    longest = float(values.max())
+    if longest > 30 * max(float(np.median(values)), 1e-9):
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
         ax.set_xlim(0, longest / unit_s * 1.05 or 1)
-    # The curve climbs on the side of the median; the other side has room.
-    style.legend(ax, "upper left" if longest < 30 * median and median > 0.5 * longest else "lower right")
+    style.legend(ax)
     return ax
 
 
@@ -79,7 +78,7 @@ def _mark_percentiles(ax: Axes, values: Floats, unit_s: float, look: style.Look)
     measured = quantiles(values, *(q for q, _, _ in _PERCENTILES))
     for (q, name, marker), value in zip(_PERCENTILES, measured, strict=True):
         if value is None:
-            ax.plot([], [], " ", label=f"{name} needs {minimum_sample(q)} calls")
+            ax.plot([], [], " ", label=f"no {name}: n < {minimum_sample(q)}")
             continue
         shown = value / unit_s
         ax.plot([shown, shown], [0, q], color=style.FAINT, linewidth=0.8, linestyle=":", zorder=1)
@@ -91,7 +90,7 @@ def _mark_percentiles(ax: Axes, values: Floats, unit_s: float, look: style.Look)
             color=look.colour,
             markeredgecolor=style.GROUND,
             zorder=4,
-            label=f"{name}  {shown:.3g} {unit}",
+            label=f"{name} {shown:.3g} {unit}",
             linestyle=" ",
         )
 
@@ -114,7 +113,7 @@ def cost(ax: Axes, series: Series) -> Axes:
             ax.plot(times[at[-1]], values[at[-1]], look.marker, color=look.colour, markersize=6)
     ax.set_ylim(0, max(float(spent[-1]), float(saved[-1]), 1e-6) * 1.08)
     _from_first(ax, times)
-    style.legend(ax, "upper left")
+    style.legend(ax)
     return ax
 
 
@@ -144,9 +143,9 @@ def cache(ax: Axes, series: Series, *, bins: int = 24) -> Axes:
             linewidth=0,
             label=look.label,
         )
-    ax.set_ylim(0, float((asked + hit).max()) * 1.25)
+    ax.set_ylim(0, float((asked + hit).max()) * 1.06)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    style.legend(ax, "upper right", columns=2)
+    style.legend(ax)
     return ax
 
 
@@ -179,11 +178,12 @@ def tokens(ax: Axes, series: Series) -> Axes:
             fontsize=9.5,
             color=style.FAINT,
         )
-    ax.set_yticks(y, [s[0] if len(s[0]) <= 28 else s[0][:27] + "…" for s in sums], parse_math=False)
+    ax.set_yticks(y, [s[0] if len(s[0]) <= 24 else s[0][:23] + "…" for s in sums], parse_math=False)
     ax.set_ylim(len(sums) - 0.4, -0.6)
-    ax.set_xlim(0, max(1.0, float((sent + got).max())) * 1.45)
+    ax.set_xlim(0, max(1.0, float((sent + got).max())) * 1.6)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    style.legend(ax, "lower right", columns=2)
+    style.legend(ax)
     return ax
 
 
@@ -214,7 +214,7 @@ def timeline(ax: Axes, series: Series) -> Axes:
     ax.set_ylim(float(seconds.min()) / 3, float(seconds.max()) * 3)
     ax.yaxis.set_major_formatter(lambda value, _: _short_time(value))
     _from_first(ax, times)
-    style.legend(ax, "best" if not crowded else "center right")
+    style.legend(ax)
     return ax
 
 

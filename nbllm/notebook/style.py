@@ -1,7 +1,8 @@
 """One style for all plots: the Okabe-Ito colours, quiet axes, text that reads at notebook width.
 
-The figure has its own light ground, so that it reads the same in a dark theme, on paper and in an exported page. Colour never
-stands alone: lines differ in dash, bars in hatching, points in shape.
+The figure is a light card with round corners and a thin edge, so that it reads the same in a light theme, in a dark one, on paper
+and in an exported page: text of a colour that passes in both themes would be faint in each. Nothing lies over data: title, numbers
+and legend stand above the axes. Colour never stands alone: lines differ in dash, bars in hatching, points in shape.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import BoxStyle, FancyBboxPatch
 
 # M. Okabe and K. Ito, Color Universal Design (2008): told apart with every common kind of colour vision.
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-INK, FAINT, RULE, GROUND = "#1a1a1a", "#595959", "#d9d9d9", "#fdfdfb"
+INK, FAINT, RULE, GROUND, EDGE = "#1f2328", "#545a61", "#d5d9dd", "#f7f8fa", "#c9ced4"
 
-WIDTH_PX, HEIGHT_PX = 720, 380
+WIDTH_PX, HEIGHT_PX = 720, 400
+_CORNER_IN, _EDGE_PT, _ROW_PT = 0.1, 0.8, 15
 _DPI = 100
 SUBTITLE = "nbllm-subtitle"
 """Id of the text that holds a plot's numbers."""
 SHARPNESS = 2
 """Image pixels per shown pixel, so that text is sharp on dense screens."""
-
-
-Place = Literal["best", "upper left", "upper right", "lower right", "center right"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +52,40 @@ def new_figure(columns: tuple[float, ...] = (1.0,), height_px: int = HEIGHT_PX) 
     figure = Figure(
         figsize=(WIDTH_PX / _DPI, height_px / _DPI),
         dpi=_DPI,
-        facecolor=GROUND,
-        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1),
+        facecolor="none",
+        layout=ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.14),
     )
     FigureCanvasAgg(figure)
+    figure.add_artist(_card(figure))
     axes = figure.subplots(1, len(columns), width_ratios=columns, squeeze=False)
     return figure, list(axes[0])
 
 
+def _card(figure: Figure) -> FancyBboxPatch:
+    """Return the ground of a figure: round corners, a thin edge, just inside of the image."""
+    width, height = figure.get_size_inches()
+    inset = _EDGE_PT / 72
+    card = FancyBboxPatch(
+        (inset, inset),
+        width - 2 * inset,
+        height - 2 * inset,
+        boxstyle=BoxStyle.Round(pad=0, rounding_size=_CORNER_IN),
+        transform=figure.dpi_scale_trans,
+        facecolor=GROUND,
+        edgecolor=EDGE,
+        linewidth=_EDGE_PT,
+        zorder=-1,
+    )
+    card.set_in_layout(False)
+    return card
+
+
 def dress(ax: Axes, title: str, subtitle: str, x: str, y: str, *, grid: Literal["x", "y", "both"] = "both") -> Axes:
-    """Give axes their title, the numbers under it, labels with units, and the quiet look; return them."""
-    ax.set_facecolor(GROUND)
-    ax.set_title(title, loc="left", fontsize=12, color=INK, pad=24, fontweight="bold", parse_math=False)
-    ax.annotate(subtitle, (0, 1), xycoords="axes fraction", xytext=(0, 9), textcoords="offset points", fontsize=10, color=FAINT,
+    """Give axes their title, the numbers under it, room for a legend, labels with units, and the quiet look; return them."""
+    rows = _legend_rows(ax)
+    ax.set_facecolor("none")
+    ax.set_title(title, loc="left", fontsize=12, color=INK, pad=30 + _ROW_PT * rows, fontweight="bold", parse_math=False)
+    ax.annotate(subtitle, (0, 1), xycoords="axes fraction", xytext=(0, 13 + _ROW_PT * rows), textcoords="offset points", fontsize=10, color=FAINT,
                 parse_math=False, gid=SUBTITLE)  # fmt: skip
     ax.set_xlabel(x, fontsize=10, color=FAINT)
     ax.set_ylabel(y, fontsize=10, color=FAINT)
@@ -76,12 +98,23 @@ def dress(ax: Axes, title: str, subtitle: str, x: str, y: str, *, grid: Literal[
     return ax
 
 
-def legend(ax: Axes, place: Place = "best", *, columns: int = 1) -> None:
-    """Add a legend without a frame's weight, over a ground that keeps it readable on lines."""
+def legend(ax: Axes) -> None:
+    """Add a legend above the axes, under the numbers: it never hides data."""
+    handles, labels = ax.get_legend_handles_labels()
+    points = all(isinstance(handle, Line2D) and handle.get_linestyle() == "None" for handle in handles)
     box = ax.legend(
-        loc=place, fontsize=9.5, frameon=True, framealpha=0.9, edgecolor="none", facecolor=GROUND, labelcolor=INK, ncols=columns
-    )
-    box.set_zorder(5)
+        handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=-(-len(labels) // _legend_rows(ax)) or 1, frameon=False,
+        fontsize=9.5, labelcolor=INK, borderaxespad=0.35, borderpad=0, handlelength=0.6 if points else 1.6, handletextpad=0.45, columnspacing=1.1,
+        labelspacing=0.25,
+    )  # fmt: skip
+    # The title's distance makes room for it; a layout that made room for its width could leave none for narrow axes.
+    box.set_in_layout(False)
+
+
+def _legend_rows(ax: Axes) -> int:
+    """Return on how many rows a legend stands: axes that share a figure are too narrow for one."""
+    figure = ax.get_figure(root=True)
+    return 2 if figure is not None and len(figure.axes) > 1 else 1
 
 
 def say(ax: Axes, text: str) -> Axes:
