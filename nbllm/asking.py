@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-from nbllm.core.fingerprint import canonical_json
 from nbllm.core.messages import Chat, Embed, Message, Options, Request
 from nbllm.errors import InvalidRequest
 from nbllm.settings import Settings
@@ -196,7 +195,8 @@ def _plain(value: Any, where: str, part: str = "") -> Any:
                 _checked(item, part.format(number))
         else:
             _checked(value, where)
-        return json.loads(canonical_json(_dicts(value)))
+        # In its own order: models write fields in the order in which a schema names them.
+        return json.loads(json.dumps(_dicts(value), allow_nan=False))
     except RecursionError:
         raise InvalidRequest(f"{where} is nested too deeply, or holds itself. Nothing was sent.", hint="Flatten it.") from None
     except (TypeError, ValueError) as exc:

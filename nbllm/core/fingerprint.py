@@ -20,7 +20,10 @@ _KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
     Chat: ("chat", tuple(f.name for f in fields(Chat))),
     Embed: ("embed", tuple(f.name for f in fields(Embed))),
 }
+_IN_ORDER = frozenset({"tools", "response_format", "json_schema", "extra"})
+"""Fields that hold schemas: models write an answer's fields in the order in which its schema names them, so order counts there."""
 _encode = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_encode_in_order = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def canonical_json(value: Any) -> str:
@@ -41,5 +44,5 @@ def fingerprint(content: Content, rung: Rung) -> str:
     for name in names:
         value = getattr(content, name)
         if value is not None:
-            parts["." + name] = value
+            parts["." + name] = _encode_in_order(value) if name in _IN_ORDER else value
     return sha256(canonical_json(parts).encode("ascii")).hexdigest()
