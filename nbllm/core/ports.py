@@ -138,7 +138,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow:
-    """Sums over a group. cost_usd sums what is known; unknown_cost_calls says how many calls are not in it."""
+    """Sums over a group. cost_usd sums what is known; unknown_cost_calls says how many calls are not in it.
+
+    hits, failed: as in Series; a stale or static answer is no hit, and its call is a failed one.
+    """
 
     group: str
     calls: int

@@ -63,12 +63,11 @@ class SqliteBudgets:
         self._reserved.add(reservation_id)
         try:
             return await self._run(run)
-        except (BudgetExceeded, BudgetUnavailable):
+        except BaseException as exc:
             self._reserved.discard(reservation_id)
-            raise
-        except asyncio.CancelledError:
-            # The transaction may be on its way on the writer thread: its caller will never settle it.
-            self._db.defer(lambda con: _drop(con, reservation_id))
+            if isinstance(exc, asyncio.CancelledError):
+                # The transaction may be on its way on the writer thread: its caller will never settle it.
+                self._db.defer(lambda con: _drop(con, reservation_id))
             raise
 
     async def settle(self, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> Mapping[str, Balance]:

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 from nbllm.core.ports import Lease
 from nbllm.storage.home import Home
@@ -38,23 +37,29 @@ class SqliteFlights:
     async def lead(self, key: str, *, lease_s: float) -> Lease | None:
         """Take the lease, or return None while another live process, or another caller of this one, holds it."""
         process, now = self._home.token, self._now()
+        fence = await self._take(key, process, now, lease_s, "")
+        if fence is None:
+            # Held. By a process that ended, however it ended? Then it is free; the holder is named so that nobody is robbed twice.
+            holder = self._db.read(lambda con: con.execute("SELECT process FROM leases WHERE key = ?", (key,)).fetchone())
+            if holder is None or holder[0] == process or not self._home.dead([holder[0]]):
+                return None
+            fence = await self._take(key, process, now, lease_s, holder[0])
+        if fence is None:
+            return None
+        self._mine[key] = fence
+        return Lease(key, fence, now + lease_s)
+
+    async def _take(self, key: str, process: str, now: float, lease_s: float, dead: str) -> int | None:
+        """Take a lease that is free or held by the process `dead`; return its fence, None when it is neither."""
+        taken = self._db.one(_LEAD, (key, time.time_ns(), process, now + lease_s, now, dead))
         try:
-            row = await _awaited(self._db.one(_LEAD, (key, time.time_ns(), process, now + lease_s, now, "")))
+            row = await asyncio.wrap_future(taken) if isinstance(taken, Future) else taken
         except asyncio.CancelledError:
             # The statement may be on its way on the writer thread: nobody would hold what it takes.
             undo = "DELETE FROM leases WHERE key = ? AND process = ? AND expires_at = ?"
             self._db.defer(lambda con: _nothing(con.execute(undo, (key, process, now + lease_s))))
             raise
-        if row is None:
-            # Held. By a process that ended, however it ended? Then it is free; the holder is named so that nobody is robbed twice.
-            holder = self._db.read(lambda con: con.execute("SELECT process FROM leases WHERE key = ?", (key,)).fetchone())
-            if holder is None or holder[0] == process or not self._home.dead([holder[0]]):
-                return None
-            row = await _awaited(self._db.one(_LEAD, (key, time.time_ns(), process, now + lease_s, now, holder[0])))
-        if row is None:
-            return None
-        self._mine[key] = row[0]
-        return Lease(key, row[0], now + lease_s)
+        return None if row is None else int(row[0])
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease | None:
         """Prolong it; None when it was lost. One that expired and that nobody took is still this one."""
@@ -88,7 +93,3 @@ class SqliteFlights:
 
 def _nothing(_: object) -> None:
     return None
-
-
-async def _awaited(done: Future[Any] | Any) -> Any:
-    return await asyncio.wrap_future(done) if isinstance(done, Future) else done

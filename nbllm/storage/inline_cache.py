@@ -132,7 +132,7 @@ class InlineCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no ty
     def touch_many(self, accessed: Mapping[str, float]) -> None:
         """Write access times, inside the owner's transaction."""
         update = "UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1"
-        self._given.executemany(update, [(at, key) for key, at in accessed.items()])
+        self._given.executemany(update, [(at, key) for key, at in list(accessed.items())])
 
 
 def _no_file(_: object) -> None:

@@ -19,7 +19,7 @@ from nbllm.storage.ledger import day_mark
 from nbllm.storage.ledger_rows import attempt_row, call_row, clean
 from nbllm.storage.ledger_schema import ATTEMPT_COLUMNS, CALL_COLUMNS
 from nbllm.storage.money import to_usd
-from nbllm.storage.packing import ATTEMPT_FIELDS, BASES, CALL_FIELDS, HITS, NOT_SENT, SOURCES, STATUSES, UNKNOWN_PICO
+from nbllm.storage.packing import ATTEMPT_FIELDS, BASES, CALL_FIELDS, HITS, NOT_SENT, RESCUES, SOURCES, STATUSES, UNKNOWN_PICO
 
 T = TypeVar("T")
 Rows = NDArray[Any]
@@ -29,11 +29,8 @@ NO_NAME = "(none)"
 _CHUNK = 100_000
 _CALL = np.dtype([(name, kind) for name, kind, _ in CALL_FIELDS])
 _ATTEMPT = np.dtype([(name, kind) for name, kind, _ in ATTEMPT_FIELDS])
-_FAILED = STATUSES.index(AttemptStatus.FAILED.value)
 _DONE = STATUSES.index(AttemptStatus.DONE.value)
 _OPEN = STATUSES.index(AttemptStatus.OPEN.value)
-_FRESH_HITS = tuple(SOURCES.index(name) for name in ("cache", "semantic"))
-_RESCUED = tuple(SOURCES.index(name) for name in ("stale", "static"))
 _ESTIMATED = BASES.index("estimated")
 _DAY_S = 86400
 _LAST_ID = 2**63 - 1
@@ -188,6 +185,16 @@ def _groups(con: sqlite3.Connection, by: str, calls: Rows) -> tuple[list[str], N
     return [names.get(code, NO_NAME) for code in codes], group
 
 
+def _failed(calls: Rows) -> NDArray[np.bool_]:
+    """Return which calls no model and no fresh entry answered: errors, what was cancelled or died, and what only a stale or static
+    answer rescued, for there the models failed. A call under way has not failed yet.
+    """
+    ended_badly = (calls["status"] != _DONE) & (calls["status"] != _OPEN)
+    rescued = np.isin(calls["source"], RESCUES)
+    failed: NDArray[np.bool_] = ended_badly | rescued
+    return failed
+
+
 def usage(con: sqlite3.Connection, by: str, where: Filter) -> list[UsageRow]:
     """Return sums by group: days in order, other groups by cost, the dearest first.
 
@@ -205,7 +212,7 @@ def usage(con: sqlite3.Connection, by: str, where: Filter) -> list[UsageRow]:
     columns = zip(
         labels,
         total(np.ones(len(calls), dtype=np.int64)),
-        total(calls["status"] == _FAILED),
+        total(_failed(calls)),
         total(np.isin(calls["source"], HITS)),
         total(costs.attempts),
         total(costs.input_tokens),
@@ -260,8 +267,7 @@ def spent_usd(con: sqlite3.Connection, where: Filter) -> Decimal:
 def series(con: sqlite3.Connection, where: Filter) -> Series:
     """Return calls as columns. Tokens are those of the answer; a cost is NaN when a part of it is unknown, 0 for a hit.
 
-    Calls under way are left out. Failed is what no model and no fresh entry answered: errors, what was cancelled, and what only a
-    stale or static answer rescued; their times are in no percentile of answers.
+    Calls under way are left out; the times of failed ones (see _failed) are in no percentile of answers.
     """
     calls = _packed(con, "calls", _where(con, where), _CALL)
     calls = calls[calls["status"] != _OPEN]
@@ -288,8 +294,8 @@ def series(con: sqlite3.Connection, where: Filter) -> Series:
         saved_s=calls["saved_s"].copy(),
         input_tokens=known("input_tokens", -1),
         output_tokens=known("output_tokens", -1),
-        hit=np.isin(calls["source"], _FRESH_HITS),
-        failed=(calls["status"] != _DONE) | np.isin(calls["source"], _RESCUED),
+        hit=np.isin(calls["source"], HITS),
+        failed=_failed(calls),
         model=model.astype(np.int32),
         models=tuple(names.get(int(code), NO_NAME) for code in found),
     )

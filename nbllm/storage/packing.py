@@ -18,7 +18,8 @@ MOST_TOKENS = 2**31 - 1
 
 STATUSES = tuple(status.value for status in AttemptStatus)
 SOURCES = ("", "model", "cache", "semantic", "stale", "static")
-HITS = tuple(SOURCES.index(name) for name in ("cache", "semantic", "stale"))
+HITS = tuple(SOURCES.index(name) for name in ("cache", "semantic"))
+RESCUES = tuple(SOURCES.index(name) for name in ("stale", "static"))
 BASES = ("unknown", "estimated", "exact")
 
 CALL_FIELDS = (

@@ -50,8 +50,8 @@ class Database:
 
     migrations: numbered by their place, never rewritten; PRAGMA user_version says how many were done. prepared: called before the
     file is opened. opened: called with each new writing connection, after the migrations. on_trouble: told once of each kind of
-    trouble, in words for the user; it must not use the database. Writes never raise for the state of the disk: their future
-    holds a StorageError. Reads raise StorageError.
+    trouble, in words for the user; it must not use the database. What the disk refuses to write is in the write's future as a
+    StorageError; reads raise StorageError. Where the home itself cannot be used, both raise HomeUnusable.
     """
 
     def __init__(

@@ -18,8 +18,6 @@ _TABLES = (
     """CREATE TABLE leases (
         key TEXT PRIMARY KEY, fence INTEGER NOT NULL, process TEXT NOT NULL, expires_at REAL NOT NULL
     ) WITHOUT ROWID""",
-    "CREATE TABLE fences (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL)",
-    "INSERT INTO fences VALUES (1, 0)",
 )
 
 

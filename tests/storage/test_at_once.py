@@ -6,14 +6,15 @@ import asyncio
 import sqlite3
 import threading
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pytest
 
 from nbllm.core.messages import AttemptStatus
-from nbllm.core.ports import Filter
+from nbllm.core.ports import Filter, Scope
 from nbllm.core.statistics import check_slo, summarise
-from nbllm.errors import StorageError
+from nbllm.errors import BudgetExceeded, StorageError
 from nbllm.storage.open import open_storage
 from tests.storage.rows import call, open_call
 
@@ -45,6 +46,71 @@ def test_a_lease_that_a_cancelled_caller_asked_for_is_free(storage, tmp_path):
     asyncio.run(run())
 
 
+def test_a_lease_taken_from_the_dead_for_a_cancelled_caller_is_free(storage, tmp_path):
+    """The second statement, which takes over from a process that ended, is undone like the first."""
+    dead = open_storage(tmp_path / "home", session="s")
+
+    async def run() -> None:
+        await dead.flights.lead("k", lease_s=1000)
+        dead.close()
+        taken, ask = storage.flights._db.one, []
+
+        def queued_the_second_time(sql, parameters):
+            ask.append(sql)
+            if len(ask) == 1:
+                return taken(sql, parameters)
+            return storage.flights._db.defer(lambda con: con.execute(sql, parameters).fetchone())
+
+        storage.flights._db.one = queued_the_second_time
+        asking = asyncio.ensure_future(storage.flights.lead("k", lease_s=1000))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert len(ask) == 2
+        del storage.flights._db.one
+        storage.flights._db.flush()
+        assert await storage.flights.lead("k", lease_s=1000) is not None
+
+    asyncio.run(run())
+
+
+def test_a_reservation_that_came_to_nothing_is_not_remembered(storage, tmp_path):
+    """Refused or cancelled ids are of no more use: a long session must not collect them."""
+
+    async def run() -> None:
+        with pytest.raises(BudgetExceeded):
+            await storage.budgets.reserve("refused", [Scope("s", Decimal(1))], Decimal(2))
+        blocker = sqlite3.connect(tmp_path / "home" / "state.db", isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        asking = asyncio.ensure_future(storage.budgets.reserve("cancelled", [Scope("s")], Decimal(1)))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        assert storage.budgets._reserved == set()
+
+    asyncio.run(run())
+
+
+def test_one_part_that_fails_to_close_leaves_no_other_open(storage, monkeypatch):
+    """Every part is closed, the run lock last; the error is still told."""
+    storage.ledger.add_call(call())
+    token = storage.home.token
+
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(storage.store, "close", fail)
+    with pytest.raises(RuntimeError, match="no"):
+        storage.close()
+    assert storage.ledger._db._closed
+    assert not (storage.home.data / "run" / f"{token}.lock").exists()
+    monkeypatch.undo()
+
+
 def test_calls_that_no_model_answered_are_in_no_percentile(storage):
     """Errors, cancelled calls, and what a stale or static answer rescued count as failed; calls under way count not at all."""
     done = replace(call(), status=AttemptStatus.DONE, source="model", latency_s=2.0)
@@ -66,6 +132,20 @@ def test_calls_that_no_model_answered_are_in_no_percentile(storage):
     report = check_slo(series, error_rate=0.5)
     assert not report.ok
     assert np.count_nonzero(series.hit) == 1
+    (total,) = storage.ledger.usage("total", Filter())
+    assert (total.calls, total.failed, total.hits) == (7, 4, 1)
+
+
+def test_a_dead_model_behind_static_answers_is_seen(storage):
+    """Ten calls that only a static answer saved: every one failed, and no latency is claimed for the model."""
+    for _ in range(10):
+        storage.ledger.add_call(replace(call(), status=AttemptStatus.DONE, source="static", latency_s=0.0009))
+    series = storage.ledger.series(Filter())
+    assert summarise(series).n == 0
+    assert summarise(series, "hits").n == 0
+    rate, p50 = check_slo(series, error_rate=1.0, p50_s=1.0).criteria[::-1]
+    assert rate.measured == 1.0
+    assert p50.measured is None
 
 
 def test_a_rolled_back_batch_teaches_nothing(storage):
