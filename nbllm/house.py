@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, cast
 
 from nbllm.background import LoopHost
 from nbllm.core.breaker import BreakerState
@@ -75,8 +74,8 @@ class House:
                 ledger=self.storage.ledger,
                 recordings=lambda: self.storage.recordings,
                 budgets=self.storage.budgets,
-                breaker_states=cast("Any", MemoryState[BreakerState]()),
-                bucket_states=cast("Any", MemoryState[BucketState]()),
+                breaker_states=MemoryState[BreakerState](),
+                bucket_states=MemoryState[BucketState](),
                 executor=executor,
                 flow=lambda: current_flow() if settings().recordings else None,
             )
