@@ -10,7 +10,6 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from nbllm.closing import in_thread, keep_for_parent, shut, watch
 from nbllm.core.messages import CallRecord, NullSink, ProviderKind, Request
 from nbllm.core.ports import Provider
 from nbllm.core.reply import Reply
+from nbllm.crew import Crew
 from nbllm.errors import ConfigurationError
 from nbllm.live import LiveCall
 from nbllm.notices import say
@@ -242,7 +242,7 @@ class Client(Books):
                 lent=self._lent is not None,
                 providers=self._providers,
                 on_trouble=self._heard,
-                executor=lambda: ThreadPoolExecutor(8, thread_name_prefix="nbllm-check"),
+                executor=lambda: Crew(8, "nbllm-check"),
             )
             house.storage.prepare()  # a home that cannot be used is said before anything is sent, whatever the call wants from it
         except BaseException:
