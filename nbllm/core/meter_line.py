@@ -26,13 +26,25 @@ def meter_line(reply: Reply, *, session_usd: Decimal | None = None, session_limi
     """Return the line of a finished (or stopped) reply. session_usd: what the session has cost so far, None: leave it out."""
     stored = reply.source in {"cache", "semantic", "stale"}
     vectors = reply.vectors is not None
-    parts = [reply.label or "no model", *(tokens(reply.usage, vectors=vectors) if reply.source != "static" else [])]
+    label = f"{short_label(reply.rung)} (simulated)" if reply.simulated else short_label(reply.rung)
+    parts = [label or "no model", *(tokens(reply.usage, vectors=vectors) if reply.source != "static" else [])]
     parts += _pace(reply, stored=stored)
     parts += [cost(reply.cost_usd, reply.cost_basis)] if not stored and reply.source != "static" else []
     parts += [_source(reply)] if not reply.interrupted else []
     parts += _marks(reply)
     parts += [session(session_usd, session_limit_usd)] if session_usd is not None else []
     return SEPARATOR.join(parts)
+
+
+def short_label(rung: str, most_chars: int = 36) -> str:
+    """Return a model id as a line can hold it: of a long one the options behind its ? give way first."""
+    if len(rung) <= most_chars:
+        return rung
+    name, question, options = rung.partition("?")
+    first = options.partition("&")[0]
+    if question and len(name) + len(first) + 3 <= most_chars:
+        return f"{name}?{first}&…"
+    return f"{rung[: most_chars - 1]}…"
 
 
 def tokens(usage: Usage, *, vectors: bool = False) -> list[str]:
@@ -104,9 +116,12 @@ def _source(reply: Reply) -> str:
     if reply.source == "model":
         return "shared with an identical call" if reply.coalesced else "cache miss"
     saved = [f"{format_usd(reply.saved_usd)}"] if reply.saved_usd else []
-    saved += [seconds(reply.saved_s)] if reply.saved_s else []
+    # Who waited for an identical call that was under way saved its cost, and only the time that was gone when he joined.
+    saved_s = max(0.0, (reply.saved_s or 0.0) - reply.latency_s) if reply.coalesced else reply.saved_s
+    saved += [seconds(saved_s)] if saved_s else []
     age = f" ({_age(reply.age_s)} old)" if reply.source == "stale" and reply.age_s is not None else ""
-    return kinds[reply.source] + age + (f", saved {' and '.join(saved)}" if saved else "")
+    joined = "joined an identical call" if reply.coalesced else kinds[reply.source]
+    return joined + age + (f", saved {' and '.join(saved)}" if saved else "")
 
 
 def _age(age_s: float) -> str:

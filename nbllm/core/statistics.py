@@ -93,8 +93,9 @@ def ecdf(values: Floats, max_points: int = ECDF_POINTS) -> tuple[Floats, Floats]
 class LatencySummary:
     """Seconds of the calls that answered; None: unknown, or too few calls.
 
-    n: answered calls with a known time, on which the percentiles and the mean rest. failed: calls that did not answer; hits:
-    calls served from the cache (both counted apart, whatever the percentiles are of). `of` says what those are of.
+    n: answered calls with a known time, on which the percentiles and the mean rest. failed: calls that no model and no fresh
+    entry answered (see Series); hits: calls served from the cache (both counted apart, whatever the percentiles are of). `of`
+    says what those are of.
     """
 
     of: Which
@@ -145,9 +146,9 @@ class Criterion:
 
     def __str__(self) -> str:
         """Return one line with the numbers."""
-        sign = "ok  " if self.ok else "FAIL"
         if self.measured is None:
-            return f"{sign} {self.name}: not measured, at most {self.allowed:g} allowed: {self.why}"
+            return f"??   {self.name}: cannot tell yet, at most {self.allowed:g} allowed: {self.why}"
+        sign = "ok  " if self.ok else "FAIL"
         return f"{sign} {self.name}: {self.measured:.6g}, at most {self.allowed:g} allowed, n = {self.n}"
 
 
@@ -170,6 +171,20 @@ class SloReport:
         """Return one line a promise."""
         return "\n".join(map(str, self.criteria))
 
+    def __repr__(self) -> str:
+        """Return the verdict and one line a promise: this is what a cell shows."""
+        return f"{self.verdict()}\n{self}"
+
+    def verdict(self) -> str:
+        """Return in one sentence how many promises hold, how many do not, and how many cannot be told yet."""
+        held = sum(criterion.ok for criterion in self.criteria)
+        unknown = sum(criterion.measured is None for criterion in self.criteria)
+        missed, count = len(self.criteria) - held - unknown, len(self.criteria)
+        parts = [f"{held} of {count} {'promise holds' if count == 1 else 'promises hold'}"]
+        parts += [f"{missed} {'does' if missed == 1 else 'do'} not"] if missed else []
+        parts += [f"{unknown} cannot be told yet"] if unknown else []
+        return f"{', '.join(parts)} over {self.calls:,} {'call' if self.calls == 1 else 'calls'}."
+
 
 def check_slo(
     series: Series,
@@ -185,9 +200,10 @@ def check_slo(
     """Measure the promises that are given (at most so much) and return each beside what it allows; `require` raises.
 
     p50_s, p95_s, p99_s: latency of answered calls; ttft_p95_s: first token of streamed ones. error_rate: failed calls over all, 0
-    to 1. cost_usd: mean USD a call; one call of unknown cost makes it unknown. Hits are left out unless include_hits. What cannot
-    be measured (no calls, or too few for the percentile) does not hold. Raises InvalidRequest without a promise, or for one that
-    is no number of 0 or more.
+    to 1; a call whose models failed counts as failed even if a stale or static answer rescued it, and so does one that was
+    cancelled. cost_usd: mean USD a call; one call of unknown cost makes it unknown. Hits are left out unless include_hits. What
+    cannot be measured (no calls, or too few for the percentile) does not hold. Raises InvalidRequest without a promise, or for
+    one that is no number of 0 or more.
     """
     times = {"p50_s": (p50_s, 0.50), "p95_s": (p95_s, 0.95), "p99_s": (p99_s, 0.99), "ttft_p95_s": (ttft_p95_s, 0.95)}
     rates = {"error_rate": error_rate, "cost_usd": cost_usd}
@@ -215,8 +231,9 @@ def require(report: SloReport) -> SloReport:
             f"No promise could be checked, because no call was measured:\n{report}",
             hint="Make the calls first; cached hits count only with include_hits=True.",
         )
-    missed = sum(not criterion.ok for criterion in report.criteria)
-    raise SloViolated(f"{missed} of {len(report.criteria)} promises do not hold over {report.calls} calls:\n{report}")
+    unknown = any(criterion.measured is None for criterion in report.criteria)
+    hint = "What cannot be told counts as not held: make more calls, or promise a percentile that fewer calls can show (P50)."
+    raise SloViolated(repr(report), hint=hint if unknown else "")
 
 
 def _timed(name: str, known: Floats, q: float, allowed: float) -> Criterion:

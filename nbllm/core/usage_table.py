@@ -47,7 +47,7 @@ class UsageTable(Sequence[UsageRow]):
         return frame
 
     def _cells(self) -> list[tuple[str, ...]]:
-        return [(row.group or "(none)", *_numbers(row)) for row in self.rows]
+        return [(_named(row.group), *_numbers(row)) for row in self.rows]
 
     def __repr__(self) -> str:
         """Return the table as text."""
@@ -70,6 +70,13 @@ class UsageTable(Sequence[UsageRow]):
         return "\n".join([head, *body])
 
 
+def _named(group: str | None) -> str:
+    """Return a group's name; what simulated models cost must not be taken for a bill."""
+    if group and group.startswith("sim/"):
+        return f"{group} (simulated)"
+    return group or "(none)"
+
+
 def _numbers(row: UsageRow) -> tuple[str, ...]:
     cost = format_usd(row.cost_usd)
     if row.estimated_usd:
@@ -77,7 +84,8 @@ def _numbers(row: UsageRow) -> tuple[str, ...]:
     if row.unknown_cost_calls:
         cost += f" + {row.unknown_cost_calls} unknown"
     counts = (row.calls, row.failed, row.hits, row.attempts, row.input_tokens, row.output_tokens)
-    return (*(f"{n:,}" for n in counts), cost, f"{format_usd(row.saved_usd)}, {row.saved_s:.1f} s")
+    saved = f"{format_usd(row.saved_usd)}, {row.saved_s:.1f} s" if row.hits else "-"
+    return (*(f"{n:,}" for n in counts), cost, saved)
 
 
 def _cell(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -36,14 +37,17 @@ class BookMagics(Magics):
         """Show the settings, or set some."""
         from nbllm.notebook import tables
 
-        parsed = parse(manuals.CONFIG, line)
+        parsed = parse(manuals.CONFIG, re.sub(r"(?<=\w)\s*=\s*(?=\S)", "=", line))
         client = self._client()
-        if "reset" in parsed.values:
-            _no_words(manuals.CONFIG, parsed)
-            self._reset(client)
-        elif parsed.words:
-            self._set(client, dict(_assignment(word) for word in parsed.words))
-        return tables.config_view(client.settings)
+        words = parsed.words
+        if "reset" in parsed.values or words[:1] == ("reset",):
+            names = words if "reset" in parsed.values else words[1:]
+            return tables.config_view(client.settings, only=self._reset(client, names), title="Reset")
+        if not words:
+            return tables.config_view(client.settings)
+        values = dict(_assignment(word, client.settings) for word in words)
+        self._set(client, values)
+        return tables.config_view(client.settings, only=tuple(values), title="Set for this session")
 
     def _set(self, client: Any, values: dict[str, str]) -> None:
         before = client.settings
@@ -54,10 +58,17 @@ class BookMagics(Magics):
             if client.settings.origin(name) == _ORIGIN and before.origin(name) != _ORIGIN:
                 self._before.setdefault(name, (flat.get(name), before.origin(name)))
 
-    def _reset(self, client: Any) -> None:
-        for name, (value, origin) in self._before.items():
+    def _reset(self, client: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Give back what was there before %llm_config set it, for some settings or for all, and return their names."""
+        for name in names:
+            if name not in self._before:
+                hint = f"It set {', '.join(self._before)}." if self._before else "It has set nothing."
+                raise UsageError(f"%llm_config has not set {name!r} in this session. {hint}")
+        reset = names or tuple(self._before)
+        for name in reset:
+            value, origin = self._before.pop(name)
             client.configure(origin=origin, **{name: value})
-        self._before.clear()
+        return reset
 
     @no_var_expand
     def llm_models(self, line: str) -> View:
@@ -87,7 +98,6 @@ class BookMagics(Magics):
         client = self._client()
         return plot_view(kind, client, filter_of(parsed.values, client.session), save=parsed.values.get("save"))
 
-    @no_var_expand
     def llm_calls(self, line: str) -> View:
         """List calls, show one, or forget recorded texts."""
         from nbllm.notebook import call_tables
@@ -159,7 +169,19 @@ def _set_budget(client: Any, parsed: Parsed) -> str:
     client.set_budget(kind, amount, name=rest[0] if named else None, soft=share)
     what = f"{kind} {rest[0]}" if named else kind
     warning = f" All budgets warn once when {share:.0%} is used." if share is not None else ""
+    warning += _spent_already(client, kind, rest[0] if named else "", amount)
     return f"The {what} budget is off." if amount is None else f"The {what} budget is {wording.usd(amount)}.{warning}"
+
+
+def _spent_already(client: Any, kind: str, name: str, amount: Decimal | None) -> str:
+    """Return what follows where more is spent already than the budget allows, else ""."""
+    from nbllm.notebook import wording
+
+    line = next((b for b in client.budget_lines() if b.scope.partition(":")[0] == kind and b.scope.endswith(name)), None)
+    spent = line.spent_usd if line is not None else None
+    if amount is None or spent is None or spent < amount:
+        return ""
+    return f" {wording.usd(spent)} is spent already: every call that costs money is refused until you raise it."
 
 
 def _share(soft: Decimal | float | None, amount: Decimal | None) -> float | None:
@@ -192,16 +214,14 @@ def filter_of(values: Mapping[str, Any], session: str) -> Filter:
     )
 
 
-def _assignment(word: str) -> tuple[str, str]:
+def _assignment(word: str, settings: Any) -> tuple[str, str]:
     key, equals, value = word.partition("=")
-    if not equals or not key:
-        raise UsageError(f"{word!r} is no setting: write key=value, for example %llm_config deadline_s=30.")
-    return key, value
-
-
-def _no_words(manual: Manual, parsed: Parsed) -> None:
-    if parsed.words:
-        raise UsageError(f"{parsed.words[0]!r} does not go together with the rest. {manual.name}? is the manual.")
+    if equals and key:
+        return key, value
+    known = settings.flat()
+    if word in known:
+        raise UsageError(f"{word} needs a value: write %llm_config {word}=VALUE, or %llm_config --reset {word}.")
+    raise UsageError(f"{word!r} is no setting: write key=value, for example %llm_config deadline_s=30. {did_you_mean(word, known)}")
 
 
 def _only_word(manual: Manual, parsed: Parsed) -> str:

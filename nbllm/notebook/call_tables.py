@@ -9,25 +9,28 @@ from decimal import Decimal
 from typing import Any
 
 from nbllm.core.messages import Attempt, CallRow
+from nbllm.core.meter_line import short_label
 from nbllm.core.ports import Filter, Recording
 from nbllm.notebook import wording
 from nbllm.notebook.views import Table, Text, View, columns
 
 SHORT_ID = 8
+_WORDS_CHARS = 50
 _SOURCES = {"cache": "cache hit", "semantic": "similar hit", "stale": "stale answer", "static": "static answer"}
 
 
 def calls_view(client: Any, where: Filter, limit: int) -> View:
     """Return the newest calls."""
     now = time.time()
-    rows = [_call_row(call, client.ledger.attempts(call.call_id), now) for call in client.ledger.calls(where, limit=limit)]
+    rows = [_call_row(call, client, now) for call in client.ledger.calls(where, limit=limit)]
     table = Table(
-        columns=columns("call", "at", "model", "result", "#in", "#out", "#took", "#cost"),
+        columns=columns("call", "at", "model", "asked", "result", "#took", "#cost"),
         rows=rows,
         empty="No call fits yet. Ask something with %%llm, or take in more: --all, --since all.",
     )
     title = f"The newest {wording.plural(len(rows), 'call')}" if rows else "No calls"
-    return View(title, (table,), ("%llm_calls ID shows one call in detail.",) if rows else ())
+    notes = ["%llm_calls ID shows one call in detail: its tokens, attempts and texts."] if rows else []
+    return View(title, (table,), (*notes, *wording.simulated(any(row[2].startswith("sim/") for row in rows))))
 
 
 def short_id(call_id: str) -> str:
@@ -35,21 +38,27 @@ def short_id(call_id: str) -> str:
     return call_id[-SHORT_ID:]
 
 
-def _call_row(call: CallRow, attempts: Sequence[Attempt], now: float) -> tuple[str, ...]:
+def _call_row(call: CallRow, client: Any, now: float) -> tuple[str, ...]:
+    cost = cost_of(client.ledger.attempts(call.call_id))
+    money = f"saved {wording.usd(call.saved_usd)}" if call.saved_usd and not cost else wording.usd(cost)
     return (
         short_id(call.call_id),
         wording.short_clock(call.started_at, now),
-        call.rung or call.model or "-",
+        short_label(call.rung or call.model or "-"),
+        _asked(call, client.recordings.get(call.call_id)),
         result_of(call),
-        _or_dash(call.input_tokens),
-        _or_dash(call.output_tokens),
         "-" if call.latency_s is None else wording.seconds(call.latency_s),
-        wording.usd(cost_of(attempts)),
+        money,
     )
 
 
-def _or_dash(count: int | None) -> str:
-    return "-" if count is None else wording.number(count)
+def _asked(call: CallRow, recording: Recording | None) -> str:
+    """Return what a call was for and the first words of its prompt, as far as either is known."""
+    messages = (recording.prompt.get("messages") if recording else None) or ()
+    prompt = next((m.get("content") for m in reversed(messages) if m.get("role") == "user"), "")
+    words = " ".join(prompt[:400].split()) if isinstance(prompt, str) else ""
+    begin = words if len(words) <= _WORDS_CHARS else f"{words[: _WORDS_CHARS - 1].rstrip()}…"
+    return ": ".join(part for part in (call.feature, begin) if part) or "-"
 
 
 def result_of(call: CallRow) -> str:

@@ -66,7 +66,7 @@ LLM = Manual(
         Flag(names=("--set",), dest="set", read=reading.pair, metavar="KEY=VALUE", repeat=True, completes="sets",
              help="Any further option of ask (top_p=0.9, seed=7, retries=0), or a field for the provider. May be repeated."),
         Flag(names=("--raw",), dest="raw", help="Send the prompt as it stands: no templating."),
-        Flag(names=("--quiet",), dest="quiet", help="Show nothing but errors."),
+        Flag(names=("--quiet",), dest="quiet", help="Show nothing but errors. On one line (%llm) end the line with ; instead."),
         _call(("--budget",), "budget_usd", "USD", "Most that this call may cost, in USD."),
     ),
     more="""
@@ -95,14 +95,15 @@ LIMIT = Flag(names=("-n", "--limit"), dest="limit", read=reading.count, metavar=
 CONFIG = Manual(
     name="%llm_config",
     summary="Show every setting and where its value came from, or set some for this session.",
-    usage=("%llm_config", "%llm_config KEY=VALUE ...", "%llm_config --reset"),
+    usage=("%llm_config", "%llm_config KEY=VALUE ...", "%llm_config --reset [KEY ...]"),
     examples="""
         %llm_config                                   # what is set, and by what
         %llm_config model=sim/small deadline_s=30
         %llm_config ladder=lab/qwen,openai/gpt-4o-mini
-        %llm_config --reset                           # forget what %llm_config set
+        %llm_config --reset deadline_s                # as it was before %llm_config
+        %llm_config --reset                           # all of them
     """,
-    flags=(Flag(names=("--reset",), dest="reset", help="Forget what %llm_config set in this session."),),
+    flags=(Flag(names=("--reset",), dest="reset", help="Forget what %llm_config set in this session: these settings, or all."),),
     more="""
         Later wins: defaults, nbllm.toml or [tool.nbllm] in pyproject.toml, NBLLM_*
         variables, %llm_config, options of the call.
@@ -112,10 +113,11 @@ CONFIG = Manual(
 MODELS = Manual(
     name="%llm_models",
     summary="List the models that can be asked from here, with prices and context windows.",
-    usage=("%llm_models [TEXT]",),
+    usage=("%llm_models [PROVIDER | TEXT]",),
     examples="""
-        %llm_models
-        %llm_models sim          # those with "sim" in their name
+        %llm_models              # what can be asked now; which key each provider needs
+        %llm_models openai       # all models of a provider, its key set or not
+        %llm_models mini         # those with "mini" in their name
     """,
     words="models",
 )
@@ -164,6 +166,7 @@ CALLS = Manual(
     examples="""
         %llm_calls -n 50
         %llm_calls 3f2a        # one call: its attempts, prompt and answer
+        %llm_calls $answer.call_id
         %llm_calls forget 3f2a # delete its recorded texts; its numbers stay
     """,
     flags=(LIMIT, MODEL, FEATURE, USER, SINCE, ALL),

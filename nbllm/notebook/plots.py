@@ -100,7 +100,8 @@ def cost(ax: Axes, series: Series) -> Axes:
     unknown = int(np.count_nonzero(np.isnan(series.cost_usd)))
     spent, saved = np.cumsum(np.nan_to_num(series.cost_usd)), np.cumsum(np.nan_to_num(series.saved_usd))
     n = series.started_at.size
-    total = f"{wording.usd(float(spent[-1]))} spent, {wording.usd(float(saved[-1]))} saved, " if n else ""
+    paid = "spent (simulated)" if n and all(name.startswith("sim/") for name in series.models) else "spent"
+    total = f"{wording.usd(float(spent[-1]))} {paid}, {wording.usd(float(saved[-1]))} saved, " if n else ""
     times, x_label = _since_first(series.started_at)
     note = f", {unknown:,} of unknown cost not in it" if unknown else ""
     style.dress(ax, "Cost so far", f"{total}n = {n:,}{note}", x_label, "US dollars, added up")

@@ -85,8 +85,8 @@ def dress(ax: Axes, title: str, subtitle: str, x: str, y: str, *, grid: Literal[
     rows = _legend_rows(ax)
     ax.set_facecolor("none")
     ax.set_title(title, loc="left", fontsize=12, color=INK, pad=30 + _ROW_PT * rows, fontweight="bold", parse_math=False)
-    ax.annotate(subtitle, (0, 1), xycoords="axes fraction", xytext=(0, 13 + _ROW_PT * rows), textcoords="offset points", fontsize=10, color=FAINT,
-                parse_math=False, gid=SUBTITLE)  # fmt: skip
+    ax.annotate(subtitle, (0, 1), xycoords="axes fraction", xytext=(0, 13 + _ROW_PT * rows), textcoords="offset points",
+                fontsize=10, color=FAINT, parse_math=False, gid=SUBTITLE)  # fmt: skip
     ax.set_xlabel(x, fontsize=10, color=FAINT)
     ax.set_ylabel(y, fontsize=10, color=FAINT)
     ax.tick_params(colors=FAINT, labelsize=9.5, length=3)
@@ -104,8 +104,8 @@ def legend(ax: Axes) -> None:
     points = all(isinstance(handle, Line2D) and handle.get_linestyle() == "None" for handle in handles)
     box = ax.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=-(-len(labels) // _legend_rows(ax)) or 1, frameon=False,
-        fontsize=9.5, labelcolor=INK, borderaxespad=0.35, borderpad=0, handlelength=0.6 if points else 1.6, handletextpad=0.45, columnspacing=1.1,
-        labelspacing=0.25,
+        fontsize=9.5, labelcolor=INK, borderaxespad=0.35, borderpad=0, handlelength=0.6 if points else 1.6,
+        handletextpad=0.45, columnspacing=1.1, labelspacing=0.25,
     )  # fmt: skip
     # The title's distance makes room for it; a layout that made room for its width could leave none for narrow axes.
     box.set_in_layout(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from decimal import Decimal
 from itertools import islice
@@ -10,13 +11,19 @@ from typing import Any
 from nbllm.core.ports import Filter, Stored, UsageRow
 from nbllm.notebook import wording
 from nbllm.notebook.views import Table, View, columns
+from nbllm.providers.catalog import Catalog
+from nbllm.providers.hosts import PROVIDERS
 
 _MODELS_SHOWN = 60
 
 
-def config_view(settings: Any) -> View:
-    """Return every setting, its value and what set it; what was set comes first."""
+def config_view(settings: Any, *, only: tuple[str, ...] | None = None, title: str = "Settings") -> View:
+    """Return every setting, its value and what set it, what was set first; with `only`, those that were just changed."""
     explained = settings.explain()
+    if only is not None:
+        rows = [(e.name, e.value, e.origin, e.help) for e in explained if any(_is_meant(e.name, name) for name in only)]
+        table = Table(columns=columns("setting", "value", "set by", "what it is"), rows=rows, empty="%llm_config had set nothing.")
+        return View(title, (table,), (*settings.notes, "%llm_config shows all settings; %llm_config --reset takes back."))
     changed = [(e.name, e.value, e.origin) for e in explained if e.origin != "default"]
     rest = [(e.name, e.value, e.help) for e in explained if e.origin == "default"]
     blocks = (
@@ -29,19 +36,45 @@ def config_view(settings: Any) -> View:
         "Set one for this session: %llm_config deadline_s=30. "
         "For good: nbllm.toml, [tool.nbllm] in pyproject.toml, or NBLLM_* variables."
     )
-    return View("Settings", blocks, (*settings.notes, hint))
+    return View(title, blocks, (*settings.notes, hint))
+
+
+def _is_meant(name: str, given: str) -> bool:
+    """Whether a setting is the one that was given: by its own name, or as variables write it (budget_session_usd)."""
+    return name == given or name.replace(".", "_") == given.replace(".", "_") or name.startswith(f"{given}.")
 
 
 def models_view(client: Any, part: str = "") -> View:
-    """Return the models that can be asked from here, those with `part` in their name."""
-    rows = [row for row in client.models() if part.casefold() in row.id.casefold()]
+    """Return the models that can be asked from here; with `part`, those of that provider, else those with it in their name."""
+    catalog = Catalog(client.settings.endpoints, os.environ)
+    named = part.casefold().rstrip("/")
+    of_one = named in catalog.names()
+    known = catalog.models(named) if of_one else client.models()
+    rows = known if of_one else [row for row in known if part.casefold() in row.id.casefold()]
     heads = columns("model", "#in, per 1M", "#out, per 1M", "#context", "key")
     shown = [_model_row(row) for row in rows[:_MODELS_SHOWN]]
-    empty = f"No known model has {part!r} in its name." if part else "No models are known."
+    if of_one:
+        empty = f"The price list has no model of {named}; name one as its documentation does: -m {named}/MODEL."
+    else:
+        empty = f"No model that can be asked now has {part!r} in its name." if part else "No models are known."
     notes = ["Prices are USD per million tokens. Any other model of an endpoint or provider can be named too: -m provider/model."]
     if len(rows) > len(shown):
         notes.insert(0, f"{len(shown)} of {len(rows):,} are shown; %llm_models TEXT narrows them down.")
-    return View(f"{wording.plural(len(rows), 'model')} to ask", (Table(columns=heads, rows=shown, empty=empty),), tuple(notes))
+    providers = () if of_one or (rows and part) else (_providers(),)
+    title = f"{wording.plural(len(rows), 'model')} {f'of {named}' if of_one else 'to ask'}"
+    return View(title, (Table(columns=heads, rows=shown, empty=empty), *providers), tuple(notes))
+
+
+def _providers() -> Table:
+    """Return the known providers and the variable that each reads its key from."""
+    others = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY", "cohere": "COHERE_API_KEY"}
+    keys = {name: provider.key_envs for name, provider in PROVIDERS.items()} | {name: (env,) for name, env in others.items()}
+    rows = [
+        (name, " or ".join(envs), "set" if any(os.environ.get(env, "").strip() for env in envs) else "not set")
+        for name, envs in sorted(keys.items())
+    ]
+    caption = "Providers, and the variable that each reads its key from; %llm_models NAME lists a provider's models"
+    return Table(columns=columns("provider", "key", "now"), rows=rows, caption=caption)
 
 
 def _model_row(row: Any) -> tuple[str, ...]:
@@ -73,7 +106,12 @@ def usage_view(client: Any, by: str, where: Filter) -> View:
     unknown = sum(row.unknown_cost_calls for row in rows)
     if unknown:
         notes.append(f"The cost of {wording.plural(unknown, 'call')} is unknown and not in the sums.")
+    notes += wording.simulated(_some_simulated(client, where))
     return View(f"Usage by {by}, {scope}", (table,), tuple(notes))
+
+
+def _some_simulated(client: Any, where: Filter) -> bool:
+    return any((row.group or "").startswith("sim/") for row in client.ledger.usage("model", where))
 
 
 def _usage_row(row: UsageRow) -> tuple[str, ...]:
@@ -92,7 +130,7 @@ def cache_view(client: Any, limit: int, *, now: float | None = None) -> View:
     heads = columns("key", "model", "#age", "#fresh for", "#size", "#a hit saves", "tags")
     used = f"{wording.size(stats.size_bytes)} of {wording.size(stats.size_limit_bytes)}"
     title = f"{wording.plural(stats.entries, 'stored answer')}, {used}"
-    notes = [_saved(client), f"Kept in {stats.directory}"]
+    notes = [_saved(client), f"Kept in {stats.directory}", *wording.simulated(any(row[1].startswith("sim/") for row in rows))]
     if stats.damaged:
         notes.append(f"{wording.plural(stats.damaged, 'damaged entry', 'damaged entries')} set aside; each counted as a miss.")
     if len(rows) < stats.entries:
@@ -104,7 +142,7 @@ def cache_view(client: Any, limit: int, *, now: float | None = None) -> View:
 
 def _entry_row(entry: Stored, now: float) -> tuple[str, ...]:
     if entry.expires_at is None:
-        left = "no limit"
+        left = "its maximum age"
     else:
         left = wording.age(entry.expires_at - now) if entry.expires_at > now else "expired"
     return (
@@ -135,7 +173,8 @@ def budget_view(client: Any, said: tuple[str, ...] = ()) -> View:
     heads = columns("budget", "#spent", "#reserved", "#soft", "#hard", "used")
     empty = f"No budget is set. This session has cost {wording.usd(client.spent_session_usd())}. Set one: %llm_budget session 5.00"
     request_usd = client.settings.budgets.request_usd
-    notes = (f"One call may cost at most {wording.usd(request_usd)}.",) if request_usd is not None else ()
+    notes: tuple[str, ...] = (f"One call may cost at most {wording.usd(request_usd)}.",) if request_usd is not None else ()
+    notes += wording.simulated(_some_simulated(client, Filter(session=client.session)))
     return View("Budgets", (Table(columns=heads, rows=rows, empty=empty),), (*said, *notes))
 
 

@@ -6,7 +6,7 @@ HTML and Markdown hold our own words and numbers and escaped text only: no formu
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ _CELL = (
     "vertical-align:top;"
 )
 _FAINT = "color:var(--jp-ui-font-color2,inherit);"
-_MIN_COLUMN = 8
+_MIN_COLUMN, _MIN_SENTENCE = 8, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Table:
 
     def plain(self) -> str:
         """Return the table as text, at most 80 columns wide where that is possible."""
-        head = f"{self.caption}\n" if self.caption else ""
+        head = f"{textwrap.fill(plain(self.caption), WIDTH)}\n" if self.caption else ""
         if not self.rows:
             return head + textwrap.fill(self.empty, WIDTH)
         cells = [[c.head for c in self.columns], *([plain(cell).replace("\n", " ") for cell in row] for row in self.rows)]
         widths = _fitted([max(len(row[i]) for row in cells) for i in range(len(self.columns))], self.columns)
-        lines = ["  ".join(_cell(row[i], widths[i], number=c.number) for i, c in enumerate(self.columns)).rstrip() for row in cells]
+        lines = [line for row in cells for line in _lines(row, widths, self.columns)]
         lines.insert(1, "  ".join("─" * width for width in widths))
         return head + "\n".join(lines)
 
@@ -152,6 +152,17 @@ def _inline(text: str) -> str:
 
 def _align(column: Column) -> str:
     return "text-align:right;white-space:nowrap;" if column.number else "text-align:left;"
+
+
+def _lines(row: Sequence[str], widths: list[int], columns: Sequence[Column]) -> Iterator[str]:
+    """Yield a row as text: a sentence in its last column goes on below instead of being cut."""
+    *_, last = widths
+    wraps = len(row[-1]) > last >= _MIN_SENTENCE and " " in row[-1]
+    first, *more = textwrap.wrap(row[-1], last, break_on_hyphens=False) if wraps else [row[-1]]
+    cells = [*row[:-1], first]
+    yield "  ".join(_cell(cells[i], widths[i], number=c.number) for i, c in enumerate(columns)).rstrip()
+    indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    yield from (" " * indent + line for line in more)
 
 
 def _cell(text: str, width: int, *, number: bool) -> str:

@@ -29,8 +29,11 @@ def number(value: int | None) -> str:
 
 
 def size(value: int) -> str:
-    """Return bytes as kB or MB."""
-    return f"{value} B" if value < 1000 else f"{value / 1e3:.1f} kB" if value < 1e6 else f"{value / 1e6:,.1f} MB"
+    """Return bytes as kB, MB or GB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= unit:
+            return f"{value / unit:,.1f} {name}"
+    return f"{value} B"
 
 
 def age(value_s: float) -> str:
@@ -54,6 +57,12 @@ def short_clock(unix_s: float, now: float) -> str:
 
 def _local(unix_s: float) -> datetime:
     return datetime.fromtimestamp(unix_s, UTC).astimezone()
+
+
+def simulated(there_are_some: bool) -> tuple[str, ...]:
+    """Return the note for tables that hold calls of simulated models, () for others."""
+    note = "Models that begin with sim/ are simulated, and so are their dollars: nobody is billed, yet they count on budgets."
+    return (note,) if there_are_some else ()
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -13,6 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from nbllm.core.ports import Series
 from nbllm.core.statistics import (
+    Criterion,
+    SloReport,
     check_slo,
     ecdf,
     minimum_sample,
@@ -181,7 +183,7 @@ def test_a_broken_promise_raises_with_the_numbers():
     assert isinstance(caught.value, AssertionError)
     assert "FAIL p95_s: 3, at most 2 allowed, n = 90" in str(caught.value)
     assert "ok   error_rate: 0.1, at most 0.2 allowed, n = 100" in str(caught.value)
-    assert str(caught.value).startswith("1 of 2 promises do not hold over 100 calls")
+    assert str(caught.value).startswith("1 of 2 promises hold, 1 does not over 100 calls")
 
 
 def test_no_data_is_a_failure_of_its_own():
@@ -227,3 +229,19 @@ def test_a_million_calls_are_summed_up_quickly():
     check_slo(calls, p95_s=1.0, p99_s=1.0)
     assert ecdf(calls.latency_s)[0].size <= 2_000
     assert time.process_time() - started < 1.0
+
+
+def test_a_report_shows_its_verdict_and_tells_missed_from_unknown() -> None:
+    """In a cell it reads as sentences; too few calls are no broken promise, and the error says so too."""
+    report = SloReport((Criterion("p50_s", 0.5, 1.0, 1), Criterion("p99_s", None, 2.0, 1, "needs 100 calls or more")), 1)
+    assert repr(report) == (
+        "1 of 2 promises hold, 1 cannot be told yet over 1 call.\n"
+        "ok   p50_s: 0.5, at most 1 allowed, n = 1\n"
+        "??   p99_s: cannot tell yet, at most 2 allowed: needs 100 calls or more"
+    )
+    with pytest.raises(SloViolated, match="cannot tell yet") as caught:
+        require(report)
+    assert "FAIL" not in str(caught.value)
+    assert "make more calls" in caught.value.hint
+    missed = SloReport((Criterion("p50_s", 2.0, 1.0, 1),), 1)
+    assert missed.verdict() == "0 of 1 promise holds, 1 does not over 1 call."

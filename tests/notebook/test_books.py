@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,75 @@ def test_settings_are_shown_with_their_origin_set_and_reset(shell: Any, client: 
     assert client.settings.origin("deadline_s") == "default"
     with pytest.raises(ConfigurationError, match="deadline"):
         run(shell, "llm_config dedline_s=30")
-    with pytest.raises(UsageError, match="key=value"):
+    with pytest.raises(UsageError, match="deadline_s needs a value: write %llm_config deadline_s=VALUE"):
         run(shell, "llm_config deadline_s 30")
+
+
+def test_setting_one_value_shows_that_value_and_one_can_be_reset_by_name(shell: Any, client: Any) -> None:
+    """No table of defaults as the answer to one change; spaces around = are no matter; reset takes names."""
+    text = str(run(shell, "llm_config deadline_s = 5"))
+    assert "deadline_s" in text
+    assert len(text.splitlines()) < 12
+    assert client.settings.call["deadline_s"] == 5.0
+    run(shell, "llm_config model=sim/small budget_session_usd=2")
+    run(shell, "llm_config --reset deadline_s")
+    assert (client.settings.model, client.settings.call["deadline_s"]) == ("sim/small", 300.0)
+    assert "model" in str(run(shell, "llm_config reset model"))
+    assert client.settings.model is None
+    with pytest.raises(UsageError, match="has not set 'model'"):
+        run(shell, "llm_config --reset model")
+    with pytest.raises(UsageError, match="Did you mean deadline_s"):
+        run(shell, "llm_config dedline_s")
+
+
+def test_descriptions_are_not_cut_in_a_terminal(shell: Any, client: Any) -> None:
+    """A sentence that is wider than its column goes on below."""
+    _, _, defaults = str(run(shell, "llm_config")).partition("Defaults")
+    assert len(defaults.splitlines()) > 20
+    assert "…" not in defaults
+
+
+def test_a_spent_call_tells_by_words_and_an_id_may_stand_in_a_variable(shell: Any, client: Any) -> None:
+    """The list says what was asked for what, and what a hit saved; $name and {name} are the notebook's."""
+    r = client.ask("Why is the sky blue?", model="sim/small", feature="physics")
+    client.ask("Why is the sky blue?", model="sim/small")
+    shell.user_ns["r"] = r
+    listed = unescape(run(shell, "llm_calls").html())
+    assert "physics: Why is the sky blue?" in listed
+    assert "saved" in listed
+    for line in ("%llm_calls $r.call_id", "%llm_calls {r.call_id}"):
+        shell.run_cell(f"x = {line}")
+        assert r.call_id in str(shell.user_ns["x"])
+
+
+def test_a_budget_below_what_is_spent_says_what_follows(shell: Any, client: Any) -> None:
+    """It is set as asked, and the next call is not a surprise."""
+    client.ask("x", model="sim/large")
+    text = " ".join(str(run(shell, "llm_budget session 0.0000001")).split())
+    assert "is spent already: every call that costs money is refused until you raise it" in text
+    assert "spent already" not in str(run(shell, "llm_budget session 5"))
+
+
+def test_simulated_money_is_called_so_wherever_it_is_shown(shell: Any, client: Any) -> None:
+    """Nobody should take the dollars of the tour for dollars."""
+    client.ask("x", model="sim/small")
+    for line in ("llm_usage", "llm_usage feature", "llm_calls", "llm_cache", "llm_budget"):
+        assert "simulated" in str(run(shell, line)), line
+    assert "simulated" in repr(shell.run_line_magic("llm_plot", "cost"))
+    assert "simulated" in repr(client.usage())
+    assert "simulated" in client.usage()._repr_markdown_()
+
+
+def test_a_providers_models_and_the_key_it_needs(shell: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, its key set or not; without a name the providers stand below with their variables."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    text = str(run(shell, "llm_models openai"))
+    assert "models of openai" in text
+    assert "openai/gpt-4" in text
+    assert "not set" in run(shell, "llm_models openai").html()
+    everything = unescape(run(shell, "llm_models").html())
+    assert "GROQ_API_KEY" in everything
+    assert "ANTHROPIC_API_KEY" in everything
 
 
 def test_models_are_listed_with_prices(shell: Any, client: Any) -> None:
@@ -152,7 +220,7 @@ def test_models_are_listed_with_prices(shell: Any, client: Any) -> None:
     text = str(run(shell, "llm_models"))
     assert "sim/small" in text
     assert "simulated" in text
-    assert "No known model has 'zzz'" in str(run(shell, "llm_models zzz"))
+    assert "No model that can be asked now has 'zzz'" in str(run(shell, "llm_models zzz"))
 
 
 def test_plots_take_filters_and_unknown_ones_are_refused(shell: Any, client: Any) -> None:
