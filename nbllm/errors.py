@@ -185,8 +185,17 @@ class BudgetExceeded(BudgetError):
         super().__init__(
             f"The {named} budget of {_usd(limit_usd)} has {_usd(spent_usd)} spent{held}; this attempt could cost "
             f"up to {_usd(needed_usd)}. Nothing was sent.",
-            hint=hint or f"Raise it (%llm_budget {named} AMOUNT), lower --max-tokens, or use a cheaper model.",
+            hint=hint or _to_do(named, spent_usd + reserved_usd >= limit_usd),
         )
+
+
+def _to_do(named: str, spent: bool) -> str:
+    if spent:
+        return f"It is used up: raise it (%llm_budget {named} AMOUNT)."
+    return (
+        f"Raise it (%llm_budget {named} AMOUNT), lower --max-tokens, or use a cheaper model. "
+        "What it could cost is the worst case: without --max-tokens the longest answer that the model can give."
+    )
 
 
 def scope_named(scope: str) -> str:

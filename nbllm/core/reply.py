@@ -63,6 +63,12 @@ class Reply:
         """Return the text."""
         return self.text
 
+    def __repr__(self) -> str:
+        """Return the reply in short: who answered, how, and the first words. `print(reply)` prints the whole text."""
+        from nbllm.core.reply_view import reply_short
+
+        return reply_short(self)
+
     def _repr_markdown_(self) -> str:
         from nbllm.core.reply_view import reply_markdown
 

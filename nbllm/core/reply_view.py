@@ -14,6 +14,10 @@ from nbllm.core.safe_markdown import clean, escape_html, safe_markdown
 if TYPE_CHECKING:
     from nbllm.core.reply import Reply
 
+SHORT_CHARS = 60
+# Colours come from the theme; where it has none the text's own colour is used.
+METER_RULE = "margin-top:0.7em;padding-top:0.35em;border-top:1px solid var(--jp-border-color2,rgba(128,128,128,0.4));"
+METER_STYLE = "color:var(--jp-ui-font-color2,inherit);font-size:0.9em;line-height:1.5;font-variant-numeric:tabular-nums"
 MAX_SHOWN_CHARS = 100_000
 """More than that makes a browser stutter; `.text` has all of it."""
 
@@ -22,8 +26,9 @@ def reply_markdown(reply: Reply) -> str:
     """Return the reply as Markdown for a notebook: safe, answer first, then usage and notes in small type."""
     rows = [meter_line(reply), *(f"Note: {note}" for note in reply.notes)]
     lines = "<br>".join(escape_html(row.replace("\n", " ")) for row in rows)
-    meter = f'<div class="nbllm-meter mathjax_ignore tex2jax_ignore" style="font-size:0.9em;opacity:0.8">{lines}</div>'
     body = safe_markdown(_shown(_body(reply)))
+    style = f"{METER_RULE if body.strip() else ''}{METER_STYLE}"
+    meter = f'<div class="nbllm-meter mathjax_ignore tex2jax_ignore" style="{style}">{lines}</div>'
     return f"{body}\n\n{meter}" if body.strip() else meter
 
 
@@ -33,6 +38,13 @@ def reply_plain(reply: Reply) -> str:
     rows = [meter_line(reply), *(f"Note: {note}" for note in reply.notes)]
     lines = "\n".join(clean(row) for row in rows)
     return f"{body}\n\n{lines}" if body.strip() else lines
+
+
+def reply_short(reply: Reply) -> str:
+    """Return the reply on one line, for lists and a plain Python: its first words and its numbers."""
+    words = " ".join(clean(_body(reply)[:400]).split())
+    shown = words if len(words) <= SHORT_CHARS else f"{words[: SHORT_CHARS - 1]}…"
+    return f"Reply({shown!r}, {clean(meter_line(reply))})"
 
 
 def _body(reply: Reply) -> str:

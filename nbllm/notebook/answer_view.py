@@ -7,13 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nbllm.core.reply_view import METER_RULE, METER_STYLE
 from nbllm.core.safe_markdown import escape_html, safe_markdown
 from nbllm.notebook.safe_text import clipped, plain, wrapped
 
 # The $ of a price must not open a formula: JupyterLab's MathJax skips elements of class mathjax_ignore, others tex2jax_ignore.
-# Colours come from the theme; where it has none the text's own colour is used.
-_RULE = "margin-top:0.7em;padding-top:0.35em;border-top:1px solid var(--jp-border-color2,rgba(128,128,128,0.4));"
-_STYLE = "color:var(--jp-ui-font-color2,inherit);font-size:0.9em;line-height:1.5;font-variant-numeric:tabular-nums"
 
 
 def meter_html(line: str, notes: Sequence[str] = (), *, running: bool = False, below: bool = True) -> str:
@@ -25,7 +23,7 @@ def meter_html(line: str, notes: Sequence[str] = (), *, running: bool = False, b
     rows = [line, *(f"Note: {note}" for note in notes)]
     body = "<br>".join(escape_html(row.replace("\n", " ")) for row in rows)
     live = ' aria-live="off"' if running else ""
-    style = _RULE + _STYLE if below else _STYLE
+    style = METER_RULE + METER_STYLE if below else METER_STYLE
     return f'<div role="status"{live} class="nbllm-meter mathjax_ignore tex2jax_ignore" style="{style}">{body}</div>'
 
 

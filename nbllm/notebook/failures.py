@@ -54,14 +54,14 @@ def message_lines(error: NbllmError, width: int = 88) -> list[str]:
         )
     if len(causes) > _SHOWN_CAUSES:
         lines.append(f"  - and {len(causes) - _SHOWN_CAUSES} more")
+    for row in error.hint.splitlines():
+        lines += textwrap.wrap(row, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
     if isinstance(error, CallFailed) and error.call_id:
         rung = getattr(error, "rung", "")
         where = f"On {rung}. " if rung and not causes else ""
         spent = "" if " spent" in error.summary else f"Spent: {wording.usd(error.spent_usd)}. "
         lines.append(f"  {where}{spent}%llm_calls {short_id(error.call_id)} shows the call.")
     lines += [f"  {note}" for note in getattr(error, "__notes__", [])]
-    for row in error.hint.splitlines():
-        lines += textwrap.wrap(row, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
     return lines
 
 

@@ -12,11 +12,14 @@ from traitlets import Bool, Float
 from nbllm.notebook.flags import parse
 from nbllm.notebook.manuals import LLM, LLM_LINE
 from nbllm.notebook.names import check_named, schema_named, users_names
+from nbllm.settings.suggest import nearest
 from nbllm.settings.tables import CALL_OPTIONS
 
 if TYPE_CHECKING:
     from nbllm.core.reply import Reply
 
+_SURE_CHARS = 6
+"""Shorter names are near to each other without being meant: mode is a field of some providers, and no misspelt model."""
 _NOT_OPTIONS = {"out", "raw", "quiet", "set", "schema", "check"}
 
 
@@ -83,7 +86,8 @@ class LLMMagics(Magics):
             elif not returned or reply.interrupted:
                 self._shell.displayhook.update_user_ns(reply)
 
-        return run(self._client(), prompt, options, screen=screen, keep=keep, out=out)
+        notes = [f"{name} is no option of nbllm: it goes to the provider as it is." for name in options.get("extra", ())]
+        return run(self._client(), prompt, options, screen=screen, keep=keep, out=out, notes=notes)
 
 
 def call_options(given: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,8 +103,11 @@ def call_options(given: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict
             raise UsageError(f"--set {key}=...: {key} is given twice.")
         if key in CALL_OPTIONS and key != "extra":
             options[key] = value
-        else:
-            extra[key] = value
+            continue
+        near = nearest(key, CALL_OPTIONS, cutoff=0.85) if len(key) >= _SURE_CHARS else None
+        if near is not None:
+            raise UsageError(f"--set {key}=...: there is no option {key}. Did you mean {near}?")
+        extra[key] = value
     return {**options, "extra": extra} if extra else options
 
 

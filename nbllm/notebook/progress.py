@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nbllm.core.messages import Attempt, Delta
+from nbllm.core.meter_line import short_label
 
 CHARS_PER_TOKEN = 4.0
 """Rule of thumb for English, only for the running count, which is marked with ~; the final line has the provider's count."""
@@ -63,12 +64,15 @@ class Progress:
 
     def line(self, now_s: float) -> str:
         """Return the running meter line: who answers, how much came, how fast; what is being waited for."""
-        parts = [f"{self.model} (simulated)" if self.model.startswith("sim/") else self.model]
+        model = short_label(self.model)
+        parts = [f"{model} (simulated)" if self.model.startswith("sim/") else model]
         tokens = (self.chars + self.reasoning_chars + self.tool_chars) / CHARS_PER_TOKEN
         if self.first_s is None:
             parts.append(f"waiting {now_s - self.started_s:.0f} s")
+            if not self.attempts and now_s - self.started_s >= 1:
+                parts.append("nothing sent yet: an identical call is under way, or a limit holds it back")
         else:
-            parts += [f"~{tokens:.0f} out", f"first token {self.first_s - self.started_s:.2f} s"]
+            parts += [f"~{tokens:.0f} out", f"first token ~{self.first_s - self.started_s:.1f} s"]
             lasted_s = (self.last_s or now_s) - self.first_s
             if lasted_s >= 0.5:
                 parts.append(f"~{tokens / lasted_s:.0f} tok/s")
@@ -85,4 +89,4 @@ class Progress:
             return f"silent for {silent_s:.0f} s"
         if not self.chars:
             return "calling a tool" if self.tool_chars else "thinking" if self.reasoning_chars else "streaming"
-        return "streaming"
+        return "streaming, a part so far"

@@ -96,7 +96,12 @@ def amount_or_share(text: str) -> Decimal | float:
 def since_s(text: str) -> float | str:
     """Return how long ago in seconds, or "today" or "all"; raises BadValue."""
     word = text.strip().casefold()
-    return word if word in {"today", "all"} else duration_s(word)
+    if word in {"today", "all"}:
+        return word
+    try:
+        return duration_s(word)
+    except BadValue as error:
+        raise BadValue(error.problem, hint="For example 30s, 10m or 1.5h; or today, or all.") from None
 
 
 def unix_since(since: float | str | None, now: float) -> float | None:

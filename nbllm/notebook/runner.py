@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -18,11 +18,14 @@ from nbllm.notebook.screens import Screen
 Keep = Callable[[Reply], None]
 
 
-def run(client: Any, prompt: str, options: dict[str, Any], *, screen: Screen, keep: Keep, out: str = "") -> Reply:
+def run(
+    client: Any, prompt: str, options: dict[str, Any], *, screen: Screen, keep: Keep, out: str = "", notes: Sequence[str] = ()
+) -> Reply:
     """Ask, show the answer as it comes, keep the reply and return it.
 
     However the call ends early (an error, an interrupt at any moment), it is cancelled upstream, what was received is kept,
     marked as interrupted, the display says so, and the exception goes on. `out` is only for messages.
+    notes: what the reply is to say besides its own notes.
     """
     live: Any = None
     reply: Reply | None = None
@@ -31,6 +34,8 @@ def run(client: Any, prompt: str, options: dict[str, Any], *, screen: Screen, ke
         live = client.start(prompt, watched=True, **options)
         _watch(live, progress, screen)
         reply = live.reply
+        if notes:
+            reply = replace(reply, notes=(*reply.notes, *notes))
         keep(reply)
         screen.finish(shown_text(reply), final_line(reply, client), reply.notes)
     except BaseException as error:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nbllm.core.messages import Attempt, AttemptStatus, Usage
 from nbllm.core.meter_line import cost, meter_line, seconds
 from nbllm.core.reply import Reply
-from nbllm.core.reply_view import reply_markdown, reply_plain
+from nbllm.core.reply_view import METER_RULE, METER_STYLE, reply_markdown, reply_plain
 from tests.core.rendering import page, renderings
 from tests.hostile_answers import HOSTILE_ANSWERS
 
@@ -112,7 +112,8 @@ def test_the_answer_comes_first_and_notes_last() -> None:
 def test_a_hostile_reply_shows_nothing_alive(answer: str) -> None:
     """Text, notes and names of models are all escaped; the only foreign element is our own line."""
     shown = reply(text=answer, notes=(answer[:60],), rung=answer[:40])
-    ours = {"<div class='nbllm-meter mathjax_ignore tex2jax_ignore'>", "<div style='font-size:0.9em;opacity:0.8'>"}
+    styles = {f"<div style='{METER_RULE}{METER_STYLE}'>", f"<div style='{METER_STYLE}'>"}
+    ours = {"<div class='nbllm-meter mathjax_ignore tex2jax_ignore'>"} | styles
     for html in renderings(reply_markdown(shown)).values():
         assert set(page(html).wrong) <= ours
     reply_plain(shown).encode("utf-8")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import html
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from IPython.core.error import UsageError
 
-from nbllm.core.messages import Partial
+from nbllm.core.messages import Delta, Partial
+from nbllm.core.meter_line import meter_line
 from nbllm.core.reply import Reply
 from nbllm.errors import AllRungsFailed, AuthenticationFailed, BudgetExceeded, ConnectionFailed, StreamInterrupted
 from nbllm.live import Restarted, Started
+from nbllm.notebook.progress import Progress
 from tests.notebook.fakes import FakeClient, Publisher, attempt, delta, reply
 
 
@@ -215,8 +218,6 @@ def test_the_users_own_frames_stay_and_ours_go(shell: Any, client: FakeClient, c
 
 def test_budget_errors_say_that_nothing_was_sent(shell: Any, client: FakeClient, capsys: Any) -> None:
     """The message of a budget is about money and what to do."""
-    from decimal import Decimal
-
     client.refuses = BudgetExceeded(
         scope="session", limit_usd=Decimal(1), spent_usd=Decimal("0.9"), reserved_usd=Decimal(0), needed_usd=Decimal("0.2")
     )
@@ -231,6 +232,7 @@ def test_full_tracebacks_can_be_had(shell: Any, client: FakeClient, capsys: Any)
     shell.run_line_magic("config", "LLMMagics.full_traceback = True")
     client.play(end=_failed(ConnectionFailed("Connection refused.", rung="lab/qwen")))
     shell.run_cell("%%llm\nHi")
+    shell.run_line_magic("config", "LLMMagics.full_traceback = False")
     assert "runner.py" in capsys.readouterr().out
 
 
@@ -284,3 +286,53 @@ def test_an_interrupt_after_a_break_keeps_what_had_come_before_it(shell: Any, cl
         shell.run_cell_magic("llm", "-o ans", "Hi")
     assert shell.user_ns["ans"].text == "Thirty words had come"
     assert "Stopped by you." in publisher.shown[-1][0]["text/plain"]
+
+
+def test_a_misspelt_option_of_set_is_refused_and_a_strange_one_is_noted(shell: Any, client: FakeClient) -> None:
+    """A near miss is a mistake; anything else is a field for the provider, and the reply says so."""
+    with pytest.raises(UsageError, match="Did you mean temperature"):
+        shell.run_cell_magic("llm", "--set temprature=3", "Hi")
+    assert client.asked == []
+    shell.run_cell_magic("llm", "--set foo=1 -o x", "Hi")
+    assert client.asked[0][1]["extra"] == {"foo": 1}
+    assert shell.user_ns["x"].notes == ("foo is no option of nbllm: it goes to the provider as it is.",)
+
+
+def test_advice_comes_before_the_pointer_to_the_call(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """Cause and advice belong together."""
+    client.play(end=_failed(ConnectionFailed("Connection refused.", rung="lab/qwen")))
+    shell.run_cell("%%llm\nHi")
+    shown = capsys.readouterr().out
+    assert shown.index("Start the server") < shown.index("%llm_calls call0001")
+
+
+def test_the_running_line_says_that_it_is_a_part_and_what_it_waits_for() -> None:
+    """A kernel that is restarted in mid-stream leaves this line for ever: it must not pass for a whole answer."""
+    progress = Progress("sim/large?fault=429&fault_times=1&retry_after_s=1", 0.0)
+    assert "nothing sent yet" not in progress.line(0.5)
+    assert "nothing sent yet: an identical call" in progress.line(3.0)
+    progress.delta(Delta(text="Half"), 0.38)
+    assert "a part so far" in progress.line(0.5)
+    assert progress.line(0.5).startswith("sim/large?fault=429&… (simulated)")
+
+
+def test_a_reply_is_one_line_in_a_list() -> None:
+    """A plain Python shows who answered and the first words, no dump of fields."""
+    shown = repr([reply("word " * 500), reply("Short.")])
+    assert "sim/small (simulated)" in shown
+    assert len(shown) < 500
+
+
+def test_a_joined_call_saved_no_time_that_was_waited() -> None:
+    """It waited 9.2 s of 10.1 s: 0.9 s were saved, and it says that it joined."""
+    line = meter_line(reply(source="cache", coalesced=True, latency_s=9.2, saved_s=10.1, saved_usd=Decimal("0.00035")))
+    assert "joined an identical call, saved $0.00035 and 0.90 s" in line
+
+
+def test_a_budget_that_is_used_up_gives_advice_that_helps() -> None:
+    """Fewer tokens do not help there; where they do, it says what the worst case is."""
+    money = {"scope": "session:x", "limit_usd": Decimal("0.001"), "reserved_usd": Decimal(0), "needed_usd": Decimal("0.1")}
+    over = BudgetExceeded(spent_usd=Decimal("0.0068"), **money)
+    assert "used up" in over.hint
+    assert "max-tokens" not in over.hint
+    assert "worst case: without --max-tokens" in BudgetExceeded(spent_usd=Decimal(0), **money).hint
