@@ -1,12 +1,15 @@
-"""What SQLite's errors mean to nbllm."""
+"""What SQLite's errors mean to nbllm, and to the user, who is told once."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
 from nbllm.errors import StorageError
+
+OnTrouble = Callable[[str], object]
 
 
 class Fault(Enum):
@@ -58,3 +61,38 @@ def storage_error(path: Path, fault: Fault, exc: BaseException | None = None) ->
     what, hint = _TEXTS[fault]
     detail = f" ({exc})" if exc is not None and fault not in {Fault.BUSY, Fault.FULL} else ""
     return StorageError(f"{path} {what}{detail}.", hint=hint)
+
+
+class Troubles:
+    """What is wrong with one file, told to the user once of each kind.
+
+    path: where the file is. on_trouble: see Database.
+    """
+
+    def __init__(self, path: Callable[[], Path], on_trouble: OnTrouble | None) -> None:
+        self.degraded: str | None = None
+        """What is wrong just now, None for nothing."""
+        self._path = path
+        self._on_trouble = on_trouble
+        self._told: set[Fault | str] = set()
+
+    def error(self, exc: Exception) -> StorageError:
+        """Remember what is wrong, tell the user once, and return it as a StorageError."""
+        fault: Fault | str = str(exc)
+        if isinstance(exc, sqlite3.Error):
+            fault = fault_of(exc)
+            exc = storage_error(self._path(), fault, exc)
+        error = exc if isinstance(exc, StorageError) else StorageError(str(exc))
+        self.degraded = error.summary
+        self.tell(fault, str(error))
+        return error
+
+    def busy(self) -> StorageError:
+        """Return the error of a job that waited too long for a lock."""
+        return self.error(storage_error(self._path(), Fault.BUSY))
+
+    def tell(self, kind: Fault | str, text: str) -> None:
+        """Tell the user, unless of this kind before."""
+        if kind not in self._told and self._on_trouble is not None:
+            self._told.add(kind)
+            self._on_trouble(text)

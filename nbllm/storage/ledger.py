@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from nbllm.core.messages import Attempt, CallRow
 from nbllm.core.ports import Filter, Series, UsageRow, Written
 from nbllm.storage import ledger_rows as rows
+from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home
 from nbllm.storage.ledger_schema import CLOSE_ATTEMPT, CLOSE_CALL, INSERT_ATTEMPT, INSERT_CALL, MIGRATIONS
 from nbllm.storage.packing import Names, died_attempt, died_call
-from nbllm.storage.sqlite import Database, OnTrouble
+from nbllm.storage.sqlite import Database
 
 if TYPE_CHECKING:
     from collections.abc import Callable

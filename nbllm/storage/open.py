@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from nbllm.core.ports import BudgetStore, Flights, Ledger, Recordings, ResponseStore
 from nbllm.storage.budgets import SqliteBudgets
+from nbllm.storage.faults import OnTrouble
 from nbllm.storage.flights import SqliteFlights
 from nbllm.storage.home import Home
 from nbllm.storage.ledger import SqliteLedger
 from nbllm.storage.recordings import DEFAULT_BYTES, DEFAULT_DAYS, SqliteRecordings
 from nbllm.storage.response_cache import DEFAULT_SIZE_BYTES, DiskResponseStore
-from nbllm.storage.sqlite import OnTrouble
 from nbllm.storage.state import state_database
 
 

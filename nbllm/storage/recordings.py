@@ -10,9 +10,10 @@ from typing import Any
 
 from nbllm.core.ports import Recording, Written
 from nbllm.redaction import redact
+from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home
 from nbllm.storage.opening import give_back
-from nbllm.storage.sqlite import Database, OnTrouble
+from nbllm.storage.sqlite import Database
 from nbllm.storage.texts import storable
 
 DEFAULT_DAYS = 30.0

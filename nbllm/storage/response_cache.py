@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from nbllm.core.ports import CacheStats, Stored
 from nbllm.errors import HomeUnusable, StorageError
 from nbllm.storage.entries import Damaged, decode, encode, label, model_line, tag_line
+from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home, own_directory
 from nbllm.storage.opening import give_back
-from nbllm.storage.sqlite import Database, OnTrouble
+from nbllm.storage.sqlite import Database
 
 if TYPE_CHECKING:
     from nbllm.storage.inline_cache import InlineCache

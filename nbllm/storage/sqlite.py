@@ -8,29 +8,25 @@ Checkpoints, which wait for the disk, are the thread's.
 from __future__ import annotations
 
 import asyncio
-import atexit
-import os
 import sqlite3
 import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nbllm.errors import StorageError
 from nbllm.storage.connections import Connections
-from nbllm.storage.faults import Fault, fault_of, storage_error
+from nbllm.storage.faults import Fault, OnTrouble, Troubles, fault_of
 from nbllm.storage.home import Home
+from nbllm.storage.lifetimes import Lock, remember
 from nbllm.storage.opening import Migration
+from nbllm.storage.reading import Reader
+from nbllm.storage.transactions import Transactions
 from nbllm.storage.writer import Job, Writer
 
 T = TypeVar("T")
-
-OnTrouble = Callable[[str], object]
 
 ROW_WAIT_S = 1.0
 """How long a caller may wait for a queued row before it goes on without; the row stays queued."""
@@ -39,10 +35,6 @@ LOCK_WAIT_S = 0.001
 RIDE_S = 0.02
 """How long a statement may wait for another write to be committed with."""
 CHECKPOINT_PAGES = 1000
-FORK_WAIT_S = 1.0
-"""How long a fork waits for what is under way in one database."""
-READ_WAITS_S = (0.001, 0.003)
-"""Pauses of a read in a file that another process is just opening or closing; otherwise WAL never makes a reader wait."""
 
 
 class Database:
@@ -64,28 +56,30 @@ class Database:
         opened: Callable[[sqlite3.Connection], None] | None = None,
         on_trouble: OnTrouble | None = None,
     ) -> None:
-        self.degraded: str | None = None
-        """What is wrong just now, None for nothing."""
         self._home = home
         self._filename = filename
         self._files = Connections(home, filename, migrations, prepared=prepared, opened=opened)
-        self._on_trouble = on_trouble
-        self._told: set[Fault | str] = set()
+        self._troubles = Troubles(lambda: self.path, on_trouble)
         self._closed = False
-        self._begin_anew()
-        _databases.add(self)
+        self.begin_anew_in_child()
+        remember(self)
 
-    def _begin_anew(self) -> None:
+    def begin_anew_in_child(self) -> None:
         """Hold nothing: at birth, and in a forked child, where all of it is the parent's."""
-        self._lock = threading.RLock()
-        self._read_lock = threading.Lock()
+        self._files.leave_to_the_parent()
+        self._transactions = Transactions(self._files, self._troubles, self._wrote)
+        self._lock, self._riders = self._transactions.lock, self._transactions.riders
+        self._reader = Reader(self._files, self._transactions, self._troubles)
         self._checkpoint_lock = threading.Lock()
-        self._held: list[Callable[[], None]] = []
-        self._writer = Writer(f"nbllm-{self._filename}", self._commit, self._checkpoint, self._busy)
+        self._writer = Writer(f"nbllm-{self._filename}", self._transactions.commit, self._checkpoint, self._troubles.busy)
         self._dirty_pages = 0
         self._empty_log = False
         self._lands_at_s = 0.0
-        self._riders: deque[tuple[str, Sequence[Any]]] = deque()
+
+    @property
+    def degraded(self) -> str | None:
+        """What is wrong just now, None for nothing."""
+        return self._troubles.degraded
 
     @property
     def path(self) -> Path:
@@ -100,7 +94,7 @@ class Database:
             return self._queue(Job(lambda con: _no_result(con.execute(sql, parameters))))
         try:
             if self._riders:
-                self._transact(Job(lambda con: _no_result(con.execute(sql, parameters))))
+                self._transactions.run(Job(lambda con: _no_result(con.execute(sql, parameters))))
             else:
                 con = self._files.writing or self._files.open()
                 con.execute(sql, parameters)
@@ -130,7 +124,7 @@ class Database:
         if not self._may_write_in_place():
             return self._queue(job)
         try:
-            self._transact(job)
+            self._transactions.run(job)
             self._wrote(pages)
         except (sqlite3.Error, StorageError) as exc:
             return self._troubled(job, exc)
@@ -223,84 +217,17 @@ class Database:
     def _troubled(self, job: Job, exc: Exception) -> Future[Any]:
         """What becomes of a job that could not be done in place: queued when busy or damaged, else failed."""
         if isinstance(exc, StorageError) or fault_of(exc) not in {Fault.BUSY, Fault.DAMAGED}:  # type: ignore[arg-type]
-            job.fail(self._trouble(exc))
+            job.fail(self._troubles.error(exc))
             return job.future
         return self._queue(job)
 
-    def _transact(self, job: Job) -> None:
-        con = self._files.writing or self._files.open()
-        con.execute("BEGIN IMMEDIATE")
-        taken: list[tuple[str, Sequence[Any]]] = []
-        try:
-            while self._riders:  # other threads may add to them meanwhile
-                taken.append(self._riders.popleft())
-                self._ridden(con, *taken[-1])
-            job.result = job.run(con)
-            con.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # SQLite has rolled back already where the error was its own
-                con.execute("ROLLBACK")
-            self._riders.extendleft(reversed(taken))
-            raise
-        if job.then is not None:
-            job.then(job.result)
-
-    @staticmethod
-    def _ridden(con: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> None:
-        # A row that the file refuses for good must not fail every write that it rides with; a full disk fails them anyway.
-        with suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
-            con.execute(sql, parameters)
-
     def _wrote(self, pages: int) -> None:
-        if self.degraded is not None:
-            self.degraded = None
+        if self._troubles.degraded is not None:
+            self._troubles.degraded = None
         self._dirty_pages += pages
         if self._dirty_pages >= CHECKPOINT_PAGES and not self._home.network:
             self._dirty_pages = 0
             self._writer.nudge()
-
-    # ------------------------------------------------------------------------------------------------ on the thread
-
-    def _commit(self, batch: list[Job]) -> int:
-        """See jobs through: all in one transaction, or one by one when one of them fails. Returns how many; 0: busy."""
-        with self._lock:
-            try:
-                self._transact(Job(lambda con: _run_all(batch, con)))
-            except sqlite3.Error as exc:
-                if fault_of(exc) is Fault.BUSY:
-                    return 0
-            except Exception:  # noqa: S110 - found out, job by job, below
-                pass
-            else:
-                for job in batch:
-                    if job.then is not None:
-                        job.then(job.result)
-                self._wrote(len(batch))
-                return len(batch)
-            for done, job in enumerate(batch):
-                if not self._commit_one(job):
-                    return done
-            return len(batch)
-
-    def _commit_one(self, job: Job) -> bool:
-        """Do one job, or note its error; False when the database is busy. A damaged file is set aside and begun anew, once."""
-        for again in (True, False):
-            try:
-                self._transact(job)
-            except sqlite3.Error as exc:
-                fault = fault_of(exc)
-                if fault is Fault.BUSY:
-                    return False
-                if fault is Fault.DAMAGED and again:
-                    self._set_aside()
-                    continue
-                job.error = self._trouble(exc)
-            except Exception as exc:
-                job.error = self._trouble(exc) if isinstance(exc, StorageError) else exc
-            else:
-                self._wrote(1)
-            return True
-        return True
 
     def _checkpoint(self) -> None:
         empty, self._empty_log = self._empty_log, False
@@ -315,21 +242,10 @@ class Database:
     # ------------------------------------------------------------------------------------------------ reading
 
     def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `run` reads, on a connection that sees only what is committed. Raises StorageError."""
-        self._land()
-        for wait_s in (*READ_WAITS_S, None):
-            try:
-                with self._read_lock:
-                    return run(self._files.reading or self._open_reader())
-            except sqlite3.Error as exc:
-                fault = fault_of(exc)
-                if wait_s is None or fault not in {Fault.BUSY, Fault.DAMAGED}:
-                    raise self._trouble(exc) from exc
-                if fault is Fault.DAMAGED:
-                    with self._lock:
-                        self._set_aside()
-            time.sleep(wait_s)
-        raise AssertionError  # the last round returns or raises
+        """Return what `run` reads, riders included. Raises StorageError, HomeUnusable."""
+        if self._riders:
+            self._land()
+        return self._reader.read(run)
 
     def flush(self, timeout_s: float = ROW_WAIT_S) -> bool:
         """Wait until what was queued is committed; False when it took too long."""
@@ -338,62 +254,17 @@ class Database:
 
     # ------------------------------------------------------------------------------------------------ opening and closing
 
-    def _open_reader(self) -> sqlite3.Connection:
-        if self._files.writing is None:
-            with self._lock:
-                if self._files.writing is None:
-                    self._files.open()
-        return self._files.open_reader()
-
-    def _set_aside(self) -> None:
-        """Let go of a damaged file and rename it, under the lock."""
-        self._riders.clear()
-        name = self._files.set_aside()
-        if name:
-            self._tell("aside:" + name, f"{self.path} was damaged. It is kept as {name}, and a new one was begun.")
-
     def close(self) -> None:
         """Commit what waits, end the thread, let go of the file. What is written later fails."""
         self._land()
         self._closed = True
         self._writer.close(5.0)
-        with self._read_lock, self._lock:
+        with self._reader.lock, self._lock:
             self._files.close()
 
-    def _before_fork(self) -> None:
-        """Let nothing be under way: SQLite's notes of who holds a lock are copied, and in the child nobody would let go of it."""
-        for lock in (self._checkpoint_lock, self._read_lock, self._lock):
-            if lock.acquire(timeout=FORK_WAIT_S):
-                self._held.append(lock.release)
-
-    def _after_fork_in_parent(self) -> None:
-        while self._held:
-            self._held.pop()()
-
-    def _after_fork(self) -> None:
-        self._files.leave_to_the_parent()
-        self._begin_anew()
-
-    # ------------------------------------------------------------------------------------------------ trouble
-
-    def _busy(self) -> StorageError:
-        return self._trouble(storage_error(self.path, Fault.BUSY))
-
-    def _trouble(self, exc: Exception) -> StorageError:
-        """Remember what is wrong, tell the user once, and return it as a StorageError."""
-        fault: Fault | str = str(exc)
-        if isinstance(exc, sqlite3.Error):
-            fault = fault_of(exc)
-            exc = storage_error(self.path, fault, exc)
-        error = exc if isinstance(exc, StorageError) else StorageError(str(exc))
-        self.degraded = error.summary
-        self._tell(fault, str(error))
-        return error
-
-    def _tell(self, kind: Fault | str, text: str) -> None:
-        if kind not in self._told and self._on_trouble is not None:
-            self._told.add(kind)
-            self._on_trouble(text)
+    def locks(self) -> Sequence[Lock]:
+        """See Lasting."""
+        return (self._checkpoint_lock, self._reader.lock, self._lock)
 
 
 def _is_mine(lock: Any) -> bool:
@@ -403,40 +274,3 @@ def _is_mine(lock: Any) -> bool:
 
 def _no_result(_: object) -> None:
     return None
-
-
-def _run_all(jobs: list[Job], con: sqlite3.Connection) -> None:
-    for job in jobs:
-        job.result = job.run(con)
-
-
-_databases: weakref.WeakSet[Database] = weakref.WeakSet()
-
-
-# The hooks belong to the class; they are outside only because the system calls functions.
-
-
-def _before_fork() -> None:
-    for database in list(_databases):
-        database._before_fork()  # noqa: SLF001
-
-
-def _after_fork_in_parent() -> None:
-    for database in list(_databases):
-        database._after_fork_in_parent()  # noqa: SLF001
-
-
-def _after_fork() -> None:
-    for database in list(_databases):
-        database._after_fork()  # noqa: SLF001
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
-
-
-@atexit.register
-def _flush_all() -> None:
-    """Commit what waits before the interpreter ends its daemon threads."""
-    for database in list(_databases):
-        database.flush(2.0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
+from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home
-from nbllm.storage.sqlite import Database, OnTrouble
+from nbllm.storage.sqlite import Database
 
 _TABLES = (
     """CREATE TABLE scopes (

@@ -1,0 +1,51 @@
+"""Reading: on a connection of its own, that sees only what is committed and waits for no writer."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from nbllm.storage.connections import Connections
+from nbllm.storage.faults import Fault, Troubles, fault_of
+from nbllm.storage.transactions import Transactions
+
+T = TypeVar("T")
+
+READ_WAITS_S = (0.001, 0.003)
+"""Pauses of a read in a file that another process is just opening or closing; otherwise WAL never makes a reader wait."""
+
+
+class Reader:
+    """The reads of one file, one at a time."""
+
+    def __init__(self, files: Connections, transactions: Transactions, troubles: Troubles) -> None:
+        self.lock = threading.Lock()
+        self._files = files
+        self._transactions = transactions
+        self._troubles = troubles
+
+    def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `run` reads. A damaged file is set aside, and a new one read. Raises StorageError, HomeUnusable."""
+        for wait_s in (*READ_WAITS_S, None):
+            try:
+                with self.lock:
+                    return run(self._files.reading or self._open())
+            except sqlite3.Error as exc:
+                fault = fault_of(exc)
+                if wait_s is None or fault not in {Fault.BUSY, Fault.DAMAGED}:
+                    raise self._troubles.error(exc) from exc
+                if fault is Fault.DAMAGED:
+                    with self._transactions.lock:
+                        self._transactions.set_aside()
+            time.sleep(wait_s)
+        raise AssertionError  # the last round returns or raises
+
+    def _open(self) -> sqlite3.Connection:
+        if self._files.writing is None:  # whoever opens for writing makes the file
+            with self._transactions.lock:
+                if self._files.writing is None:
+                    self._files.open()
+        return self._files.open_reader()

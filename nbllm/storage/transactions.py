@@ -1,0 +1,110 @@
+"""Transactions on the writing connection: one job, or a batch of them, with the statements that ride along."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from nbllm.errors import StorageError
+from nbllm.storage.connections import Connections
+from nbllm.storage.faults import Fault, Troubles, fault_of
+from nbllm.storage.writer import Job
+
+
+class Transactions:
+    """What is committed to one file, by any thread.
+
+    lock: held by whoever uses the writing connection. riders: statements that the next transaction takes along; any thread may
+    append. wrote: called after a commit with the number of pages, roughly.
+    """
+
+    def __init__(self, files: Connections, troubles: Troubles, wrote: Callable[[int], None]) -> None:
+        self.lock = threading.RLock()
+        self.riders: deque[tuple[str, Sequence[Any]]] = deque()
+        self._files = files
+        self._troubles = troubles
+        self._wrote = wrote
+
+    def run(self, job: Job) -> None:
+        """Commit one job, and what rides, under the lock. Raises what it raises, with nothing written."""
+        con = self._files.writing or self._files.open()
+        con.execute("BEGIN IMMEDIATE")
+        riders = self.riders
+        taken: list[tuple[str, Sequence[Any]]] = []
+        try:
+            while riders:  # other threads may add to them meanwhile
+                taken.append(riders.popleft())
+                _ridden(con, *taken[-1])
+            job.result = job.run(con)
+            con.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # SQLite has rolled back already where the error was its own
+                con.execute("ROLLBACK")
+            riders.extendleft(reversed(taken))
+            raise
+        if job.then is not None:
+            job.then(job.result)
+
+    def commit(self, batch: list[Job]) -> int:
+        """See jobs through: all in one transaction, or one by one when one of them fails. Returns how many; 0: busy."""
+        with self.lock:
+            try:
+                self.run(Job(lambda con: _run_all(batch, con)))
+            except sqlite3.Error as exc:
+                if fault_of(exc) is Fault.BUSY:
+                    return 0
+            except Exception:  # noqa: S110 - found out, job by job, below
+                pass
+            else:
+                for job in batch:
+                    if job.then is not None:
+                        job.then(job.result)
+                self._wrote(len(batch))
+                return len(batch)
+            for done, job in enumerate(batch):
+                if not self._commit_one(job):
+                    return done
+            return len(batch)
+
+    def _commit_one(self, job: Job) -> bool:
+        """Do one job, or note its error; False when the database is busy. A damaged file is set aside and begun anew, once."""
+        for again in (True, False):
+            try:
+                self.run(job)
+            except sqlite3.Error as exc:
+                fault = fault_of(exc)
+                if fault is Fault.BUSY:
+                    return False
+                if again and fault is Fault.DAMAGED:
+                    self.set_aside()
+                    continue
+                job.error = self._troubles.error(exc)
+            except Exception as exc:
+                job.error = self._troubles.error(exc) if isinstance(exc, StorageError) else exc
+            else:
+                self._wrote(1)
+            return True
+        return True
+
+    def set_aside(self) -> None:
+        """Let go of a damaged file and rename it, under the lock."""
+        self.riders.clear()
+        name = self._files.set_aside()
+        if name:
+            text = f"{self._files.path} was damaged. It is kept as {name}, and a new one was begun."
+            self._troubles.tell("aside:" + name, text)
+
+
+def _ridden(con: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> None:
+    # A row that the file refuses for good must not fail every write that it rides with; a full disk fails them anyway.
+    with suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
+        con.execute(sql, parameters)
+
+
+def _run_all(jobs: list[Job], con: sqlite3.Connection) -> None:
+    for job in jobs:
+        job.result = job.run(con)
