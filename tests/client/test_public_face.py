@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,39 @@ def test_close_ends_calls_of_other_threads(asked_off: str, tmp_path: Path) -> No
     assert fake.in_flight == 0
     with fake_client(tmp_path) as after:
         assert [(row.status.value, row.error) for row in rows(after)] == [("cancelled", "CancelledError")]
+
+
+def test_close_under_load(tmp_path: Path) -> None:
+    """Threads that go on asking while the client is closed each end at once, by an error that says so; another client goes on."""
+    ends: list[str] = []
+    with fake_client(tmp_path / "other") as other:
+        client = fake_client(tmp_path / "closed", FakeProvider(default=Script(pieces=("a", "b"), gap_s=0.001)))
+        client.ask("warm")
+
+        def work(number: int) -> None:
+            doors = [
+                lambda _: client.ask("warm"),
+                lambda turn: client.ask(f"{number} {turn}"),
+                lambda turn: list(client.stream(f"{number} {turn}")),
+                lambda turn: client.ask(f"{number} {turn}", cache="off"),
+            ]
+            try:
+                for turn in range(10**6):
+                    doors[number % 4](turn)
+            except (RuntimeError, errors.CallFailed) as exc:
+                ends.append(str(exc))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        client.close()
+        for thread in threads:
+            thread.join(2)
+        assert len(ends) == 12
+        assert all("closed" in said for said in ends)
+        assert other.ask("hello").text == "ok"
+    assert our_threads() == []
 
 
 def test_a_client_that_was_dropped_is_closed(tmp_path: Path) -> None:
