@@ -6,7 +6,6 @@ anybody, and in order of time within a process, so that inserts go to one place 
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import os
 import sqlite3
@@ -14,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -23,46 +21,17 @@ from nbllm.core.ports import Filter, Series, UsageRow, Written
 from nbllm.storage import ledger_rows as rows
 from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home
+from nbllm.storage.ledger_learnt import DAY_S, Learnt
+from nbllm.storage.ledger_reap import reap
 from nbllm.storage.ledger_schema import CLOSE_ATTEMPT, CLOSE_CALL, INSERT_ATTEMPT, INSERT_CALL, MIGRATIONS
-from nbllm.storage.packing import Names, died_attempt, died_call
+from nbllm.storage.packing import Names
 from nbllm.storage.sqlite import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nbllm.storage.ledger_read import T
 
 REAP_EVERY_S = 60.0
-_DAY_S = 86400
-_MOST_NAMES = 20_000
 _MOST_IDS = 8192
-
-_ADD_MARK = (
-    "INSERT INTO marks (name, first_id) VALUES (?, ?) "
-    "ON CONFLICT (name) DO UPDATE SET first_id = min(first_id, excluded.first_id) WHERE excluded.first_id < first_id"
-)
-
-
-@dataclass(slots=True)
-class _Learnt:
-    """What this process knows to be committed: its number, the numbers of names, the marks it has set."""
-
-    token: str = ""
-    number: int = 0
-    names: dict[str | None, int] = field(default_factory=lambda: {None: 0})
-    marks: set[str | int] = field(default_factory=set)
-
-    def forget(self) -> None:
-        """Begin anew: a transaction that is run again may have been rolled back, and what it learnt with it."""
-        self.token, self.number, self.names, self.marks = "", 0, {None: 0}, set()
-
-    def add(self, other: _Learnt) -> None:
-        if len(self.names) > _MOST_NAMES:
-            self.names = {None: 0}
-        self.names |= other.names
-        self.marks |= other.marks
-        if other.number:
-            self.token, self.number = other.token, other.number
 
 
 class SqliteLedger:
@@ -80,7 +49,7 @@ class SqliteLedger:
     def _forget(self) -> None:
         """Know nothing: with a new connection, which may be that of a new file, and in a forked child."""
         self._pid = os.getpid()
-        self._learnt = _Learnt()
+        self._learnt = Learnt()
         self._call_counts = itertools.count(1)
         self._attempt_counts = itertools.count(1)
         self._ids: dict[str, int] = {}
@@ -114,7 +83,7 @@ class SqliteLedger:
         row_id = self._ids.get(row.call_id)
         if names is not None and row_id is not None:
             return self._db.execute(CLOSE_CALL, rows.close_call(row_id, row, names))
-        learnt = _Learnt()
+        learnt = Learnt()
         return _written(self._db.write(lambda con: self._close_slowly(con, row, learnt), then=lambda _: self._learnt.add(learnt)))
 
     def open_attempt(self, attempt: Attempt) -> Written:
@@ -124,7 +93,7 @@ class SqliteLedger:
         if learnt.number and call is not None and self._pid == os.getpid():
             row_id = learnt.number << 32 | next(self._attempt_counts)
             return self._db.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, call, learnt.token, attempt))
-        learnt = _Learnt()
+        learnt = Learnt()
         return _written(
             self._db.write(lambda con: self._insert_attempt(con, attempt, learnt), then=lambda _: self._learnt.add(learnt))
         )
@@ -139,7 +108,7 @@ class SqliteLedger:
 
     def add_many(self, calls: Iterable[tuple[CallRow, Sequence[Attempt]]]) -> int:
         """Insert calls with their attempts, in one transaction, and return how many: for imports and measurements."""
-        learnt = _Learnt()
+        learnt = Learnt()
 
         def run(con: sqlite3.Connection) -> int:
             learnt.forget()
@@ -161,11 +130,11 @@ class SqliteLedger:
     def _insert_call(self, row: CallRow, commit: Callable[[str, Sequence[Any]], Written]) -> Written:
         names = self._known_names(row)
         learnt = self._learnt
-        if names is not None and row.session in learnt.marks and int(row.started_at // _DAY_S) in learnt.marks:
+        if names is not None and row.session in learnt.marks and int(row.started_at // DAY_S) in learnt.marks:
             row_id = learnt.number << 32 | next(self._call_counts)
             self._remember(row.call_id, row_id)
             return commit(INSERT_CALL, rows.insert_call(row_id, learnt.token, row, names))
-        new = _Learnt()
+        new = Learnt()
 
         def run(con: sqlite3.Connection) -> None:
             new.forget()
@@ -198,63 +167,30 @@ class SqliteLedger:
 
     # ------------------------------------------------------------------------------------------------ in a transaction
 
-    def _number(self, con: sqlite3.Connection, learnt: _Learnt) -> int:
-        token = self._home.token
-        for known in (self._learnt, learnt):
-            if known.number and known.token == token:
-                return known.number
-        insert = "INSERT INTO processes (token, session, started_at) VALUES (?, ?, ?)"
-        learnt.number = con.execute(insert, (token, self._session, time.time())).lastrowid or 0
-        learnt.token = token
-        return learnt.number
+    def _number(self, con: sqlite3.Connection, learnt: Learnt) -> int:
+        return learnt.process(con, self._learnt, self._home.token, self._session)
 
-    def _names(self, con: sqlite3.Connection, row: CallRow, learnt: _Learnt) -> Names:
-        def number(name: str | None) -> int:
-            if name in self._learnt.names:
-                return self._learnt.names[name]
-            stored = rows.clean(name)
-            found = con.execute("SELECT id FROM names WHERE name = ?", (stored,)).fetchone()
-            learnt.names[name] = found[0] if found else con.execute("INSERT INTO names (name) VALUES (?)", (stored,)).lastrowid or 0
-            return learnt.names[name]
-
-        return Names(number(row.rung or row.model), number(row.feature), number(row.user), number(row.session))
-
-    def _insert_slowly(self, con: sqlite3.Connection, row: CallRow, learnt: _Learnt) -> int:
-        number, names = self._number(con, learnt), self._names(con, row, learnt)
+    def _insert_slowly(self, con: sqlite3.Connection, row: CallRow, learnt: Learnt) -> int:
+        number, names = self._number(con, learnt), learnt.numbers(con, self._learnt, row)
         row_id = number << 32 | next(self._call_counts)
-        day = int(row.started_at // _DAY_S)
-        for mark, name in ((row.session, f"session:{rows.clean(row.session)}"), (day, day_mark(row.started_at))):
-            if mark not in self._learnt.marks and mark not in learnt.marks:
-                con.execute(_ADD_MARK, (name, row_id))
-                learnt.marks.add(mark)
+        learnt.mark(con, self._learnt, row, row_id)
         con.execute(INSERT_CALL, rows.insert_call(row_id, self._home.token, row, names))
         return row_id
 
-    def _close_slowly(self, con: sqlite3.Connection, row: CallRow, learnt: _Learnt) -> None:
+    def _close_slowly(self, con: sqlite3.Connection, row: CallRow, learnt: Learnt) -> None:
         learnt.forget()
         found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (row.call_id,)).fetchone()
         if found:
-            con.execute(CLOSE_CALL, rows.close_call(found[0], row, self._names(con, row, learnt)))
+            con.execute(CLOSE_CALL, rows.close_call(found[0], row, learnt.numbers(con, self._learnt, row)))
 
-    def _insert_attempt(self, con: sqlite3.Connection, attempt: Attempt, learnt: _Learnt) -> None:
+    def _insert_attempt(self, con: sqlite3.Connection, attempt: Attempt, learnt: Learnt) -> None:
         learnt.forget()
         found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (attempt.call_id,)).fetchone()
         row_id = self._number(con, learnt) << 32 | next(self._attempt_counts)
         con.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, found[0] if found else 0, self._home.token, attempt))
 
     def _reap(self, con: sqlite3.Connection) -> None:
-        """Close the rows of processes that ended as unknown; what an attempt could have cost at worst is what it cost."""
-        open_rows = "SELECT process FROM calls WHERE status = 'open' UNION SELECT process FROM attempts WHERE status = 'open'"
-        for token in self._home.dead(token for (token,) in con.execute(open_rows).fetchall()):
-            select = "SELECT id, packed FROM {} WHERE status = 'open' AND process = ?"
-            for row_id, packed in con.execute(select.format("calls"), (token,)).fetchall():
-                con.execute("UPDATE calls SET status = 'unknown', packed = ? WHERE id = ?", (died_call(packed), row_id))
-            for row_id, packed in con.execute(select.format("attempts"), (token,)).fetchall():
-                con.execute(
-                    "UPDATE attempts SET status = 'unknown', cost_picodollars = worst_case_picodollars, "
-                    "cost_basis = iif(worst_case_picodollars IS NULL, 'unknown', 'estimated'), packed = ? WHERE id = ?",
-                    (died_attempt(packed), row_id),
-                )
+        reap(con, self._home.dead)
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -298,11 +234,6 @@ class SqliteLedger:
     def close(self) -> None:
         """Commit what waits and let go of the file. The run lock is the home's: whoever opened the home closes it."""
         self._db.close()
-
-
-def day_mark(at: float) -> str:
-    """Return the name of the mark of a Unix time's day, UTC: marks of later days sort behind it."""
-    return "day:" + (dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=at)).date().isoformat()
 
 
 def _close_attempt_slowly(con: sqlite3.Connection, attempt: Attempt) -> None:

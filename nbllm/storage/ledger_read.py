@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,152 +15,25 @@ from numpy.typing import NDArray
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow
 from nbllm.core.ports import Filter, Series, UsageRow
 from nbllm.errors import InvalidRequest
-from nbllm.storage.ledger import day_mark
-from nbllm.storage.ledger_rows import attempt_row, call_row, clean
+from nbllm.storage.ledger_columns import Rows, Where, calls_of, costs_of, sums, where_of
+from nbllm.storage.ledger_rows import attempt_row, call_row
 from nbllm.storage.ledger_schema import ATTEMPT_COLUMNS, CALL_COLUMNS
 from nbllm.storage.money import to_usd
-from nbllm.storage.packing import ATTEMPT_FIELDS, BASES, CALL_FIELDS, HITS, NOT_SENT, RESCUES, SOURCES, STATUSES, UNKNOWN_PICO
+from nbllm.storage.packing import HITS, RESCUES, SOURCES, STATUSES, UNKNOWN_PICO
 
 T = TypeVar("T")
-Rows = NDArray[Any]
 
 GROUPS = ("model", "feature", "user", "day", "session", "source", "status", "total")
 NO_NAME = "(none)"
-_CHUNK = 100_000
-_CALL = np.dtype([(name, kind) for name, kind, _ in CALL_FIELDS])
-_ATTEMPT = np.dtype([(name, kind) for name, kind, _ in ATTEMPT_FIELDS])
 _DONE = STATUSES.index(AttemptStatus.DONE.value)
 _OPEN = STATUSES.index(AttemptStatus.OPEN.value)
-_ESTIMATED = BASES.index("estimated")
 _DAY_S = 86400
-_LAST_ID = 2**63 - 1
 
 
 def check_group(by: str) -> None:
     """Raise InvalidRequest for a grouping that is none."""
     if by not in GROUPS:
         raise InvalidRequest(f"Usage cannot be summed by {by!r}.", hint=f"by= is one of {', '.join(GROUPS)}.")
-
-
-class _Where(NamedTuple):
-    """A filter as SQL: a WHERE clause with its values, and the ids between which all matching rows lie."""
-
-    clause: str
-    values: tuple[Any, ...]
-    low: int = 0
-    high: int = _LAST_ID
-
-
-def _where(con: sqlite3.Connection, where: Filter) -> _Where:
-    """Return a filter as SQL, narrowed by the marks of its session and first day."""
-    clauses: list[str] = []
-    values: list[Any] = []
-    low = 0
-
-    def add(clause: str, *args: Any) -> None:
-        clauses.append(clause)
-        values.extend(args)
-
-    def after(marks: str, *args: Any) -> int:
-        (first,) = con.execute(f"SELECT min(first_id) FROM marks WHERE {marks}", args).fetchone()  # noqa: S608 - values are bound
-        return _LAST_ID if first is None else int(first)
-
-    for column, value in (("session", where.session), ("feature", where.feature), ("user", where.user)):
-        if value is not None:
-            add(f"{column} = ?", clean(value))
-    if where.session is not None:
-        low = after("name = ?", f"session:{clean(where.session)}")
-    if where.model is not None and where.model.endswith("*"):
-        add("substr(coalesce(rung, model), 1, ?) = ?", len(where.model) - 1, where.model[:-1])
-    elif where.model is not None:
-        add("coalesce(rung, model) = ?", clean(where.model))
-    if where.since is not None:
-        add("started_at >= ?", where.since)
-        low = max(low, after("name >= ? AND name < 'day;'", day_mark(where.since)))
-    if where.until is not None:
-        add("started_at < ?", where.until)
-    return _Where(" AND ".join(clauses) or "1", tuple(values), low)
-
-
-def _ranges(con: sqlite3.Connection, table: str, low: int, high: int) -> list[tuple[int, int]]:
-    """Cut [low, high] into ranges of ids that hold about _CHUNK rows each, by what each process has counted to."""
-    highest = f"SELECT max(id) FROM {table} WHERE id >= number << 32 AND id < number + 1 << 32"  # noqa: S608 - our own names
-    sql = f"SELECT number, ({highest}) FROM processes WHERE number >= ? AND number <= ? ORDER BY number"  # noqa: S608
-    cuts = [low - 1]
-    held = 0
-    for number, last in con.execute(sql, (low >> 32, high >> 32)).fetchall():
-        start = max(low, number << 32)
-        while last is not None and last - start + held >= _CHUNK:
-            start += _CHUNK - held
-            cuts.append(start)
-            held = 0
-        held += 0 if last is None else max(0, last - start)
-    return list(zip(cuts, [*cuts[1:], high], strict=True))
-
-
-def _packed(con: sqlite3.Connection, table: str, where: _Where, kind: np.dtype[Any]) -> Rows:
-    """Return the packed rows of a table in order of id. The blobs pass as one: group_concat copies bytes, whatever they are."""
-    ours = f"{table} WHERE id > ? AND id <= ? AND {where.clause}"
-    sql = f"SELECT CAST(group_concat(packed, '') AS BLOB), count(packed) FROM {ours}"  # noqa: S608 - values are bound
-    parts: list[Rows] = []
-    for low, high in _ranges(con, table, where.low, where.high):
-        blob, count = con.execute(sql, (low, high, *where.values)).fetchone()
-        if count:
-            parts.append(np.frombuffer(blob, dtype=kind, count=count))
-    rows = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
-    # group_concat promises no order; the ids in `packed` restore it where it matters.
-    if kind is _CALL and bool(np.any(np.diff(rows["id"]) <= 0)):
-        rows = rows[np.argsort(rows["id"])]
-    return rows
-
-
-def _sums(group: NDArray[np.intp], values: NDArray[Any], size: int) -> NDArray[np.int64]:
-    """Return exact sums of integers by group. Doubles are exact up to 2**53 and quicker than np.add.at."""
-    if float(np.abs(values).sum(dtype=np.float64)) < 2**53:
-        return np.bincount(group, weights=values, minlength=size).astype(np.int64)
-    sums = np.zeros(size, dtype=np.int64)
-    np.add.at(sums, group, values)
-    return sums
-
-
-@dataclass(frozen=True, slots=True)
-class _Costs:
-    """Per call, in the order of the calls: picodollars known, the estimated part, worst cases of unknown ones, and counts."""
-
-    known: NDArray[np.int64]
-    estimated: NDArray[np.int64]
-    worst_unknown: NDArray[np.int64]
-    unknown: NDArray[np.bool_]
-    attempts: NDArray[np.int64]
-    input_tokens: NDArray[np.int64]
-    output_tokens: NDArray[np.int64]
-
-
-def _costs(con: sqlite3.Connection, calls: Rows) -> _Costs:
-    count = len(calls)
-    ids = calls["id"]
-    # The attempts of a call are made by its process, so their ids have the same upper half.
-    low, high = (int(ids[0]), int(ids[-1])) if count else (_LAST_ID, _LAST_ID)
-    where = _Where("+call BETWEEN ? AND ?", (low, high), low >> 32 << 32, ((high >> 32) + 1 << 32) - 1)
-    rows = _packed(con, "attempts", where, _ATTEMPT)
-    place = np.searchsorted(ids, rows["call"])
-    mine = ids[np.minimum(place, count - 1)] == rows["call"] if count else np.zeros(len(rows), dtype=np.bool_)
-    if not mine.all():
-        rows, place = rows[mine], place[mine]
-    cost, worst = rows["cost_pico"], rows["worst_pico"]
-    known = cost != UNKNOWN_PICO
-    unknown = ~known & (rows["sent"] != NOT_SENT)
-    estimated = known & (rows["basis"] == _ESTIMATED)
-    bounded = unknown & (worst != UNKNOWN_PICO)
-    return _Costs(
-        known=_sums(place, np.where(known, cost, 0), count),
-        estimated=_sums(place[estimated], cost[estimated], count),
-        worst_unknown=_sums(place[bounded], worst[bounded], count),
-        unknown=np.bincount(place[unknown], minlength=count).astype(np.bool_),
-        attempts=np.bincount(place, minlength=count),
-        input_tokens=_sums(place, np.maximum(rows["input_tokens"], 0), count),
-        output_tokens=_sums(place, np.maximum(rows["output_tokens"], 0), count),
-    )
 
 
 def _names(con: sqlite3.Connection) -> dict[int, str]:
@@ -201,12 +74,12 @@ def usage(con: sqlite3.Connection, by: str, where: Filter) -> list[UsageRow]:
     Tokens and costs are those of all attempts, so failed ones and repairs count. A call without an answer is in the group of
     the model that was asked for. An attempt that certainly was not sent costs nothing, whatever is known of its price.
     """
-    calls = _packed(con, "calls", _where(con, where), _CALL)
-    costs = _costs(con, calls)
+    calls = calls_of(con, where)
+    costs = costs_of(con, calls)
     labels, group = _groups(con, by, calls)
 
     def total(values: NDArray[Any]) -> list[int]:
-        return [int(value) for value in _sums(group, values, len(labels))]
+        return [int(value) for value in sums(group, values, len(labels))]
 
     saved_s = np.bincount(group, weights=np.nan_to_num(calls["saved_s"]), minlength=len(labels))
     columns = zip(
@@ -260,7 +133,7 @@ def _usage_row(
 
 def spent_usd(con: sqlite3.Connection, where: Filter) -> Decimal:
     """Return what the calls cost, with the worst case of those attempts whose cost is not known."""
-    costs = _costs(con, _packed(con, "calls", _where(con, where), _CALL))
+    costs = costs_of(con, calls_of(con, where))
     return to_usd(int(costs.known.sum()) + int(costs.worst_unknown.sum()))
 
 
@@ -269,9 +142,9 @@ def series(con: sqlite3.Connection, where: Filter) -> Series:
 
     Calls under way are left out; the times of failed ones (see _failed) are in no percentile of answers.
     """
-    calls = _packed(con, "calls", _where(con, where), _CALL)
+    calls = calls_of(con, where)
     calls = calls[calls["status"] != _OPEN]
-    costs = _costs(con, calls)
+    costs = costs_of(con, calls)
     cost_usd = np.where(costs.unknown, np.nan, costs.known / 1e12)
     order: Any = slice(None)
     if len(calls) > 1 and bool(np.any(calls["started_at"][1:] < calls["started_at"][:-1])):
@@ -314,13 +187,13 @@ def newest(con: sqlite3.Connection, where: Filter, limit: int) -> list[CallRow]:
             "SELECT name FROM marks WHERE name >= 'day:' AND name < 'day;' ORDER BY name DESC LIMIT 3"
         ).fetchall():
             day = dt.datetime.fromisoformat(mark.removeprefix("day:")).replace(tzinfo=dt.UTC)
-            found = _newest(con, _where(con, replace(where, since=day.timestamp())), limit)
+            found = _newest(con, where_of(con, replace(where, since=day.timestamp())), limit)
             if len(found) >= limit:
                 return found
-    return _newest(con, _where(con, where), limit)
+    return _newest(con, where_of(con, where), limit)
 
 
-def _newest(con: sqlite3.Connection, where: _Where, limit: int) -> list[CallRow]:
+def _newest(con: sqlite3.Connection, where: Where, limit: int) -> list[CallRow]:
     order = "ORDER BY started_at DESC, id DESC"
     ids = f"SELECT id FROM calls WHERE id >= ? AND {where.clause} {order} LIMIT ?"  # noqa: S608 - values are bound
     sql = f"SELECT {CALL_COLUMNS} FROM calls WHERE id IN ({ids}) {order}"  # noqa: S608 - same
