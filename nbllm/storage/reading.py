@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 READ_WAITS_S = (0.001, 0.003)
 """Pauses of a read in a file that another process is just opening or closing; otherwise WAL never makes a reader wait."""
+OPEN_WAITS_S = (0.001, 0.003, 0.01, 0.02, 0.04, 0.08, 0.16, 0.2)
+"""The same for the first read: several processes may be making the same new file."""
 
 
 class Reader:
@@ -29,7 +31,7 @@ class Reader:
 
     def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `run` reads. A damaged file is set aside, and a new one read. Raises StorageError, HomeUnusable."""
-        for wait_s in (*READ_WAITS_S, None):
+        for wait_s in (*(READ_WAITS_S if self._files.reading is not None else OPEN_WAITS_S), None):
             try:
                 with self.lock:
                     return run(self._files.reading or self._open())

@@ -11,7 +11,7 @@ from typing import Any
 from nbllm import Client
 from tests import fault_behaviours as f
 from tests.client.helpers import rows
-from tests.client.workers import crowd
+from tests.client.workers import crowd, look_and_tell
 from tests.fault_server import FaultServer
 
 PROCESSES, CALLERS = 4, 50
@@ -69,3 +69,17 @@ def test_identical_calls_in_four_processes(tmp_path: Path) -> None:
         assert Counter(row.status.value for row in booked) == {"done": 2 * PROCESSES * CALLERS}
         paid = [a for row in booked for a in client.ledger.attempts(row.call_id)]
         assert [attempt.sent for attempt in paid] == [True]
+
+
+def test_processes_that_make_one_home_together(tmp_path: Path) -> None:
+    """Several kernels that start at once on a home that is not there yet all find it ready, none of them locked."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    for turn in range(3):
+        ready = context.Barrier(PROCESSES)
+        processes = [context.Process(target=look_and_tell, args=(tmp_path / str(turn), queue, ready)) for _ in range(PROCESSES)]
+        for process in processes:
+            process.start()
+        assert [queue.get(timeout=60) for _ in processes] == [(0, 0, 2)] * PROCESSES
+        for process in processes:
+            process.join(20)

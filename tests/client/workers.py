@@ -32,6 +32,16 @@ def crowd(home: Path, base_url: str, queue: Any, ready: Any, *, callers: int, sa
     queue.put(dict(ends))
 
 
+def look_and_tell(home: Path, queue: Any, ready: Any) -> None:
+    """Look at a home that other processes make at the same moment."""
+    with Client(home=home, model="sim/small") as client:
+        ready.wait(60)
+        try:
+            queue.put((len(client.usage()), client.store.stats().entries, len(client.budget_lines())))
+        except errors.NbllmError as exc:
+            queue.put(str(exc))
+
+
 def ask_and_tell(client: Client, queue: Any, prompt: str) -> None:
     """Ask by every door in a child, and send home what came, or what went wrong."""
 
