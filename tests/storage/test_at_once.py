@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 import threading
 from dataclasses import replace
 from decimal import Decimal
@@ -14,7 +15,7 @@ import pytest
 from nbllm.core.messages import AttemptStatus
 from nbllm.core.ports import Filter, Scope
 from nbllm.core.statistics import check_slo, summarise
-from nbllm.errors import BudgetExceeded, StorageError
+from nbllm.errors import BudgetExceeded
 from nbllm.storage.open import open_storage
 from tests.storage.rows import call, open_call
 
@@ -95,20 +96,21 @@ def test_a_reservation_that_came_to_nothing_is_not_remembered(storage, tmp_path)
     asyncio.run(run())
 
 
-def test_one_part_that_fails_to_close_leaves_no_other_open(storage, monkeypatch):
-    """Every part is closed, the run lock last; the error is still told."""
-    storage.ledger.add_call(call())
+@pytest.mark.parametrize("failing", ["store", "recordings", "budgets", "ledger"])
+def test_one_part_that_fails_to_close_leaves_no_other_open(storage, monkeypatch, failing):
+    """Every other part is closed, the run lock too; the error is still told."""
     token = storage.home.token
 
     def fail() -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(storage.store, "close", fail)
-    with pytest.raises(RuntimeError, match="no"):
-        storage.close()
-    assert storage.ledger._db._closed
+    with monkeypatch.context() as broken:
+        broken.setattr(getattr(storage, failing), "close", fail)
+        with pytest.raises(RuntimeError, match="no"):
+            storage.close()
+    parts = {"store", "recordings", "budgets", "ledger"} - {failing}
+    assert all(getattr(storage, name)._db._closed for name in parts)
     assert not (storage.home.data / "run" / f"{token}.lock").exists()
-    monkeypatch.undo()
 
 
 def test_calls_that_no_model_answered_are_in_no_percentile(storage):
@@ -151,39 +153,49 @@ def test_a_dead_model_behind_static_answers_is_seen(storage):
 def test_a_rolled_back_batch_teaches_nothing(storage):
     """A job that fails rolls its batch back: rows that are run again must not refer to what was rolled back."""
     storage.ledger._db.write(lambda _: None)
-    lock = storage.ledger._db._lock
-    with lock:  # both wait for the thread, and become one batch
-        bad = storage.ledger._db.defer(_refuse)
-        row = call()
-        queued = storage.ledger.add_call(row)
-    with pytest.raises((StorageError, ValueError)):
+    begun, go = threading.Event(), threading.Event()
+    storage.ledger._db.defer(lambda _: (begun.set(), go.wait(5)))
+    assert begun.wait(5)
+    row = call()
+    queued = storage.ledger.add_call(row)  # while the thread is busy, these two become one batch
+    bad = storage.ledger._db.defer(_refuse)
+    go.set()
+    with pytest.raises(ValueError, match="no"):
         bad.result(5)
     assert queued is not None
     queued.result(5)
     assert [r.call_id for r in storage.ledger.calls(Filter(), limit=5)] == [row.call_id]
     con = sqlite3.connect(storage.ledger._db.path)
-    (numbers,) = con.execute("SELECT count(*) FROM processes").fetchone()
+    noted = con.execute("SELECT number, names.name FROM calls JOIN processes ON number = calls.id >> 32, names").fetchall()
     con.close()
-    assert numbers == 1
+    assert {number for number, _ in noted} == {1}
+    assert {name for _, name in noted} == {"sim/large", "summaries", "s1"}
 
 
-def test_many_threads_remember_more_calls_than_are_kept(storage):
+def test_many_threads_remember_more_calls_than_are_kept(storage, monkeypatch):
     """Threads that add rows while the oldest ones are forgotten never get in each other's way."""
     ledger, errors = storage.ledger, []
+    monkeypatch.setattr("nbllm.storage.ledger._MOST_IDS", 100)
 
     def add(name: int) -> None:
         try:
-            for number in range(6000):
+            for number in range(30_000):
                 ledger._remember(f"{name}:{number}", number)
         except RuntimeError as exc:
             errors.append(exc)
 
     threads = [threading.Thread(target=add, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch_s)
     assert errors == []
+    assert len(ledger._ids) < 10_000
 
 
 def _refuse(_: sqlite3.Connection) -> None:
