@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nbllm import Client
-from nbllm.core.messages import CallRow
+from nbllm.core.messages import AttemptStatus, CallRow
 from nbllm.core.ports import Filter
 from nbllm.testing import FakeProvider
+from tests.fault_server import FaultServer
 
 ALL = Filter()
 
@@ -25,6 +26,19 @@ def fake_client(home: Path, fake: FakeProvider | None = None, **values: Any) -> 
 def rows(client: Client) -> list[CallRow]:
     """All calls of the ledger, oldest first."""
     return list(client.ledger.calls(ALL, limit=100_000))[::-1]
+
+
+def check_sent(client: Client, server: FaultServer, models: dict[str, str]) -> None:
+    """I1 where calls are cut off: each request that the server counted has one closed row that is marked sent.
+
+    A row more may be marked sent: that of a request which was cut so soon after its write that the server never read it whole.
+    """
+    for rung, model in models.items():
+        attempts = [a for row in rows(client) for a in client.ledger.attempts(row.call_id) if a.rung == rung]
+        assert not [a for a in attempts if a.status in (AttemptStatus.OPEN, AttemptStatus.UNKNOWN)]
+        sent = [a for a in attempts if a.sent]
+        cut = [a for a in sent if a.status is AttemptStatus.CANCELLED or a.error == "CancelledError"]
+        assert len(sent) - len(cut) <= server.count(model) <= len(sent), (rung, attempts)
 
 
 def until(true: Callable[[], object], within_s: float = 5.0) -> None:

@@ -16,10 +16,10 @@ from nbllm.core.messages import AttemptStatus, Delta
 from nbllm.live import DeltaEvent
 from nbllm.testing import FakeProvider, Script
 from tests import fault_behaviours as f
-from tests.client.helpers import fake_client, our_threads, rows, until
+from tests.client.helpers import check_sent, fake_client, our_threads, rows, until
 from tests.client.interrupting import Interrupt
 from tests.fault_server import FaultServer
-from tests.road.invariants import check_money, check_nothing_left, check_rows, endpoint
+from tests.road.invariants import check_money, check_nothing_left, endpoint
 
 DOORS: dict[str, Callable[[Client, str], object]] = {
     "ask": lambda client, prompt: client.ask(prompt),
@@ -141,7 +141,7 @@ def test_a_real_signal(door: str, after_ms: int, tmp_path: Path) -> None:
                     assert attempt.cost_usd is not None
                     assert (attempt.cost_usd > 0) == bool(attempt.sent), "never a silent 0"
                     assert (attempt.usage.output_tokens or 0) >= len(pieces), "what came is billed"
-            check_rows(client, server, {"lab/m": "m"})
+            check_sent(client, server, {"lab/m": "m"})
             check_money(client)
             assert client.ask("and now?", model="lab/other").text == "One two three four five."
         check_nothing_left(server)

@@ -17,9 +17,9 @@ from nbllm import Client, errors
 from nbllm.core import waits
 from nbllm.live import DeltaEvent
 from tests import fault_behaviours as f
-from tests.client.helpers import until
+from tests.client.helpers import check_sent, until
 from tests.fault_server import FaultServer
-from tests.road.invariants import check_money, check_rows, endpoint
+from tests.road.invariants import check_money, endpoint
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_two_hundred_mixed_calls(closed: str, tmp_path: Path) -> None:
         client = Client(home=tmp_path / "home", endpoints={"lab": endpoint(server)}, model="lab/m", recordings=True)
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda number: one_call(client, number), range(200)))
-        check_rows(client, server, {"lab/slow": "slow", "lab/drip": "drip", "lab/bad": "bad"})
+        check_sent(client, server, {"lab/slow": "slow", "lab/drip": "drip", "lab/bad": "bad"})
         check_money(client)
         assert client._house is not None
         loop = client._house.host.loop

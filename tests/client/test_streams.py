@@ -16,9 +16,9 @@ from nbllm.core.messages import AttemptStatus
 from nbllm.live import DeltaEvent
 from nbllm.testing import FakeProvider, Script, offline
 from tests import fault_behaviours as f
-from tests.client.helpers import fake_client, rows, until
+from tests.client.helpers import check_sent, fake_client, rows, until
 from tests.fault_server import FaultServer
-from tests.road.invariants import check_money, check_nothing_left, check_rows, endpoint
+from tests.road.invariants import check_money, check_nothing_left, endpoint
 
 
 def by_break(client: Client) -> None:
@@ -161,7 +161,7 @@ def test_left_early(way: Callable[[Client], Coroutine[Any, Any, None] | None], t
             (attempt,) = client.ledger.attempts(call.call_id)
             assert (call.status, attempt.status) == (AttemptStatus.CANCELLED, AttemptStatus.CANCELLED)
             assert (attempt.cost_basis, attempt.cost_usd > 0) == ("estimated", True)
-            check_rows(client, server, {"lab/m": "m"})
+            check_sent(client, server, {"lab/m": "m"})
             check_money(client)
             assert client.ask("and now?", model="lab/other").text == "One two three four five."
         check_nothing_left(server)
