@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -25,7 +23,7 @@ from nbllm.core.reply import Reply
 from nbllm.crew import Crew
 from nbllm.errors import ConfigurationError
 from nbllm.live import LiveCall
-from nbllm.notices import say
+from nbllm.notices import News, say
 from nbllm.session import process_session
 from nbllm.settings import Endpoint, Settings
 from nbllm.streams import AsyncStream, Stream
@@ -74,8 +72,7 @@ class Client(Books):
         self._house: House | None = None
         self._lent: LoopHost | None = None
         self._closed = False
-        self._trouble: deque[str] = deque(self._settings.notes)
-        self._told: list[str] = []
+        self._news = News(self._settings.notes)
         self._user = object()
         watch(self)
 
@@ -150,26 +147,11 @@ class Client(Books):
         if not isinstance(opened, Request):
             if own_thread:
                 house.settle(opened.written)
-            return LiveCall(None, request, house.call, hit=self._with_trouble(opened.reply))
-        return LiveCall(house.host, opened, house.call, finished=self._with_trouble)
-
-    def _heard(self, text: str) -> None:
-        """Take in what storage has to say, once of each kind; any thread may come with it."""
-        self._told.append(text.partition("\n")[0])
-        self._trouble.append(text)
-
-    def _with_trouble(self, reply: Reply) -> Reply:
-        """Add what storage and settings had to say since the last call; what was said before is not said again."""
-        if not self._told and not self._trouble:
-            return reply
-        notes = [note for note in reply.notes if not any(told in note for told in self._told)]
-        with suppress(IndexError):
-            while True:
-                notes.append(self._trouble.popleft())
-        return replace(reply, notes=tuple(notes)) if reply.notes != tuple(notes) else reply
+            return LiveCall(None, request, house.call, hit=self._news.added(opened.reply))
+        return LiveCall(house.host, opened, house.call, finished=self._news.added)
 
     def _said(self, reply: Reply) -> Reply:
-        reply = self._with_trouble(reply)
+        reply = self._news.added(reply)
         if reply.notes:
             say(reply.notes)
         return reply
@@ -241,7 +223,7 @@ class Client(Books):
                 host=self._lent or BACKGROUND.acquire(self._user),
                 lent=self._lent is not None,
                 providers=self._providers,
-                on_trouble=self._heard,
+                on_trouble=self._news.heard,
                 executor=lambda: Crew(8, "nbllm-check"),
             )
             house.storage.prepare()  # a home that cannot be used is said before anything is sent, whatever the call wants from it

@@ -4,9 +4,36 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 
+from nbllm.core.reply import Reply
 from nbllm.errors import NbllmWarning
+
+
+class News:
+    """What storage and settings have to say, until a reply takes it along. Any thread may come with more."""
+
+    def __init__(self, first: Iterable[str]) -> None:
+        self._waiting = deque(first)
+        self._told: list[str] = []
+
+    def heard(self, text: str) -> None:
+        """Take in some trouble, which its source tells once of each kind."""
+        self._told.append(text.partition("\n")[0])
+        self._waiting.append(text)
+
+    def added(self, reply: Reply) -> Reply:
+        """Return the reply with what was heard since the last one; what was said before is not said again."""
+        if not self._told and not self._waiting:
+            return reply
+        notes = [note for note in reply.notes if not any(told in note for told in self._told)]
+        with suppress(IndexError):
+            while True:
+                notes.append(self._waiting.popleft())
+        return replace(reply, notes=tuple(notes)) if reply.notes != tuple(notes) else reply
 
 
 def say(notes: Iterable[str]) -> None:
