@@ -1,4 +1,4 @@
-"""Write the tree of errors into docs/scripts.md from the docstring of nbllm/errors.py. A test fails when they differ.
+"""Write the tree of errors into docs/scripts.md from the docstring of nbllm/errors/__init__.py. A test fails when they differ.
 
 `python scripts/errors_page.py` rewrites the page.
 """

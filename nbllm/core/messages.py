@@ -9,19 +9,57 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from enum import Enum
 from typing import Any, Literal, Protocol
 
 from nbllm.core.pricing import Price
+from nbllm.core.records import (
+    Attempt,
+    AttemptStatus,
+    CacheMode,
+    CallRecord,
+    CallRow,
+    CostBasis,
+    Delta,
+    Ending,
+    Partial,
+    Source,
+    ToolCallFragment,
+    Usage,
+)
 from nbllm.settings import Endpoint
+
+__all__ = [
+    "Attempt",
+    "AttemptStatus",
+    "CacheMode",
+    "Call",
+    "CallRecord",
+    "CallRow",
+    "Chat",
+    "Check",
+    "Content",
+    "CostBasis",
+    "Delta",
+    "Embed",
+    "Ending",
+    "Message",
+    "NullSink",
+    "OnInterrupt",
+    "Options",
+    "Partial",
+    "ProviderKind",
+    "Request",
+    "Rung",
+    "Sink",
+    "Source",
+    "ToolCallFragment",
+    "Usage",
+]
 
 Message = Mapping[str, Any]
 """One message in OpenAI's shape: role, content (text, content parts or None), tool_calls, tool_call_id, name."""
 
-Source = Literal["model", "cache", "semantic", "stale", "static"]
-CacheMode = Literal["use", "refresh", "off"]
 OnInterrupt = Literal["restart", "raise"]
-CostBasis = Literal["exact", "estimated", "unknown"]
 ProviderKind = Literal["openai_compatible", "litellm", "simulated"]
 Check = Callable[[Any], object]
 """A user's check: gets `.data` when there is a schema, else `.text`; raises or returns False when the answer will not do."""
@@ -115,150 +153,6 @@ class Rung:
         return f"{self.id} (simulated)" if self.simulated else self.id
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Token counts; None is unknown. `estimated`: counted by us from text, not by the provider. Adds up with +."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    cached_input_tokens: int | None = None
-    estimated: bool = False
-
-    def __add__(self, other: Usage) -> Usage:
-        """Return the sum; a count that only one side knows is that side's."""
-
-        def plus(a: int | None, b: int | None) -> int | None:
-            return a if b is None else b if a is None else a + b
-
-        return Usage(
-            plus(self.input_tokens, other.input_tokens),
-            plus(self.output_tokens, other.output_tokens),
-            plus(self.reasoning_tokens, other.reasoning_tokens),
-            plus(self.cached_input_tokens, other.cached_input_tokens),
-            self.estimated or other.estimated,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCallFragment:
-    """A piece of one tool call; pieces with the same index belong together, `arguments` are concatenated."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of an answer, as it came."""
-
-    text: str = ""
-    reasoning: str = ""
-    tool_call: ToolCallFragment | None = None
-    logprobs: tuple[Mapping[str, Any], ...] = ()
-    """Per token, in OpenAI's shape ({"token": ..., "logprob": ..., "top_logprobs": [...]})."""
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """What was received so far. `tool_calls` in OpenAI's shape; their arguments may be cut."""
-
-    text: str = ""
-    reasoning: str = ""
-    tool_calls: tuple[Mapping[str, Any], ...] = ()
-    logprobs: tuple[Mapping[str, Any], ...] = ()
-
-    def __bool__(self) -> bool:
-        """Whether anything came at all."""
-        return bool(self.text or self.reasoning or self.tool_calls)
-
-
-class AttemptStatus(Enum):
-    """How an attempt, or a call, stands. UNKNOWN: its process died before it was closed."""
-
-    OPEN = "open"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One request put on a socket, as a ledger row: numbers and names, no text.
-
-    started_at is a Unix time in seconds; all `_s` are seconds measured with a monotonic clock. sent is None while unknown.
-    """
-
-    attempt_id: str
-    call_id: str
-    number: int
-    rung: str
-    endpoint: str
-    model: str
-    purpose: str = "answer"
-    """What it was for: answer, repair, embed; later judge, verify, classify."""
-    started_at: float
-    status: AttemptStatus = AttemptStatus.OPEN
-    sent: bool | None = None
-    streamed: bool = False
-    waited_s: float = 0.0
-    """Waited before it, for backoff and the endpoint's limits."""
-    ttft_s: float | None = None
-    latency_s: float | None = None
-    usage: Usage = Usage()
-    worst_case_usd: Decimal | None = None
-    cost_usd: Decimal | None = None
-    cost_basis: CostBasis = "unknown"
-    finish_reason: str | None = None
-    error: str | None = None
-    """Name of the error class, None without one."""
-    http_status: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRow:
-    """One call as a ledger row: numbers, names and a key hash, no text. What it cost is in its attempts.
-
-    A hit has no attempts: what it saved is here. model is what was asked for, rung what answered.
-    """
-
-    call_id: str
-    session: str
-    started_at: float
-    kind: Literal["chat", "embed"] = "chat"
-    status: AttemptStatus = AttemptStatus.OPEN
-    model: str | None = None
-    rung: str | None = None
-    source: Source | None = None
-    coalesced: bool = False
-    feature: str | None = None
-    user: str | None = None
-    cache: CacheMode = "use"
-    key_hash: str | None = None
-    finish_reason: str | None = None
-    ttft_s: float | None = None
-    latency_s: float | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    saved_usd: Decimal | None = None
-    saved_s: float | None = None
-    repairs: int = 0
-    reason: str = ""
-    """Why the route chose as it did."""
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRecord:
-    """What an on_call hook gets when a call is over: its row, and its attempts in order."""
-
-    call: CallRow
-    attempts: tuple[Attempt, ...]
-
-
 @dataclass(slots=True, kw_only=True)
 class Call:
     """The mutable side of one call. record makes it, deadline sets deadline_at_s, attempt appends, coalesce may hand it on."""
@@ -345,18 +239,6 @@ class Request:
     def routed(self, rungs: tuple[Rung, ...]) -> Request:
         """Return this request with its rungs."""
         return Request(content=self.content, options=self.options, models=self.models, rungs=rungs, call=self.call)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How an answer ended, as the provider said it. The text itself went past as deltas."""
-
-    finish_reason: str | None
-    usage: Usage = Usage()
-    model: str | None = None
-    request_id: str | None = None
-    vectors: tuple[tuple[float, ...], ...] | None = None
-    """Embeddings, one per text, for an Embed request."""
 
 
 class Sink(Protocol):

@@ -1,0 +1,34 @@
+"""What lasts or is shared, and the outside world, as Protocols. tests/conformance holds every implementation to them.
+
+Nothing here may stall the loop that calls it: an implementation that has to wait says so by being awaited.
+"""
+
+from __future__ import annotations
+
+from nbllm.core.ports.answers import CacheStats, Flights, Lease, ResponseStore, Stored
+from nbllm.core.ports.ledger import Filter, Ledger, Recording, Recordings, Series, UsageRow, Written
+from nbllm.core.ports.provider import Progress, Provider, RateLimits, Wire
+from nbllm.core.ports.sharing import Balance, BudgetStore, Scope, SharedState
+
+__all__ = [
+    "Balance",
+    "BudgetStore",
+    "CacheStats",
+    "Filter",
+    "Flights",
+    "Lease",
+    "Ledger",
+    "Progress",
+    "Provider",
+    "RateLimits",
+    "Recording",
+    "Recordings",
+    "ResponseStore",
+    "Scope",
+    "Series",
+    "SharedState",
+    "Stored",
+    "UsageRow",
+    "Wire",
+    "Written",
+]

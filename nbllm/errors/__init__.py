@@ -1,0 +1,153 @@
+"""Every error that nbllm raises on purpose.
+
+NbllmError
+ +-- ConfigurationError          settings, endpoints or models that cannot work; nothing was sent
+ |    +-- SettingsFileError        a settings file that cannot be read or has a typo (names file and line)
+ |    +-- UnknownModel             no endpoint or provider answers to that model id
+ |    +-- KeyNotAllowed            a provider's key would have gone to a host that is not the provider's
+ |    +-- HomeUnusable             NBLLM_HOME cannot be written, belongs to somebody else, or is a link
+ +-- InvalidRequest (ValueError)  a request that makes no sense; nothing was sent
+ |    +-- TemplateError            undefined name or syntax error in a prompt template
+ |    +-- SchemaError              `schema=` is no schema
+ +-- BudgetError                  money
+ |    +-- BudgetExceeded           the attempt's worst case does not fit; nothing was sent
+ |    +-- BudgetUnavailable        a hard budget that is shared could not be checked; nothing was sent
+ |    +-- UnpricedModel            a hard budget is set and the model's price is unknown; nothing was sent
+ +-- CallFailed                   a call that ended without an answer
+ |    +-- AttemptFailed            one request to one endpoint went wrong (`AttemptFailed.advice` says what then)
+ |    |    +-- ConnectionFailed      refused, reset, DNS, TLS
+ |    |    +-- ServerFailed          5xx
+ |    |    +-- BadAnswer             no JSON, no choices, nothing in it, no finish
+ |    |    +-- AnswerTooLarge        more bytes than an answer may have
+ |    |    +-- RateLimited           429
+ |    |    +-- FirstTokenTimeout     a stream that did not begin in time
+ |    |    +-- AttemptTimeout        a whole answer that did not come within the rung's share of the deadline
+ |    |    +-- StreamInterrupted     a stream that began and did not end; `.partial` keeps what came
+ |    |    +-- AuthenticationFailed  401, or no key
+ |    |    +-- PermissionDenied      403
+ |    |    +-- ModelNotFound         404, or the endpoint does not know the model
+ |    |    +-- BadParameter          400; `.parameter` names it where the provider does
+ |    |    |    +-- SchemaModeRefused   response_format json_schema is refused; it goes into the prompt from now on
+ |    |    +-- ContextTooLong        more tokens than the model's window
+ |    |    +-- Refused               a content filter
+ |    |    +-- RedirectRefused       3xx; never followed
+ |    |    +-- BreakerOpen           not sent: the endpoint failed too often just now
+ |    |    +-- ThrottleTimeout       not sent: the endpoint's own limits leave no room before the deadline
+ |    +-- Truncated                the limit on tokens left no text at all
+ |    +-- ValidationFailed         no answer passed the schema or check, repairs included
+ |    +-- DeadlineExceeded         the total deadline passed; `.partial` keeps what came
+ |    +-- AllRungsFailed           every rung failed; an ExceptionGroup with each cause
+ +-- StorageError                 what lasts could not be read or written
+ +-- SloViolated (AssertionError) measured percentiles or error rates are over what was promised
+"""
+
+from __future__ import annotations
+
+from nbllm.errors.base import (
+    NbllmError,
+    NbllmWarning,
+    SloViolated,
+    StorageError,
+)
+from nbllm.errors.calls import (
+    GIVE_UP,
+    NEXT_RUNG,
+    NOT_ITS_FAULT,
+    RETRY,
+    Advice,
+    AllRungsFailed,
+    AnswerTooLarge,
+    AttemptFailed,
+    AttemptTimeout,
+    AuthenticationFailed,
+    BadAnswer,
+    BadParameter,
+    BreakerOpen,
+    CallFailed,
+    ConnectionFailed,
+    ContextTooLong,
+    DeadlineExceeded,
+    FirstTokenTimeout,
+    ModelNotFound,
+    PermissionDenied,
+    RateLimited,
+    RedirectRefused,
+    Refused,
+    SchemaModeRefused,
+    Scope,
+    ServerFailed,
+    StreamInterrupted,
+    ThrottleTimeout,
+    Truncated,
+    ValidationFailed,
+)
+from nbllm.errors.unsent import (
+    BudgetError,
+    BudgetExceeded,
+    BudgetUnavailable,
+    ConfigurationError,
+    HomeUnusable,
+    InvalidRequest,
+    KeyNotAllowed,
+    SchemaError,
+    SettingsFileError,
+    TemplateError,
+    UnknownModel,
+    UnpricedModel,
+    scope_named,
+)
+
+__all__ = [
+    "GIVE_UP",
+    "NEXT_RUNG",
+    "NOT_ITS_FAULT",
+    "RETRY",
+    "Advice",
+    "AllRungsFailed",
+    "AnswerTooLarge",
+    "AttemptFailed",
+    "AttemptTimeout",
+    "AuthenticationFailed",
+    "BadAnswer",
+    "BadParameter",
+    "BreakerOpen",
+    "BudgetError",
+    "BudgetExceeded",
+    "BudgetUnavailable",
+    "CallFailed",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "ContextTooLong",
+    "DeadlineExceeded",
+    "FirstTokenTimeout",
+    "HomeUnusable",
+    "InvalidRequest",
+    "KeyNotAllowed",
+    "ModelNotFound",
+    "NbllmError",
+    "NbllmWarning",
+    "PermissionDenied",
+    "RateLimited",
+    "RedirectRefused",
+    "Refused",
+    "SchemaError",
+    "SchemaModeRefused",
+    "Scope",
+    "ServerFailed",
+    "SettingsFileError",
+    "SloViolated",
+    "StorageError",
+    "StreamInterrupted",
+    "TemplateError",
+    "ThrottleTimeout",
+    "Truncated",
+    "UnknownModel",
+    "UnpricedModel",
+    "ValidationFailed",
+    "scope_named",
+]
+
+for _name in __all__:
+    _value = globals()[_name]
+    if isinstance(_value, type):
+        _value.__module__ = __name__  # tracebacks and pickles name errors as people import them

@@ -1,0 +1,113 @@
+"""Errors that come before anything is sent: settings, requests that make no sense, money."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from nbllm.errors.base import NbllmError
+
+
+class ConfigurationError(NbllmError):
+    """Settings, endpoints or models that cannot work. Nothing was sent."""
+
+
+class SettingsFileError(ConfigurationError):
+    """A settings file that cannot be read; `path` and `line` (1-based, None when unknown) say where."""
+
+    def __init__(self, message: str, *, path: str, line: int | None = None, hint: str = "") -> None:
+        self.path = path
+        self.line = line
+        where = f"{path}, line {line}" if line else path
+        super().__init__(f"{where}: {message}", hint=hint)
+
+
+class UnknownModel(ConfigurationError):
+    """No endpoint or provider answers to that model id."""
+
+
+class KeyNotAllowed(ConfigurationError):
+    """A provider's key would have gone to a host that is not the provider's. It was not sent."""
+
+
+class HomeUnusable(ConfigurationError):
+    """NBLLM_HOME cannot be written, belongs to somebody else, or is a symbolic link."""
+
+
+class InvalidRequest(NbllmError, ValueError):
+    """A request that makes no sense. Nothing was sent."""
+
+
+class TemplateError(InvalidRequest):
+    """An undefined name or a syntax error in a prompt template. Nothing was sent."""
+
+
+class SchemaError(InvalidRequest):
+    """`schema=` is no schema that nbllm can turn into JSON Schema."""
+
+
+class BudgetError(NbllmError):
+    """Money: nothing was sent."""
+
+
+class BudgetExceeded(BudgetError):
+    """The worst case of an attempt does not fit into a hard budget.
+
+    scope: the budget that refused, such as "session" or "feature:summaries".
+    limit_usd, spent_usd, reserved_usd: its state; needed_usd: the attempt's worst case.
+    """
+
+    def __init__(
+        self,
+        *,
+        scope: str,
+        limit_usd: Decimal,
+        spent_usd: Decimal,
+        reserved_usd: Decimal,
+        needed_usd: Decimal,
+        hint: str = "",
+    ) -> None:
+        self.scope = scope
+        self.limit_usd = limit_usd
+        self.spent_usd = spent_usd
+        self.reserved_usd = reserved_usd
+        self.needed_usd = needed_usd
+        named = scope_named(scope)
+        held = f" and {_usd(reserved_usd)} is reserved by calls in flight" if reserved_usd else ""
+        super().__init__(
+            f"The {named} budget of {_usd(limit_usd)} has {_usd(spent_usd)} spent{held}; this attempt could cost "
+            f"up to {_usd(needed_usd)}. Nothing was sent.",
+            hint=hint or _to_do(named, spent_usd + reserved_usd >= limit_usd),
+        )
+
+
+def _to_do(named: str, spent: bool) -> str:
+    if spent:
+        return f"It is used up: raise it (%llm_budget {named} AMOUNT)."
+    return (
+        f"Raise it (%llm_budget {named} AMOUNT), lower --max-tokens, or use a cheaper model. "
+        "What it could cost is the worst case: without --max-tokens the longest answer that the model can give."
+    )
+
+
+def scope_named(scope: str) -> str:
+    """Return a budget's scope as people call it.
+
+    The ids of requests, sessions and days are ours; the names of features and users are the user's and tell them something.
+    """
+    kind, _, name = scope.partition(":")
+    return f"{kind} {name}" if kind in {"feature", "user"} else kind
+
+
+def _usd(amount: Decimal) -> str:
+    """Return an amount with cents, and with as many digits more as a small one needs to be told from nothing."""
+    if amount == 0 or amount >= 1:
+        return f"${amount:.2f}"
+    return f"${amount:.{max(2, 1 - amount.adjusted())}f}"
+
+
+class BudgetUnavailable(BudgetError):
+    """A hard budget that is shared could not be checked. Nothing was sent."""
+
+
+class UnpricedModel(BudgetError):
+    """A hard budget is set and the model's price is unknown. Nothing was sent."""
