@@ -65,7 +65,9 @@ def where_of(con: sqlite3.Connection, where: Filter) -> Where:
 
 def _ranges(con: sqlite3.Connection, table: str, low: int, high: int) -> list[tuple[int, int]]:
     """Cut [low, high] into ranges of ids that hold about _CHUNK rows each, by what each process has counted to."""
-    highest = f"SELECT max(id) FROM {table} WHERE id >= number << 32 AND id < number + 1 << 32"  # noqa: S608 - our own names
+    # attempts have a column `number` as well: an unqualified one would be theirs.
+    first, next_first = "processes.number << 32", "processes.number + 1 << 32"
+    highest = f"SELECT max(id) FROM {table} WHERE id >= {first} AND id < {next_first}"  # noqa: S608 - our own names
     sql = f"SELECT number, ({highest}) FROM processes WHERE number >= ? AND number <= ? ORDER BY number"  # noqa: S608
     cuts = [low - 1]
     held = 0
@@ -82,13 +84,9 @@ def _ranges(con: sqlite3.Connection, table: str, low: int, high: int) -> list[tu
 def _packed(con: sqlite3.Connection, table: str, where: Where, kind: np.dtype[Any]) -> Rows:
     """Return the packed rows of a table in order of id. The blobs pass as one: group_concat copies bytes, whatever they are."""
     ours = f"{table} WHERE id > ? AND id <= ? AND {where.clause}"
-    sql = f"SELECT CAST(group_concat(packed, '') AS BLOB), count(packed) FROM {ours}"  # noqa: S608 - values are bound
-    parts: list[Rows] = []
-    for low, high in _ranges(con, table, where.low, where.high):
-        blob, count = con.execute(sql, (low, high, *where.values)).fetchone()
-        if count:
-            parts.append(np.frombuffer(blob, dtype=kind, count=count))
-    rows = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+    sql = f"SELECT CAST(group_concat(packed, '') AS BLOB) FROM {ours}"  # noqa: S608 - values are bound
+    parts = [con.execute(sql, (low, high, *where.values)).fetchone()[0] for low, high in _ranges(con, table, where.low, where.high)]
+    rows: Rows = np.frombuffer(b"".join(part for part in parts if part), dtype=kind)
     # group_concat promises no order; the ids in `packed` restore it where it matters.
     if kind is _CALL and bool(np.any(np.diff(rows["id"]) <= 0)):
         rows = rows[np.argsort(rows["id"])]

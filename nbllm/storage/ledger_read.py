@@ -145,32 +145,36 @@ def series(con: sqlite3.Connection, where: Filter) -> Series:
     calls = calls_of(con, where)
     calls = calls[calls["status"] != _OPEN]
     costs = costs_of(con, calls)
-    cost_usd = np.where(costs.unknown, np.nan, costs.known / 1e12)
+    started_at = calls["started_at"].copy()
     order: Any = slice(None)
-    if len(calls) > 1 and bool(np.any(calls["started_at"][1:] < calls["started_at"][:-1])):
-        order = np.argsort(calls["started_at"], kind="stable")
-    calls, cost_usd = calls[order], cost_usd[order]
-    found, model = np.unique(calls["model"], return_inverse=True)
+    if bool(np.any(started_at[1:] < started_at[:-1])):
+        order = np.argsort(started_at, kind="stable")
+    codes, model = np.unique(calls["model"], return_inverse=True)
     names = _names(con)
 
-    def known(column: str, unknown: int) -> NDArray[np.float64]:
-        values: NDArray[np.float64] = calls[column].astype(np.float64)
-        values[calls[column] == unknown] = np.nan
+    def column(name: str) -> NDArray[Any]:
+        # One field after the other: taking whole rows in a new order is ten times slower.
+        return np.ascontiguousarray(calls[name])[order]
+
+    def known(name: str, unknown: int) -> NDArray[np.float64]:
+        raw = column(name)
+        values: NDArray[np.float64] = raw.astype(np.float64)
+        values[raw == unknown] = np.nan
         return values
 
     return Series(
-        started_at=calls["started_at"].copy(),
-        latency_s=calls["latency_s"].copy(),
-        ttft_s=calls["ttft_s"].copy(),
-        cost_usd=cost_usd,
+        started_at=started_at[order],
+        latency_s=column("latency_s"),
+        ttft_s=column("ttft_s"),
+        cost_usd=np.where(costs.unknown, np.nan, costs.known / 1e12)[order],
         saved_usd=known("saved_pico", UNKNOWN_PICO) / 1e12,
-        saved_s=calls["saved_s"].copy(),
+        saved_s=column("saved_s"),
         input_tokens=known("input_tokens", -1),
         output_tokens=known("output_tokens", -1),
-        hit=np.isin(calls["source"], HITS),
-        failed=_failed(calls),
-        model=model.astype(np.int32),
-        models=tuple(names.get(int(code), NO_NAME) for code in found),
+        hit=np.isin(column("source"), HITS),
+        failed=_failed(calls)[order],
+        model=model.astype(np.int32)[order],
+        models=tuple(names.get(int(code), NO_NAME) for code in codes),
     )
 
 
