@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nbllm.background import Job, waited
+from nbllm.background import Job, awaited, waited
 from nbllm.core.ports import Filter
 from nbllm.errors import InvalidRequest
 from nbllm.settings import Settings
@@ -50,19 +50,24 @@ class Books:
         refuse_on_loop(house, "This method")
         return waited(Job(house.host, lambda: work(house)))
 
+    async def _arun(self, work: Callable[[House], Coroutine[Any, Any, T]]) -> T:
+        """Async twin of `_run`, also on the loop itself."""
+        house = self._open_house()
+        return await work(house) if house.host.is_here else await awaited(Job(house.host, lambda: work(house)))
+
     @property
     def ledger(self) -> Any:
-        """The Ledger (core/ports.py)."""
+        """The Ledger (core/ports)."""
         return self._open_house().storage.ledger
 
     @property
     def store(self) -> Any:
-        """The ResponseStore (core/ports.py)."""
+        """The ResponseStore (core/ports)."""
         return self._open_house().storage.store
 
     @property
     def recordings(self) -> Any:
-        """The Recordings (core/ports.py)."""
+        """The Recordings (core/ports)."""
         return self._open_house().storage.recordings
 
     def models(self) -> list[Any]:
@@ -144,4 +149,6 @@ class Books:
 def refuse_on_loop(house: House, what: str) -> None:
     """Raise RuntimeError for a sync door that is called on the very loop that would have to answer it."""
     if house.host.is_here:
-        raise RuntimeError(f"{what} would wait for the loop that it was called on. Use its async twin (aask, astream, aembed).")
+        raise RuntimeError(
+            f"{what} would wait for the loop that it was called on. Use its async twin (aask, astream, aembed, areset_breakers)."
+        )

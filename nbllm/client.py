@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, Unpack, get_args
 
 from nbllm.asking import Prompt, chat_request, embed_request
-from nbllm.background import BACKGROUND, Job, LoopHost, awaited, waited
+from nbllm.background import BACKGROUND, Job, LoopHost, waited
 from nbllm.books import Books, BudgetLine, refuse_on_loop
 from nbllm.closing import in_thread, keep_for_parent, shut, watch
 from nbllm.core.messages import CallRecord, NullSink, ProviderKind, Request
@@ -25,7 +25,7 @@ from nbllm.errors import ConfigurationError
 from nbllm.live import LiveCall
 from nbllm.notices import News, say
 from nbllm.session import process_session
-from nbllm.settings import Endpoint, Settings
+from nbllm.settings import CallOptions, EmbedOptions, Endpoint, Settings
 from nbllm.streams import AsyncStream, Stream
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Client(Books):
 
     # ------------------------------------------------------------------ asking
 
-    def ask(self, prompt: Prompt, **options: Any) -> Reply:
+    def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Reply:
         """Ask and wait for the whole answer.
 
         prompt: a string, or messages in OpenAI's shape. options: see nbllm.settings.CALL_OPTIONS (model, system, temperature,
@@ -92,29 +92,29 @@ class Client(Books):
         request = chat_request(prompt, options, self._settings, watched=False, on_interrupt="restart")
         return self._said(self._wait(request))
 
-    async def aask(self, prompt: Prompt, **options: Any) -> Reply:
+    async def aask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Reply:
         """Async twin of `ask`. Cancelling it ends the call upstream."""
         request = chat_request(prompt, options, self._settings, watched=False, on_interrupt="restart")
         return self._said(await self._await(request))
 
-    def stream(self, prompt: Prompt, **options: Any) -> Stream:
+    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Stream:
         """Ask and return the answer piece by piece; `.reply` when it is done. A stream that breaks raises StreamInterrupted."""
         return Stream(self._live(chat_request(prompt, options, self._settings, watched=True, on_interrupt="raise")))
 
-    def astream(self, prompt: Prompt, **options: Any) -> AsyncStream:
+    def astream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
         """Async twin of `stream`: `async for piece in client.astream(...)`."""
         request = chat_request(prompt, options, self._settings, watched=True, on_interrupt="raise")
         return AsyncStream(self._live(request, own_thread=False))
 
-    def start(self, prompt: Prompt, *, watched: bool = True, **options: Any) -> LiveCall:
+    def start(self, prompt: Prompt, *, watched: bool = True, **options: Unpack[CallOptions]) -> LiveCall:
         """Start a call and return it as a LiveCall, whose events a face can show as they come."""
         return self._live(chat_request(prompt, options, self._settings, watched=watched, on_interrupt="restart"))
 
-    def embed(self, texts: Sequence[str], **options: Any) -> Any:
+    def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> Any:
         """Embed texts; return a float32 array of shape (texts, dimensions)."""
         return self._said(self._wait(embed_request(texts, options, self._settings))).vectors
 
-    async def aembed(self, texts: Sequence[str], **options: Any) -> Any:
+    async def aembed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> Any:
         """Async twin of `embed`."""
         return self._said(await self._await(embed_request(texts, options, self._settings))).vectors
 
@@ -135,9 +135,7 @@ class Client(Books):
         if not isinstance(opened, Request):
             await house.asettle(opened.written)
             return opened.reply
-        if house.host.is_here:
-            return await house.call(opened, NullSink())
-        return await awaited(Job(house.host, lambda: house.call(opened, NullSink())))
+        return await self._arun(lambda house: house.call(opened, NullSink()))
 
     def _live(self, request: Request, *, own_thread: bool = True) -> LiveCall:
         house = self._open_house()
@@ -187,6 +185,11 @@ class Client(Books):
         """
         if self._house is not None:
             self._run(lambda house: house.road.breakers.reset())
+
+    async def areset_breakers(self) -> None:
+        """Async twin of `reset_breakers`."""
+        if self._house is not None:
+            await self._arun(lambda house: house.road.breakers.reset())
 
     def on_call(self, hook: Callable[[CallRecord], object]) -> None:
         """Call a function with a CallRecord after every call, in a worker thread. What it raises is logged and nothing else."""
@@ -257,19 +260,15 @@ class Client(Books):
             await in_thread(lambda: shut(house, self._user))
 
     def __enter__(self) -> Self:
-        """Return the client."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
         self.close()
 
     async def __aenter__(self) -> Self:
-        """Return the client."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close it."""
         await self.aclose()
 
     def __del__(self) -> None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from nbllm.asking import Prompt
 from nbllm.client import Client
@@ -21,6 +21,7 @@ from nbllm.core.reply import Reply
 from nbllm.core.usage_table import UsageTable
 from nbllm.errors import InvalidRequest
 from nbllm.flow_context import FLOW, Flow
+from nbllm.settings import CallOptions, EmbedOptions
 from nbllm.streams import AsyncStream, Stream
 
 P = ParamSpec("P")
@@ -61,32 +62,32 @@ def use(client: Client) -> Iterator[Client]:
         _here.reset(token)
 
 
-def ask(prompt: Prompt, **options: Any) -> Reply:
+def ask(prompt: Prompt, **options: Unpack[CallOptions]) -> Reply:
     """Ask the current client and wait for the whole answer. See Client.ask."""
     return get_client().ask(prompt, **options)
 
 
-async def aask(prompt: Prompt, **options: Any) -> Reply:
+async def aask(prompt: Prompt, **options: Unpack[CallOptions]) -> Reply:
     """Async twin of `ask`."""
     return await get_client().aask(prompt, **options)
 
 
-def stream(prompt: Prompt, **options: Any) -> Stream:
+def stream(prompt: Prompt, **options: Unpack[CallOptions]) -> Stream:
     """Ask the current client and return the answer piece by piece. See Client.stream."""
     return get_client().stream(prompt, **options)
 
 
-def astream(prompt: Prompt, **options: Any) -> AsyncStream:
+def astream(prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
     """Async twin of `stream`."""
     return get_client().astream(prompt, **options)
 
 
-def embed(texts: Sequence[str], **options: Any) -> Any:
+def embed(texts: Sequence[str], **options: Unpack[EmbedOptions]) -> Any:
     """Embed texts with the current client; a float32 array of shape (texts, dimensions)."""
     return get_client().embed(texts, **options)
 
 
-async def aembed(texts: Sequence[str], **options: Any) -> Any:
+async def aembed(texts: Sequence[str], **options: Unpack[EmbedOptions]) -> Any:
     """Async twin of `embed`."""
     return await get_client().aembed(texts, **options)
 

@@ -1,7 +1,7 @@
 """Settings: what can be set, and where each value came from. Cheap to import: files are read by code that is loaded late."""
 
 from nbllm.settings.budgets import BudgetSettings
-from nbllm.settings.call_options import CallOptions
+from nbllm.settings.call_options import CallOptions, EmbedOptions
 from nbllm.settings.endpoint import Endpoint
 from nbllm.settings.option import Option
 from nbllm.settings.settings import Explained, Settings, default_home
@@ -13,6 +13,7 @@ __all__ = [
     "SETTINGS",
     "BudgetSettings",
     "CallOptions",
+    "EmbedOptions",
     "Endpoint",
     "Explained",
     "Option",
