@@ -42,7 +42,8 @@ class BookMagics(Magics):
         words = parsed.words
         if "reset" in parsed.values or words[:1] == ("reset",):
             names = words if "reset" in parsed.values else words[1:]
-            return tables.config_view(client.settings, only=self._reset(client, names), title="Reset")
+            reset = self._reset(client, names)
+            return tables.config_view(client.settings, only=reset, title="Reset")
         if not words:
             return tables.config_view(client.settings)
         values = dict(_assignment(word, client.settings) for word in words)

@@ -6,9 +6,12 @@ The user's own frames stay, because they say which line of theirs asked. `%tb` s
 from __future__ import annotations
 
 import linecache
+import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from sysconfig import get_path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _SHELL_PARTS = {"IPython", "ipykernel", "traitlets", "decorator.py", "prompt_toolkit"}
+_LIBRARIES = tuple({f"{path}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib") if (path := get_path(name))})
+_STOPPED = "KeyboardInterrupt: the call was stopped; the kernel is ready."
 _SHOWN_CAUSES = 12
 _RED, _DIM, _OFF = "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
@@ -27,7 +32,7 @@ def attach(error: BaseException, partial: Reply, *, out: str, received: bool) ->
     """Note on an error what was kept of the answer, for its message. An interrupt gets a short message of its own."""
     kept = f"A part of the answer had come: its {len(partial.text):,} characters are kept in {out or '_'}." if received else ""
     if isinstance(error, KeyboardInterrupt):
-        line = f"KeyboardInterrupt: the call was stopped; the kernel is ready. {kept}".rstrip()
+        line = f"{_STOPPED} {kept}".rstrip()
         # IPython asks an exception for this before it formats one itself.
         error._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
     elif kept:
@@ -80,18 +85,37 @@ def _ours(filename: str) -> bool:
 
 
 def _users_frames(trace: TracebackType | None) -> Iterator[tuple[str, int, str]]:
-    """Yield (file, line, function) of the frames before the first of ours, the shell's left out."""
+    """Yield (file, line, function) of the user's frames: ours, the shell's, and those of libraries below ours are left out."""
+    below_ours = False
     while trace is not None:
         code = trace.tb_frame.f_code
         if _ours(code.co_filename):
-            return
-        if _SHELL_PARTS.isdisjoint(Path(code.co_filename).parts):
+            below_ours = True
+        elif _SHELL_PARTS.isdisjoint(Path(code.co_filename).parts) and not (below_ours and _library(code.co_filename)):
+            below_ours = False
             yield code.co_filename, trace.tb_lineno, code.co_name
         trace = trace.tb_next
 
 
-def traceback_lines(error: NbllmError, trace: TracebackType | None, *, cell_name: Callable[[str], str], colour: bool) -> list[str]:
-    """Return the lines that a cell shows for an error of nbllm."""
+def _library(filename: str) -> bool:
+    """Whether a file belongs to Python or to an installed package."""
+    return filename.startswith(_LIBRARIES)
+
+
+def within_ours(trace: TracebackType | None) -> bool:
+    """Whether it was nbllm, and no code of the user's that nbllm had called (a flow's), that was running."""
+    within = False
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        within = _ours(filename) or (within and _library(filename))
+        trace = trace.tb_next
+    return within
+
+
+def traceback_lines(
+    error: BaseException, trace: TracebackType | None, *, cell_name: Callable[[str], str], colour: bool
+) -> list[str]:
+    """Return the lines that a cell shows for an error of nbllm, or for an interrupt of one of its calls."""
     red, dim, off = (_RED, _DIM, _OFF) if colour else ("", "", "")
     lines = []
     for filename, number, function in _users_frames(trace):
@@ -100,7 +124,7 @@ def traceback_lines(error: NbllmError, trace: TracebackType | None, *, cell_name
             continue
         within = "" if function.startswith("<") else f", in {function}"
         lines += [f"{dim}{cell_name(filename)}, line {number}{within}{off}", f"    {source}"]
-    first, *others = message_lines(error)
+    first, *others = message_lines(error) if isinstance(error, NbllmError) else [_STOPPED]
     name, colon, rest = first.partition(":")
     return [*lines, f"{red}{name}{off}{colon}{rest}", *others]
 
@@ -115,7 +139,7 @@ def _cell_namer(shell: Any) -> Callable[[str], str]:
 
 
 class Hook:
-    """Shows errors of nbllm in short for a shell, and gives the shell back as it was.
+    """Shows errors of nbllm, and interrupts of its calls, in short for a shell, and gives the shell back as it was.
 
     set_custom_exc has one place for all extensions: whoever was there before is still asked for their own exceptions.
     IPython's `_render_traceback_` would be neater, but IPython does not ask exception groups for it.
@@ -125,7 +149,7 @@ class Hook:
         self._shell = shell
         self._whole = whole
         self._before = (shell.custom_exceptions, shell.CustomTB if shell.custom_exceptions else None)
-        shell.set_custom_exc((NbllmError, *shell.custom_exceptions), self._show)
+        shell.set_custom_exc((NbllmError, KeyboardInterrupt, *shell.custom_exceptions), self._show)
         self._mine = shell.CustomTB
 
     def remove(self) -> None:
@@ -137,9 +161,14 @@ class Hook:
                 self._shell.CustomTB = handler
 
     def _show(self, shell: Any, etype: type[BaseException], value: BaseException, trace: Any, tb_offset: Any = None) -> list[str]:
+        exceptions, handler = self._before
+        sys.last_type, sys.last_value, sys.last_traceback = etype, value, trace  # what %tb and %debug look at
         if not isinstance(value, NbllmError):
-            handler = self._before[1]
-            return list(handler(etype, value, trace, tb_offset=tb_offset) or []) if handler else []
+            if handler is not None and isinstance(value, exceptions):
+                return list(handler(etype, value, trace, tb_offset=tb_offset) or [])
+            if hasattr(value, "_render_traceback_") or self._whole() or not within_ours(trace):
+                shell.showtraceback((etype, value, trace), tb_offset=tb_offset, running_compiled_code=True)
+                return []
         if self._whole():
             import traceback
 

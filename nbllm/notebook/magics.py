@@ -41,35 +41,26 @@ class LLMMagics(Magics):
     @needs_local_scope
     def llm(self, line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> None:
         """Ask and show the answer as it comes; keep the Reply in the -o variable, else in `_`."""
-        from nbllm.notebook.screens import screen_for
-
-        given = dict(parse(LLM, line).values)
-        namespace = {**self._shell.user_ns, **(local_ns or {})}
-        screen = screen_for(
-            self._shell,
-            quiet=given.get("quiet", False),
-            updates_per_s=self.updates_per_s,
-            language="json" if "schema" in given else "",
-        )
-        self._ask(given, cell.rstrip("\n"), namespace, screen)
+        self._ask(dict(parse(LLM, line).values), cell.rstrip("\n"), {**self._shell.user_ns, **(local_ns or {})})
 
     @no_var_expand
     @needs_local_scope
     def llm_line(self, line: str, local_ns: Mapping[str, Any] | None = None) -> Reply:
-        """Ask and return the Reply, which shows itself when it is the last value of a cell."""
-        from nbllm.notebook.screens import Quiet
+        """Ask, show the answer as it comes, and return the Reply, which does not show itself once more in that cell."""
+        from nbllm.notebook.screens import shown_once
 
         parsed = parse(LLM_LINE, line)
         if not parsed.rest:
             raise UsageError(
                 "%llm needs a prompt on its line: %llm [options] PROMPT. For longer ones use %%llm. %llm? is the manual."
             )
-        return self._ask(dict(parsed.values), parsed.rest, {**self._shell.user_ns, **(local_ns or {})}, Quiet(), returned=True)
+        reply = self._ask(dict(parsed.values), parsed.rest, {**self._shell.user_ns, **(local_ns or {})}, returned=True)
+        shown_once(self._shell, reply)
+        return reply
 
-    def _ask(
-        self, given: dict[str, Any], prompt: str, namespace: Mapping[str, Any], screen: Any, *, returned: bool = False
-    ) -> Reply:
+    def _ask(self, given: dict[str, Any], prompt: str, namespace: Mapping[str, Any], *, returned: bool = False) -> Reply:
         from nbllm.notebook.runner import run
+        from nbllm.notebook.screens import screen_for
 
         if not prompt.strip():
             raise UsageError("The prompt is empty: write it below the %%llm line. %%llm? is the manual.")
@@ -86,6 +77,12 @@ class LLMMagics(Magics):
             elif not returned or reply.interrupted:
                 self._shell.displayhook.update_user_ns(reply)
 
+        screen = screen_for(
+            self._shell,
+            quiet=given.get("quiet", False),
+            updates_per_s=self.updates_per_s,
+            language="json" if "schema" in given else "",
+        )
         notes = [f"{name} is no option of nbllm: it goes to the provider as it is." for name in options.get("extra", ())]
         return run(self._client(), prompt, options, screen=screen, keep=keep, out=out, notes=notes)
 

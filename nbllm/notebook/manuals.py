@@ -29,7 +29,7 @@ def _call(names: tuple[str, ...], option: str, metavar: str, help: str = "", com
 LLM = Manual(
     name="%%llm",
     summary="Ask a language model: the answer streams below the cell and stays in a variable.",
-    usage=("%%llm [options]      the prompt is the rest of the cell", "%llm [options] PROMPT      one line; returns the Reply"),
+    usage=("%%llm [options]      the prompt is the rest of the cell", "%llm [options] PROMPT      one line; returns the Reply too"),
     examples="""
         %%llm -m sim/large -o answer
         Summarise {{ doc }} in three bullets.
@@ -42,7 +42,7 @@ LLM = Manual(
         %%llm --feature triage --budget 0.01             # for the books; stop at 1 cent
         %%llm --cache refresh                            # ask anew, keep the new answer
         %%llm --sample 2                                 # another answer, same prompt
-        x = %llm -m sim/small What is an ECDF?
+        x = %llm -m sim/small --quiet What is an ECDF?
     """,
     flags=(
         _call(("-m", "--model"), "model", "MODEL", "Model id (endpoint/model or provider/model), or several, with commas; "
@@ -66,7 +66,7 @@ LLM = Manual(
         Flag(names=("--set",), dest="set", read=reading.pair, metavar="KEY=VALUE", repeat=True, completes="sets",
              help="Any further option of ask (top_p=0.9, seed=7, retries=0), or a field for the provider. May be repeated."),
         Flag(names=("--raw",), dest="raw", help="Send the prompt as it stands: no templating."),
-        Flag(names=("--quiet",), dest="quiet", help="Show nothing but errors. On one line (%llm) end the line with ; instead."),
+        Flag(names=("--quiet",), dest="quiet", help="Show nothing but errors."),
         _call(("--budget",), "budget_usd", "USD", "Most that this call may cost, in USD."),
     ),
     more="""

@@ -134,3 +134,31 @@ def screen_for(shell: Any, *, quiet: bool, updates_per_s: float, language: str) 
     if getattr(shell, "kernel", None) is not None:
         return Notebook(updates_per_s=updates_per_s, language=language)
     return Terminal()
+
+
+class ShownAlready:
+    """Stands in for sys.displayhook until the running cell ends, and passes over one value: the reply that a screen has shown.
+
+    IPython sets sys.displayhook for each cell and puts its own back at the cell's end. The reply is still kept in `_` and Out.
+    """
+
+    def __init__(self, shell: Any, usual: Callable[[object], object]) -> None:
+        self._shell = shell
+        self._usual = usual
+        self.reply: object = None
+
+    def __call__(self, value: object) -> None:
+        """Show a value, unless it is the reply."""
+        if value is None or value is not self.reply:
+            self._usual(value)
+            return
+        self._shell.displayhook.update_user_ns(value)
+        self._shell.displayhook.fill_exec_result(value)
+
+
+def shown_once(shell: Any, reply: object) -> None:
+    """Let the rest of the running cell pass over `reply` as a last value: its screen has shown it, or was told not to."""
+    if shell.display_trap.is_active:
+        if not isinstance(sys.displayhook, ShownAlready):
+            sys.displayhook = ShownAlready(shell, sys.displayhook)
+        sys.displayhook.reply = reply

@@ -139,7 +139,8 @@ def test_settings_are_shown_with_their_origin_set_and_reset(shell: Any, client: 
     assert "%llm_config" in text.partition("Defaults")[0]
     assert (client.settings.model, client.settings.call["deadline_s"]) == ("sim/small", 30.0)
     run(shell, "llm_config deadline_s=60")
-    run(shell, "llm_config --reset")
+    reset = str(run(shell, "llm_config --reset"))
+    assert "%llm_config  " not in reset, "what is shown is what holds after the reset"
     assert (client.settings.model, client.settings.call["deadline_s"]) == (None, 300.0)
     assert client.settings.origin("deadline_s") == "default"
     with pytest.raises(ConfigurationError, match="deadline"):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import html
+import sys
+from _thread import interrupt_main
 from decimal import Decimal
+from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 from IPython.core.error import UsageError
 
+from nbllm import Client
 from nbllm.core.messages import Delta, Partial
 from nbllm.core.meter_line import meter_line
 from nbllm.core.reply import Reply
@@ -86,14 +91,34 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(
     assert client.asked == []
 
 
-def test_a_line_returns_the_reply_and_shows_nothing_itself(shell: Any, client: FakeClient, capsys: Any) -> None:
-    """`x = %llm ...` is an expression like any other."""
-    shell.run_cell("x = %llm -m sim/small What's up?", store_history=False)
-    assert shell.user_ns["x"].text == "Hello."
+def test_a_line_shows_its_answer_as_it_comes_and_once(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """One line prints like a cell, alone and in an assignment; the Reply does not show itself a second time, and is kept."""
+    client.play(delta("Hel"), delta("lo."))
+    shell.run_cell("%llm -m sim/small What's up?", store_history=True)
+    shown = capsys.readouterr().out
     assert client.asked[0][0] == "What's up?"
-    assert capsys.readouterr().out == ""
+    assert shown.startswith("Hello.\n\nsim/small (simulated) ·")
+    assert shown.count("Hello.") == 1
+    assert shell.user_ns["_"].text == "Hello."
+    shell.run_cell("x = %llm -m sim/small And now?\n'of its own'")
+    assert shell.user_ns["x"].text == "Hello."
+    shown = capsys.readouterr().out
+    assert shown.count("Hello.") == 1
+    assert "'of its own'" in shown
+    shell.run_cell("x")
+    assert "Hello." in capsys.readouterr().out, "shown anew when asked for"
     with pytest.raises(UsageError, match="needs a prompt"):
         shell.run_line_magic("llm", "-m sim/small")
+
+
+def test_a_quiet_line_shows_nothing(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """--quiet on one line: nothing while it runs, nothing at the end; the Reply is in `_`; no hook stays behind."""
+    before = sys.displayhook
+    shell.run_cell("%llm --quiet Hi", store_history=True)
+    assert capsys.readouterr().out == ""
+    assert shell.user_ns["_"].text == "Hello."
+    assert shell.run_line_magic("llm", "--quiet Hi").text == "Hello."
+    assert sys.displayhook is before
 
 
 def test_a_line_in_a_function_sees_its_locals(shell: Any, client: FakeClient) -> None:
@@ -192,7 +217,7 @@ def test_a_failure_is_a_few_lines_and_the_cell_fails(shell: Any, client: FakeCli
     result = shell.run_cell("%%llm -o x\nHi")
     assert isinstance(result.error_in_exec, AllRungsFailed)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert len(lines) <= 6
+    assert len(lines) <= 8, "two of them are the fake's own frame"
     shown = "\n".join(lines)
     for part in (
         "AllRungsFailed",
@@ -214,6 +239,40 @@ def test_the_users_own_frames_stay_and_ours_go(shell: Any, client: FakeClient, c
     assert "in mine" in shown
     assert "return start('x')" in shown
     assert len(shown.splitlines()) < 12
+
+
+def test_frames_of_a_flow_stay(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """A function of the user's that nbllm calls is the user's too: where a flow went wrong is in sight, and ours is not."""
+    client.refuses = ConnectionFailed("Connection refused.", rung="lab/qwen")
+    shell.user_ns["start"] = client.start
+    shell.run_cell("from nbllm import flow\n@flow\ndef mine():\n    return start('x')\nmine()")
+    shown = capsys.readouterr().out
+    assert "in mine" in shown
+    assert "current.py" not in shown
+
+
+def test_an_interrupt_of_a_call_is_one_line_and_the_users_frames(shell: Any, tmp_path: Path, capsys: Any) -> None:
+    """Ctrl-C in `for piece in stream(...)`: which line it was and that the call was stopped, none of our frames; %tb has them."""
+    with Client(home=tmp_path / "home") as own:
+        shell.user_ns["own"] = own
+        shell.run_cell("def mine():\n    for piece in own.stream('Hi', model='sim/small?fault=stall'):\n        print(piece)")
+        Timer(0.15, interrupt_main).start()
+        shell.run_cell("mine()")
+    shown = capsys.readouterr().out
+    assert "in mine" in shown
+    assert "KeyboardInterrupt: the call was stopped; the kernel is ready." in shown
+    assert len(shown.splitlines()) <= 6
+    assert "live.py" not in shown
+    shell.run_cell("%tb")
+    assert "live.py" in capsys.readouterr().out
+
+
+def test_an_interrupt_of_the_users_own_code_looks_as_ever(shell: Any, capsys: Any) -> None:
+    """Nothing is hidden or renamed where nbllm was not waiting, not even in a flow."""
+    shell.run_cell("import nbllm\n@nbllm.flow\ndef mine():\n    raise KeyboardInterrupt\nmine()")
+    shown = capsys.readouterr().out
+    assert "Traceback (most recent call last)" in shown
+    assert "the call was stopped" not in shown
 
 
 def test_budget_errors_say_that_nothing_was_sent(shell: Any, client: FakeClient, capsys: Any) -> None:
