@@ -98,7 +98,8 @@ class Books:
             if name not in known:
                 raise InvalidRequest(f"There is no limit {name!r}.", hint=did_you_mean(name, known, limit=20))
         where = {"session": session, "since": since, "model": model}
-        series = self.ledger.series(self._filter({k: v for k, v in where.items() if v is not None}))
+        chosen = self._filter({k: v for k, v in where.items() if v is not None})
+        series = self.ledger.series(chosen, costs=limits.get("cost_usd") is not None)
         report = check_slo(series, **limits)
         require(report)
         return report

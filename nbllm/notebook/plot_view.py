@@ -67,7 +67,7 @@ class PlotView:
 
 def plot_view(kind: str, client: Any, where: Filter, *, save: str | None = None) -> PlotView:
     """Return the plot of the calls that fit, and write it to a file where asked to; UsageError when the file cannot be."""
-    made = figure(kind, client.ledger.series(where))
+    made = figure(kind, client.ledger.series(where, costs=kind == "cost"))
     if save:
         path = Path(save).expanduser()
         if path.suffix.lower() not in _FORMATS:

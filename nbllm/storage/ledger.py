@@ -201,11 +201,11 @@ class SqliteLedger:
         check_group(by)
         return self._read(lambda con: usage(con, by, where))
 
-    def series(self, where: Filter) -> Series:
-        """Calls as columns, in order of started_at."""
+    def series(self, where: Filter, *, costs: bool = True) -> Series:
+        """Calls as columns, in order of started_at; without costs no attempt is read."""
         from nbllm.storage.ledger_read import series
 
-        return self._read(lambda con: series(con, where))
+        return self._read(lambda con: series(con, where, costs=costs))
 
     def spent_usd(self, where: Filter) -> Decimal:
         """What the calls cost, worst cases of unknown ones included."""

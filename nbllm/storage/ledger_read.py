@@ -137,14 +137,16 @@ def spent_usd(con: sqlite3.Connection, where: Filter) -> Decimal:
     return to_usd(int(costs.known.sum()) + int(costs.worst_unknown.sum()))
 
 
-def series(con: sqlite3.Connection, where: Filter) -> Series:
+def series(con: sqlite3.Connection, where: Filter, *, costs: bool = True) -> Series:
     """Return calls as columns. Tokens are those of the answer; a cost is NaN when a part of it is unknown, 0 for a hit.
+
+    costs=False leaves the attempts unread, which is a third of the time: then all costs are NaN.
 
     Calls under way are left out; the times of failed ones (see _failed) are in no percentile of answers.
     """
     calls = calls_of(con, where)
     calls = calls[calls["status"] != _OPEN]
-    costs = costs_of(con, calls)
+    cost_usd = _cost_usd(con, calls) if costs else np.full(len(calls), np.nan)
     started_at = calls["started_at"].copy()
     order: Any = slice(None)
     if bool(np.any(started_at[1:] < started_at[:-1])):
@@ -166,7 +168,7 @@ def series(con: sqlite3.Connection, where: Filter) -> Series:
         started_at=started_at[order],
         latency_s=column("latency_s"),
         ttft_s=column("ttft_s"),
-        cost_usd=np.where(costs.unknown, np.nan, costs.known / 1e12)[order],
+        cost_usd=cost_usd[order],
         saved_usd=known("saved_pico", UNKNOWN_PICO) / 1e12,
         saved_s=column("saved_s"),
         input_tokens=known("input_tokens", -1),
@@ -176,6 +178,12 @@ def series(con: sqlite3.Connection, where: Filter) -> Series:
         model=model.astype(np.int32)[order],
         models=tuple(names.get(int(code), NO_NAME) for code in codes),
     )
+
+
+def _cost_usd(con: sqlite3.Connection, calls: Rows) -> NDArray[np.float64]:
+    costs = costs_of(con, calls)
+    cost_usd: NDArray[np.float64] = np.where(costs.unknown, np.nan, costs.known / 1e12)
+    return cost_usd
 
 
 def _fetch(con: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[sqlite3.Row]:

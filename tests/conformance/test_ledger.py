@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import asdict, replace
 from decimal import Decimal
 
+import numpy as np
 import pytest
 
 from nbllm.core.messages import AttemptStatus, CallRow
@@ -178,6 +179,16 @@ def test_series_are_columns_in_order_of_time(ledger):
     assert series.input_tokens[0] == 10
     assert math.isnan(series.input_tokens[1])
     assert series.latency_s.tolist() == [1.5, 1.5, 1.5]
+
+
+def test_series_without_costs_say_that_they_know_none(ledger):
+    """What is not read is NaN, never 0; all else is the same."""
+    fill(ledger)
+    whole, bare = asdict(ledger.series(Filter())), asdict(ledger.series(Filter(), costs=False))
+    assert [math.isnan(cost) for cost in bare.pop("cost_usd")] == [True, True, True]
+    assert bare.pop("models") == whole.pop("models")
+    assert bare.keys() == whole.keys() - {"cost_usd"}
+    assert all(np.array_equal(column, whole[name], equal_nan=column.dtype.kind == "f") for name, column in bare.items())
 
 
 def test_calls_come_newest_first(ledger):

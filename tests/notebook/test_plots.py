@@ -143,7 +143,7 @@ class _Client:
 
     class ledger:  # noqa: N801 - stands for client.ledger
         @staticmethod
-        def series(_: Any) -> Series:
+        def series(_: Any, *, costs: bool) -> Series:  # noqa: ARG004 - the ledger's
             return calls(50)
 
 

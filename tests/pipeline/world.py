@@ -84,7 +84,7 @@ class Book:
     def usage(self, by: str, where: Filter) -> Sequence[UsageRow]:
         raise NotImplementedError
 
-    def series(self, where: Filter) -> Series:
+    def series(self, where: Filter, *, costs: bool = True) -> Series:
         raise NotImplementedError
 
     def calls(self, where: Filter, *, limit: int) -> Sequence[CallRow]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ import pytest
 from nbllm.core.messages import AttemptStatus
 from nbllm.core.ports import Filter
 from nbllm.errors import StorageError
+from nbllm.storage import ledger_columns
 from nbllm.storage.ledger_schema import MIGRATIONS
 from nbllm.storage.open import open_storage
 from tests.storage.rows import NOW, attempt, call, open_attempt, open_call
@@ -167,3 +169,21 @@ def test_many_calls_are_summed_and_read_like_few(storage):
     assert [row.started_at for row in newest] == [NOW + number * 5 for number in range(count - 1, count - 21, -1)]
     (total,) = ledger.usage("total", Filter(feature="f7"))
     assert (total.calls, total.cost_usd) == (count // 50, count // 50 * D("0.001234567890"))
+
+
+def test_calls_of_several_processes_are_read_in_few_pieces(tmp_path, monkeypatch):
+    """Rows of processes that wrote by turns come in order of time, each with its own numbers, read in pieces of rows, not of ids."""
+    for turn in range(3):
+        storage = open_storage(tmp_path / "home", session=f"s{turn}")
+        made = [call(started_at=NOW + 3 * n + turn, latency_s=float(3 * n + turn)) for n in range(120)]
+        storage.ledger.add_many((row, [attempt(row, cost_usd=D(int(row.latency_s)))]) for row in made)
+        storage.close()
+    storage = open_storage(tmp_path / "home", session="s9")
+    with closing(sqlite3.connect(tmp_path / "home" / "ledger.db")) as con:
+        assert [len(ledger_columns._ranges(con, table, 0, 2**63 - 1)) for table in ("calls", "attempts")] == [1, 1]
+        monkeypatch.setattr(ledger_columns, "_CHUNK", 100)
+        assert [len(ledger_columns._ranges(con, table, 0, 2**63 - 1)) for table in ("calls", "attempts")] == [4, 4]
+    series = storage.ledger.series(Filter())
+    storage.close()
+    assert series.started_at.tolist() == [NOW + n for n in range(360)]
+    assert series.latency_s.tolist() == series.cost_usd.tolist() == list(range(360))

@@ -100,8 +100,8 @@ class Ledger(Protocol):
     def usage(self, by: str, where: Filter) -> Sequence[UsageRow]:
         """Sums by "model" | "feature" | "user" | "day" | "session" | "source" | "status" | "total"; InvalidRequest for another."""
 
-    def series(self, where: Filter) -> Series:
-        """Calls as columns."""
+    def series(self, where: Filter, *, costs: bool = True) -> Series:
+        """Calls as columns. Without costs, which are in the attempts, less is read, and cost_usd is NaN throughout: not known."""
 
     def calls(self, where: Filter, *, limit: int) -> Sequence[CallRow]:
         """The newest calls, newest first."""
