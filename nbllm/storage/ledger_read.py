@@ -156,7 +156,8 @@ def series(con: sqlite3.Connection, where: Filter, *, costs: bool = True) -> Ser
 
     def column(name: str) -> NDArray[Any]:
         # One field after the other: taking whole rows in a new order is ten times slower.
-        return np.ascontiguousarray(calls[name])[order]
+        values: NDArray[Any] = np.ascontiguousarray(calls[name])[order]
+        return values
 
     def known(name: str, unknown: int) -> NDArray[np.float64]:
         raw = column(name)

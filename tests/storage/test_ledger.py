@@ -172,7 +172,7 @@ def test_many_calls_are_summed_and_read_like_few(storage):
 
 
 def test_calls_of_several_processes_are_read_in_few_pieces(tmp_path, monkeypatch):
-    """Rows of processes that wrote by turns come in order of time, each with its own numbers, read in pieces of rows, not of ids."""
+    """Rows of processes that wrote by turns come in order of time, each with its own numbers, read in a few pieces."""
     for turn in range(3):
         storage = open_storage(tmp_path / "home", session=f"s{turn}")
         made = [call(started_at=NOW + 3 * n + turn, latency_s=float(3 * n + turn)) for n in range(120)]
