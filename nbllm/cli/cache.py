@@ -11,8 +11,8 @@ from itertools import islice
 
 from nbllm.cli.paper import Paper, age, plural, size
 from nbllm.core.ports import Filter, Stored
-from nbllm.core.pricing import format_usd
 from nbllm.errors import InvalidRequest
+from nbllm.money import format_usd
 from nbllm.settings import Settings
 from nbllm.storage.home import Home
 from nbllm.storage.ledger import SqliteLedger

@@ -72,7 +72,7 @@ def _home_to_be(path: Path) -> Finding:
 
 
 def _ledger(used: Home) -> Iterator[Finding]:
-    from nbllm.core.pricing import format_usd
+    from nbllm.money import format_usd
     from nbllm.storage.ledger import SqliteLedger
 
     path = used.data / "ledger.db"

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 from nbllm.cli.paper import Paper, plural
 from nbllm.core.ports import Filter
-from nbllm.core.pricing import format_usd
 from nbllm.errors import ConfigurationError, NbllmError
+from nbllm.money import format_usd
 from nbllm.settings import Settings
 from nbllm.storage.home import Home
 from nbllm.storage.ledger import SqliteLedger

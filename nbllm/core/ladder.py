@@ -8,8 +8,8 @@ from decimal import Decimal
 from enum import Enum
 
 from nbllm.core.messages import Attempt, OnInterrupt, Rung
-from nbllm.core.pricing import format_usd
 from nbllm.errors import AttemptFailed, ContextTooLong, StreamInterrupted, Truncated, ValidationFailed
+from nbllm.money import format_usd
 
 FALLBACK_RESERVE_S = 0.05
 """Seconds before the deadline at which the last rung must end where a stale or static answer stands behind it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from nbllm.core.pricing import format_usd
+from nbllm.money import format_usd
 
 if TYPE_CHECKING:
     from nbllm.core.messages import CostBasis, Usage

@@ -7,7 +7,7 @@ Decimal in Python, INTEGER picodollars in SQLite (1 USD = 10**12 picodollars). A
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, localcontext
+from decimal import ROUND_CEILING, Context, Decimal, Inexact, localcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -142,23 +142,3 @@ def estimate_tokens(text: str) -> int:
     ascii_chars = len(text.encode("ascii", "ignore"))
     other_bytes = len(text.encode("utf-8", "surrogatepass")) - ascii_chars
     return max(1, -(-(3 * ascii_chars + 4 * other_bytes) // 12))
-
-
-def format_usd(usd: Decimal | None) -> str:
-    """Return money as people read it: $1,234.50, $0.43, $0.0012; "unknown" for None.
-
-    Below ten cents two significant digits are kept, so that small costs are never shown as nothing; below a millionth of a
-    dollar it says so.
-    """
-    if usd is None:
-        return "unknown"
-    sign, size = ("-" if usd < 0 else ""), abs(usd)
-    if 0 < size < Decimal("0.000001"):
-        return f"{sign}<$0.000001"
-    digits = 2 if not size or size >= Decimal("0.1") else max(2, 1 - size.adjusted())
-    with localcontext(_ROUND):
-        shown = size.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN)
-    text = f"{shown:,f}"
-    while digits > 2 and text.endswith("0"):
-        text, digits = text[:-1], digits - 1
-    return f"{sign}${text}"

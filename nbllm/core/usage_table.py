@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, overload
 
 from nbllm.core.ports import UsageRow
-from nbllm.core.pricing import format_usd
+from nbllm.money import format_usd
 
 _COLUMNS = ("calls", "failed", "hits", "attempts", "in", "out", "cost", "saved")
 

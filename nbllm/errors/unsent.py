@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from nbllm.errors.base import NbllmError
+from nbllm.money import format_usd
 
 
 class ConfigurationError(NbllmError):
@@ -72,10 +73,10 @@ class BudgetExceeded(BudgetError):
         self.reserved_usd = reserved_usd
         self.needed_usd = needed_usd
         named = scope_named(scope)
-        held = f" and {_usd(reserved_usd)} is reserved by calls in flight" if reserved_usd else ""
+        held = f" and {format_usd(reserved_usd)} is reserved by calls in flight" if reserved_usd else ""
         super().__init__(
-            f"The {named} budget of {_usd(limit_usd)} has {_usd(spent_usd)} spent{held}; this attempt could cost "
-            f"up to {_usd(needed_usd)}. Nothing was sent.",
+            f"The {named} budget of {format_usd(limit_usd)} has {format_usd(spent_usd)} spent{held}; this attempt could cost "
+            f"up to {format_usd(needed_usd)}. Nothing was sent.",
             hint=hint or _to_do(named, spent_usd + reserved_usd >= limit_usd),
         )
 
@@ -96,13 +97,6 @@ def scope_named(scope: str) -> str:
     """
     kind, _, name = scope.partition(":")
     return f"{kind} {name}" if kind in {"feature", "user"} else kind
-
-
-def _usd(amount: Decimal) -> str:
-    """Return an amount with cents, and with as many digits more as a small one needs to be told from nothing."""
-    if amount == 0 or amount >= 1:
-        return f"${amount:.2f}"
-    return f"${amount:.{max(2, 1 - amount.adjusted())}f}"
 
 
 class BudgetUnavailable(BudgetError):

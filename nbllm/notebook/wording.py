@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from nbllm.core import meter_line
-from nbllm.core.pricing import format_usd
+from nbllm.money import format_usd
 
 UNKNOWN = "unknown"
 

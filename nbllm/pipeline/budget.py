@@ -11,9 +11,9 @@ from uuid import uuid4
 from nbllm.core.budget import MINIMUM_TOKENS, crossed, fit_max_tokens, room_usd, scopes_of, utc_day, worst_case_usd
 from nbllm.core.messages import Call, Chat, Content, Request, Rung, Sink
 from nbllm.core.ports import Balance, BudgetStore, Scope
-from nbllm.core.pricing import format_usd
 from nbllm.core.reply import Reply
 from nbllm.errors import BudgetError, BudgetExceeded, BudgetUnavailable, UnpricedModel, scope_named
+from nbllm.money import format_usd
 from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of
 from nbllm.settings import BudgetSettings
 

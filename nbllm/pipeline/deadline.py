@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from nbllm.core.messages import Call, Request, Sink
-from nbllm.core.pricing import format_usd
 from nbllm.core.reply import Reply
 from nbllm.errors import DeadlineExceeded
+from nbllm.money import format_usd
 from nbllm.pipeline.stage import Stage, call_of
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from nbllm.money import format_usd
 from nbllm.redaction import redact
 from nbllm.settings.endpoint import FIELDS, Endpoint
 from nbllm.settings.tables import SETTABLE
@@ -12,6 +13,7 @@ from nbllm.settings.tables import SETTABLE
 if TYPE_CHECKING:
     from nbllm.settings.settings import Explained, Settings
 
+_NO_SIGNS = str.maketrans("", "", "$,<")
 _TABLE_HELP = {
     "endpoints": "An endpoint: base_url, prices and limits.",
     "routes": "A route: model ids in the order in which they are tried.",
@@ -41,7 +43,8 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Decimal):
-        return f"${value:f}"
+        shown = format_usd(value)  # rounded for people; a limit that was set with more digits is shown with all of them
+        return shown if Decimal(shown.translate(_NO_SIGNS)) == value else f"${value:f}"
     if isinstance(value, float):
         return f"{value:.15g}"
     if isinstance(value, tuple):

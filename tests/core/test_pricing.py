@@ -15,11 +15,13 @@ from nbllm.core.pricing import (
     affordable_tokens,
     cost,
     estimate_tokens,
-    format_usd,
     from_pico,
     to_pico,
     worst_case,
 )
+from nbllm.errors import BudgetExceeded
+from nbllm.money import format_usd
+from nbllm.settings import Settings
 
 MINI = Price(Decimal("0.15"), Decimal("0.60"), Decimal("0.075"))
 TIERED = Price(
@@ -172,3 +174,16 @@ def test_money_for_people(usd: Decimal | None, shown: str) -> None:
 def test_something_is_never_shown_as_nothing(usd: Decimal) -> None:
     """A cost above zero is not shown as $0.00."""
     assert format_usd(usd) != "$0.00"
+
+
+def test_an_amount_is_written_alike_everywhere() -> None:
+    """A limit of $0.0002 is no $0.00020 elsewhere: in errors, in the settings, in tables."""
+    limit = Decimal("0.0002")
+    error = BudgetExceeded(
+        scope="session", limit_usd=limit, spent_usd=Decimal("0.00010"), reserved_usd=Decimal(0), needed_usd=Decimal("0.020")
+    )
+    assert "budget of $0.0002 has $0.0001 spent; this attempt could cost up to $0.02." in str(error)
+    shown = {row.name: row.value for row in Settings().replace_values("test", budget_session_usd="0.5").explain()}
+    assert shown["budget.session_usd"] == "$0.50"
+    exact = Settings().replace_values("test", budget_session_usd="1.2345").explain()
+    assert "$1.2345" in {row.value for row in exact}, "what was set is shown with all its digits"

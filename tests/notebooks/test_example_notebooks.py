@@ -117,7 +117,7 @@ BROKEN = {
     "fault=refused,sim/small -o": ("final resting place", "sim/small (simulated)"),
     "fault=refused,sim/small?": ("AllRungsFailed: No model answered: 2 models, 0 requests", ""),
     "static=": ("No answer today.", "static answer: no model answered"),
-    "--budget 0.002": ("BudgetExceeded: The request budget of $0.0020", ""),
+    "--budget 0.002": ("BudgetExceeded: The request budget of $0.002", ""),
     "%%llm -m sim/large\n": ("TemplateError: The template uses 'speach'", ""),
 }
 """What a cell's source holds, what it must show on every run, and what its meter line says on the first one."""
