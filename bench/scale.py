@@ -1,120 +1,105 @@
-"""How things grow: a million ledger rows, a hundred thousand cache entries."""
+"""How things grow: calls beside a million ledger rows and a hundred thousand cache entries, and looking back over them."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+import itertools
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
-from bench.calls import _p50_s, _prompt, client_for
-from bench.measure import Row, best_of, per_call_s
+from bench.calls import client_for
+from bench.fill import fill_cache, fill_ledger
+from bench.measure import Row
+from bench.views import looking_back
 from nbllm import Client
 
+SIZES = ((1_000, 0), (100_000, 0), (1_000_000, 0), (1_000_000, 100_000))
+"""Ledger rows and cache entries of each home; the first is what the others are compared with."""
+ROUNDS, HITS, CALLS = 24, 200, 60
+"""Each round measures so many hits and uncached calls in every home."""
+_numbers = itertools.count()
 
-def fill_ledger(client: Client, rows: int) -> None:
-    """Add closed calls with one attempt each until the ledger holds so many, by copying what one real call left."""
-    path = next(client.settings.home.rglob("ledger.db"))
-    con = sqlite3.connect(path)
-    (have,) = con.execute("SELECT count(*) FROM calls").fetchone()
-    if rows <= have:
-        return
-    for table, key in (("calls", "call_id"), ("attempts", "attempt_id")):
-        columns = [row[1] for row in con.execute(f"PRAGMA table_info({table})")]
-        source = con.execute(f"SELECT min(rowid) FROM {table}").fetchone()[0]
-        picked = ", ".join(
-            {
-                key: f"'{key}' || (n + {have})",
-                "call_id": f"'call_id' || (n + {have})",
-                "started_at": "started_at - n * 0.5",
-                "latency_s": "abs(random() % 4000) / 1000.0",
-                "ttft_s": "abs(random() % 900) / 1000.0",
-            }.get(c, c)
-            for c in columns
-            if c != "id"
-        )
-        names = ", ".join(c for c in columns if c != "id")
-        con.execute(
-            f"WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < ?)"
-            f" INSERT INTO {table} ({names}) SELECT {picked} FROM {table}, s WHERE {table}.rowid = ?",
-            (rows - have, source),
-        )
-    con.commit()
-    con.close()
+
+@dataclass
+class Home:
+    """A home of one size, and the medians of each round in it, in seconds."""
+
+    name: str
+    client: Client
+    first_s: float
+    """What the first call took: opening the files included."""
+    hits_s: list[float] = field(default_factory=list)
+    calls_s: list[float] = field(default_factory=list)
 
 
 def growth(base_url: str, home: Path) -> list[Row]:
-    """The cost of a call with 1k, 100k and 1M ledger rows and 100k cache entries; percentiles and plots of 1M calls."""
-    rows: list[Row] = []
-    home = home / "growth"
-    measured: dict[str, tuple[float, float]] = {}
-    with client_for(base_url, home) as client:
-        client.ask("Say something")
-        for size in (1_000, 100_000, 1_000_000):
-            fill_ledger(client, size)
-            measured[f"{size:,} rows"] = _cost(client)
-        _fill_cache(client, 100_000)
-        measured["1,000,000 rows, 100,000 entries"] = _cost(client)
-        rows.append(_summary(client))
-        rows.append(_plot(client))
-    base_hit, base_call = measured["1,000 rows"]
-    worst_hit = max(hit for hit, _ in measured.values()) / base_hit
-    worst_call = max(call for _, call in measured.values()) / base_call
-    detail = "; ".join(f"{name}: hit {hit * 1e3:.3f} ms, call {call * 1e3:.2f} ms" for name, (hit, call) in measured.items())
-    flat = worst_hit <= 1.2 and worst_call <= 1.2
-    rows.append(
-        Row(
-            "cost per call as ledger and cache grow",
-            "flat within 20%",
-            f"hit x{worst_hit:.2f}, call x{worst_call:.2f}",
-            detail,
-            flat,
-        )
-    )
-    return rows
+    """The cost of a call in homes of each size, measured by turns; percentiles, sums and plots of a million calls."""
+    with ExitStack() as clients:
+        homes = [_open(clients, base_url, home / f"growth-{rows}-{entries}", rows, entries) for rows, entries in SIZES]
+        for turn in range(ROUNDS + 2):
+            # By turns, and each time in another order: what else the machine does meanwhile hits all sizes alike.
+            for place in range(len(homes)):
+                _measure(homes[(turn + place) % len(homes)])
+        looked_back = looking_back(homes[2].client, SIZES[2][0], home)
+    for one in homes:
+        del one.hits_s[:2], one.calls_s[:2]  # caches, connections and threads were warmed up in these
+    return [_flat(homes), *looked_back]
 
 
-def _cost(client: Client) -> tuple[float, float]:
+def _open(clients: ExitStack, base_url: str, path: Path, rows: int, entries: int) -> Home:
+    fill_ledger(path, rows)
+    fill_cache(path, entries)
+    began = time.perf_counter()
+    client = clients.enter_context(client_for(base_url, path))
     client.ask("Say something")
-    hit_s = best_of(lambda: per_call_s(lambda: client.ask("Say something"), 2000))
-    call_s = best_of(lambda: asyncio.run(_p50_s(lambda: client.aask(_prompt()), 500)))
-    return hit_s, call_s
+    first_s = time.perf_counter() - began
+    return Home(f"{rows:,} rows" + (f" and {entries:,} entries" if entries else ""), client, first_s)
 
 
-def _fill_cache(client: Client, entries: int) -> None:
-    """Store copies of one real entry under other keys."""
-    from dataclasses import replace
-
-    one = next(iter(client.store.entries()))
-
-    async def fill() -> None:
-        for i in range(entries):
-            await client.store.put(replace(one, key=f"{i:064x}"))
-
-    asyncio.run(fill())
-
-
-def _summary(client: Client) -> Row:
-    from nbllm.core.ports import Filter
-    from nbllm.core.statistics import summarise
-
-    began = time.perf_counter()
-    series = client.ledger.series(Filter())
-    summary = summarise(series)
-    took_s = time.perf_counter() - began
-    return Row("percentiles of 1,000,000 calls", "1 s", f"{took_s:.2f} s", f"n = {summary.n:,}", took_s <= 1.0)
+def _measure(home: Home) -> None:
+    ask, clock = home.client.ask, time.perf_counter
+    times = []
+    for _ in range(HITS):
+        began = clock()
+        reply = ask("Say something")
+        times.append(clock() - began)
+        if reply.source != "cache":
+            raise RuntimeError(f"A hit was expected, not {reply.source}.")
+    home.hits_s.append(median(times))
+    home.calls_s.append(median(asyncio.run(_calls(home.client))))
 
 
-def _plot(client: Client) -> Row:
-    from nbllm.core.ports import Filter
-    from nbllm.notebook import plots
-    from nbllm.notebook.style import figure
+async def _calls(client: Client) -> list[float]:
+    times, clock = [], time.perf_counter
+    for _ in range(CALLS):
+        prompt = f"Say something of number {next(_numbers)}"
+        began = clock()
+        reply = await client.aask(prompt)
+        times.append(clock() - began)
+        if reply.source != "model":
+            raise RuntimeError(f"An uncached call was expected, not {reply.source}.")
+    return times
 
-    figure()
-    began = time.perf_counter()
-    series = client.ledger.series(Filter())
-    figure_, axes = figure()
-    plots.latency(axes, series)
-    figure_.canvas.draw()
-    took_s = time.perf_counter() - began
-    return Row("plot of 1,000,000 calls, read and drawn", "1 s", f"{took_s:.2f} s", f"n = {len(series.latency_s):,}", took_s <= 1.0)
+
+def _flat(homes: list[Home]) -> Row:
+    def ratios(kind: str) -> list[float]:
+        base = getattr(homes[0], kind)
+        return [median(a / b for a, b in zip(getattr(home, kind), base, strict=True)) for home in homes]
+
+    hits, calls = ratios("hits_s"), ratios("calls_s")
+    detail = "; ".join(
+        f"{home.name}: hit {median(home.hits_s) * 1e3:.3f} ms (x{hit:.2f}), call {median(home.calls_s) * 1e3:.2f} ms (x{call:.2f}),"
+        f" first call {home.first_s * 1e3:.0f} ms"
+        for home, hit, call in zip(homes, hits, calls, strict=True)
+    )
+    worst_hit, worst_call = max(hits), max(calls)
+    return Row(
+        "cost per call as ledger and cache grow",
+        "flat within 20%",
+        f"at most x{worst_hit:.2f} for a hit, x{worst_call:.2f} for a call",
+        detail,
+        worst_hit <= 1.2 and worst_call <= 1.2,
+    )
