@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Never, Self, Unpack, get_args
 
 from nbllm.asking import Prompt, chat_request, embed_request
 from nbllm.background import BACKGROUND, Job, LoopHost, waited
@@ -21,6 +21,7 @@ from nbllm.core.messages import CallRecord, NullSink, ProviderKind, Request
 from nbllm.core.ports import Provider
 from nbllm.core.reply import Reply
 from nbllm.crew import Crew
+from nbllm.doors import door
 from nbllm.errors import ConfigurationError
 from nbllm.live import LiveCall
 from nbllm.notices import News, say
@@ -83,40 +84,47 @@ class Client(Books):
 
     # ------------------------------------------------------------------ asking
 
-    def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Reply:
+    @door()
+    def ask(self, prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Reply:
         """Ask and wait for the whole answer.
 
-        prompt: a string, or messages in OpenAI's shape. options: see nbllm.settings.CALL_OPTIONS (model, system, temperature,
-        schema, check, cache, deadline_s ...). Raises InvalidRequest before anything is sent, and the errors of nbllm.errors after.
+        prompt: a string, or messages in OpenAI's shape. Raises InvalidRequest before anything is sent, and the errors of
+        nbllm.errors after.
         """
-        request = chat_request(prompt, options, self._settings, watched=False, on_interrupt="restart")
+        request = chat_request(prompt, options, self._settings, more, watched=False, on_interrupt="restart")
         return self._said(self._wait(request))
 
-    async def aask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Reply:
+    @door()
+    async def aask(self, prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Reply:
         """Async twin of `ask`. Cancelling it ends the call upstream."""
-        request = chat_request(prompt, options, self._settings, watched=False, on_interrupt="restart")
+        request = chat_request(prompt, options, self._settings, more, watched=False, on_interrupt="restart")
         return self._said(await self._await(request))
 
-    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Stream:
+    @door()
+    def stream(self, prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Stream:
         """Ask and return the answer piece by piece; `.reply` when it is done. A stream that breaks raises StreamInterrupted."""
-        return Stream(self._live(chat_request(prompt, options, self._settings, watched=True, on_interrupt="raise")))
+        return Stream(self._live(chat_request(prompt, options, self._settings, more, watched=True, on_interrupt="raise")))
 
-    def astream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
+    @door()
+    def astream(self, prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> AsyncStream:
         """Async twin of `stream`: `async for piece in client.astream(...)`."""
-        request = chat_request(prompt, options, self._settings, watched=True, on_interrupt="raise")
+        request = chat_request(prompt, options, self._settings, more, watched=True, on_interrupt="raise")
         return AsyncStream(self._live(request, own_thread=False))
 
+    @door()
     def start(self, prompt: Prompt, *, watched: bool = True, **options: Unpack[CallOptions]) -> LiveCall:
         """Start a call and return it as a LiveCall, whose events a face can show as they come."""
         return self._live(chat_request(prompt, options, self._settings, watched=watched, on_interrupt="restart"))
 
-    def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> Any:
+    @door("embed")
+    def embed(self, texts: Sequence[str], *more: Never, **options: Unpack[EmbedOptions]) -> Any:
         """Embed texts; return a float32 array of shape (texts, dimensions)."""
-        return self._said(self._wait(embed_request(texts, options, self._settings))).vectors
+        return self._said(self._wait(embed_request(texts, options, self._settings, more))).vectors
 
-    async def aembed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> Any:
+    @door("embed")
+    async def aembed(self, texts: Sequence[str], *more: Never, **options: Unpack[EmbedOptions]) -> Any:
         """Async twin of `embed`."""
-        return self._said(await self._await(embed_request(texts, options, self._settings))).vectors
+        return self._said(await self._await(embed_request(texts, options, self._settings, more))).vectors
 
     # ------------------------------------------------------------------ the ways in
 
@@ -208,6 +216,8 @@ class Client(Books):
     def _open_house(self) -> House:
         house = self._house
         if house is not None:
+            if house.storage.home.is_gone() and (said := house.storage.begin_anew()):
+                say((said,))  # now: what looks back has no reply to take it along
             return house
         with self._lock:
             if self._house is None:

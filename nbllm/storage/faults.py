@@ -56,7 +56,7 @@ def storage_error(path: Path, fault: Fault, exc: BaseException | None = None) ->
     if fault is Fault.IO and not path.parent.is_dir():
         return StorageError(
             f"The folder {path.parent} is gone: it was deleted or moved while nbllm was using it, and what was in it went with it.",
-            hint="Put it back, or leave it gone; then restart the kernel, or make a new Client: what is missing is made anew.",
+            hint="Put it back, or leave it gone: the next call makes it anew.",
         )
     what, hint = _TEXTS[fault]
     detail = f" ({exc})" if exc is not None and fault not in {Fault.BUSY, Fault.FULL} else ""

@@ -12,10 +12,12 @@ import secrets
 import socket
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from nbllm.errors import HomeUnusable
 from nbllm.storage.locks import try_lock
@@ -25,6 +27,15 @@ _FILES = ("ledger.db", "state.db", "recordings.db", "cache/cache.db")
 _NAMES = frozenset({"run", "cache", "machines", "lost+found"})
 """What a home is known by: any of these files, or no entry besides those of these names (a new volume has lost+found)."""
 _ELSEWHERE = "Set NBLLM_HOME to a folder of your own on a local disk."
+_LOOK_EVERY_S = 1.0
+"""How often a home on a network file system is looked at: each look may wait for the network."""
+
+
+class Tenant(Protocol):
+    """What keeps a file of a home open."""
+
+    def begin_anew(self) -> None:
+        """Let go of it, for the folder is gone, and open the one in the new folder."""
 
 
 class Home:
@@ -42,9 +53,16 @@ class Home:
         self.warning: str | None = None
         self._on_warning = on_warning
         self._guard = threading.Lock()
+        self._anew = threading.Lock()
         self._prepared = False
         self._token: str | None = None
         self._lock_fd: int | None = None
+        self._mark = ""
+        """What is there for as long as the folder is: our lock, before that the folder of locks."""
+        self._lost = False
+        self._looked_at_s = 0.0
+        self.tenants: weakref.WeakSet[Tenant] = weakref.WeakSet()
+        """Who is told when the folder is another one than before."""
         _homes.add(self)
 
     def prepare(self) -> Path:
@@ -72,6 +90,7 @@ class Home:
                     f"nothing with other machines. {_ELSEWHERE}"
                 )
             own_directory(self.data / "run")
+            self._mark = str(self.data / "run")
         except OSError as exc:
             raise _unusable(self.path, exc) from exc
 
@@ -84,6 +103,7 @@ class Home:
                 if self._token is None:
                     try:
                         self._token, self._lock_fd = _take_token(run)
+                        self._mark = str(run / f"{self._token}.lock")
                         _sweep(run, keep=self._token)
                     except OSError as exc:
                         raise _unusable(self.path, exc) from exc
@@ -94,6 +114,40 @@ class Home:
         """Whether this process holds its run lock just now, so that others know that it lives."""
         return self._lock_fd is not None
 
+    def is_gone(self) -> bool:
+        """Whether the folder that was made ready is no longer there: deleted, moved, or deleted and made anew by somebody else.
+
+        It is known by our own lock file, which nobody else deletes while we live. Takes about 1 us.
+        """
+        if not self._prepared:
+            return self._lost
+        if self.network:
+            now_s = time.monotonic()
+            if now_s < self._looked_at_s + _LOOK_EVERY_S:
+                return False
+            self._looked_at_s = now_s
+        mark = self._mark
+        try:
+            os.stat(mark)  # noqa: PTH116 - a Path costs more than the question
+        except (FileNotFoundError, NotADirectoryError):
+            return mark == self._mark  # else it was let go of meanwhile
+        except OSError:
+            return False  # whatever it is, the files' own errors say it better
+        return False
+
+    def begin_anew(self) -> bool:
+        """Make a folder that is gone anew, with a new lock; False when another thread just did. Raises HomeUnusable."""
+        with self._anew:
+            if not self.is_gone():
+                return False
+            self.close()
+            self._prepared, self._lost = False, True
+            self.prepare()
+            self._lost = False
+            for tenant in list(self.tenants):
+                tenant.begin_anew()
+            return True
+
     def dead(self, tokens: Iterable[str]) -> set[str]:
         """Return those tokens whose process has ended."""
         run = self.prepare() / "run"
@@ -103,6 +157,7 @@ class Home:
         """Free this process's lock. A later use takes a new one, under a new token."""
         with self._guard:
             token, fd, self._token, self._lock_fd = self._token, self._lock_fd, None, None
+            self._mark = str(self.data / "run")
             if fd is None:
                 return
             # Windows cannot delete an open file and POSIX must not close before deleting, or another process could win the name.
@@ -115,7 +170,9 @@ class Home:
     def _after_fork(self) -> None:
         """In a forked child: the lock and the token are the parent's."""
         self._guard = threading.Lock()
+        self._anew = threading.Lock()
         fd, self._token, self._lock_fd = self._lock_fd, None, None
+        self._mark = str(self.data / "run")
         if fd is not None:
             os.close(fd)
 

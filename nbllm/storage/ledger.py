@@ -44,14 +44,15 @@ class SqliteLedger:
         self._home = home
         self._session = session
         self._db = Database(home, "ledger.db", migrations=MIGRATIONS, opened=self._opened, on_trouble=on_trouble)
+        # Never begun anew: a row that another thread has just numbered may land in the file that comes after.
+        self._call_counts = itertools.count(1)
+        self._attempt_counts = itertools.count(1)
         self._forget()
 
     def _forget(self) -> None:
         """Know nothing: with a new connection, which may be that of a new file, and in a forked child."""
         self._pid = os.getpid()
         self._learnt = Learnt()
-        self._call_counts = itertools.count(1)
-        self._attempt_counts = itertools.count(1)
         self._ids: dict[str, int] = {}
         self._reap_at_s = time.monotonic() + REAP_EVERY_S
 

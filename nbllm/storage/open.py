@@ -33,6 +33,15 @@ class Storage:
         self.home.prepare()
         return self.home.warning
 
+    def begin_anew(self) -> str | None:
+        """Make a home that is gone anew; return what the user should know. None: another thread did. Raises HomeUnusable."""
+        if not self.home.begin_anew():
+            return None
+        return (
+            f"The folder {self.home.path} is gone: it was deleted or moved while nbllm was using it. It was made anew, empty: the "
+            "cache, the ledger, the recordings, and what budgets had counted as spent begin at nothing."
+        )
+
     def close(self) -> None:
         """Commit what waits, end the writer threads, let go of files and of this process's run lock."""
         with ExitStack() as closing:  # one that fails must not keep the others open; the home, whose lock they need, is last

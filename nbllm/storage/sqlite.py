@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +64,7 @@ class Database:
         self._closed = False
         self.begin_anew_in_child()
         remember(self)
+        home.tenants.add(self)
 
     def begin_anew_in_child(self) -> None:
         """Hold nothing: at birth, and in a forked child, where all of it is the parent's."""
@@ -261,6 +263,14 @@ class Database:
         self._writer.close(5.0)
         with self._reader.lock, self._lock:
             self._files.close()
+
+    def begin_anew(self) -> None:
+        """Change from a file that is gone to a new one. What waits goes there too."""
+        with self._reader.lock, self._lock:
+            if self._files.writing is not None:
+                self._files.let_go()
+                with suppress(sqlite3.Error, StorageError):  # told by whoever uses it
+                    self._files.open()
 
     def locks(self) -> Sequence[Lock]:
         """See Lasting."""
