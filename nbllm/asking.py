@@ -33,9 +33,20 @@ _schemas: WeakKeyDictionary[Any, Mapping[str, Any]] = WeakKeyDictionary()
 
 
 def chat_request(
-    prompt: Prompt, given: Mapping[str, Any], settings: Settings, *, watched: bool, on_interrupt: Literal["restart", "raise"]
+    prompt: Prompt,
+    given: Mapping[str, Any],
+    settings: Settings,
+    more: Sequence[object] = (),
+    *,
+    watched: bool,
+    on_interrupt: Literal["restart", "raise"],
 ) -> Request:
-    """Return the request for a prompt and the keywords of the call. Raises InvalidRequest or SchemaError; nothing was sent."""
+    """Return the request for a prompt and the keywords of the call. Raises InvalidRequest or SchemaError; nothing was sent.
+
+    more: what came by position besides the prompt, which is a mistake.
+    """
+    if more:
+        raise _misplaced(more[0])
     values = _values(given, settings)
     schema, check, tools, wanted, stop = (values[name] for name in ("schema", "check", "tools", "response_format", "stop"))
     content = Chat(
@@ -58,8 +69,10 @@ def chat_request(
     return Request(content=content, options=options, models=values["model"] or ())
 
 
-def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Settings) -> Request:
-    """Return the request to embed texts. Raises InvalidRequest."""
+def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Settings, more: Sequence[object] = ()) -> Request:
+    """Return the request to embed texts. Raises InvalidRequest. more: what came by position besides the texts: a mistake."""
+    if more:
+        raise _misplaced(more[0])
     import numpy as np  # noqa: F401 - of the reply; here, because on the loop its import would stall other calls
 
     if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
@@ -84,6 +97,15 @@ def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Sett
     )
     options = Options(on_interrupt="restart", **{name: values[name] for name in _OPTIONS if name not in _CHAT_ONLY})
     return Request(content=content, options=options, models=values["model"] or ())
+
+
+def _misplaced(value: object) -> InvalidRequest:
+    """Return the error for an option that came by position: most often the model."""
+    named = f"model={value!r:.60}" if isinstance(value, str) and "/" in value else "model=..., system=..., max_tokens=..."
+    return InvalidRequest(
+        f"{value!r:.60} was given by position, and only what to ask may be. Nothing was sent.",
+        hint=f"Give options by name: {named}.",
+    )
 
 
 def _values(given: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:

@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Any, Never, ParamSpec, TypeVar, Unpack
 
 from nbllm.asking import Prompt
 from nbllm.client import Client
 from nbllm.core.reply import Reply
 from nbllm.core.usage_table import UsageTable
+from nbllm.doors import door
 from nbllm.errors import InvalidRequest
 from nbllm.flow_context import FLOW, Flow
 from nbllm.settings import CallOptions, EmbedOptions
@@ -62,34 +63,40 @@ def use(client: Client) -> Iterator[Client]:
         _here.reset(token)
 
 
-def ask(prompt: Prompt, **options: Unpack[CallOptions]) -> Reply:
+@door()
+def ask(prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Reply:
     """Ask the current client and wait for the whole answer. See Client.ask."""
-    return get_client().ask(prompt, **options)
+    return get_client().ask(prompt, *more, **options)
 
 
-async def aask(prompt: Prompt, **options: Unpack[CallOptions]) -> Reply:
+@door()
+async def aask(prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Reply:
     """Async twin of `ask`."""
-    return await get_client().aask(prompt, **options)
+    return await get_client().aask(prompt, *more, **options)
 
 
-def stream(prompt: Prompt, **options: Unpack[CallOptions]) -> Stream:
+@door()
+def stream(prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Stream:
     """Ask the current client and return the answer piece by piece. See Client.stream."""
-    return get_client().stream(prompt, **options)
+    return get_client().stream(prompt, *more, **options)
 
 
-def astream(prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
+@door()
+def astream(prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> AsyncStream:
     """Async twin of `stream`."""
-    return get_client().astream(prompt, **options)
+    return get_client().astream(prompt, *more, **options)
 
 
-def embed(texts: Sequence[str], **options: Unpack[EmbedOptions]) -> Any:
+@door("embed")
+def embed(texts: Sequence[str], *more: Never, **options: Unpack[EmbedOptions]) -> Any:
     """Embed texts with the current client; a float32 array of shape (texts, dimensions)."""
-    return get_client().embed(texts, **options)
+    return get_client().embed(texts, *more, **options)
 
 
-async def aembed(texts: Sequence[str], **options: Unpack[EmbedOptions]) -> Any:
+@door("embed")
+async def aembed(texts: Sequence[str], *more: Never, **options: Unpack[EmbedOptions]) -> Any:
     """Async twin of `embed`."""
-    return await get_client().aembed(texts, **options)
+    return await get_client().aembed(texts, *more, **options)
 
 
 def usage(by: str = "model", **where: Any) -> UsageTable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import subprocess
 import sys
@@ -95,5 +94,3 @@ def test_the_types_can_be_read_at_run_time(door: str) -> None:
     """Editors and documentation tools that look at the running code find the options' type too."""
     hints = get_type_hints(getattr(Client, door))
     assert hints["options"].__args__[0].__name__ == ("EmbedOptions" if "embed" in door else "CallOptions")
-    if door != "start":
-        assert inspect.signature(getattr(nbllm, door)).parameters["options"].kind is inspect.Parameter.VAR_KEYWORD
