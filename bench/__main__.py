@@ -14,7 +14,7 @@ import time
 import warnings
 from pathlib import Path
 
-from bench import calls, footprint, meter, scale
+from bench import calls, crowd, footprint, meter, scale
 from bench.measure import Row, server
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,8 @@ IN_README = {
 SECTIONS = {
     "starts": lambda _, home: footprint.starts(home),
     "hits": calls.hits,
-    "uncached": calls.uncached,
+    "uncached": lambda base_url, home: calls.uncached(base_url, home) + crowd.canned(base_url, home),
+    "usual": crowd.usual,
     "streaming": calls.streaming,
     "meter": meter.meter,
     "memory": footprint.memory,

@@ -27,7 +27,7 @@ def client_for(base_url: str, home: Path) -> Client:
     )
 
 
-def _prompt() -> str:
+def new_prompt() -> str:
     return f"Say something about {next(_number)}"
 
 
@@ -73,21 +73,8 @@ async def _p50_s(call: Callable[[], Awaitable[Any]], n: int) -> float:
     return median(times)
 
 
-async def _rate(call: Callable[[], Awaitable[Any]], n: int, callers: int = 64) -> float:
-    left = iter(range(n))
-
-    async def caller() -> None:
-        for _ in left:
-            await call()
-
-    await asyncio.gather(*(call() for _ in range(callers)))
-    began = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    return n / (time.perf_counter() - began)
-
-
 def uncached(base_url: str, home: Path) -> list[Row]:
-    """Uncached calls, one caller and 64, beside aiohttp, litellm.acompletion and litellm.Router."""
+    """Uncached calls of one caller, beside aiohttp and litellm.acompletion."""
     return asyncio.run(_uncached(base_url, home))
 
 
@@ -96,29 +83,20 @@ async def _uncached(base_url: str, home: Path) -> list[Row]:
     import litellm
 
     url = f"{base_url}/chat/completions"
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=100)) as session:
+    async with aiohttp.ClientSession() as session:
 
         async def raw() -> None:
             async with session.post(url, json=BODY) as response:
                 await response.json()
 
-        raw_s, raw_rate = await _p50_s(raw, 1000), max([await _rate(raw, 6000) for _ in range(2)])
+        raw_s = await _p50_s(raw, 1000)
     async with client_for(base_url, home / "uncached") as client:
-        ours_s = await _p50_s(lambda: client.aask(_prompt()), 1000)
-        off_s = await _p50_s(lambda: client.aask(_prompt(), cache="off"), 1000)
-        sync_s = await asyncio.to_thread(lambda: per_call_s(lambda: client.ask(_prompt()), 1000))
-        ours_rate = max([await _rate(lambda: client.aask(_prompt()), 4000) for _ in range(2)])
-        off_rate = max([await _rate(lambda: client.aask(_prompt(), cache="off"), 4000) for _ in range(2)])
-    async with client_for(base_url, home / "lent") as client:
-        client.adopt_loop()
-        lent_rate = max([await _rate(lambda: client.aask(_prompt()), 4000) for _ in range(2)])
+        ours_s = await _p50_s(lambda: client.aask(new_prompt()), 1000)
+        off_s = await _p50_s(lambda: client.aask(new_prompt(), cache="off"), 1000)
+        sync_s = await asyncio.to_thread(lambda: per_call_s(lambda: client.ask(new_prompt()), 1000))
     lite = {**BODY, "model": "openai/bench", "api_base": base_url, "api_key": "x"}
     lite_s = await _p50_s(lambda: litellm.acompletion(**lite), 200)
-    router = litellm.Router([{"model_name": "bench", "litellm_params": {k: lite[k] for k in ("model", "api_base", "api_key")}}])
-    lite_rate = await _rate(lambda: router.acompletion(**BODY), 400)
     beside = f"aiohttp {raw_s * 1e3:.2f} ms; litellm.acompletion {lite_s * 1e3:.2f} ms"
-    rates = f"aiohttp {raw_rate:,.0f}/s; litellm.Router {lite_rate:,.0f}/s"
-    share = ours_rate / raw_rate
     return [
         Row(
             "uncached call, async, c=1",
@@ -128,13 +106,6 @@ async def _uncached(base_url: str, home: Path) -> list[Row]:
             ours_s <= 0.6e-3,
         ),
         Row("uncached call, sync, c=1", "0.8 ms p50", f"{sync_s * 1e3:.2f} ms", beside, sync_s <= 0.8e-3),
-        Row(
-            "64 callers, one process",
-            "3,000/s and 40% of aiohttp",
-            f"{ours_rate:,.0f}/s = {share:.0%} (cache off: {off_rate:,.0f}/s; on a lent loop: {lent_rate:,.0f}/s)",
-            rates,
-            ours_rate >= 3000 and share >= 0.4,
-        ),
     ]
 
 
@@ -160,7 +131,7 @@ async def _streaming(base_url: str, home: Path) -> list[Row]:
     async with client_for(base_url, home / "stream") as client:
 
         async def ours() -> None:
-            async with client.astream(_prompt(), cache="off") as stream:
+            async with client.astream(new_prompt(), cache="off") as stream:
                 async for _ in stream:
                     pass
 

@@ -50,9 +50,9 @@ def python(code: str, **env: str) -> str:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """Run the canned server in a process of its own; yields its base URL."""
-    process = subprocess.Popen([sys.executable, "-m", "bench.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def server(module: str = "bench.server") -> Iterator[str]:
+    """Run a server, the canned one or another, in a process of its own; yields its base URL."""
+    process = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
