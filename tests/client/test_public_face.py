@@ -89,11 +89,11 @@ def test_signatures() -> None:
     ]  # fmt: skip
     for door in ("ask", "aask", "stream", "astream"):
         for owner in (nbllm, Client):
-            names = [n for n in inspect.signature(getattr(owner, door)).parameters if n != "self"]
-            assert names == ["prompt", "options"], door
+            prompt, *options = [p for p in inspect.signature(getattr(owner, door)).parameters.values() if p.name != "self"]
+            assert (prompt.name, {p.kind for p in options}) == ("prompt", {inspect.Parameter.KEYWORD_ONLY}), door
     for door in ("embed", "aembed"):
-        names = list(inspect.signature(getattr(nbllm, door)).parameters)
-        assert names == ["texts", "options"]
+        texts, *options = inspect.signature(getattr(nbllm, door)).parameters.values()
+        assert (texts.name, {p.kind for p in options}) == ("texts", {inspect.Parameter.KEYWORD_ONLY})
 
 
 def test_reply_has_what_the_design_names(tmp_path: Path) -> None:
