@@ -8,6 +8,9 @@ PYTEST := $(BIN)/python -m pytest
 # Only as an argument of make: a MODEL that happens to be in the environment must not make the demo cost money.
 DEMO_MODEL = $(if $(filter command,$(origin MODEL)),--model "$(MODEL)")
 
+# Tests, demo and kernels start some hundred Pythons; each would compile nbllm anew where this is set, as in many containers.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo lab test test-engines test-browser bench check format notebooks lock clean
 

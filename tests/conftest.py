@@ -1,0 +1,18 @@
+"""What holds for all tests."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_new_objects_are_searched() -> None:
+    """Leave what was loaded before the tests of a file out of garbage collection.
+
+    Hundreds of tests collect garbage to see whether anything was left over. With LiteLLM and matplotlib loaded each collection
+    would look through some millions of objects that are no business of these tests: 0.3 s a time, half the time of all tests.
+    """
+    gc.collect()
+    gc.freeze()
