@@ -136,12 +136,13 @@ def keys(_: Settings) -> Iterator[Finding]:
 
 def endpoints(found: Settings) -> Iterator[Finding]:
     """Whether each configured endpoint has an address that makes sense and the key that it names."""
-    from nbllm.providers.hosts import host_of, key_for
+    from nbllm.providers.hosts import headers_for, host_of, key_for
 
     for name, endpoint in sorted(found.endpoints.items()):
         try:
             host = host_of(endpoint.base_url)
             key_for(name, endpoint, os.environ)
+            headers_for(name, endpoint, os.environ)
         except NbllmError as error:
             yield Finding("endpoints", "broken", error.summary, error.hint)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 from nbllm.errors import AuthenticationFailed, ConfigurationError, KeyNotAllowed
 from nbllm.settings import Endpoint
-from nbllm.settings.endpoint import header_variable
+from nbllm.settings.endpoint import ENV_NAME, header_variable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,9 @@ OTHER_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """Keys of providers that are reached in another way. An endpoint may name them for these hosts and for no other."""
 
+KEY_HOSTS = "NBLLM_KEY_HOSTS"
+_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:")
+
 _HOSTS_OF_KEY: dict[str, tuple[str, ...]] = {
     **OTHER_KEYS,
     **{env: provider.hosts for provider in PROVIDERS.values() for env in provider.key_envs},
@@ -152,9 +156,9 @@ def host_of(base_url: str) -> str:
 def key_for(endpoint_name: str, endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
     """Return the key to send to this endpoint, None when it needs none.
 
-    A literal `api_key` is the endpoint's own. The variable that `api_key_env` names is read, unless it
-    is a provider's and the host is not.
-    Without either, a provider's own host gets the provider's key. A provider's key travels over https only.
+    A literal `api_key` is the endpoint's own. The variable that `api_key_env` names is read, unless it is a provider's and the
+    host is not, or a settings file names it for a host that NBLLM_KEY_HOSTS does not. Without either, a provider's own host gets
+    the provider's key. A provider's key travels over https only.
 
     Raises KeyNotAllowed when the key would go to a foreign host, AuthenticationFailed when one is needed and none is set. In both
     cases nothing was sent.
@@ -164,6 +168,7 @@ def key_for(endpoint_name: str, endpoint: Endpoint, environ: Mapping[str, str]) 
         return _clean(endpoint.api_key, f"api_key of the endpoint {endpoint_name!r}")
     if endpoint.api_key_env:
         _check_host(endpoint.api_key_env, endpoint_name, endpoint.base_url, host)
+        _check_file(endpoint.api_key_env, endpoint_name, endpoint, host, environ)
         return _read((endpoint.api_key_env,), endpoint_name, host, environ)
     if _authorized_by_headers(endpoint):
         return None
@@ -177,7 +182,7 @@ def key_for(endpoint_name: str, endpoint: Endpoint, environ: Mapping[str, str]) 
 def headers_for(endpoint_name: str, endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the endpoint's own headers with "$NAME" replaced by the variable's value, left out where it is unset or empty.
 
-    A variable that holds a provider's key is bound to the provider's hosts as in key_for, whatever header it would travel in.
+    Variables are bound to hosts as in key_for, whatever header they would travel in.
     Raises KeyNotAllowed; nothing was sent then.
     """
     headers: dict[str, str] = {}
@@ -186,7 +191,9 @@ def headers_for(endpoint_name: str, endpoint: Endpoint, environ: Mapping[str, st
         if variable is None:
             headers[name] = value
             continue
-        _check_host(variable, endpoint_name, endpoint.base_url, host_of(endpoint.base_url), within=f"the header {name}")
+        host = host_of(endpoint.base_url)
+        _check_host(variable, endpoint_name, endpoint.base_url, host, within=f"the header {name}")
+        _check_file(variable, endpoint_name, endpoint, host, environ)
         read = environ.get(variable, "").strip()
         if read:
             headers[name] = read
@@ -208,6 +215,48 @@ def _check_host(env: str, endpoint_name: str, base_url: str, host: str, *, withi
         raise KeyNotAllowed(
             f"The key in {env} would have gone to {host} unencrypted. Nothing was sent.", hint="Write https:// in base_url."
         )
+
+
+def _check_file(env: str, endpoint_name: str, endpoint: Endpoint, host: str, environ: Mapping[str, str]) -> None:
+    """Refuse a variable that a settings file names, unless its host is known for it, is this machine, or was allowed by the user.
+
+    The file may be that of a cloned project, and could name any variable of this environment for any host.
+    """
+    if not endpoint.settings_file or env.upper() in _HOSTS_OF_KEY:
+        return
+    if not _is_this_machine(host) and not _among(host, _allowed_hosts(env, environ)):
+        told = ", ".join(part for part in (environ.get(KEY_HOSTS, "").strip(" ,"), f"{env}@{host}") if part)
+        raise KeyNotAllowed(
+            f"{endpoint.settings_file} would have {env} sent to {host}, as the endpoint {endpoint_name!r}. A file may come from "
+            "anybody, so it takes your word too. Nothing was sent.",
+            hint=f"If {host} is to get it, say so outside of the file: {KEY_HOSTS}={told!r} in the environment (in a notebook: "
+            f"import os; os.environ[{KEY_HOSTS!r}] = {told!r}).",
+        )
+
+
+def _is_this_machine(host: str) -> bool:
+    """Whether the host is this machine whatever a name server says: not even names below .localhost are, everywhere."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _allowed_hosts(env: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the hosts that the user allows for a variable: NBLLM_KEY_HOSTS holds NAME@host pairs, separated by commas."""
+    found: list[str] = []
+    for pair in filter(None, (part.strip() for part in environ.get(KEY_HOSTS, "").split(","))):
+        name, _, host = (part.strip() for part in pair.partition("@"))
+        if not ENV_NAME.match(name) or not host or not set(host) <= _HOST_CHARACTERS:
+            raise ConfigurationError(
+                f"{KEY_HOSTS} holds {pair!r:.60}, which is no NAME@host. Nothing was sent.",
+                hint="Write the name of a variable and a host without scheme and port, as in LAB_KEY@models.example.org",
+            )
+        if name.upper() == env.upper():
+            found.append(host.lower())
+    return tuple(found)
 
 
 def _read(names: tuple[str, ...], endpoint_name: str, host: str, environ: Mapping[str, str]) -> str:

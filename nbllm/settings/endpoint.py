@@ -32,7 +32,8 @@ class Endpoint:
     endpoint in cache keys; by default its normalised base_url, its headers without secrets and "$NAME"s, and json_mode if set: two
     endpoints that only a key tells apart need one each if they answer differently. json_mode: where a model is told the schema of
     `schema=`. True: in response_format. False: in the prompt. None: in response_format, and in the prompt from the first time that
-    it is refused.
+    it is refused. settings_file: where in which file it stands ("nbllm.toml:12"), "" for one made in code; set by who reads the
+    file, because a file may come from anybody (providers/hosts.py).
     """
 
     base_url: str = ""
@@ -50,6 +51,7 @@ class Endpoint:
     identity: str | None = None
     json_mode: bool | None = None
     verify_tls: bool = True
+    settings_file: str = field(default="", init=False, repr=False, compare=False)
 
     if not TYPE_CHECKING:  # a checker knows the fields; who mistypes one at run time is told which one was meant
 
@@ -72,7 +74,7 @@ class Endpoint:
 
 
 _MEANT = {"url": "base_url", "api_base": "base_url", "key": "api_key_env", "token": "api_key_env", "key_env": "api_key_env"}
-FIELDS = tuple(f.name for f in fields(Endpoint))
+FIELDS = tuple(f.name for f in fields(Endpoint) if f.init)
 
 
 def endpoint_from(values: Mapping[str, Any]) -> Endpoint:

@@ -15,7 +15,7 @@ from typing import Any
 
 from nbllm.errors import ConfigurationError, SettingsFileError
 from nbllm.redaction import is_secret_name, redact, register_secret
-from nbllm.settings.endpoint import header_variable
+from nbllm.settings.endpoint import Endpoint, header_variable
 from nbllm.settings.flat import flat_values
 from nbllm.settings.model_names import refuse_strange_names
 from nbllm.settings.option import BadValue
@@ -55,8 +55,9 @@ def load_variables(environ: Mapping[str, str]) -> Settings:
 # ---------------------------------------------------------------------------------------------------- variables
 
 
-ELSEWHERE = frozenset({"NBLLM_SIM_SPEED"})
-"""Variables of ours that are no settings: how fast simulated models play (providers/simulated.py)."""
+ELSEWHERE = frozenset({"NBLLM_SIM_SPEED", "NBLLM_KEY_HOSTS"})
+"""Variables of ours that are no settings: how fast simulated models play (providers/simulated.py), and what no file may say, which
+host may get a key that a file names (providers/hosts.py)."""
 
 
 def _register_secrets(environ: Mapping[str, str]) -> None:
@@ -146,7 +147,10 @@ def _of_file(start: Path | None, environ: Mapping[str, str], notes: list[str]) -
             value = _prepared(key, given, path.parent, environ, notes)
             for name, checked in flat_values(key, value):
                 line = line_of(text, (*prefix, *name.split(".", 2 if name.startswith("budget.") else 1)))
-                yield name, checked, f"{path.name}:{line}" if line else path.name
+                origin = f"{path.name}:{line}" if line else path.name
+                if isinstance(checked, Endpoint):
+                    object.__setattr__(checked, "settings_file", origin)  # its own field, made for this and given to no one yet
+                yield name, checked, origin
         except BadValue as error:
             inner = error.path[1:] if error.path[:1] == (key,) else error.path
             line = line_of(text, (*at, *inner))

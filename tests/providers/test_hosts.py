@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbllm.errors import AuthenticationFailed, ConfigurationError, KeyNotAllowed
+from nbllm.errors import AuthenticationFailed, ConfigurationError, KeyNotAllowed, SettingsFileError
 from nbllm.providers.hosts import OTHER_KEYS, PROVIDERS, endpoint_for, has_key, headers_for, host_of, key_for, provider_of
-from nbllm.settings import Endpoint
+from nbllm.settings import Endpoint, Settings
 
 KEYS = {env: f"value-of-{env}" for provider in PROVIDERS.values() for env in provider.key_envs} | {
     env: f"value-of-{env}" for env in OTHER_KEYS
@@ -102,6 +105,100 @@ def test_headers_are_filled_from_variables_when_they_are_asked_for() -> None:
     own = Endpoint(base_url="https://api.openai.com/v1", headers={"X": "$OPENAI_API_KEY"})
     assert headers_for("o", own, KEYS) == {"X": "value-of-OPENAI_API_KEY"}
     assert headers_for("o", Endpoint(base_url="http://127.0.0.1:1/v1"), KEYS) == {}
+
+
+def of_file(folder: Path, **fields: object) -> Endpoint:
+    """The endpoint `lab` of a settings file."""
+    headers = fields.pop("headers", {})
+    lines = ["[endpoints.lab]", *(f'{name} = "{value}"' for name, value in fields.items()), "[endpoints.lab.headers]"]
+    lines += [f'{name} = "{value}"' for name, value in dict(headers).items()]  # type: ignore[call-overload]  # of the tests below
+    (folder / "nbllm.toml").write_text("\n".join(lines))
+    return Settings.load(start=folder, environ={}).endpoints["lab"]
+
+
+@pytest.mark.parametrize("env", ["DATABASE_PASSWORD", "STRIPE_API_KEY", "LAB_KEY", "LAB_API_KEY", "HOME", "AWS_ACCESS_KEY_ID"])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "lab.example", "10.0.0.7", "x.localhost"])
+@pytest.mark.parametrize(
+    "allowed", [None, "", "OTHER@{host}", "{env}@other.example", "{env}@.{host}", "{env}@evil", "X{env}@{host}"]
+)
+def test_a_file_sends_no_variable_where_only_the_file_says_so(env: str, host: str, allowed: str | None, tmp_path: Path) -> None:
+    """A cloned project names any variable, under any name, for its own host; refused, as key or header, with how to allow it."""
+    secret = "the-value-of-it"
+    environ = {env: secret} | ({} if allowed is None else {"NBLLM_KEY_HOSTS": allowed.format(env=env, host=host)})
+    url = f"https://{host}/v1"
+    for ask in (
+        lambda: key_for("lab", of_file(tmp_path, base_url=url, api_key_env=env), environ),
+        lambda: headers_for("lab", of_file(tmp_path, base_url=url, headers={"X-Key": f"${env}"}), environ),
+    ):
+        with pytest.raises(KeyNotAllowed, match=f"nbllm.toml:1 would have {env} sent to {host}") as caught:
+            ask()
+        assert f"{env}@{host}" in caught.value.hint
+        assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000/v1", "http://localhost:11434/v1", "https://[::1]/v1", "http://127.9.9.9/v1"]
+)
+def test_a_file_may_name_a_variable_for_this_machine(url: str, tmp_path: Path) -> None:
+    """The README's example: a server on this machine gets the key that the file names."""
+    assert key_for("lab", of_file(tmp_path, base_url=url, api_key_env="LAB_KEY"), {"LAB_KEY": "xyz"}) == "xyz"
+    assert headers_for("lab", of_file(tmp_path, base_url=url, headers={"X": "$LAB_KEY"}), {"LAB_KEY": "xyz"}) == {"X": "xyz"}
+
+
+@pytest.mark.parametrize("allowed", ["LAB_KEY@models.example", " lab_key @ MODELS.example ,", "A@b,LAB_KEY@x,LAB_KEY@.example"])
+def test_the_user_may_allow_what_a_file_asks_for(allowed: str, tmp_path: Path) -> None:
+    """NBLLM_KEY_HOSTS names hosts for a variable, several if need be; a dot in front stands for all hosts below."""
+    environ = {"LAB_KEY": "xyz", "NBLLM_KEY_HOSTS": allowed}
+    url = "https://models.example/v1"
+    assert key_for("lab", of_file(tmp_path, base_url=url, api_key_env="LAB_KEY"), environ) == "xyz"
+    assert headers_for("lab", of_file(tmp_path, base_url=url, headers={"X": "$LAB_KEY"}), environ) == {"X": "xyz"}
+
+
+def test_the_hint_is_what_helps(tmp_path: Path) -> None:
+    """What the error says to set is enough, and keeps what was allowed before."""
+    lab = of_file(tmp_path, base_url="https://models.example/v1", api_key_env="LAB_KEY")
+    environ = {"LAB_KEY": "xyz", "NBLLM_KEY_HOSTS": "OTHER@one.example"}
+    with pytest.raises(KeyNotAllowed) as caught:
+        key_for("lab", lab, environ)
+    told = re.search(r"NBLLM_KEY_HOSTS='([^']+)'", caught.value.hint)
+    assert told is not None
+    assert told[1] == "OTHER@one.example, LAB_KEY@models.example"
+    assert key_for("lab", lab, environ | {"NBLLM_KEY_HOSTS": told[1]}) == "xyz"
+
+
+@pytest.mark.parametrize(
+    "bad", ["LAB_KEY", "LAB_KEY@", "@models.example", "LAB_KEY=x", "LAB_KEY@https://models.example/v1", "LAB KEY@a", "a@b c"]
+)
+def test_what_allows_nothing_is_named(bad: str, tmp_path: Path) -> None:
+    """A pair that cannot be meant is refused with an example, not passed over."""
+    lab = of_file(tmp_path, base_url="https://models.example/v1", api_key_env="LAB_KEY")
+    with pytest.raises(ConfigurationError, match="no NAME@host") as caught:
+        key_for("lab", lab, {"LAB_KEY": "xyz", "NBLLM_KEY_HOSTS": bad})
+    assert "LAB_KEY@models.example.org" in caught.value.hint
+
+
+def test_known_keys_and_code_are_as_they_were(tmp_path: Path) -> None:
+    """A file may name a provider's key for the provider, and no permission sends it elsewhere; code may name any variable."""
+    known = of_file(tmp_path, base_url="https://api.groq.com/openai/v1", api_key_env="GROQ_API_KEY")
+    assert key_for("lab", known, KEYS) == "value-of-GROQ_API_KEY"
+    environ = KEYS | {"NBLLM_KEY_HOSTS": "GROQ_API_KEY@evil.example"}
+    with pytest.raises(KeyNotAllowed, match=r"belongs to api\.groq\.com"):
+        key_for("lab", of_file(tmp_path, base_url="https://evil.example/v1", api_key_env="GROQ_API_KEY"), environ)
+    code = Endpoint(base_url="https://models.example/v1", api_key_env="LAB_KEY", headers={"X": "$LAB_KEY"})
+    assert key_for("lab", code, {"LAB_KEY": "xyz"}) == "xyz"
+    assert headers_for("lab", code, {"LAB_KEY": "xyz"}) == {"X": "xyz"}
+
+
+def test_a_file_stays_a_file(tmp_path: Path) -> None:
+    """Neither other settings that change nor a pickle make it an endpoint of code, and a file cannot say that it is none."""
+    of_file(tmp_path, base_url="https://models.example/v1", api_key_env="LAB_KEY")
+    settings = Settings.load(start=tmp_path, environ={}).replace_values("%llm_config", model="lab/x", deadline_s=5)
+    for endpoint in (settings.endpoints["lab"], pickle.loads(pickle.dumps(settings.endpoints["lab"]))):  # noqa: S301 - our own
+        assert endpoint.settings_file == "nbllm.toml:1"
+        with pytest.raises(KeyNotAllowed):
+            key_for("lab", endpoint, {"LAB_KEY": "xyz"})
+    with pytest.raises(SettingsFileError, match="settings_file"):
+        of_file(tmp_path, base_url="https://models.example/v1", settings_file="")
 
 
 @pytest.mark.parametrize(
