@@ -1,6 +1,6 @@
 """make bench: measures everything in one run, prints the table, writes it to docs/benchmarks.md and its main rows to README.md.
 
-python -m bench [--only starts,hits,...] [--no-write]
+python -m bench [--only starts,hits,...] [--no-write] [--peers]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 import warnings
 from pathlib import Path
 
-from bench import calls, crowd, footprint, meter, scale
+from bench import calls, crowd, footprint, meter, peers, scale
 from bench.measure import Row, server
 
 ROOT = Path(__file__).parent.parent
@@ -37,20 +37,23 @@ SECTIONS = {
     "memory": footprint.memory,
     "growth": scale.growth,
 }
+PEERS = {"peers": peers.peers}
+"""What is measured only when --peers asks for it."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("--only", default=",".join(SECTIONS), help="comma-separated: " + ", ".join(SECTIONS))
     parser.add_argument("--no-write", action="store_true", help="print only")
+    parser.add_argument("--peers", action="store_true", help="also measure what needs an environment of its own, made with pip")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, server() as base_url:
-        for name in args.only.split(","):
+        for name in [*args.only.split(","), *(["peers"] if args.peers else [])]:
             began = time.monotonic()
-            rows += SECTIONS[name](base_url, Path(folder))
+            rows += (SECTIONS | PEERS)[name](base_url, Path(folder))
             print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     table = render(rows)
     print(table)
