@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from nbllm.storage.ledger import SqliteLedger
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NAMES = sorted(path.name for path in FOLDER.glob("[0-9]*.ipynb"))
 ASKS = re.compile(r"^%%?llm |\b(?:ask|aask|stream|astream|embed|aembed)\(", re.MULTILINE)
+Runs = Callable[[str], tuple[Any, Any]]
 pytestmark = pytest.mark.timeout(240)
 
 OFFLINE = """
@@ -40,14 +43,20 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(work: Path, name: str, session: str, home: str = "home") -> Any:
-    """Run a notebook under a session's name, on one of the homes in `work`, and return it with its outputs."""
+@pytest.fixture(scope="module")
+def runs(work: Path) -> Runs:
+    """Both runs of a notebook, each in a kernel of its own, the second on the home that the first one left."""
+    return cache(lambda name: (run(work, name, 1), run(work, name, 2)))
+
+
+def run(work: Path, name: str, number: int) -> Any:
+    """Run a notebook as a session of its own, on the notebook's own home in `work`, and return it with its outputs."""
     notebook = nbformat.read(work / "work" / name, as_version=4)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("NBLLM_")}
     env = {
         **kept,
-        "NBLLM_HOME": str(work / home),
-        "NBLLM_SESSION": session,
+        "NBLLM_HOME": str(work / f"home of {name}"),
+        "NBLLM_SESSION": f"run {number}",
         "NBLLM_SIM_SPEED": "0",
         "IPYTHONDIR": str(work / "ipython"),
         # A set key must not make the tour cost money, and could not do so here.
@@ -65,12 +74,12 @@ def run(work: Path, name: str, session: str, home: str = "home") -> Any:
     return notebook
 
 
-def money_and_requests(work: Path, session: str) -> tuple[int, Decimal, int]:
-    """Return how many calls a session made, what they cost, and how many requests it sent."""
-    home = Home(work / "home")
+def money_and_requests(work: Path, name: str, number: int) -> tuple[int, Decimal, int]:
+    """Return how many calls a run of a notebook made, what they cost, and how many requests it sent."""
+    home = Home(work / f"home of {name}")
     ledger = SqliteLedger(home, session="test")
     try:
-        where = Filter(session=session)
+        where = Filter(session=f"run {number}")
         (total,) = ledger.usage("total", where)
         calls = ledger.calls(where, limit=1000)
         sent = sum(1 for call in calls for attempt in ledger.attempts(call.call_id) if attempt.sent)
@@ -95,15 +104,14 @@ def shown_by(cell: Any) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_and_the_second_run_is_free(work: Path, name: str) -> None:
+def test_it_runs_and_the_second_run_is_free(work: Path, runs: Runs, name: str) -> None:
     """Run twice: no cell fails that is not meant to; the second run costs 0 and puts nothing on a wire."""
-    first = run(work, name, f"{name}-1")
-    calls, cost, sent = money_and_requests(work, f"{name}-1")
+    first, second = runs(name)
+    calls, cost, sent = money_and_requests(work, name, 1)
     assert calls
     assert cost > 0
     assert sent
-    second = run(work, name, f"{name}-2")
-    again, cost, sent = money_and_requests(work, f"{name}-2")
+    again, cost, sent = money_and_requests(work, name, 2)
     assert again == calls
     assert (cost, sent) == (0, 0)
     assert "simulated" in texts(first)
@@ -123,10 +131,9 @@ BROKEN = {
 """What a cell's source holds, what it must show on every run, and what its meter line says on the first one."""
 
 
-def test_each_fault_shows_what_its_text_promises_on_both_runs(work: Path) -> None:
+def test_each_fault_shows_what_its_text_promises_on_both_runs(runs: Runs) -> None:
     """What one cell breaks must not change what another one shows: not within a run, not from one run to the next."""
-    for number in (1, 2):
-        notebook = run(work, "01_when_things_break.ipynb", f"each-{number}", "another-home")
+    for number, notebook in enumerate(runs("01_when_things_break.ipynb"), 1):
         for mark, (always, at_first) in BROKEN.items():
             (cell,) = [c for c in notebook.cells if c.cell_type == "code" and mark in c.source]
             shown = " ".join(shown_by(cell).split())
@@ -138,10 +145,9 @@ def test_each_fault_shows_what_its_text_promises_on_both_runs(work: Path) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_tagged_cells_may_fail_and_they_do(work: Path, name: str) -> None:
-    """A cell with the tag raises-exception shows an error, no other cell does; errors are short and name what to do."""
-    notebook = run(work, name, f"{name}-errors")
-    for cell in notebook.cells:
+def test_only_tagged_cells_may_fail_and_they_do(runs: Runs, name: str) -> None:
+    """A cell with the tag raises-exception shows an error on both runs, and no other cell does."""
+    for cell in (cell for notebook in runs(name) for cell in notebook.cells):
         kinds = [output.output_type for output in cell.get("outputs", ())]
         meant = "raises-exception" in cell.metadata.get("tags", ())
         assert ("error" in kinds) == meant, cell.source
