@@ -17,9 +17,12 @@ _ROUNDS = 3
 
 def looking_back(client: Client, rows: int, folder: Path) -> list[Row]:
     """Time each view of all calls of a client's ledger. matplotlib is imported, and has drawn once, before."""
+    began = time.perf_counter()
     from nbllm.core.statistics import summarise
     from nbllm.notebook.plot_view import plot_view
 
+    plot_view("cost", client, Filter(since=time.time() + 3600), save=str(folder / "first.png"))
+    first_s = time.perf_counter() - began
     everything = Filter(since=0.0)
 
     def percentiles() -> None:
@@ -33,12 +36,14 @@ def looking_back(client: Client, rows: int, folder: Path) -> list[Row]:
         "usage by model": lambda: client.usage("model", since=0.0),
         "usage by day": lambda: client.usage("day", since=0.0),
     }
-    plot_view("cost", client, Filter(since=time.time() + 3600), save=str(folder / "first.png"))
     drawn = {kind: _saving(plot_view, kind, client, everything, folder) for kind in PLOTS}
-    count = f"{rows:,}"
     return [
-        _row(f"percentiles and sums of {count} calls", numbers),
-        _row(f"plots of {count} calls, database to saved PNG", drawn),
+        _row(f"percentiles and sums of {rows:,} calls", numbers),
+        _row(
+            f"plots of {rows:,} calls, database to saved PNG",
+            drawn,
+            f"; not in these: matplotlib's import, first drawing {first_s:.2f} s",
+        ),
     ]
 
 
@@ -46,7 +51,7 @@ def _saving(view: Callable[..., object], kind: str, client: Client, where: Filte
     return lambda: view(kind, client, where, save=str(folder / f"{kind}.png"))
 
 
-def _row(what: str, views: dict[str, Callable[[], object]]) -> Row:
+def _row(what: str, views: dict[str, Callable[[], object]], note: str = "") -> Row:
     took_s, cpu_s = {}, {}
     for name, view in views.items():
         walls, cpus = [], []
@@ -58,4 +63,4 @@ def _row(what: str, views: dict[str, Callable[[], object]]) -> Row:
         took_s[name], cpu_s[name] = median(walls), median(cpus)
     slowest = max(took_s, key=lambda name: took_s[name])
     detail = "; ".join(f"{name} {took_s[name]:.2f} s (CPU {cpu_s[name]:.2f})" for name in views)
-    return Row(what, "1 s each", f"at most {took_s[slowest]:.2f} s ({slowest})", detail, took_s[slowest] <= 1.0)
+    return Row(what, "1 s each", f"at most {took_s[slowest]:.2f} s ({slowest})", detail + note, took_s[slowest] <= 1.0)
