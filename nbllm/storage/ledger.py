@@ -196,11 +196,16 @@ class SqliteLedger:
     # ------------------------------------------------------------------------------------------------ reading
 
     def usage(self, by: str, where: Filter) -> Sequence[UsageRow]:
-        """Sums by group; see ledger_read.usage."""
-        from nbllm.storage.ledger_read import check_group, usage
+        """Sums by group; see ledger_read.usages."""
+        return self.usages((by,), where)[0]
 
-        check_group(by)
-        return self._read(lambda con: usage(con, by, where))
+    def usages(self, groupings: Sequence[str], where: Filter) -> Sequence[Sequence[UsageRow]]:
+        """The sums of each grouping, from one read."""
+        from nbllm.storage.ledger_read import check_group, usages
+
+        for by in groupings:
+            check_group(by)
+        return self._read(lambda con: usages(con, groupings, where))
 
     def series(self, where: Filter, *, costs: bool = True) -> Series:
         """Calls as columns, in order of started_at; without costs no attempt is read."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow
 from nbllm.core.ports import Filter, Series, UsageRow
 from nbllm.errors import InvalidRequest
-from nbllm.storage.ledger_columns import Rows, Where, calls_of, costs_of, sums, where_of
+from nbllm.storage.ledger_columns import Costs, Rows, Where, calls_of, costs_of, sums, where_of
 from nbllm.storage.ledger_rows import attempt_row, call_row
 from nbllm.storage.ledger_schema import ATTEMPT_COLUMNS, CALL_COLUMNS
 from nbllm.storage.money import to_usd
@@ -68,14 +68,18 @@ def _failed(calls: Rows) -> NDArray[np.bool_]:
     return failed
 
 
-def usage(con: sqlite3.Connection, by: str, where: Filter) -> list[UsageRow]:
-    """Return sums by group: days in order, other groups by cost, the dearest first.
+def usages(con: sqlite3.Connection, groupings: Sequence[str], where: Filter) -> list[list[UsageRow]]:
+    """Return the sums of each grouping, from one read: days in order, other groups by cost, the dearest first.
 
     Tokens and costs are those of all attempts, so failed ones and repairs count. A call without an answer is in the group of
     the model that was asked for. An attempt that certainly was not sent costs nothing, whatever is known of its price.
     """
     calls = calls_of(con, where)
     costs = costs_of(con, calls)
+    return [_sums(con, by, calls, costs) for by in groupings]
+
+
+def _sums(con: sqlite3.Connection, by: str, calls: Rows, costs: Costs) -> list[UsageRow]:
     labels, group = _groups(con, by, calls)
 
     def total(values: NDArray[Any]) -> list[int]:

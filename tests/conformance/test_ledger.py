@@ -162,6 +162,15 @@ def test_an_unknown_grouping_is_refused(ledger):
     """By name, with those that there are."""
     with pytest.raises(InvalidRequest, match=r"'colour'.*\n.*feature"):
         ledger.usage("colour", Filter())
+    with pytest.raises(InvalidRequest, match="'colour'"):
+        ledger.usages(("model", "colour"), Filter())
+
+
+def test_several_groupings_are_what_each_is_by_itself(ledger):
+    """Sums that are read together do not mix."""
+    fill(ledger)
+    groupings = ("model", "feature", "user", "day", "session", "source", "status", "total")
+    assert ledger.usages(groupings, Filter()) == [ledger.usage(by, Filter()) for by in groupings]
 
 
 def test_series_are_columns_in_order_of_time(ledger):

@@ -84,6 +84,9 @@ class Book:
     def usage(self, by: str, where: Filter) -> Sequence[UsageRow]:
         raise NotImplementedError
 
+    def usages(self, groupings: Sequence[str], where: Filter) -> Sequence[Sequence[UsageRow]]:
+        raise NotImplementedError
+
     def series(self, where: Filter, *, costs: bool = True) -> Series:
         raise NotImplementedError
 

@@ -100,6 +100,9 @@ class Ledger(Protocol):
     def usage(self, by: str, where: Filter) -> Sequence[UsageRow]:
         """Sums by "model" | "feature" | "user" | "day" | "session" | "source" | "status" | "total"; InvalidRequest for another."""
 
+    def usages(self, groupings: Sequence[str], where: Filter) -> Sequence[Sequence[UsageRow]]:
+        """The sums of each of several groupings of the same calls, which are read once."""
+
     def series(self, where: Filter, *, costs: bool = True) -> Series:
         """Calls as columns. Without costs, which are in the attempts, less is read, and cost_usd is NaN throughout: not known."""
 
