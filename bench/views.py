@@ -12,7 +12,7 @@ from nbllm import Client
 from nbllm.core.ports import Filter
 
 PLOTS = ("latency", "ttft", "cost", "cache", "tokens", "timeline")
-_ROUNDS = 3
+_ROUNDS = 5
 
 
 def looking_back(client: Client, rows: int, folder: Path) -> list[Row]:
