@@ -79,9 +79,10 @@ class Books:
 
         where: session, model, feature, user, since, until (Unix seconds); nothing given: this session. Raises InvalidRequest.
         """
-        from nbllm.core.usage_table import UsageTable
+        from nbllm.core.usage_table import UsageTable, simulated_note
 
-        return UsageTable(by, self.ledger.usage(by, self._filter(where)))
+        rows, models = self.ledger.usages((by, "model"), self._filter(where))
+        return UsageTable(by, rows, simulated_note(models))
 
     def check_slo(self, *, session: str | None = None, since: float | None = None, model: str | None = None, **limits: Any) -> Any:
         """Hold this session's calls against limits (p50_s, p95_s, p99_s, ttft_p95_s, error_rate ...).

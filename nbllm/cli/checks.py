@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nbllm.cli.paper import plural, size
-from nbllm.core.ports import Filter
+from nbllm.core.ports import Filter, UsageRow
 from nbllm.errors import NbllmError
 from nbllm.settings import Settings
 
@@ -72,7 +73,6 @@ def _home_to_be(path: Path) -> Finding:
 
 
 def _ledger(used: Home) -> Iterator[Finding]:
-    from nbllm.money import format_usd
     from nbllm.storage.ledger import SqliteLedger
 
     path = used.data / "ledger.db"
@@ -81,15 +81,26 @@ def _ledger(used: Home) -> Iterator[Finding]:
         return
     ledger = SqliteLedger(used, session="nbllm doctor")
     try:
-        total = next(iter(ledger.usage("total", Filter())), None)
+        models = ledger.usage("model", Filter())
         trouble = ledger.degraded
     finally:
         ledger.close()
     if trouble:
         yield Finding("home", "broken", f"ledger: {trouble}", f"Look at {path}; move it away to begin a new one.")
         return
-    calls = f"{plural(total.calls, 'call')}, {format_usd(total.cost_usd)}" if total else "no call yet"
-    yield Finding("home", "ok", f"ledger: {calls}, {size(path.stat().st_size)}")
+    yield Finding("home", "ok", f"ledger: {_calls_and_cost(models)}, {size(path.stat().st_size)}")
+
+
+def _calls_and_cost(models: Sequence[UsageRow]) -> str:
+    """Return how many calls there were and what they cost, simulated dollars told from real ones."""
+    from nbllm.money import format_usd
+
+    if not models:
+        return "no call yet"
+    cost, simulated = (sum((row.cost_usd for row in models if row.group.startswith(prefix)), Decimal(0)) for prefix in ("", "sim/"))
+    parts = [format_usd(cost - simulated)] if cost > simulated or not simulated else []
+    parts += [f"{format_usd(simulated)} simulated"] if simulated else []
+    return f"{plural(sum(row.calls for row in models), 'call')}, {' and '.join(parts)}"
 
 
 def _cache(used: Home, found: Settings) -> Iterator[Finding]:

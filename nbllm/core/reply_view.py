@@ -6,6 +6,7 @@ models and endpoints, which people and servers choose.
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core.meter_line import meter_line
@@ -36,7 +37,7 @@ def reply_plain(reply: Reply) -> str:
     """Return the reply as plain text for terminals: no control characters, answer first, then usage and notes."""
     body = clean(_shown(_body(reply)))
     rows = [meter_line(reply), *(f"Note: {note}" for note in reply.notes)]
-    lines = "\n".join(clean(row) for row in rows)
+    lines = "\n".join(wrapped(clean(row), indent="  ") for row in rows)
     return f"{body}\n\n{lines}" if body.strip() else lines
 
 
@@ -45,6 +46,13 @@ def reply_short(reply: Reply) -> str:
     words = " ".join(clean(_body(reply)[:400]).split())
     shown = words if len(words) <= SHORT_CHARS else f"{words[: SHORT_CHARS - 1]}…"
     return f"Reply({shown!r}, {clean(meter_line(reply))})"
+
+
+def wrapped(line: str, width: int = 80, indent: str = "") -> str:
+    """Return a meter line or note on as many lines as it needs, broken after its dots, never inside a part."""
+    glued = "\u00a0· ".join(part.replace(" ", "\u00a0") for part in line.split(" · ")) if " · " in line else line
+    lines = textwrap.wrap(glued, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\u00a0", " ")
 
 
 def _body(reply: Reply) -> str:

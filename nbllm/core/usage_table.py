@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from decimal import Decimal
 from html import escape
 from typing import Any, overload
 
@@ -14,11 +15,15 @@ _COLUMNS = ("calls", "failed", "hits", "attempts", "in", "out", "cost", "saved")
 
 
 class UsageTable(Sequence[UsageRow]):
-    """Sums by one column of the ledger, dearest first. A sequence of UsageRow; `.to_pandas()` where pandas is installed."""
+    """Sums by one column of the ledger, dearest first. A sequence of UsageRow; `.to_pandas()` where pandas is installed.
 
-    def __init__(self, by: str, rows: Sequence[UsageRow]) -> None:
+    note: what is to be read with the numbers.
+    """
+
+    def __init__(self, by: str, rows: Sequence[UsageRow], note: str = "") -> None:
         self.by = by
         self.rows = tuple(rows)
+        self.note = note
 
     @overload
     def __getitem__(self, index: int) -> UsageRow: ...
@@ -47,7 +52,7 @@ class UsageTable(Sequence[UsageRow]):
         return frame
 
     def _cells(self) -> list[tuple[str, ...]]:
-        return [(_named(row.group), *_numbers(row)) for row in self.rows]
+        return [(named_group(row.group), *_numbers(row)) for row in self.rows]
 
     def __repr__(self) -> str:
         """Return the table as text."""
@@ -55,22 +60,33 @@ class UsageTable(Sequence[UsageRow]):
             return "No calls yet."
         table = [(self.by, *_COLUMNS), *self._cells()]
         widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        return "\n".join(
+        lines = [
             "  ".join(
                 cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
             for row in table
-        )
+        ]
+        return "\n".join([*lines, *([self.note] if self.note else [])])
 
     def _repr_markdown_(self) -> str:
         if not self.rows:
             return "No calls yet."
         head = f"| {self.by} | " + " | ".join(_COLUMNS) + " |\n|:--|" + "--:|" * len(_COLUMNS)
         body = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in self._cells()]
-        return "\n".join([head, *body])
+        return "\n".join([head, *body, *(["", escape(self.note).replace("$", "&#36;")] if self.note else [])])
 
 
-def _named(group: str | None) -> str:
+def simulated_note(models: Sequence[UsageRow]) -> str:
+    """Return what must be said of sums that hold calls of simulated models, "" for others. models: the same calls by model."""
+    simulated = sum((row.cost_usd for row in models if row.group.startswith("sim/")), Decimal(0))
+    if not any(row.group.startswith("sim/") for row in models):
+        return ""
+    others = any(row.attempts for row in models if not row.group.startswith("sim/"))
+    how_much = f"{format_usd(simulated)} of the cost is" if others else "All of it is"
+    return f"{how_much} simulated (models that begin with sim/): nobody is billed, yet it counts on budgets."
+
+
+def named_group(group: str | None) -> str:
     """Return a group's name; what simulated models cost must not be taken for a bill."""
     if group and group.startswith("sim/"):
         return f"{group} (simulated)"

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nbllm.core.reply_view import METER_RULE, METER_STYLE
+from nbllm.core.reply_view import METER_RULE, METER_STYLE, wrapped
 from nbllm.core.safe_markdown import escape_html, safe_markdown
-from nbllm.notebook.safe_text import clipped, plain, wrapped
+from nbllm.notebook.safe_text import clipped, plain
 
 # The $ of a price must not open a formula: JupyterLab's MathJax skips elements of class mathjax_ignore, others tex2jax_ignore.
 

@@ -48,7 +48,7 @@ def _distribution(ax: Axes, series: Series, seconds: Floats, of: Of, what: str, 
     unit_s, unit = (1e-3, "ms") if values.size and float(values.max()) < 0.1 else (1.0, "seconds")
     x, share = ecdf(values)
     failed = int(np.count_nonzero(series.failed & chosen))
-    counts = f"n = {values.size:,}" + (f", {failed:,} failed left out" if failed else "")
+    counts = f"n = {values.size:,}" + (f", {failed:,} failed left out" if failed else "") + _simulated(series)
     style.dress(ax, f"{what}, {look.label}", counts, x_label.replace("seconds", unit), "share of calls")
     if not values.size:
         return style.say(ax, _NOTHING if of == "model" else "No cache hits yet.\nRun a cell again.")
@@ -100,11 +100,10 @@ def cost(ax: Axes, series: Series) -> Axes:
     unknown = int(np.count_nonzero(np.isnan(series.cost_usd)))
     spent, saved = np.cumsum(np.nan_to_num(series.cost_usd)), np.cumsum(np.nan_to_num(series.saved_usd))
     n = series.started_at.size
-    paid = "spent (simulated)" if n and all(name.startswith("sim/") for name in series.models) else "spent"
-    total = f"{wording.usd(float(spent[-1]))} {paid}, {wording.usd(float(saved[-1]))} saved, " if n else ""
+    total = f"{wording.usd(float(spent[-1]))} spent, {wording.usd(float(saved[-1]))} saved, " if n else ""
     times, x_label = _since_first(series.started_at)
     note = f", {unknown:,} of unknown cost not in it" if unknown else ""
-    style.dress(ax, "Cost so far", f"{total}n = {n:,}{note}", x_label, "US dollars, added up")
+    style.dress(ax, "Cost so far", f"{total}n = {n:,}{note}{_simulated(series)}", x_label, "US dollars, added up")
     if not n:
         return style.say(ax, _NOTHING)
     at = _even(n)
@@ -124,7 +123,7 @@ def cache(ax: Axes, series: Series, *, bins: int = 24) -> Axes:
     times, x_label = _since_first(series.started_at)
     saved = f"{wording.usd(float(np.nansum(series.saved_usd)))} and {wording.seconds(float(np.nansum(series.saved_s)))} saved"
     rate = f"{hits / n:.0%} hits, {saved}, " if n else ""
-    style.dress(ax, "Cache", f"{rate}n = {n:,}", x_label, "calls", grid="y")
+    style.dress(ax, "Cache", f"{rate}n = {n:,}{_simulated(series)}", x_label, "calls", grid="y")
     if not n:
         return style.say(ax, _NOTHING)
     edges = np.linspace(0, max(float(times[-1]), 1.0), min(bins, max(6, n // 2)) + 1)
@@ -153,16 +152,18 @@ def cache(ax: Axes, series: Series, *, bins: int = 24) -> Axes:
 def tokens(ax: Axes, series: Series) -> Axes:
     """Draw tokens in and out by model; those of hits, which cost nothing, are left out."""
     asked = ~series.hit
-    sums = []
+    sums, counted = [], 0
     for index, name in enumerate(series.models):
         mine = asked & (series.model == index)
-        if mine.any():
-            sums.append((name, float(np.nansum(series.input_tokens[mine])), float(np.nansum(series.output_tokens[mine]))))
+        found = (name, float(np.nansum(series.input_tokens[mine])), float(np.nansum(series.output_tokens[mine])))
+        if found[1] or found[2]:
+            sums.append(found)
+            counted += int(np.count_nonzero(mine))
     sums.sort(key=lambda row: row[1] + row[2], reverse=True)
     if len(sums) > _MODELS_SHOWN:
         rest = sums[_MODELS_SHOWN - 1 :]
         sums = [*sums[: _MODELS_SHOWN - 1], (f"{len(rest)} others", sum(r[1] for r in rest), sum(r[2] for r in rest))]
-    style.dress(ax, "Tokens by model", f"n = {int(np.count_nonzero(asked)):,} model calls", "tokens", "", grid="x")
+    style.dress(ax, "Tokens by model", f"n = {counted:,} model calls{_simulated(series)}", "tokens", "", grid="x")
     if not sums:
         return style.say(ax, _NOTHING)
     y = np.arange(len(sums))
@@ -197,9 +198,8 @@ def timeline(ax: Axes, series: Series) -> Axes:
     failures = known[series.failed[known]]
     if failures.size <= _DRAWN // 10:
         drawn = np.union1d(drawn, failures)
-    style.dress(
-        ax, "Timeline", f"n = {n:,}" + (f", {drawn.size:,} of them drawn" if drawn.size < n else ""), x_label, "time a call took"
-    )
+    some = f", {drawn.size:,} of them drawn" if drawn.size < n else ""
+    style.dress(ax, "Timeline", f"n = {n:,}{some}{_simulated(series)}", x_label, "time a call took")
     if not n:
         return style.say(ax, _NOTHING)
     crowded = drawn.size > 400
@@ -224,6 +224,12 @@ def _points(ax: Axes, x: Floats, y: Floats, look: style.Look, count: int, *, cro
     ax.plot(x, y, look.marker, linestyle=" ", color=look.colour, label=f"{look.label} ({count:,})",
             markersize=4 if crowded else 6.5, alpha=0.5 if crowded and not failed else 0.9, markeredgewidth=1.6 if failed else 0.4,
             markeredgecolor=look.colour if failed else style.GROUND)  # fmt: skip
+
+
+def _simulated(series: Series) -> str:
+    """Return what the numbers under a title say of simulated models: their seconds and dollars are nobody's."""
+    which = [name.startswith("sim/") for name in series.models if "/" in name]
+    return "" if not any(which) else ", simulated" if all(which) else ", some simulated"
 
 
 def _short_time(seconds: float) -> str:

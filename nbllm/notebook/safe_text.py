@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 
 _STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -21,10 +20,3 @@ def clipped(text: str) -> str:
     if len(text) <= SHOWN_CHARS:
         return text
     return f"{text[:SHOWN_CHARS]}\n\n[{len(text) - SHOWN_CHARS:,} more characters are not shown; the reply's .text has them.]"
-
-
-def wrapped(line: str, width: int = 80, indent: str = "") -> str:
-    """Return a meter line or note on as many lines as it needs, broken after its dots, never inside a part."""
-    glued = "\u00a0· ".join(part.replace(" ", "\u00a0") for part in line.split(" · ")) if " · " in line else line
-    lines = textwrap.wrap(glued, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines).replace("\u00a0", " ")

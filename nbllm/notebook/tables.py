@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from decimal import Decimal
@@ -9,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from nbllm.core.ports import Filter, Stored, UsageRow
+from nbllm.core.usage_table import named_group, simulated_note
 from nbllm.notebook import wording
 from nbllm.notebook.views import Table, View, columns
 from nbllm.providers.catalog import Catalog
@@ -51,13 +53,16 @@ def models_view(client: Any, part: str = "") -> View:
     of_one = named in catalog.names()
     known = catalog.models(named) if of_one else client.models()
     rows = known if of_one else [row for row in known if part.casefold() in row.id.casefold()]
-    heads = columns("model", "#in, per 1M", "#out, per 1M", "#context", "key")
-    shown = [_model_row(row) for row in rows[:_MODELS_SHOWN]]
+    # The models of one provider share its key: said once, it leaves room for their names.
+    heads = columns("model", "#in, per 1M", "#out, per 1M", "#context", *(() if of_one else ("key",)))
+    shown = [_model_row(row)[: len(heads)] for row in rows[:_MODELS_SHOWN]]
     if of_one:
         empty = f"The price list has no model of {named}; name one as its documentation does: -m {named}/MODEL."
     else:
         empty = f"No model that can be asked now has {part!r} in its name." if part else "No models are known."
     notes = ["Prices are USD per million tokens. Any other model of an endpoint or provider can be named too: -m provider/model."]
+    if of_one and rows:
+        notes.insert(0, f"Key: {_model_row(rows[0])[-1]}.")
     if len(rows) > len(shown):
         notes.insert(0, f"{len(shown)} of {len(rows):,} are shown; %llm_models TEXT narrows them down.")
     providers = () if of_one or (rows and part) else (_providers(),)
@@ -94,7 +99,7 @@ def _model_row(row: Any) -> tuple[str, ...]:
 
 def usage_view(client: Any, by: str, where: Filter) -> View:
     """Return calls, tokens, cost and savings summed up by one column."""
-    rows = client.ledger.usage(by, where)
+    rows, models = client.ledger.usages((by, "model"), where)
     heads = columns(by, "#calls", "#failed", "#hits", "#in", "#out", "#cost", "#saved")
     table = Table(
         columns=heads, rows=[_usage_row(row) for row in rows], empty="No call fits yet. Take in more: --all, --since all."
@@ -106,8 +111,8 @@ def usage_view(client: Any, by: str, where: Filter) -> View:
     unknown = sum(row.unknown_cost_calls for row in rows)
     if unknown:
         notes.append(f"The cost of {wording.plural(unknown, 'call')} is unknown and not in the sums.")
-    notes += wording.simulated(_some_simulated(client, where))
-    return View(f"Usage by {by}, {scope}", (table,), tuple(notes))
+    note = simulated_note(models)
+    return View(f"Usage by {by}, {scope}", (table,), (*notes, *([note] if note else [])))
 
 
 def _some_simulated(client: Any, where: Filter) -> bool:
@@ -119,14 +124,15 @@ def _usage_row(row: UsageRow) -> tuple[str, ...]:
     unknown = f" + {row.unknown_cost_calls} unknown" if row.unknown_cost_calls else ""
     counts = (row.calls, row.failed, row.hits, row.input_tokens, row.output_tokens)
     saved = f"{wording.usd(row.saved_usd)}, {wording.seconds(row.saved_s)}" if row.hits else "-"
-    return (row.group or "(none)", *map(wording.number, counts), cost + unknown, saved)
+    return (named_group(row.group), *map(wording.number, counts), cost + unknown, saved)
 
 
 def cache_view(client: Any, limit: int, *, now: float | None = None) -> View:
     """Return the cache: how much is in it, what it saved, and its newest entries."""
     stats = client.store.stats()
     now = time.time() if now is None else now
-    rows = [_entry_row(entry, now) for entry in islice(client.store.entries(), limit)]
+    oldest_s = client.settings.cache_max_age_days * 86_400
+    rows = [_entry_row(entry, now, oldest_s) for entry in islice(client.store.entries(), limit)]
     heads = columns("key", "model", "#age", "#fresh for", "#size", "#a hit saves", "tags")
     used = f"{wording.size(stats.size_bytes)} of {wording.size(stats.size_limit_bytes)}"
     title = f"{wording.plural(stats.entries, 'stored answer')}, {used}"
@@ -140,11 +146,9 @@ def cache_view(client: Any, limit: int, *, now: float | None = None) -> View:
     )
 
 
-def _entry_row(entry: Stored, now: float) -> tuple[str, ...]:
-    if entry.expires_at is None:
-        left = "its maximum age"
-    else:
-        left = wording.age(entry.expires_at - now) if entry.expires_at > now else "expired"
+def _entry_row(entry: Stored, now: float, oldest_s: float) -> tuple[str, ...]:
+    until = min(entry.created_at + oldest_s, math.inf if entry.expires_at is None else entry.expires_at)
+    left = wording.age(until - now) if until > now else "expired"
     return (
         entry.key[:12],
         entry.model,

@@ -103,7 +103,10 @@ class Text:
 
     def html(self) -> str:
         """Return it as preformatted, escaped text."""
-        return f'<p>{_escaped(self.caption)}</p><pre style="white-space:pre-wrap">{escape_html(clipped(self.text))}</pre>'
+        # JupyterLab breaks lines of a pre anywhere, in mid-word too.
+        style = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;margin:0.2em 0 0.9em"
+        head = f'<p style="margin:0.7em 0 0.2em">{_escaped(self.caption)}</p>'
+        return f'{head}<pre style="{style}">{escape_html(clipped(self.text))}</pre>'
 
     def markdown(self) -> str:
         """Return it as a code block."""

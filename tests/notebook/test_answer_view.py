@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbllm.core.reply_view import wrapped
 from nbllm.notebook.answer_view import bundle, fenced, meter_html, tool_calls_text
-from nbllm.notebook.safe_text import SHOWN_CHARS, clipped, plain, wrapped
+from nbllm.notebook.safe_text import SHOWN_CHARS, clipped, plain
 
 LINE = "sim/large (simulated) · 412 in · 96 out · first token 0.31 s · 84 tok/s · $0.0012 · cache miss · session $0.43 of $5.00"
 

@@ -12,6 +12,8 @@ import pytest
 from IPython.core.error import UsageError
 
 from nbllm.client import Client
+from nbllm.core.ports import UsageRow
+from nbllm.core.usage_table import simulated_note
 from nbllm.errors import ConfigurationError
 from nbllm.notebook.views import Column, Table, View
 from nbllm.settings import BudgetSettings, Settings
@@ -199,7 +201,12 @@ def test_simulated_money_is_called_so_wherever_it_is_shown(shell: Any, client: A
     client.ask("x", model="sim/small")
     for line in ("llm_usage", "llm_usage feature", "llm_calls", "llm_cache", "llm_budget"):
         assert "simulated" in str(run(shell, line)), line
-    assert "simulated" in repr(shell.run_line_magic("llm_plot", "cost"))
+    for kind in ("cost", "latency", "timeline", "tokens", "cache"):
+        assert ", simulated" in repr(shell.run_line_magic("llm_plot", kind)), kind
+    for by in ("model", "feature", "day", "total", "status"):
+        assert "simulated" in str(run(shell, f"llm_usage {by}")), by
+        assert "simulated" in repr(client.usage(by)), by
+        assert "simulated" in client.usage(by)._repr_markdown_(), by
     assert "simulated" in repr(client.usage())
     assert "simulated" in client.usage()._repr_markdown_()
 
@@ -258,3 +265,26 @@ def test_hostile_names_stay_text_in_every_form() -> None:
     assert "](" not in markdown
     assert "https://" not in markdown
     assert markdown.count("|") == 6
+
+
+def test_models_of_a_provider_are_told_apart_at_80_columns(shell: Any, client: Any) -> None:
+    """The key that all of them need is said once, so that there is room for names; each model is on one line."""
+    text = str(run(shell, "llm_models openai"))
+    assert text.count("OPENAI_API_KEY") == 1
+    names = [line.split()[0] for line in text.splitlines() if line.startswith("openai/")]
+    assert len(names) == len(set(names)) >= 50
+    assert "openai/gpt-4o-mini" in names
+
+
+def test_simulated_dollars_are_told_from_real_ones() -> None:
+    """In sums over both it is said how much of the cost nobody is billed for; where all is simulated, that is said."""
+
+    def row(model: str, cost: str) -> UsageRow:
+        return UsageRow(
+            group=model, calls=1, failed=0, hits=0, attempts=1, input_tokens=1, output_tokens=1, cost_usd=Decimal(cost),
+            estimated_usd=Decimal(0), unknown_cost_calls=0, saved_usd=Decimal(0), saved_s=0.0,
+        )  # fmt: skip
+
+    assert simulated_note([row("openai/x", "0.5")]) == ""
+    assert simulated_note([row("openai/x", "0.5"), row("sim/small", "0.002")]).startswith("$0.002 of the cost is simulated")
+    assert simulated_note([row("sim/large", "0.5"), row("sim/small", "0.002")]).startswith("All of it is simulated")
