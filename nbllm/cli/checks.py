@@ -93,11 +93,13 @@ def _ledger(used: Home) -> Iterator[Finding]:
 
 def _calls_and_cost(models: Sequence[UsageRow]) -> str:
     """Return how many calls there were and what they cost, simulated dollars told from real ones."""
+    from nbllm.core.usage_table import simulated_usd
     from nbllm.money import format_usd
 
     if not models:
         return "no call yet"
-    cost, simulated = (sum((row.cost_usd for row in models if row.group.startswith(prefix)), Decimal(0)) for prefix in ("", "sim/"))
+    cost = sum((row.cost_usd for row in models), Decimal(0))
+    simulated, _ = simulated_usd(models)
     parts = [format_usd(cost - simulated)] if cost > simulated or not simulated else []
     parts += [f"{format_usd(simulated)} simulated"] if simulated else []
     return f"{plural(sum(row.calls for row in models), 'call')}, {' and '.join(parts)}"

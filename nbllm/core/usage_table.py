@@ -76,13 +76,23 @@ class UsageTable(Sequence[UsageRow]):
         return "\n".join([head, *body, *(["", escape(self.note).replace("$", "&#36;")] if self.note else [])])
 
 
+def simulated_usd(models: Sequence[UsageRow]) -> tuple[Decimal, bool]:
+    """Return what simulated models cost, and whether that is all there is. models: the calls in question, summed by model.
+
+    A call that a static answer rescued is in no model's row; where every model is simulated, so is what it cost.
+    """
+    named = [row for row in models if "/" in row.group]
+    if named and all(row.group.startswith("sim/") for row in named):
+        return sum((row.cost_usd for row in models), Decimal(0)), True
+    return sum((row.cost_usd for row in named if row.group.startswith("sim/")), Decimal(0)), False
+
+
 def simulated_note(models: Sequence[UsageRow]) -> str:
-    """Return what must be said of sums that hold calls of simulated models, "" for others. models: the same calls by model."""
-    simulated = sum((row.cost_usd for row in models if row.group.startswith("sim/")), Decimal(0))
+    """Return what must be said of sums that hold calls of simulated models, "" for others. models: as in simulated_usd."""
     if not any(row.group.startswith("sim/") for row in models):
         return ""
-    others = any(row.attempts for row in models if not row.group.startswith("sim/"))
-    how_much = f"{format_usd(simulated)} of the cost is" if others else "All of it is"
+    cost_usd, is_all = simulated_usd(models)
+    how_much = "All of it is" if is_all else f"{format_usd(cost_usd)} of the cost is"
     return f"{how_much} simulated (models that begin with sim/): nobody is billed, yet it counts on budgets."
 
 

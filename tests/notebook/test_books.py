@@ -287,4 +287,5 @@ def test_simulated_dollars_are_told_from_real_ones() -> None:
 
     assert simulated_note([row("openai/x", "0.5")]) == ""
     assert simulated_note([row("openai/x", "0.5"), row("sim/small", "0.002")]).startswith("$0.002 of the cost is simulated")
+    assert simulated_note([row("static", "0.5"), row("sim/small", "0.002")]).startswith("All of it is simulated")
     assert simulated_note([row("sim/large", "0.5"), row("sim/small", "0.002")]).startswith("All of it is simulated")

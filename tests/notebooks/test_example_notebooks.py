@@ -118,13 +118,20 @@ def test_it_runs_and_the_second_run_is_free(work: Path, runs: Runs, name: str) -
     assert "cache hit" in texts(second)
 
 
-BROKEN = {
+BROKEN: dict[str, tuple[str, str]] = {
     "fault=429": ("great task", "1 failed attempt"),
     "fault=stall": ("brave men", "1 failed attempt"),
     "fault=cut": ("our fathers brought forth", "1 failed attempt"),
     "fault=refused,sim/small -o": ("final resting place", "sim/small (simulated)"),
-    "fault=refused,sim/small?": ("AllRungsFailed: No model answered: 2 models, 0 requests", ""),
-    "static=": ("No answer today.", "static answer: no model answered"),
+    "rescued.rung": (
+        ", ".join([*["('sim/large?fault=refused', 'ConnectionFailed')"] * 3]),
+        "'ConnectionFailed'), ('sim/small', None)]",
+    ),
+    "seed=2,sim/small?": (
+        "AllRungsFailed: No model answered: 2 models, 0 requests",
+        "sim/small?fault=refused (simulated) (3 tries",
+    ),
+    "static=": ("No answer today. static", "No model answered: 1 model, 0 requests"),
     "--budget 0.002": ("BudgetExceeded: The request budget of $0.002", ""),
     "%%llm -m sim/large\n": ("TemplateError: The template uses 'speach'", ""),
 }
@@ -138,6 +145,9 @@ def test_each_fault_shows_what_its_text_promises_on_both_runs(runs: Runs) -> Non
             (cell,) = [c for c in notebook.cells if c.cell_type == "code" and mark in c.source]
             shown = " ".join(shown_by(cell).split())
             assert always in shown, (number, mark, shown)
+            assert "BreakerOpen" not in shown, (number, mark, "one scene's failures must not shut another scene out")
+            if "AllRungsFailed" in always:
+                assert shown.count("(3 tries, nothing sent): ConnectionFailed") == 2, (number, shown)
             if number == 1:
                 assert at_first in shown, (mark, shown)
             elif mark.startswith("fault=") and "AllRungsFailed" not in always:
