@@ -137,7 +137,7 @@ def costs_of(con: sqlite3.Connection, calls: Rows) -> Costs:
         estimated=sums(place[estimated], cost[estimated], count),
         worst_unknown=sums(place[bounded], worst[bounded], count),
         unknown=np.bincount(place[unknown], minlength=count).astype(np.bool_),
-        attempts=np.bincount(place, minlength=count),
+        attempts=np.bincount(place[rows["sent"] != NOT_SENT], minlength=count),
         input_tokens=sums(place, np.maximum(rows["input_tokens"], 0), count),
         output_tokens=sums(place, np.maximum(rows["output_tokens"], 0), count),
     )

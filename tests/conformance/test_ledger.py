@@ -95,10 +95,10 @@ def fill(ledger) -> None:
 
 
 def test_usage_sums(ledger):
-    """Counts, tokens and money of all attempts; unknown costs are counted, not guessed; an unsent attempt costs nothing."""
+    """Counts, tokens and money of all attempts; unknown costs are counted, not guessed; an attempt that was not sent is no request and costs nothing."""
     fill(ledger)
     (total,) = ledger.usage("total", Filter())
-    assert (total.calls, total.failed, total.hits, total.attempts) == (3, 1, 1, 4)
+    assert (total.calls, total.failed, total.hits, total.attempts) == (3, 1, 1, 3)
     assert (total.input_tokens, total.output_tokens) == (400, 80)
     assert (total.cost_usd, total.estimated_usd, total.unknown_cost_calls) == (D("0.15"), D("0.05"), 1)
     assert (total.saved_usd, total.saved_s) == (D("0.15"), 1.0)

@@ -38,7 +38,8 @@ class Filter:
 class UsageRow:
     """Sums over a group. cost_usd sums what is known; unknown_cost_calls says how many calls are not in it.
 
-    hits, failed: as in Series; a stale or static answer is no hit, and its call is a failed one.
+    attempts: requests, that is those attempts that were sent, or may have been. hits, failed: as in Series; a stale or static
+    answer is no hit, and its call is a failed one.
     """
 
     group: str
