@@ -213,9 +213,9 @@ def test_long_texts_are_quick(registry: None) -> None:
     for n in range(10):
         register_secret(f"a-registered-secret-number-{n}-{'x' * 20}")
     text = ("The quick brown fox jumps over the lazy dog, asking about tokens and keys. " * 70_000)[:5_000_000]
-    started = time.perf_counter()
+    started = time.thread_time()
     assert redact(text) == text
-    assert time.perf_counter() - started < 3
+    assert time.thread_time() - started < 3
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,9 @@ def test_time_grows_no_faster_than_the_text(piece: str) -> None:
         text = piece * (size // len(piece))
         best = 1e9
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.thread_time()
             redact(text)
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.thread_time() - started)
         return best
 
     assert took(240_000) < 10 * took(60_000) + 0.02

@@ -12,7 +12,7 @@ import pytest
 from nbllm import Client, Endpoint, NbllmWarning, Settings, errors
 from nbllm.providers.discovery import Found
 from nbllm.testing import FakeProvider, Script, offline
-from tests.client.helpers import fake_client, rows
+from tests.client.helpers import fake_client, rows, until
 
 GROUPS = {
     "model": {"sim/small", "sim/large"},
@@ -298,6 +298,7 @@ def test_on_call(tmp_path: Path) -> None:
     with fake_client(tmp_path, on_call=hook) as client:
         client.on_call(failing)
         assert client.ask("hello").text == "ok"
+        until(lambda: len(seen) == 2)  # nobody waits for hooks, so those of the next call might be quicker
         client.on_call(lambda record: seen.append(("third", record.call.source, len(record.attempts), False)))
         assert client.ask("hello").source == "cache"
     assert seen == [

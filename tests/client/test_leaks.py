@@ -17,7 +17,7 @@ from nbllm import Client, errors
 from nbllm.core import waits
 from nbllm.live import DeltaEvent
 from tests import fault_behaviours as f
-from tests.client.helpers import check_sent, until
+from tests.client.helpers import check_sent, our_threads, until
 from tests.fault_server import FaultServer
 from tests.road.invariants import check_money, endpoint
 
@@ -100,8 +100,7 @@ def test_two_hundred_mixed_calls(closed: str, tmp_path: Path) -> None:
         assert client._house is not None
         loop = client._house.host.loop
         until(lambda: len(asyncio.all_tasks(loop)) == 0, 2.0)
-        time.sleep(1.2)  # writer threads end after a second without work
-        assert {t.name for t in threading.enumerate() if t.name.startswith(("nbllm", "asyncio_"))} == {"nbllm-loop"}
+        until(lambda: our_threads() == ["nbllm-loop"])  # the others end after a second without work
         began_s = time.monotonic()
         if closed == "close":
             client.close()

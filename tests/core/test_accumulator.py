@@ -101,11 +101,11 @@ def test_many_pieces_take_linear_time():
     """Adding is constant: 200,000 pieces take about ten times as long as 20,000, not a hundred times."""
 
     def seconds(pieces: int) -> float:
-        accumulator, delta, started = Accumulator(), Delta(text="word "), time.perf_counter()
+        accumulator, delta, started = Accumulator(), Delta(text="word "), time.thread_time()
         for _ in range(pieces):
             accumulator.add(delta)
         assert len(accumulator.partial().text) == 5 * pieces
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     seconds(1_000)
     assert min(seconds(200_000) for _ in range(2)) < 50 * max(seconds(20_000), 1e-4)

@@ -167,9 +167,9 @@ def test_time_grows_no_faster_than_the_text(piece: str) -> None:
         text = piece * (size // len(piece))
         best = 1e9
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.thread_time()
             safe_markdown(text)
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.thread_time() - started)
         return best
 
     assert took(120_000) < 10 * took(30_000) + 0.02

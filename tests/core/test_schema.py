@@ -194,10 +194,10 @@ def test_nothing_is_ever_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_no_answer_can_stall_a_check(schema: Any, text: str) -> None:
     """Patterns, uniqueItems and recursion that take exponential or quadratic time elsewhere end here."""
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(Invalid):
         parse(schema, text)
-    assert time.perf_counter() - started < 20
+    assert time.thread_time() - started < 20
 
 
 @given(st.text(max_size=60))

@@ -181,10 +181,10 @@ def test_a_repeat_is_a_lookup() -> None:
     """The same id gives the same object, in a few microseconds."""
     catalog = Catalog({}, {})
     rung = catalog.rung("openai/gpt-4o-mini")
-    start_s = time.perf_counter()
+    start_s = time.thread_time()
     for _ in range(1000):
         assert catalog.rung("openai/gpt-4o-mini") is rung
-    assert time.perf_counter() - start_s < 0.05
+    assert time.thread_time() - start_s < 0.05
 
 
 def test_models_are_listed() -> None:
