@@ -6,7 +6,7 @@ import asyncio
 import functools
 import math
 from collections import UserDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,15 @@ class Bad:
     error: type[Exception]
     says: tuple[str, ...]
     hint: str
+
+
+@dataclass(frozen=True)
+class Door:
+    """A way to ask, and what is behind it."""
+
+    name: str
+    client: Client
+    fake: FakeProvider
 
 
 async def async_check(text: str) -> bool:
@@ -173,27 +182,34 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("door", ["ask", "aask", "stream", "cache off"])
-@pytest.mark.parametrize("name", CASES)
-def test_refused(name: str, door: str, tmp_path: Path) -> None:
-    """Every door refuses it with the same error, that names the value and says what to do; nothing is sent, nothing is open."""
-    case = CASES[name]
+@pytest.fixture(scope="module", params=["ask", "aask", "stream", "cache off"])
+def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A door, its client, which outlives everything that is refused at it, and the provider behind."""
     fake = FakeProvider(strict=True)
-    options = case.options if door != "cache off" else {"cache": "off", **case.options}
-    with fake_client(tmp_path, fake) as client:
-        with pytest.raises(case.error) as caught:
-            ask(client, door, case.prompt, options)
-        error = caught.value
-        assert isinstance(error, errors.NbllmError)
-        for part in case.says:
-            assert part in error.summary, error
-        assert case.hint in error.hint, error
-        assert "\n" not in error.summary
-        assert len(str(error)) < 1200
-        assert fake.calls == 0
-        assert all(row.status.value == "failed" and not client.ledger.attempts(row.call_id) for row in rows(client))
-        fake.enqueue("fine")
-        assert client.ask("and now a good one", model="sim/small").text == "fine"
+    with fake_client(tmp_path_factory.mktemp("home"), fake) as client:
+        yield Door(request.param, client, fake)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused(name: str, door: Door) -> None:
+    """Every door refuses it with the same error, that names the value and says what to do; nothing is sent, nothing is open."""
+    case, client, fake = CASES[name], door.client, door.fake
+    options = case.options if door.name != "cache off" else {"cache": "off", **case.options}
+    sent, known = fake.calls, {row.call_id for row in rows(client)}
+    with pytest.raises(case.error) as caught:
+        ask(client, door.name, case.prompt, options)
+    error = caught.value
+    assert isinstance(error, errors.NbllmError)
+    for part in case.says:
+        assert part in error.summary, error
+    assert case.hint in error.hint, error
+    assert "\n" not in error.summary
+    assert len(str(error)) < 1200
+    assert fake.calls == sent
+    refused = [row for row in rows(client) if row.call_id not in known]
+    assert all(row.status.value == "failed" and not client.ledger.attempts(row.call_id) for row in refused)
+    fake.enqueue("fine")
+    assert client.ask(f"a good one after {name}", model="sim/small").text == "fine"
 
 
 def ask(client: Client, door: str, given: Any, options: dict[str, Any]) -> object:
