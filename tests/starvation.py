@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _THREADS = Path("/proc/self/task")
@@ -20,3 +22,12 @@ def starved_s() -> float:
             with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
                 waited_ns += int((thread / "schedstat").read_text().split()[1])
     return waited_ns / 1e9
+
+
+@contextmanager
+def within(limit_s: float) -> Iterator[None]:
+    """AssertionError when the block takes longer, what the machine's other work took from this process left out."""
+    began_s, starved_before_s = time.monotonic(), starved_s()
+    yield
+    took_s = time.monotonic() - began_s
+    assert took_s <= limit_s + max(0.0, starved_s() - starved_before_s)

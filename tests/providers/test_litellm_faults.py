@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import traceback
 import warnings
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from nbllm.settings import Endpoint
 from tests import fault_behaviours as faults
 from tests.fault_server import FaultServer
 from tests.providers.helpers import HELLO, Heard
+from tests.starvation import within
 
 pytestmark = [
     # LiteLLM and the SDK under it leave their own deprecations and sockets for the garbage collector; ours are errors elsewhere.
@@ -204,12 +206,11 @@ def test_retry_after_is_read(header: str | None, seconds: float | None) -> None:
 
     async def main() -> None:
         async with FaultServer() as server:
-            start_s = time.monotonic()
-            ending, _ = await exchange(server, faults.rate_limited(header), streamed=False)
+            with within(1.5):
+                ending, _ = await exchange(server, faults.rate_limited(header), streamed=False)
             assert isinstance(ending, errors.RateLimited)
             assert ending.retry_after_s == seconds
             assert server.count() == 1
-            assert time.monotonic() - start_s < 1.5
 
     run(main())
 
@@ -272,10 +273,9 @@ def test_a_stall_ends_at_the_deadline() -> None:
         async with FaultServer() as server:
             await load()
             for when, streamed in [("request", False), ("request", True), ("tokens", True)]:
-                start_s = time.monotonic()
-                ending, heard = await exchange(server, faults.stall(when), streamed=streamed, deadline_s=0.4)  # type: ignore[arg-type]  # a literal
+                with within(0.4 + 0.6):
+                    ending, heard = await exchange(server, faults.stall(when), streamed=streamed, deadline_s=0.4)  # type: ignore[arg-type]  # a literal
                 assert isinstance(ending, errors.AttemptTimeout)
-                assert time.monotonic() - start_s < 0.4 + 0.6
                 assert heard.text == ("One two " if when == "tokens" else "")
 
     run(main())
@@ -332,3 +332,30 @@ def test_nothing_is_left_over() -> None:
             assert server.open_connections == 0
 
     run(main())
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, None])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_key_that_the_provider_repeats_is_shown_nowhere(status: int | None, streamed: bool) -> None:
+    """Neither in the error nor in what it came from: LiteLLM's own errors repeat the server's words, and tracebacks print them."""
+    told = f"Incorrect API key provided: {KEY}. You sent 'Bearer {KEY}'."
+    line = f'data: {{"error": {{"message": "{told}", "code": "{KEY}"}}}}\n\n'.encode()
+    behaviour = (
+        faults.error_in_band().with_(broken_line=line) if status is None else faults.error(status, told, code=KEY, param=KEY)
+    )
+
+    async def scenario() -> Exception:
+        async with FaultServer() as server:
+            ending, _ = await exchange(server, behaviour, streamed=streamed)
+            assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+            assert isinstance(ending, errors.AttemptFailed)
+            return ending
+
+    error = run(scenario())
+    shown = ["".join(traceback.format_exception(error)), repr(vars(error))]
+    cause: BaseException | None = error
+    while cause is not None:
+        shown.append(f"{cause} {cause!r} {cause.args!r}")
+        cause = cause.__cause__ or cause.__context__
+    assert "sk-test" not in "".join(shown).replace("sk-test-*", "")
+    assert not [text for text in shown if KEY[8:] in text]
