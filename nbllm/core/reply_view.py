@@ -26,7 +26,7 @@ MAX_SHOWN_CHARS = 100_000
 def reply_markdown(reply: Reply) -> str:
     """Return the reply as Markdown for a notebook: safe, answer first, then usage and notes in small type."""
     rows = [meter_line(reply), *(f"Note: {note}" for note in reply.notes)]
-    lines = "<br>".join(escape_html(row.replace("\n", " ")) for row in rows)
+    lines = "<br>".join(meter_row_html(row) for row in rows)
     body = safe_markdown(_shown(_body(reply)))
     style = f"{METER_RULE if body.strip() else ''}{METER_STYLE}"
     meter = f'<div class="nbllm-meter mathjax_ignore tex2jax_ignore" style="{style}">{lines}</div>'
@@ -46,6 +46,11 @@ def reply_short(reply: Reply) -> str:
     words = " ".join(clean(_body(reply)[:400]).split())
     shown = words if len(words) <= SHORT_CHARS else f"{words[: SHORT_CHARS - 1]}…"
     return f"Reply({shown!r}, {clean(meter_line(reply))})"
+
+
+def meter_row_html(row: str) -> str:
+    """Return a meter line or note as escaped HTML in which no line begins with the dot between two parts."""
+    return escape_html(row.replace("\n", " ").replace(" · ", "\u00a0· "))
 
 
 def wrapped(line: str, width: int = 80, indent: str = "") -> str:

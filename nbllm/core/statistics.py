@@ -149,7 +149,7 @@ class Criterion:
         if self.measured is None:
             return f"??   {self.name}: cannot tell yet, at most {self.allowed:g} allowed: {self.why}"
         sign = "ok  " if self.ok else "FAIL"
-        return f"{sign} {self.name}: {self.measured:.6g}, at most {self.allowed:g} allowed, n = {self.n}"
+        return f"{sign} {self.name}: {self.measured:.4g}, at most {self.allowed:g} allowed, n = {self.n}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nbllm.core.reply_view import METER_RULE, METER_STYLE, wrapped
-from nbllm.core.safe_markdown import escape_html, safe_markdown
+from nbllm.core.reply_view import METER_RULE, METER_STYLE, meter_row_html, wrapped
+from nbllm.core.safe_markdown import safe_markdown
 from nbllm.notebook.safe_text import clipped, plain
 
 # The $ of a price must not open a formula: JupyterLab's MathJax skips elements of class mathjax_ignore, others tex2jax_ignore.
@@ -21,7 +21,7 @@ def meter_html(line: str, notes: Sequence[str] = (), *, running: bool = False, b
     changes a second would drown everything else.
     """
     rows = [line, *(f"Note: {note}" for note in notes)]
-    body = "<br>".join(escape_html(row.replace("\n", " ")) for row in rows)
+    body = "<br>".join(meter_row_html(row) for row in rows)
     live = ' aria-live="off"' if running else ""
     style = METER_RULE + METER_STYLE if below else METER_STYLE
     return f'<div role="status"{live} class="nbllm-meter mathjax_ignore tex2jax_ignore" style="{style}">{body}</div>'

@@ -43,7 +43,9 @@ def offered(line: str, names: Mapping[str, Callable[[], Iterable[str]]]) -> tupl
             return value, _values(flag, value, names)
         used = {n for w in before if (f := manual.flag(w)) and not f.repeat for n in f.names}
         return fragment, [n for n in manual.names if n.startswith(fragment) and n not in used]
-    return _words(manual, fragment, names)
+    found, texts = _words(manual, fragment, names)
+    # What is set takes a value, what is reset is only named.
+    return found, [text.rstrip("=") for text in texts] if {"--reset", "reset"} & set(before) else texts
 
 
 def _words(manual: Manual, fragment: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -77,6 +79,12 @@ def _files(fragment: str) -> list[str]:
     return [f"{p}/" if p.is_dir() else str(p) for p in found][:_MOST]
 
 
+def _providers() -> list[str]:
+    from nbllm.providers.hosts import PROVIDERS
+
+    return sorted(PROVIDERS)
+
+
 class Completion:
     """The matcher in a shell's completer, from when it is made until `remove`."""
 
@@ -85,6 +93,7 @@ class Completion:
         self._client = client
         self._names: Mapping[str, Callable[[], Iterable[str]]] = {
             "models": self._models,
+            "models and providers": lambda: [*_providers(), *self._models()],
             "settings": lambda: [f"{name}=" for name in SETTABLE],
             "names": lambda: users_names(shell.user_ns),
             "schemas": lambda: [n for n in users_names(shell.user_ns) if isinstance(shell.user_ns[n], type | Mapping)],

@@ -29,7 +29,8 @@ def _call(names: tuple[str, ...], option: str, metavar: str, help: str = "", com
 LLM = Manual(
     name="%%llm",
     summary="Ask a language model: the answer streams below the cell and stays in a variable.",
-    usage=("%%llm [options]      the prompt is the rest of the cell", "%llm [options] PROMPT      one line; returns the Reply too"),
+    usage=("%%llm [options]         the prompt is the rest of the cell",
+           "%llm [options] PROMPT   one line; shows the answer and returns the Reply"),
     examples="""
         %%llm -m sim/large -o answer
         Summarise {{ doc }} in three bullets.
@@ -119,7 +120,7 @@ MODELS = Manual(
         %llm_models openai       # all models of a provider, its key set or not
         %llm_models mini         # those with "mini" in their name
     """,
-    words="models",
+    words="models and providers",
 )
 USAGE = Manual(
     name="%llm_usage",

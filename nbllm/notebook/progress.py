@@ -23,15 +23,17 @@ class Progress:
     chars: int = 0
     reasoning_chars: int = 0
     tool_chars: int = 0
+    sent_s: float | None = None
     first_s: float | None = None
     last_s: float | None = None
     restarted: str = ""
     void: str = ""
     """The text of the last attempt that broke off: void, but all there is should nothing else come."""
 
-    def started(self, attempt: Attempt) -> None:
-        """An attempt is about to be sent."""
+    def started(self, attempt: Attempt, now_s: float) -> None:
+        """An attempt is about to be sent: its first token is timed from here, as in the final line."""
         self.attempt = attempt
+        self.sent_s = now_s
         self.attempts += 1
         self.model = attempt.rung or self.model
 
@@ -72,7 +74,7 @@ class Progress:
             if not self.attempts and now_s - self.started_s >= 1:
                 parts.append("nothing sent yet: an identical call is under way, or a limit holds it back")
         else:
-            parts += [f"~{tokens:.0f} out", f"first token ~{self.first_s - self.started_s:.1f} s"]
+            parts += [f"~{tokens:.0f} out", f"first token ~{self.first_s - (self.sent_s or self.started_s):.1f} s"]
             lasted_s = (self.last_s or now_s) - self.first_s
             if lasted_s >= 0.5:
                 parts.append(f"~{tokens / lasted_s:.0f} tok/s")

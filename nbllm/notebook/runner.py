@@ -72,7 +72,7 @@ def _watch(live: Any, progress: Progress, screen: Screen) -> None:
                     progress.delta(delta, time.monotonic())
                     screen.tick(progress, delta.text)
                 case Started(attempt=attempt):
-                    progress.started(attempt)
+                    progress.started(attempt, time.monotonic())
                     screen.tick(progress, "")
                 case Restarted(reason=reason):
                     progress.began_anew(reason)

@@ -68,7 +68,10 @@ class Table:
         heads = "".join(f'<th scope="col" style="{_CELL}{_align(c)}font-weight:600">{_escaped(c.head)}</th>' for c in self.columns)
         rows = "".join(
             "<tr>"
-            + "".join(f'<td style="{_CELL}{_align(c)}">{_escaped(cell)}</td>' for c, cell in zip(self.columns, row, strict=True))
+            + "".join(
+                f'<td style="{_CELL}{_align(c)}{_least(c, cell)}">{_escaped(cell)}</td>'
+                for c, cell in zip(self.columns, row, strict=True)
+            )
             + "</tr>"
             for row in self.rows
         )
@@ -155,6 +158,11 @@ def _inline(text: str) -> str:
 
 def _align(column: Column) -> str:
     return "text-align:right;white-space:nowrap;" if column.number else "text-align:left;"
+
+
+def _least(column: Column, cell: str) -> str:
+    """Return the least width of a cell that holds a sentence: a narrow window scrolls sideways instead of stacking words."""
+    return "min-width:14em;" if not column.number and len(cell) > _MIN_SENTENCE and " " in cell else ""
 
 
 def _lines(row: Sequence[str], widths: list[int], columns: Sequence[Column]) -> Iterator[str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbllm.core.messages import Delta
 from nbllm.core.reply_view import wrapped
 from nbllm.notebook.answer_view import bundle, fenced, meter_html, tool_calls_text
+from nbllm.notebook.progress import Progress
 from nbllm.notebook.safe_text import SHOWN_CHARS, clipped, plain
+from tests.notebook.fakes import attempt, reply
 
 LINE = "sim/large (simulated) · 412 in · 96 out · first token 0.31 s · 84 tok/s · $0.0012 · cache miss · session $0.43 of $5.00"
 
@@ -85,3 +89,19 @@ def test_tool_calls_are_shown_when_there_is_no_text() -> None:
     message = {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "look_up", "arguments": '{"x": 1}'}}]}
     assert "look_up" in tool_calls_text(message)
     assert tool_calls_text({"content": "hi"}) == ""
+
+
+def test_no_line_of_a_meter_begins_with_a_dot() -> None:
+    """Where a narrow window breaks the line, the dot stays with the part before it; so it does under a Reply."""
+    for shown in (unescape(meter_html(LINE)), unescape(reply()._repr_markdown_())):
+        assert "\u00a0· " in shown
+        assert " ·" not in shown
+
+
+def test_the_running_line_times_the_attempt_that_answers() -> None:
+    """A second spent on a failed attempt is not the next one's time to the first token: the final line does not count it either."""
+    progress = Progress("sim/large", 0.0)
+    progress.started(attempt(1), 0.0)
+    progress.started(attempt(2), 1.1)
+    progress.delta(Delta(text="Hi"), 1.5)
+    assert "first token ~0.4 s" in progress.line(1.6)

@@ -15,7 +15,7 @@ from tests.notebook.fakes import FakeClient
 
 NAMES = {
     "models": lambda: ["sim/large", "sim/small", "lab/"], "settings": lambda: ["deadline_s=", "model="],
-    "names": lambda: ["answer"],
+    "names": lambda: ["answer"], "models and providers": lambda: ["openai", "sim/small"],
     "schemas": lambda: ["Person"], "functions": lambda: ["check_it"], "sets": lambda: ["top_p="],
 }  # fmt: skip
 
@@ -102,6 +102,8 @@ def test_question_mark_shows_the_manual(shell: Any, capsys: Any) -> None:
         ("%llm_plot la", ["latency"]),
         ("%llm_plot latency --since to", ["today"]),
         ("%llm_config de", ["deadline_s="]),
+        ("%llm_config --reset de", ["deadline_s"]),
+        ("%llm_models op", ["openai"]),
         ("%llm_budget ", ["request", "session", "day", "feature", "user"]),
         ("%llm_cache pur", ["purge"]),
     ],
