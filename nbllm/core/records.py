@@ -8,6 +8,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal
 
+from nbllm.redaction import redact_name
+
 Source = Literal["model", "cache", "semantic", "stale", "static"]
 CacheMode = Literal["use", "refresh", "off"]
 CostBasis = Literal["exact", "estimated", "unknown"]
@@ -75,7 +77,11 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How an answer ended, as the provider said it. The text itself went past as deltas."""
+    """How an answer ended, as the provider said it. The text itself went past as deltas.
+
+    A server may put anything into the names that it gives, the key that it got too: finish_reason and model, which are shown and
+    kept, are redacted.
+    """
 
     finish_reason: str | None
     usage: Usage = Usage()
@@ -83,6 +89,13 @@ class Ending:
     request_id: str | None = None
     vectors: tuple[tuple[float, ...], ...] | None = None
     """Embeddings, one per text, for an Embed request."""
+
+    def __post_init__(self) -> None:
+        """Redact the names."""
+        for name in ("finish_reason", "model"):
+            said = getattr(self, name)
+            if said is not None and (shown := redact_name(said)) != said:
+                object.__setattr__(self, name, shown)
 
 
 class AttemptStatus(Enum):

@@ -48,6 +48,7 @@ from nbllm.errors.base import (
     NbllmWarning,
     SloViolated,
     StorageError,
+    drop_frames,
 )
 from nbllm.errors.calls import (
     GIVE_UP,
@@ -144,6 +145,7 @@ __all__ = [
     "UnknownModel",
     "UnpricedModel",
     "ValidationFailed",
+    "drop_frames",
     "scope_named",
 ]
 

@@ -36,6 +36,21 @@ def _rebuilt(kind: type[NbllmError], args: tuple[Any, ...], state: dict[str, Any
     return error
 
 
+def drop_frames(error: BaseException) -> None:
+    """Take the tracebacks off an error of ours and what it came from; another error, which is a bug, keeps its own.
+
+    Frames hold variables, such as the headers of a request and what a server sent, and verbose tracebacks print them.
+    """
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error] if isinstance(error, NbllmError) else []
+    while todo:
+        one = todo.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            todo += [one.__cause__, one.__context__]
+
+
 class NbllmWarning(UserWarning):
     """Something a person should know about a call that went on: a soft budget passed, a disk that fails, a model that was found."""
 

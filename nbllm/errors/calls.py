@@ -149,7 +149,7 @@ class BadParameter(AttemptFailed):
 
     def __init__(self, message: str, *, parameter: str | None = None, **rest: Any) -> None:
         super().__init__(message, **rest)
-        self.parameter = parameter
+        self.parameter = None if parameter is None else redact(parameter)
 
 
 class SchemaModeRefused(BadParameter):

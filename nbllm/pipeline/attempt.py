@@ -58,6 +58,7 @@ class AttemptStage:
             failure = exc
             came = watch.gathered.partial()
             call.partial = came or call.partial
+            errors.drop_frames(exc)
             if isinstance(exc, errors.AttemptFailed):
                 exc.rung = exc.rung or rung.id
                 exc.partial = exc.partial or came or None

@@ -14,7 +14,7 @@ from nbllm.errors import AnswerTooLarge, AttemptFailed, BadAnswer, NbllmError, R
 from nbllm.providers.answers import Answer, InBandError, NotAnAnswer, TooLarge, usage_of, vectors_of
 from nbllm.providers.failures import ErrorObject, Where, failure
 from nbllm.providers.limits import rate_limits
-from nbllm.providers.litellm_failures import translate
+from nbllm.providers.litellm_failures import in_words, translate
 
 CLOSE_S = 0.5
 """How long closing one stream may take."""
@@ -58,7 +58,8 @@ class Exchange:
                 hint="Set max_tokens.",
             ) from exc
         except Exception as exc:
-            raise translate(exc, self._where, began=self._answer.began) from exc
+            failed, said = translate(exc, self._where, began=self._answer.began), in_words(exc, self._where)
+        raise failed from said
 
     async def _stream(self, stream: Any) -> None:
         try:

@@ -31,6 +31,7 @@ from nbllm.errors import (
 )
 from nbllm.providers.failures import ErrorObject, Where, failure, shorten
 from nbllm.providers.limits import retry_after_s
+from nbllm.redaction import redact
 
 TABLE: tuple[tuple[str, type[AttemptFailed]], ...] = (
     ("ContextWindowExceededError", ContextTooLong),
@@ -113,6 +114,15 @@ def translate(exc: BaseException, where: Where, *, began: bool) -> AttemptFailed
     if "JSONDecodeError" in names:
         return BadAnswer(text, rung=where.rung)
     return _of_kind(kind, exc, text, where)
+
+
+class Original(Exception):
+    """What LiteLLM raised, in words: its own exceptions repeat what a server said, keys included, and hold the request."""
+
+
+def in_words(exc: BaseException, where: Where) -> Original:
+    """Return an exception to stand for LiteLLM's as the cause of ours."""
+    return Original(redact(f"{type(exc).__module__}.{type(exc).__name__}: {shorten(_message(exc), where.secrets)}"))
 
 
 def causes(exc: BaseException) -> Iterator[BaseException]:

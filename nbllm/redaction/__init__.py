@@ -19,20 +19,25 @@ from typing import Any
 MASK = "[redacted]"
 MIN_SECRET_CHARS = 8
 _MAX_DEPTH = 60
+_MOST_NAMES = 1000
 
 _forms: dict[str, tuple[str, ...]] = {}
 """Registered secret -> its forms in lower case. Replaced, never changed in place: readers in other threads see a whole one."""
 
+_names: dict[str, str] = {}
+"""Name -> what is shown of it. A new one begins with each registered secret."""
+
 
 def register_secret(value: str) -> None:
     """Mask this value from now on, wherever it appears. Short values and well-known placeholders are not registered."""
-    global _forms  # noqa: PLW0603  the registry is one per process by purpose: a secret is secret everywhere
+    global _forms, _names  # noqa: PLW0603  the registry is one per process by purpose: a secret is secret everywhere
     if value in _forms or len(value) < MIN_SECRET_CHARS:
         return
     from nbllm.redaction.find import forms_of, is_placeholder
 
     if not is_placeholder(value) and value.casefold() not in MASK:
         _forms = {**_forms, value: forms_of(value)}
+        _names = {}
 
 
 def redact(text: str) -> str:
@@ -47,6 +52,17 @@ def redact(text: str) -> str:
             break
         text = _masked(text, spans)
     return text
+
+
+def redact_name(text: str) -> str:
+    """Return what `redact` does, remembered: for names that servers give with every answer (models, finish reasons)."""
+    names = _names
+    found = names.get(text)
+    if found is None:
+        found = redact(text)
+        if len(names) < _MOST_NAMES and len(text) < _MOST_NAMES:
+            names[text] = found
+    return found
 
 
 def redact_json(value: Any) -> Any:
