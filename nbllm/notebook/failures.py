@@ -32,9 +32,9 @@ def attach(error: BaseException, partial: Reply, *, out: str, received: bool) ->
     """Note on an error what was kept of the answer, for its message. An interrupt gets a short message of its own."""
     kept = f"A part of the answer had come: its {len(partial.text):,} characters are kept in {out or '_'}." if received else ""
     if isinstance(error, KeyboardInterrupt):
-        line = f"{_STOPPED} {kept}".rstrip()
+        lines = [_STOPPED, *([f"  {kept}"] if kept else [])]
         # IPython asks an exception for this before it formats one itself.
-        error._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
+        error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
     elif kept:
         error.add_note(kept)
 
