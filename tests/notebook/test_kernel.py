@@ -112,7 +112,7 @@ def test_an_interrupt_stops_within_a_second_and_keeps_the_text(kernel: Kernel) -
     assert time.monotonic() - came[0] < 1.5
     error = kernel.of("error")[-1]
     assert error["ename"] == "KeyboardInterrupt"
-        assert len(error["traceback"]) <= 2
+    assert len(error["traceback"]) <= 2
     assert "Stopped by you" in kernel.of("update_display_data")[-1]["data"]["text/plain"]
     assert kernel.value("part.interrupted, len(part.text) > 0") == "(True, True)"
     assert kernel.run("%%llm -m sim/small\nSay hi") == "ok"
