@@ -4,7 +4,7 @@ NbllmError
  +-- ConfigurationError          settings, endpoints or models that cannot work; nothing was sent
  |    +-- SettingsFileError        a settings file that cannot be read or has a typo (names file and line)
  |    +-- UnknownModel             no endpoint or provider answers to that model id
- |    +-- KeyNotAllowed            a provider's key would have gone to a host that is not the provider's
+ |    +-- KeyNotAllowed            a key would have gone to a host that it is not for
  |    +-- HomeUnusable             NBLLM_HOME cannot be written, belongs to somebody else, or is a link
  +-- InvalidRequest (ValueError)  a request that makes no sense; nothing was sent
  |    +-- TemplateError            undefined name or syntax error in a prompt template

@@ -34,7 +34,7 @@ _lock = Lock()
 
 
 class LiteLLM:
-    """A Provider (core/ports.py) by way of LiteLLM. environ: where keys are looked up, os.environ if None.
+    """A Provider (core/ports) by way of LiteLLM. environ: where keys are looked up, os.environ if None.
 
     LiteLLM keeps its clients for the whole process; `aclose` closes them when no other instance of this class is in use.
     """

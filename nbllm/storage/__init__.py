@@ -1,1 +1,1 @@
-"""What lasts or is shared: the ports of core/ports.py on this machine. Importing this package loads nothing else."""
+"""What lasts or is shared: the ports of core/ports on this machine. Importing this package loads nothing else."""
