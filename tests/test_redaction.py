@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbllm import redaction
-from nbllm.redaction import MASK, is_secret_name, redact, redact_json, register_secret
+from nbllm.redaction import MASK, is_secret_name, redact, redact_json, redact_name, register_secret
 from tests.key_shapes import KEYS, NAMED
 
 CONTEXTS: dict[str, Callable[[str], str]] = {
@@ -245,3 +245,11 @@ def test_importing_it_is_cheap() -> None:
         "import sys; import nbllm.redaction; print([m for m in sys.modules if m.startswith('nbllm.') and m != 'nbllm.redaction'])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_names_are_remembered_until_there_is_a_new_secret(registry: None) -> None:
+    """A model's name that turns out to be a key is masked from the moment on at which the key is known."""
+    assert redact_name("plain-model-name") == redact_name("plain-model-name") == "plain-model-name"
+    register_secret("plain-model-name")
+    assert redact_name("plain-model-name") == MASK
+    assert redact_name(KEYS["openai"]) == MASK

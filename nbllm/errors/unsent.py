@@ -27,7 +27,7 @@ class UnknownModel(ConfigurationError):
 
 
 class KeyNotAllowed(ConfigurationError):
-    """A key would have gone to a host that it is not for: not the provider's, or one that only a settings file names. Nothing was sent."""
+    """A key would have gone to a host that it is not for: not its provider's, or one that only a file names. Nothing was sent."""
 
 
 class HomeUnusable(ConfigurationError):
