@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from decimal import Decimal
@@ -66,7 +67,7 @@ class UsageTable(Sequence[UsageRow]):
             )
             for row in table
         ]
-        return "\n".join([*lines, *([self.note] if self.note else [])])
+        return "\n".join([*lines, *(["", textwrap.fill(self.note, 80)] if self.note else [])])
 
     def _repr_markdown_(self) -> str:
         if not self.rows:
@@ -81,10 +82,11 @@ def simulated_usd(models: Sequence[UsageRow]) -> tuple[Decimal, bool]:
 
     A call that a static answer rescued is in no model's row; where every model is simulated, so is what it cost.
     """
-    named = [row for row in models if "/" in row.group]
-    if named and all(row.group.startswith("sim/") for row in named):
+    ours = [row for row in models if row.group.startswith("sim/")]
+    real = [row for row in models if "/" in row.group and row not in ours]
+    if ours and not any(row.attempts or row.cost_usd or row.saved_usd for row in real):
         return sum((row.cost_usd for row in models), Decimal(0)), True
-    return sum((row.cost_usd for row in named if row.group.startswith("sim/")), Decimal(0)), False
+    return sum((row.cost_usd for row in ours), Decimal(0)), False
 
 
 def simulated_note(models: Sequence[UsageRow]) -> str:

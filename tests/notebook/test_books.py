@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from html import unescape
 from pathlib import Path
@@ -287,5 +288,7 @@ def test_simulated_dollars_are_told_from_real_ones() -> None:
 
     assert simulated_note([row("openai/x", "0.5")]) == ""
     assert simulated_note([row("openai/x", "0.5"), row("sim/small", "0.002")]).startswith("$0.002 of the cost is simulated")
+    refused = replace(row("openai/x", "0"), attempts=0)
+    assert simulated_note([refused, row("sim/small", "0.002")]).startswith("All of it is simulated"), "nothing was sent to it"
     assert simulated_note([row("static", "0.5"), row("sim/small", "0.002")]).startswith("All of it is simulated")
     assert simulated_note([row("sim/large", "0.5"), row("sim/small", "0.002")]).startswith("All of it is simulated")
