@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# One process a processor, four at most: more would wait for the slowest tests. ARGS="-n 0" takes one, for a debugger, say.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 # Only as an argument of make: a MODEL that happens to be in the environment must not make the demo cost money.
 DEMO_MODEL = $(if $(filter command,$(origin MODEL)),--model "$(MODEL)")
 
@@ -27,7 +29,7 @@ lab: setup ## open JupyterLab on the demo's result, or on the quickstart before 
 	$(BIN)/jupyter lab --notebook-dir=. $(firstword $(wildcard build/demo/00_quickstart.ipynb notebooks/00_quickstart.ipynb)) $(ARGS)
 
 test: setup ## run the tests: no key, GPU, browser or network needed
-	$(PYTEST) --ignore=tests/engines --ignore=tests/browser $(ARGS)
+	$(PYTEST) $(PARALLEL) --ignore=tests/engines --ignore=tests/browser $(ARGS)
 
 test-engines: setup ## run the road against a real vLLM on this CPU (makes .venv-engine, several GB)
 	@$(BIN)/python scripts/engine_env.py

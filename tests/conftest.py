@@ -5,6 +5,11 @@ from __future__ import annotations
 import gc
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Limits in wall-clock time for one generated case say more about the machine than about the code.
+settings.register_profile("nbllm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nbllm")
 
 
 @pytest.fixture(scope="module", autouse=True)
