@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 
 from nbllm.background import LoopHost
 from nbllm.core.breaker import BreakerState
@@ -92,7 +92,7 @@ class House:
 
     async def asettle(self, written: Written) -> None:
         """Wait for the same on the caller's own loop."""
-        if written is not None:
+        if isinstance(written, Future):
             row = asyncio.wrap_future(written)
             row.add_done_callback(looked_at)
             await asyncio.wait([row], timeout=SETTLE_S)

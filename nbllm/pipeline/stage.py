@@ -70,7 +70,9 @@ def written(write: Callable[[Row], Written], row: Row, call: Call) -> Written:
 
 async def committed(row: Written, call: Call, *, at_most_s: float) -> None:
     """Wait until a ledger row is committed, never longer than at_most_s; trouble with the disk is a note, not a failure."""
-    if row is None:
+    if isinstance(row, asyncio.Future) and (at_most_s > 0 or row.done()):
+        row = await row  # the loop's next turn
+    if row is None or isinstance(row, asyncio.Future):
         return
     # Not wait_for: it can swallow a cancellation that comes together with the result.
     waiting = asyncio.wrap_future(row)

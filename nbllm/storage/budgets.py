@@ -26,9 +26,11 @@ _ADD = (
     "spent = spent + ?2, reserved = reserved + ?3, touched_at = ?4 RETURNING spent, reserved"
 )
 _BOOK = (
-    "INSERT INTO scopes (name, spent, reserved, touched_at) VALUES (?1, ?2, 0, ?3) "
+    "INSERT INTO scopes (name, spent, reserved, touched_at) SELECT ?1, ?2, 0, ?3 "
+    "WHERE NOT EXISTS (SELECT 1 FROM settled WHERE id = ?4) "
     "ON CONFLICT (name) DO UPDATE SET spent = spent + ?2, touched_at = ?3"
 )
+_MOST_BOOKED = 10_000
 
 
 class SqliteBudgets:
@@ -43,6 +45,7 @@ class SqliteBudgets:
         self._db = database
         self._sweep_at_s = 0.0
         self._reserved: set[str] = set()
+        self._booked: dict[str, None] = {}
 
     async def reserve(self, reservation_id: str, scopes: Sequence[Scope], amount_usd: Decimal) -> Mapping[str, Balance]:
         """Reserve in all scopes or in none. An id that was reserved or settled before changes nothing."""
@@ -77,7 +80,8 @@ class SqliteBudgets:
         """
         cost = to_pico(cost_usd)
         if reservation_id not in self._reserved and not any(s.hard_usd is not None or s.soft_usd is not None for s in scopes):
-            return await self._run(lambda con: _book(con, reservation_id, scopes, cost), kept=True)
+            self._book(reservation_id, scopes, cost)
+            return {}
         self._reserved.discard(reservation_id)
 
         def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
@@ -89,6 +93,18 @@ class SqliteBudgets:
             return _add(con, names, spent=cost, reserved=0)
 
         return await self._run(run, kept=True)
+
+    def _book(self, reservation_id: str, scopes: Sequence[Scope], cost: int) -> None:
+        """Add to each scope, once per id, together with the next write: no decision hangs on it."""
+        if reservation_id in self._booked:
+            return
+        self._booked[reservation_id] = None
+        if len(self._booked) > _MOST_BOOKED:
+            del self._booked[next(iter(self._booked))]
+        if cost:
+            now = time.time()
+            for name in dict.fromkeys(scope.name for scope in scopes):
+                self._db.ride(_BOOK, (storable(name), cost, now, reservation_id))
 
     async def balance(self, names: Sequence[str]) -> Mapping[str, Balance]:
         """Return the balances. Raises BudgetUnavailable."""
@@ -157,14 +173,6 @@ def balances(con: sqlite3.Connection, names: Iterable[str]) -> dict[str, Balance
         row = con.execute("SELECT spent, reserved FROM scopes WHERE name = ?", (storable(name),)).fetchone() or (0, 0)
         found[name] = Balance(to_usd(row[0]), to_usd(row[1]))
     return found
-
-
-def _book(con: sqlite3.Connection, reservation_id: str, scopes: Sequence[Scope], cost: int) -> Mapping[str, Balance]:
-    """Add to each scope, unless the id was booked before."""
-    now = time.time()
-    if con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", (reservation_id, now)).rowcount:
-        con.executemany(_BOOK, [(name, cost, now) for name in dict.fromkeys(scope.name for scope in scopes)])
-    return {}
 
 
 def _known(con: sqlite3.Connection, reservation_id: str) -> bool:

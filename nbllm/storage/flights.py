@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 
 from nbllm.core.ports import Lease
 from nbllm.storage.home import Home
@@ -51,9 +50,9 @@ class SqliteFlights:
 
     async def _take(self, key: str, process: str, now: float, lease_s: float, dead: str) -> int | None:
         """Take a lease that is free or held by the process `dead`; return its fence, None when it is neither."""
-        taken = self._db.one(_LEAD, (key, time.time_ns(), process, now + lease_s, now, dead))
+        values = (key, time.time_ns(), process, now + lease_s, now, dead)
         try:
-            row = await asyncio.wrap_future(taken) if isinstance(taken, Future) else taken
+            row = await self._db.run(lambda con: _first_row(con.execute(_LEAD, values)), wait_s=WAIT_S)
         except asyncio.CancelledError:
             # The statement may be on its way on the writer thread: nobody would hold what it takes.
             undo = "DELETE FROM leases WHERE key = ? AND process = ? AND expires_at = ?"
@@ -89,6 +88,11 @@ class SqliteFlights:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+
+def _first_row(cursor: sqlite3.Cursor) -> tuple[int] | None:
+    rows: list[tuple[int]] = cursor.fetchall()  # to its end: only then is the statement over
+    return rows[0] if rows else None
 
 
 def _nothing(_: object) -> None:

@@ -83,7 +83,7 @@ class SqliteLedger:
         names = self._known_names(row)
         row_id = self._ids.get(row.call_id)
         if names is not None and row_id is not None:
-            return self._db.execute(CLOSE_CALL, rows.close_call(row_id, row, names))
+            return self._db.execute_together(CLOSE_CALL, rows.close_call(row_id, row, names))
         learnt = Learnt()
         return _written(self._db.write(lambda con: self._close_slowly(con, row, learnt), then=lambda _: self._learnt.add(learnt)))
 
@@ -93,7 +93,7 @@ class SqliteLedger:
         call = self._ids.get(attempt.call_id)
         if learnt.number and call is not None and self._pid == os.getpid():
             row_id = learnt.number << 32 | next(self._attempt_counts)
-            return self._db.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, call, learnt.token, attempt))
+            return self._db.execute_together(INSERT_ATTEMPT, rows.insert_attempt(row_id, call, learnt.token, attempt))
         learnt = Learnt()
         return _written(
             self._db.write(lambda con: self._insert_attempt(con, attempt, learnt), then=lambda _: self._learnt.add(learnt))

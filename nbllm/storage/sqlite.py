@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nbllm.core.ports import Written
 from nbllm.errors import StorageError
 from nbllm.storage.connections import Connections
 from nbllm.storage.faults import Fault, OnTrouble, Troubles, fault_of
@@ -24,6 +25,7 @@ from nbllm.storage.home import Home
 from nbllm.storage.lifetimes import Lock, remember
 from nbllm.storage.opening import Migration
 from nbllm.storage.reading import Reader
+from nbllm.storage.together import Together
 from nbllm.storage.transactions import Transactions
 from nbllm.storage.writer import Job, Writer
 
@@ -74,6 +76,7 @@ class Database:
         self._reader = Reader(self._files, self._transactions, self._troubles)
         self._checkpoint_lock = threading.Lock()
         self._writer = Writer(f"nbllm-{self._filename}", self._transactions.commit, self._checkpoint, self._troubles.busy)
+        self._together = Together(self._may_write_in_place, self._transactions, self._queue)
         self._dirty_pages = 0
         self._empty_log = False
         self._lands_at_s = 0.0
@@ -136,6 +139,17 @@ class Database:
         finally:
             self._lock.release()
 
+    def execute_together(self, sql: str, parameters: Sequence[Any]) -> Written:
+        """Commit one statement with those of other calls, where several write at once on one event loop; else at once.
+
+        The future of a statement that goes together is that of the loop's next turn; see Written.
+        """
+        loop = self._together.loop()
+        if loop is None:
+            return self.execute(sql, parameters)
+        job = Job(lambda con: _no_result(con.execute(sql, parameters)), None, time.monotonic() + ROW_WAIT_S)
+        return self._together.add(job, loop)
+
     def ride(self, sql: str, parameters: Sequence[Any]) -> Future[None] | None:
         """Commit one statement together with the next write, RIDE_S later at most: for what is of no use before that write.
 
@@ -156,40 +170,30 @@ class Database:
         return None
 
     def _land(self) -> None:
-        """Commit riders that no other write has taken along."""
+        """Commit riders that no other write has taken along, and what was to go together in the loop's next turn."""
+        if self._together:
+            self._together.turn()
         if self._riders:
             self.write(_no_result)
-
-    def one(self, sql: str, parameters: Sequence[Any]) -> Future[Any] | Any:
-        """Commit one statement and return its first row, None without one; a future of it when the database is busy."""
-
-        def run(con: sqlite3.Connection) -> Any:
-            rows = con.execute(sql, parameters).fetchall()
-            return rows[0] if rows else None
-
-        if self._riders or not self._may_write_in_place():
-            return self.write(run, kept=False)
-        try:
-            row = run(self._files.writing or self._files.open())
-        except (sqlite3.Error, StorageError) as exc:
-            return self._troubled(Job(run, None, time.monotonic() + ROW_WAIT_S, kept=False), exc)
-        else:
-            self._wrote(1)
-            return row
-        finally:
-            self._lock.release()
 
     def defer(self, run: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Have the thread commit `run`."""
         return self._queue(Job(run))
 
     async def run(self, run: Callable[[sqlite3.Connection], T], *, wait_s: float, pages: int = 1, kept: bool = False) -> T:
-        """Commit `run` and return its result; raises StorageError after `wait_s` of a locked database.
+        """Commit `run`, with what other calls write at the same time, and return its result.
 
-        Nothing is written then, unless it is `kept`: then it will be, once the lock is free.
+        Raises StorageError after `wait_s` of a locked database. Nothing is written then, unless it is `kept`: then it will be,
+        once the lock is free.
         """
-        done = self.write(run, wait_s=wait_s, kept=kept, pages=pages)
-        return await asyncio.wrap_future(done) if isinstance(done, Future) else done
+        loop = self._together.loop()
+        if loop is None:
+            done = self.write(run, wait_s=wait_s, kept=kept, pages=pages)
+            return await asyncio.wrap_future(done) if isinstance(done, Future) else done
+        job = Job(run, None, time.monotonic() + wait_s, kept)
+        late = await self._together.add(job, loop)
+        result: T = job.result if late is None else await asyncio.wrap_future(late)
+        return result
 
     def run_and_wait(self, run: Callable[[sqlite3.Connection], T], *, wait_s: float = 5.0) -> T:
         """Do the same for a caller that may block."""
@@ -226,6 +230,7 @@ class Database:
     def _wrote(self, pages: int) -> None:
         if self._troubles.degraded is not None:
             self._troubles.degraded = None
+        self._together.wrote()
         self._dirty_pages += pages
         if self._dirty_pages >= CHECKPOINT_PAGES and not self._home.network:
             self._dirty_pages = 0
@@ -245,7 +250,7 @@ class Database:
 
     def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `run` reads, riders included. Raises StorageError, HomeUnusable."""
-        if self._riders:
+        if self._riders or self._together:
             self._land()
         return self._reader.read(run)
 

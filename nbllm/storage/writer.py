@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from nbllm.errors import StorageError
@@ -33,22 +33,28 @@ class Job:
     then: Callable[[Any], None] | None = None
     deadline_s: float | None = None
     kept: bool = True
-    future: Future[Any] = field(default_factory=Future)
     result: Any = None
     error: BaseException | None = None
+    _future: Future[Any] | None = None
 
-    def __post_init__(self) -> None:
-        # A caller that is cancelled while it waits must not cancel the write.
-        self.future.set_running_or_notify_cancel()
+    @property
+    def future(self) -> Future[Any]:
+        """How it goes. Made when first asked for, before the job is queued: most jobs are done before anybody has to wait."""
+        if self._future is None:
+            self._future = Future()
+            # A caller that is cancelled while it waits must not cancel the write.
+            self._future.set_running_or_notify_cancel()
+        return self._future
 
     def settle(self) -> None:
         """Tell whoever waits how it went; too late is no error."""
-        if self.future.done():
+        future = self.future
+        if future.done():
             return
         if self.error is not None:
-            self.future.set_exception(self.error)
+            future.set_exception(self.error)
         else:
-            self.future.set_result(self.result)
+            future.set_result(self.result)
 
     def fail(self, exc: BaseException) -> None:
         """Settle it as failed."""

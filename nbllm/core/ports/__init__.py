@@ -6,7 +6,7 @@ Nothing here may stall the loop that calls it: an implementation that has to wai
 from __future__ import annotations
 
 from nbllm.core.ports.answers import CacheStats, Flights, Lease, ResponseStore, Stored
-from nbllm.core.ports.ledger import Filter, Ledger, Recording, Recordings, Series, UsageRow, Written
+from nbllm.core.ports.ledger import Filter, Ledger, Recording, Recordings, Series, Turn, UsageRow, Written
 from nbllm.core.ports.provider import Progress, Provider, RateLimits, Wire
 from nbllm.core.ports.sharing import Balance, BudgetStore, Scope, SharedState
 
@@ -28,6 +28,7 @@ __all__ = [
     "Series",
     "SharedState",
     "Stored",
+    "Turn",
     "UsageRow",
     "Wire",
     "Written",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Written = Future[None] | None
-"""None: committed. A future: the database was busy, a writer thread will commit it; wait for it where it must be certain.
+Turn = asyncio.Future[Future[Any] | None]
+"""Done in the event loop's next turn, where rows of several calls are committed at once. Its result says what became of this one."""
 
-The future may hold a StorageError (disk full, locked for long): the user was told once, and the call goes on without the row.
+Written = Future[None] | Turn | None
+"""None: committed. A turn: will be in the loop's next turn. A future: the database was busy, a writer thread will commit it.
+
+Wait for it where it must be certain. The future may hold a StorageError (disk full, locked for long): the user was told once, and
+the call goes on without the row.
 """
 
 

@@ -1,0 +1,99 @@
+"""Jobs of several calls on one event loop, committed as one transaction.
+
+A commit costs five times what a row in it does. So where another write was a moment ago, which means that several calls are under
+way, a job waits for the loop's next turn, and goes with all that came until then. One call alone never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from nbllm.core.ports import Turn
+from nbllm.storage.transactions import Transactions
+from nbllm.storage.writer import BATCH, Job
+
+CLOSE_S = 0.0003
+"""Writes that are less apart are thought to be those of several calls. One call alone has a request on the wire between two."""
+
+
+class Together:
+    """The jobs that wait for one loop's next turn. True while there are any.
+
+    lock: takes the database's lock, or says that it may not be written in place just now. queue: hands a job to the writer thread.
+    """
+
+    def __init__(self, lock: Callable[[], bool], transactions: Transactions, queue: Callable[[Job], Future[Any]]) -> None:
+        self._lock = lock
+        self._transactions = transactions
+        self._queue = queue
+        self._waiting: deque[tuple[Job, Turn]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wrote_at_s = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether jobs wait."""
+        return bool(self._waiting)
+
+    def wrote(self) -> None:
+        """Take note of a commit."""
+        self._wrote_at_s = time.monotonic()
+
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return the loop whose next turn a job of the caller should wait for; None: it should not."""
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - public but for its name; the public one raises
+        if loop is None:
+            return None
+        if self._waiting:
+            return loop if loop is self._loop else None
+        return loop if time.monotonic() - self._wrote_at_s < CLOSE_S else None
+
+    def add(self, job: Job, loop: asyncio.AbstractEventLoop) -> Turn:
+        """Let a job wait for the next turn of the loop that `loop` returned."""
+        turn: Turn = loop.create_future()
+        if not self._waiting:
+            self._loop = loop
+            loop.call_soon(self.turn)
+        self._waiting.append((job, turn))
+        return turn
+
+    def turn(self) -> None:
+        """Commit what waits. From any thread, though only the loop's own tells the callers at once."""
+        while self._waiting:
+            going: list[tuple[Job, Turn]] = []
+            while self._waiting and len(going) < BATCH:
+                going.append(self._waiting.popleft())
+            seen = self._commit([job for job, _ in going])
+            for number, (job, turn) in enumerate(going):
+                late = None
+                if number >= seen:
+                    late = self._queue(job)
+                elif job.error is not None:
+                    late = job.future
+                    job.settle()
+                self._tell(turn, late)
+
+    def _commit(self, jobs: list[Job]) -> int:
+        """See jobs through, in one transaction where that can be; return how many, counted from the first."""
+        if not self._lock():
+            return 0
+        try:
+            return self._transactions.commit(jobs)
+        finally:
+            self._transactions.lock.release()
+
+    def _tell(self, turn: Turn, late: Future[Any] | None) -> None:
+        loop = turn.get_loop()
+        if loop is asyncio._get_running_loop():  # noqa: SLF001 - see above
+            _land(turn, late)
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(_land, turn, late)
+
+
+def _land(turn: Turn, late: Future[Any] | None) -> None:
+    if not turn.done():  # its caller may have been cancelled
+        turn.set_result(late)
