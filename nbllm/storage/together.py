@@ -17,7 +17,7 @@ from nbllm.core.ports import Turn
 from nbllm.storage.transactions import Transactions
 from nbllm.storage.writer import BATCH, Job
 
-CLOSE_S = 0.0003
+CLOSE_S = 0.001
 """Writes that are less apart are thought to be those of several calls. One call alone has a request on the wire between two."""
 
 
