@@ -60,7 +60,7 @@ class Client(Books):
         base = Settings.load() if settings is None else settings
         named = {"endpoints": endpoints, "ladder": ladder, "home": home}
         values.update({name: value for name, value in named.items() if value is not None})
-        self._settings = _replaced(base, "Client(...)", values) if values else base
+        self._settings = base.with_values("Client(...)", values) if values else base
         self.session = self._settings.session or process_session()
         self._providers = dict(providers or {})
         if unknown := self._providers.keys() - set(get_args(ProviderKind)):
@@ -181,7 +181,7 @@ class Client(Books):
                     hint=f"Make another: Client({fixed}=...), or set NBLLM_{fixed.upper()}.",
                 )
         with self._lock:
-            changed = _replaced(self._settings, origin, values)
+            changed = self._settings.with_values(origin, values)
             self._settings = changed
             if self._house is not None:
                 self._house.settings_changed(changed)
@@ -297,10 +297,3 @@ class Client(Books):
         if self._house is not None:
             keep_for_parent(self._house)
             self._house = None
-
-
-def _replaced(settings: Settings, origin: str, values: Mapping[str, Any]) -> Settings:
-    """Return changed settings; a ladder that is set replaces a default model that was set before it."""
-    if values.get("ladder") and "model" not in values and settings.model is not None:
-        values = {**values, "model": None}
-    return settings.replace_values(origin, **values)

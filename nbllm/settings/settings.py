@@ -147,6 +147,12 @@ class Settings:
         refuse_strange_names(flat, origins)
         return Settings.from_flat(flat, origins, self.notes)
 
+    def with_values(self, origin: str, values: Mapping[str, Any]) -> Settings:
+        """Do as replace_values; a ladder that is set also takes the place of a default model that was set before it."""
+        if values.get("ladder") and "model" not in values and self.model is not None:
+            values = {**values, "model": None}
+        return self.replace_values(origin, **values)
+
     def explain(self) -> list[Explained]:
         """Return every setting with its value as text (secrets masked), its origin and its help, in a fixed order."""
         from nbllm.settings.explain import explain
