@@ -55,7 +55,7 @@ class SqliteBudgets:
         def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
             self._sweep_now_and_then(con)
             before = balances(con, [scope.name for scope in scopes])
-            if _known(con, reservation_id):
+            if reservation_id in self._booked or _known(con, reservation_id):
                 return before
             for scope in scopes:
                 refuse_if_full(scope, before[scope.name], amount_usd)
@@ -87,7 +87,8 @@ class SqliteBudgets:
         def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
             self._sweep_now_and_then(con)
             names = list(dict.fromkeys(scope.name for scope in scopes))
-            if con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", (reservation_id, time.time())).rowcount == 0:
+            settled = (reservation_id, time.time())
+            if reservation_id in self._booked or not con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", settled).rowcount:
                 return balances(con, names)
             _drop(con, reservation_id)
             return _add(con, names, spent=cost, reserved=0)
@@ -108,7 +109,7 @@ class SqliteBudgets:
 
     async def balance(self, names: Sequence[str]) -> Mapping[str, Balance]:
         """Return the balances. Raises BudgetUnavailable."""
-        self._db.flush(0.0)
+        self._db.flush_all()
         try:
             return self._db.read(lambda con: balances(con, names))
         except StorageError as exc:

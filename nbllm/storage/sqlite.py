@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -38,6 +39,7 @@ LOCK_WAIT_S = 0.001
 RIDE_S = 0.02
 """How long a statement may wait for another write to be committed with."""
 CHECKPOINT_PAGES = 1000
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 class Database:
@@ -67,6 +69,7 @@ class Database:
         self.begin_anew_in_child()
         remember(self)
         home.tenants.add(self)
+        _databases.add(self)
 
     def begin_anew_in_child(self) -> None:
         """Hold nothing: at birth, and in a forked child, where all of it is the parent's."""
@@ -85,6 +88,11 @@ class Database:
     def degraded(self) -> str | None:
         """What is wrong just now, None for nothing."""
         return self._troubles.degraded
+
+    @property
+    def place(self) -> Path:
+        """Where the file is, whether its home can be used or not."""
+        return self._home.path / self._filename
 
     @property
     def path(self) -> Path:
@@ -170,8 +178,8 @@ class Database:
         return None
 
     def _land(self) -> None:
-        """Commit riders that no other write has taken along, and what was to go together in the loop's next turn."""
-        if self._together:
+        """Commit riders that no other write has taken along, and what was to go together in this loop's next turn."""
+        if self._together.here:
             self._together.turn()
         if self._riders:
             self.write(_no_result)
@@ -213,12 +221,13 @@ class Database:
             raise
 
     def _queue(self, job: Job) -> Future[Any]:
+        future = job.future  # made before the thread can see the job
         if self._closed:
             job.fail(StorageError(f"{self._filename} is closed.", hint="Make a new Client."))
         else:
             job.deadline_s = job.deadline_s or time.monotonic() + ROW_WAIT_S
             self._writer.put(job)
-        return job.future
+        return future
 
     def _troubled(self, job: Job, exc: Exception) -> Future[Any]:
         """What becomes of a job that could not be done in place: queued when busy or damaged, else failed."""
@@ -250,7 +259,7 @@ class Database:
 
     def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `run` reads, riders included. Raises StorageError, HomeUnusable."""
-        if self._riders or self._together:
+        if self._riders or self._together.here:
             self._land()
         return self._reader.read(run)
 
@@ -259,10 +268,17 @@ class Database:
         self._land()
         return not self._writer.pending or self._writer.wait_empty(timeout_s)
 
+    def flush_all(self) -> None:
+        """Commit what rides on every Database of this process on the same file, another client's too. Does not wait."""
+        for database in list(_databases):
+            if database.place == self.place:
+                database.flush(0.0)
+
     # ------------------------------------------------------------------------------------------------ opening and closing
 
     def close(self) -> None:
         """Commit what waits, end the thread, let go of the file. What is written later fails."""
+        self._together.turn()
         self._land()
         self._closed = True
         self._writer.close(5.0)

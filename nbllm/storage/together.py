@@ -22,7 +22,7 @@ CLOSE_S = 0.001
 
 
 class Together:
-    """The jobs that wait for one loop's next turn. True while there are any.
+    """The jobs that wait for one loop's next turn.
 
     lock: takes the database's lock, or says that it may not be written in place just now. queue: hands a job to the writer thread.
     """
@@ -34,10 +34,6 @@ class Together:
         self._waiting: deque[tuple[Job, Turn]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wrote_at_s = 0.0
-
-    def __bool__(self) -> bool:
-        """Whether jobs wait."""
-        return bool(self._waiting)
 
     def wrote(self) -> None:
         """Take note of a commit."""
@@ -52,6 +48,11 @@ class Together:
             return loop if loop is self._loop else None
         return loop if time.monotonic() - self._wrote_at_s < CLOSE_S else None
 
+    @property
+    def here(self) -> bool:
+        """Whether jobs wait for a turn of the loop that the caller runs on."""
+        return bool(self._waiting) and self._loop is asyncio._get_running_loop()  # noqa: SLF001 - see above
+
     def add(self, job: Job, loop: asyncio.AbstractEventLoop) -> Turn:
         """Let a job wait for the next turn of the loop that `loop` returned."""
         turn: Turn = loop.create_future()
@@ -62,7 +63,7 @@ class Together:
         return turn
 
     def turn(self) -> None:
-        """Commit what waits. From any thread, though only the loop's own tells the callers at once."""
+        """Commit what waits: on the loop's own thread, which no Ctrl-C interrupts half-way, or when that loop runs no more."""
         while self._waiting:
             going: list[tuple[Job, Turn]] = []
             while self._waiting and len(going) < BATCH:

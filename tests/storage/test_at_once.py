@@ -54,22 +54,22 @@ def test_a_lease_taken_from_the_dead_for_a_cancelled_caller_is_free(storage, tmp
     async def run() -> None:
         await dead.flights.lead("k", lease_s=1000)
         dead.close()
-        taken, ask = storage.flights._db.one, []
+        taken, ask = storage.flights._db.run, []
 
-        def queued_the_second_time(sql, parameters):
-            ask.append(sql)
+        async def queued_the_second_time(run, *, wait_s):
+            ask.append(run)
             if len(ask) == 1:
-                return taken(sql, parameters)
-            return storage.flights._db.defer(lambda con: con.execute(sql, parameters).fetchone())
+                return await taken(run, wait_s=wait_s)
+            return await asyncio.wrap_future(storage.flights._db.defer(run))
 
-        storage.flights._db.one = queued_the_second_time
+        storage.flights._db.run = queued_the_second_time
         asking = asyncio.ensure_future(storage.flights.lead("k", lease_s=1000))
         await asyncio.sleep(0)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert len(ask) == 2
-        del storage.flights._db.one
+        del storage.flights._db.run
         storage.flights._db.flush()
         assert await storage.flights.lead("k", lease_s=1000) is not None
 

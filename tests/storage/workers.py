@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from decimal import Decimal
 
 from nbllm.core.messages import AttemptStatus
-from nbllm.core.ports import Scope, Stored
+from nbllm.core.ports import Scope, Stored, Written
 from nbllm.errors import BudgetExceeded
 from nbllm.storage.open import Storage, open_storage
 from tests.storage.rows import attempt, call, open_attempt, open_call
@@ -94,9 +94,11 @@ async def add(storage: Storage, name: str, count: int) -> None:
     say("queued", str(len(waiting)))
 
 
-async def sure(written: Future[None] | None) -> None:
-    """Wait for a write."""
-    if written is not None:
+async def sure(written: Written) -> None:
+    """Wait for a row that does not go in place: for the loop's next turn, and where the file is locked, for the writer thread."""
+    if isinstance(written, asyncio.Future):
+        written = await written
+    if isinstance(written, Future):
         await asyncio.wrap_future(written)
 
 

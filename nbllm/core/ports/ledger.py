@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Turn = asyncio.Future[Future[Any] | None]
-"""Done in the event loop's next turn, where rows of several calls are committed at once. Its result says what became of this one."""
+"""Done in the event loop's next turn, where rows of several calls are committed at once; its result is what Written is then."""
 
 Written = Future[None] | Turn | None
 """None: committed. A turn: will be in the loop's next turn. A future: the database was busy, a writer thread will commit it.
