@@ -209,6 +209,7 @@ def test_on_a_network_each_machine_has_its_own_files_without_wal(tmp_path, monke
     second.result(5)
     assert len(storage.ledger.calls(Filter(), limit=5)) == 2
     asyncio.run(storage.budgets.settle("r", [Scope("s")], Decimal(1)))
+    assert storage.budgets._db.flush()
     assert storage.store.get_now("k") is None
     data = storage.home.data
     assert data.parent == tmp_path / "home" / "machines"
