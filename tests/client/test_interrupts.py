@@ -90,9 +90,16 @@ def test_while_everything_is_opened(tmp_path: Path) -> None:
 posix = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system has no signals to send to a thread")
 
 
-def interrupted(work: Callable[[], object], *after_s: float) -> float:
-    """Do the work, and press Ctrl-C after so many seconds; return when that had ended it (monotonic)."""
-    timers = [threading.Timer(s, signal.pthread_kill, [threading.get_ident(), signal.SIGINT]) for s in after_s]
+def interrupted(work: Callable[[], object], *after_s: float, when: Callable[[], object] = lambda: True) -> float:
+    """Do the work, and press Ctrl-C so many seconds after `when` is true; return when that had ended it (monotonic)."""
+    here = threading.get_ident()
+
+    def press(after: float) -> None:
+        until(when)
+        time.sleep(after)
+        signal.pthread_kill(here, signal.SIGINT)
+
+    timers = [threading.Thread(target=press, args=(after,)) for after in after_s]
     try:
         for timer in timers:
             timer.start()
@@ -152,7 +159,7 @@ def test_twice(tmp_path: Path) -> None:
     """A second Ctrl-C while the first one is still closing changes nothing: the call ends, the client goes on."""
     fake = FakeProvider(Script(hang=True))
     with fake_client(tmp_path, fake) as client:
-        interrupted(lambda: client.ask("hello"), 0.05, 0.0505)
+        interrupted(lambda: client.ask("hello"), 0.05, 0.0505, when=lambda: fake.in_flight)
         assert client.ask("again").text == "ok"
         assert fake.in_flight == 0
         assert [row.status.value for row in rows(client)] == ["cancelled", "done"]
