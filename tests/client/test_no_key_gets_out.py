@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib.metadata
 import json
 import logging
 import traceback
@@ -61,6 +63,7 @@ def faults(key: str) -> dict[str, Behaviour]:
     }
 
 
+@functools.cache
 def parts(key: str) -> list[str]:
     """What must be nowhere: every twelve characters in a row of the key's last twenty-four, as they are and as JSON has them."""
     tail = key[-24:]
@@ -275,6 +278,9 @@ def test_no_key_gets_into_what_the_doctor_prints(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
+    # Hundreds of runs need not look up the same packages and the same ports hundreds of times.
+    monkeypatch.setattr(importlib.metadata, "version", functools.cache(importlib.metadata.version))
+    monkeypatch.setattr("nbllm.providers.listeners._TABLES", ())
     for number, key in enumerate(KEYS.values()):
         monkeypatch.setenv(f"PLANTED_{number}_KEY", key)
         monkeypatch.setenv("OPENAI_API_KEY", key)
