@@ -95,7 +95,9 @@ def fill(ledger) -> None:
 
 
 def test_usage_sums(ledger):
-    """Counts, tokens and money of all attempts; unknown costs are counted, not guessed; an attempt that was not sent is no request and costs nothing."""
+    """Counts, tokens and money of all attempts; unknown costs are counted, not guessed;
+    an attempt that was not sent is no request and costs nothing.
+    """
     fill(ledger)
     (total,) = ledger.usage("total", Filter())
     assert (total.calls, total.failed, total.hits, total.attempts) == (3, 1, 1, 3)
