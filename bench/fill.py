@@ -13,9 +13,10 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
 from nbllm.core.ports import Stored

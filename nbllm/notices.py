@@ -7,7 +7,8 @@ import warnings
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from nbllm.core.reply import Reply
 from nbllm.errors import NbllmWarning

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 BASE_S = 0.25
 CAP_S = 8.0
@@ -40,8 +42,7 @@ def wait_s(attempt: int, jitter: float, retry_after_s: float | None, left_s: flo
     return wait if wait < left_s else None
 
 
-@dataclass(frozen=True, slots=True)
-class RetryBudget:
+class RetryBudget(Struct, frozen=True):
     """Attempts and retries of one endpoint in the last 10 seconds, counted by whole seconds.
 
     share, floor: retries may be at most `share` of the first attempts, and `floor` in any case, so that a dead endpoint gets at

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from nbllm.core.messages import Content, CostBasis, Embed, Partial, Usage
 from nbllm.core.pricing import Price, cost, estimate_tokens

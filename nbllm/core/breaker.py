@@ -10,11 +10,12 @@ a result counts in that generation only: what was sent before the breaker opened
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, replace
 from enum import Enum
-from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 WINDOW_S = 30
 MIN_FAILURES = 5
@@ -39,16 +40,14 @@ class Verdict(Enum):
     REFUSE = "refuse"
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(Struct, frozen=True):
     """Proof of having asked, handed back with the result. probe: the lease's id, None for an ordinary attempt."""
 
     generation: int
     probe: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The answer to `ask`. ticket: for ALLOW and PROBE. retry_at_s: for REFUSE, when asking again can help; None: never by waiting.
 
     reason: why the key or model is switched off, "" when it is not.
@@ -65,16 +64,14 @@ class Decision:
         return self.verdict is not Verdict.REFUSE
 
 
-@dataclass(frozen=True, slots=True)
-class Off:
+class Off(Struct, frozen=True):
     """A key (401) or a model (403) that stays off until settings change. settings: what stood for them when it was refused."""
 
     reason: str
     settings: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerState:
+class BreakerState(Struct, frozen=True, forbid_unknown_fields=True):
     """Times are seconds on the clock of `now_s`, which must be the same for all who share the state.
 
     slots: (second, attempts, failures) while closed, oldest first. open_until_s: None while closed. open_s: how long it opens
@@ -175,15 +172,12 @@ def _opened(state: BreakerState, now_s: float, *, open_s: float) -> BreakerState
 
 def to_json(state: BreakerState) -> str:
     """Return the state as JSON, for a backend that shares it."""
-    return json.dumps(asdict(state), separators=(",", ":"))
+    return msgspec.json.encode(state).decode()
 
 
 def from_json(text: str) -> BreakerState:
     """Return the state that `to_json` wrote. Raises ValueError for anything else."""
     try:
-        raw: dict[str, Any] = json.loads(text)
-        off = raw.pop("off")
-        slots = tuple((int(second), int(attempts), int(failures)) for second, attempts, failures in raw.pop("slots"))
-        return BreakerState(slots=slots, off=None if off is None else Off(**off), **raw)
-    except (TypeError, KeyError, AttributeError) as exc:
+        return msgspec.json.decode(text, type=BreakerState)
+    except msgspec.MsgspecError as exc:
         raise ValueError(f"{text[:80]!r} is no breaker state.") from exc

@@ -7,7 +7,6 @@ field of Chat or Embed is in by itself, because the fields are enumerated, not l
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from hashlib import sha256
 from typing import Any
 
@@ -17,8 +16,8 @@ KEY_VERSION = 1
 """Part of every key: raise it when an answer kept under an old key may no longer be served."""
 
 _KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
-    Chat: ("chat", tuple(f.name for f in fields(Chat))),
-    Embed: ("embed", tuple(f.name for f in fields(Embed))),
+    Chat: ("chat", Chat.__struct_fields__),
+    Embed: ("embed", Embed.__struct_fields__),
 }
 _IN_ORDER = frozenset({"tools", "response_format", "json_schema", "extra"})
 """Fields that hold schemas: models write an answer's fields in the order in which its schema names them, so order counts there."""

@@ -7,9 +7,10 @@ none of them is. Call is the one mutable thing: who pays, until when, and what w
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct, field
 
 from nbllm.core.pricing import Price
 from nbllm.core.records import (
@@ -65,8 +66,7 @@ Check = Callable[[Any], object]
 """A user's check: gets `.data` when there is a schema, else `.text`; raises or returns False when the answer will not do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chat:
+class Chat(Struct, frozen=True, kw_only=True):
     """What is asked of a chat model. None: not sent. Every field is in the cache key."""
 
     messages: tuple[Message, ...]
@@ -86,8 +86,7 @@ class Chat:
     partition: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embed:
+class Embed(Struct, frozen=True, kw_only=True):
     """Texts to embed, in one request. Every field is in the cache key."""
 
     texts: tuple[str, ...]
@@ -99,8 +98,7 @@ class Embed:
 Content = Chat | Embed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """How the answer is to be got. None of this can change an answer, so none of it is in the cache key."""
 
     schema_type: Any = None
@@ -125,8 +123,7 @@ class Options:
     """True when somebody watches the answer come: the provider is asked for a stream, else for a whole answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
+class Rung(Struct, frozen=True, kw_only=True):
     """One model on one endpoint."""
 
     id: str
@@ -153,8 +150,7 @@ class Rung:
         return f"{self.id} (simulated)" if self.simulated else self.id
 
 
-@dataclass(slots=True, kw_only=True)
-class Call:
+class Call(Struct, kw_only=True):
     """The mutable side of one call. record makes it, deadline sets deadline_at_s, attempt appends, coalesce may hand it on."""
 
     call_id: str
@@ -205,8 +201,7 @@ class Call:
         return sum((c for c in costs if c is not None), Decimal(0)), "estimated" if estimated else "exact"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """One request on the road. `models` is what the caller named, () for the client's ladder; stages fill in the rest."""
 
     content: Content

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from nbllm.redaction import redact_name
 
@@ -15,8 +16,7 @@ CacheMode = Literal["use", "refresh", "off"]
 CostBasis = Literal["exact", "estimated", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Token counts; None is unknown. `estimated`: counted by us from text, not by the provider. Adds up with +."""
 
     input_tokens: int | None = None
@@ -40,8 +40,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallFragment:
+class ToolCallFragment(Struct, frozen=True):
     """A piece of one tool call; pieces with the same index belong together, `arguments` are concatenated."""
 
     index: int
@@ -50,8 +49,7 @@ class ToolCallFragment:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Struct, frozen=True):
     """A piece of an answer, as it came."""
 
     text: str = ""
@@ -61,8 +59,7 @@ class Delta:
     """Per token, in OpenAI's shape ({"token": ..., "logprob": ..., "top_logprobs": [...]})."""
 
 
-@dataclass(frozen=True, slots=True)
-class Partial:
+class Partial(Struct, frozen=True):
     """What was received so far. `tool_calls` in OpenAI's shape; their arguments may be cut."""
 
     text: str = ""
@@ -75,8 +72,7 @@ class Partial:
         return bool(self.text or self.reasoning or self.tool_calls)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(Struct, frozen=True, kw_only=True):
     """How an answer ended, as the provider said it. The text itself went past as deltas.
 
     A server may put anything into the names that it gives, the key that it got too: finish_reason and model, which are shown and
@@ -108,8 +104,7 @@ class AttemptStatus(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(Struct, frozen=True, kw_only=True):
     """One request put on a socket, as a ledger row: numbers and names, no text.
 
     started_at is a Unix time in seconds; all `_s` are seconds measured with a monotonic clock. sent is None while unknown.
@@ -141,8 +136,7 @@ class Attempt:
     http_status: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRow:
+class CallRow(Struct, frozen=True, kw_only=True):
     """One call as a ledger row: numbers, names and a key hash, no text. What it cost is in its attempts.
 
     A hit has no attempts: what it saved is here. model is what was asked for, rung what answered.
@@ -174,8 +168,7 @@ class CallRow:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRecord:
+class CallRecord(Struct, frozen=True, kw_only=True):
     """What an on_call hook gets when a call is over: its row, and its attempts in order."""
 
     call: CallRow

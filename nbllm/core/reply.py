@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+from msgspec import Struct, field
 
 from nbllm.core.messages import Attempt, CostBasis, Source, Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     """One answer.
 
     usage is that of the answer; cost_usd is what this call cost, failed attempts and repairs included: 0 for a hit, None when

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from nbllm.core.ladder import attempt_share_s
 from nbllm.core.messages import Options
@@ -19,8 +20,7 @@ class Kind(Enum):
     IDLE = "idle"
 
 
-@dataclass(frozen=True, slots=True)
-class Timer:
+class Timer(Struct, frozen=True):
     """Rings at the monotonic time at_s, after length_s seconds.
 
     own: the caller is in more of a hurry than the client's settings are. Such a timer says nothing about the endpoint.
@@ -32,8 +32,7 @@ class Timer:
     own: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(Struct, frozen=True, kw_only=True):
     """How far an attempt is; times are monotonic seconds. sent_s: started_s until it is sent. last_s: when the last piece came."""
 
     streamed: bool

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from uuid import uuid4
+
+from msgspec.structs import replace
 
 from nbllm.core.budget import MINIMUM_TOKENS, crossed, fit_max_tokens, room_usd, scopes_of, utc_day, worst_case_usd
 from nbllm.core.messages import Call, Chat, Content, Request, Rung, Sink

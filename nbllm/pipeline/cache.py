@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from nbllm.core.fingerprint import fingerprint
 from nbllm.core.messages import Call, Request, Rung, Sink, Usage

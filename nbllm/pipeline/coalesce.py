@@ -7,7 +7,8 @@ cancellation or budget refusal ends only that waiter; if it led, the next one ta
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from nbllm.core.messages import Request, Sink
 from nbllm.core.ports import Flights, Lease

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from nbllm.core.accumulator import Accumulator
 from nbllm.core.messages import Attempt, Call, Delta, Partial, Request, Sink

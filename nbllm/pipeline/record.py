@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Embed, Request, Sink
 from nbllm.core.ports import Ledger, Recording, Recordings

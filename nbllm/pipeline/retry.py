@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from nbllm.core.backoff import RetryBudget, may_retry, on_attempt, on_retry, wait_s
 from nbllm.core.messages import Request, Sink

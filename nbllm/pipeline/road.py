@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from nbllm.core.breaker import BreakerState
 from nbllm.core.fingerprint import fingerprint

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from inspect import isawaitable, iscoroutine
 from typing import Any
+
+from msgspec.structs import replace
 
 from nbllm.core.messages import Attempt, Chat, Delta, Request, Sink
 from nbllm.core.reply import Reply

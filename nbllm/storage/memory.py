@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Generic, TypeVar
+
+from msgspec.structs import replace
 
 from nbllm.core.ports import Balance, CacheStats, Lease, Recording, Scope, Stored, Written
 from nbllm.storage.budgets import refuse_if_full

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from decimal import Decimal
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from nbllm.core.messages import AttemptStatus, CallRow
 from nbllm.core.ports import Filter, Written

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from decimal import Decimal
+
+from msgspec.structs import replace
 
 from nbllm.core.ports import Stored
 

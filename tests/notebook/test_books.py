@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from decimal import Decimal
 from html import unescape
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from IPython.core.error import UsageError
+from msgspec.structs import replace
 
 from nbllm.client import Client
 from nbllm.core.ports import UsageRow

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+
+from msgspec.structs import replace
 
 from nbllm import Endpoint
 from nbllm.core.messages import Attempt, AttemptStatus, Call, Chat, Delta, Options, Request, Rung, Sink

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nbllm import errors
 from nbllm.core.messages import AttemptStatus, Delta, Embed, Ending, ToolCallFragment, Usage

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nbllm import errors
 from nbllm.core.breaker import MAX_OPEN_S, OPEN_S, PROBE_LEASE_S

@@ -175,7 +175,7 @@ class World:
 
     def request(self, text: str = "hello", *models: str, content: Content | None = None, **options: Any) -> Request:
         """An unopened request; chat content and options by their own names."""
-        names = set(Chat.__dataclass_fields__) & set(options)
+        names = set(Chat.__struct_fields__) & set(options)
         chat = {name: options.pop(name) for name in names}
         content = content or Chat(**{"messages": ({"role": "user", "content": text},), **chat})
         return Request(content=content, options=Options(**options), models=models)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
 from decimal import Decimal
+
+from msgspec.structs import replace
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
 

@@ -6,11 +6,11 @@ import asyncio
 import sqlite3
 import sys
 import threading
-from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from nbllm.core.messages import AttemptStatus
 from nbllm.core.ports import Filter, Scope

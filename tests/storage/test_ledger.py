@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from nbllm.core.messages import AttemptStatus
 from nbllm.core.ports import Filter

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+
+class Stored(Struct, frozen=True, kw_only=True):
     """A complete answer in the cache. `answer` is JSON-able: text, reasoning, message, usage, finish_reason, logprobs, vectors.
 
     created_at and expires_at are Unix times in seconds; expires_at None: never. An expired entry is still handed out: the
@@ -70,8 +71,7 @@ class ResponseStore(Protocol):
         """Flush access times and let go of the files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """The right to run one key for all processes. `fence` grows with each holder: a late one is recognised."""
 
     key: str

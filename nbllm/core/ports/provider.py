@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from nbllm.core.messages import Content, Rung
 from nbllm.core.records import Delta, Ending, Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateLimits:
+class RateLimits(Struct, frozen=True, kw_only=True):
     """What the provider's headers say of its limits. None: not said. reset is seconds from now."""
 
     requests_limit: int | None = None
@@ -21,8 +21,7 @@ class RateLimits:
     tokens_reset_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wire:
+class Wire(Struct, frozen=True, kw_only=True):
     """One request as it goes out. `streamed`: ask for a stream. `attempt_id` seeds nothing and is only for logs."""
 
     rung: Rung

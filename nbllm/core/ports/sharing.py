@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol, TypeVar
+
+from msgspec import Struct
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """One budget that an attempt pays into: a name such as "session:<id>", "feature:summaries", "day:2026-11-21"."""
 
     name: str
@@ -20,8 +20,7 @@ class Scope:
     soft_usd: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(Struct, frozen=True):
     """spent + reserved against a scope, at one moment."""
 
     spent_usd: Decimal
