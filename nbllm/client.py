@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, Self, Unpack, get_args
 
 from nbllm.asking import Prompt, chat_request, embed_request
-from nbllm.background import BACKGROUND, Job, LoopHost, waited
+from nbllm.background import BACKGROUND, Job, LoopHost, awaited, waited
 from nbllm.books import Books, BudgetLine, refuse_on_loop
 from nbllm.closing import in_thread, keep_for_parent, shut, watch
 from nbllm.core.messages import CallRecord, NullSink, ProviderKind, Request
@@ -143,7 +143,9 @@ class Client(Books):
         if not isinstance(opened, Request):
             await house.asettle(opened.written)
             return opened.reply
-        return await self._arun(lambda house: house.call(opened, NullSink()))
+        if house.host.is_here:
+            return await house.call(opened, NullSink())
+        return await awaited(Job(house.host, lambda: house.call(opened, NullSink())))
 
     def _live(self, request: Request, *, own_thread: bool = True) -> LiveCall:
         house = self._open_house()

@@ -7,9 +7,12 @@ field of Chat or Embed is in by itself, because the fields are enumerated, not l
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
+from nbllm.core.json_text import encode_text, only_text
 from nbllm.core.messages import Chat, Content, Embed, Rung
 
 KEY_VERSION = 1
@@ -21,6 +24,7 @@ _KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
 }
 _IN_ORDER = frozenset({"tools", "response_format", "json_schema", "extra"})
 """Fields that hold schemas: models write an answer's fields in the order in which its schema names them, so order counts there."""
+_EMPTY = {dict: "{}", tuple: "[]", list: "[]"}
 _encode = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 _encode_in_order = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 
@@ -40,8 +44,21 @@ def fingerprint(content: Content, rung: Rung) -> str:
     """
     kind, names = _KINDS[type(content)]
     parts: dict[str, Any] = {"": KEY_VERSION, "kind": kind, "model": rung.model, "endpoint": rung.identity}
+    simple = type(content) is Chat and not content.extra and only_text(content.messages)
     for name in names:
         value = getattr(content, name)
-        if value is not None:
-            parts["." + name] = _encode_in_order(value) if name in _IN_ORDER else value
-    return sha256(canonical_json(parts).encode("ascii")).hexdigest()
+        if value is None:
+            continue
+        if name in _IN_ORDER:
+            simple = simple and not value
+            value = _encode_in_order(value) if value else _EMPTY[type(value)]
+        parts["." + name] = value
+    return sha256(_text(parts, simple=simple)).hexdigest()
+
+
+def _text(parts: Mapping[str, Any], *, simple: bool) -> bytes:
+    """Return the one JSON text of the parts; simple: nothing in it is a user's own structure, so the quick way is safe."""
+    if simple:
+        with suppress(UnicodeEncodeError):
+            return encode_text(parts)
+    return canonical_json(parts).encode("ascii")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
-from uuid import uuid4
 
 from nbllm.core.breaker import BreakerState, Decision, Outcome, Ticket, ask, report, switch_off
 from nbllm.core.messages import Request, Rung, Sink
@@ -13,6 +14,11 @@ from nbllm.core.ports import SharedState
 from nbllm.core.reply import Reply
 from nbllm.errors import AttemptFailed, AuthenticationFailed, BreakerOpen, ConnectionFailed, PermissionDenied, Scope, Truncated
 from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of
+
+
+@lru_cache(maxsize=64)
+def _digest(key: str) -> str:
+    return sha256(key.encode()).hexdigest()[:16]
 
 
 class Breakers:
@@ -34,7 +40,7 @@ class Breakers:
 
     def _settings(self, rung: Rung) -> str:
         """Stand for the key and the settings: what was switched off is on again when this changes."""
-        return f"{self._settings_version}:{sha256((self._key_of(rung) or '').encode()).hexdigest()[:16]}"
+        return f"{self._settings_version}:{_digest(self._key_of(rung) or '')}"
 
     def settings_changed(self) -> None:
         """Let everything that was switched off be tried again."""
@@ -65,7 +71,7 @@ class Breakers:
     async def ask(self, rung: Rung) -> list[tuple[str, Ticket]]:
         """Return a ticket of each breaker, or raise BreakerOpen. Every ticket must come back by `report`."""
         tickets: list[tuple[str, Ticket]] = []
-        lease_id, settings = uuid4().hex, self._settings(rung)
+        lease_id, settings = os.urandom(8).hex(), self._settings(rung)
         try:
             for key in self.keys(rung):
                 ticket = await self._ticket(rung, key, lease_id, settings)

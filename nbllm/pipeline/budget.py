@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from uuid import uuid4
 
 from msgspec.structs import replace
 
@@ -15,7 +15,7 @@ from nbllm.core.ports import Balance, BudgetStore, Scope
 from nbllm.core.reply import Reply
 from nbllm.errors import BudgetError, BudgetExceeded, BudgetUnavailable, UnpricedModel, scope_named
 from nbllm.money import format_usd
-from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of
+from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, within
 from nbllm.settings import BudgetSettings
 
 RequestBytes = Callable[[Content], int]
@@ -53,7 +53,7 @@ class BudgetStage:
             user=payer.user,
             budget_usd=payer.budget_usd,
         )
-        reservation_id = uuid4().hex
+        reservation_id = os.urandom(12).hex()
         tried = len(call.attempts)
         try:
             request = await self._reserve(request, rung, call, scopes, reservation_id)
@@ -110,8 +110,8 @@ class BudgetStage:
     ) -> None:
         try:
             # A store that is slow books all the same, whoever waits for it; only the warning may be lost.
-            async with asyncio.timeout(patience_s(call, self._clock, at_most_s=at_most_s)):
-                after = await self._store.settle(reservation_id, scopes, cost_usd)
+            settling = self._store.settle(reservation_id, scopes, cost_usd)
+            after = await within(patience_s(call, self._clock, at_most_s=at_most_s), settling)
         except BudgetUnavailable as exc:
             # The answer is there and paid for: it is delivered; the reservation stays and blocks rather than lets through.
             call.note(f"What this call cost could not be booked yet: {exc.summary.removesuffix(' Nothing was sent.')}")

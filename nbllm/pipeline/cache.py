@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -15,7 +14,7 @@ from nbllm.core.messages import Call, Request, Rung, Sink, Usage
 from nbllm.core.ports import ResponseStore, Stored
 from nbllm.core.reply import Reply
 from nbllm.errors import StorageError, ValidationFailed
-from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, show
+from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, show, within
 from nbllm.pipeline.structure import StructureStage, needs_validation, quick, validated
 from nbllm.settings import Settings
 
@@ -156,8 +155,8 @@ class KeepStage:
             return reply
         try:
             # The answer is there: a disk that is slow to take it may not use up the time of those who wait for it.
-            async with asyncio.timeout(patience_s(call, self._cache.clock, at_most_s=_PUT_S)):
-                await self._cache.store.put(self._cache.entry(reply, request))
+            putting = self._cache.store.put(self._cache.entry(reply, request))
+            await within(patience_s(call, self._cache.clock, at_most_s=_PUT_S), putting)
         except (StorageError, TimeoutError) as exc:
             why = exc.summary if isinstance(exc, StorageError) else "the disk was too slow."
             call.note(f"The answer was not kept in the cache: {why}")

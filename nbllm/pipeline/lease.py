@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from nbllm.core.ports import Flights, Lease
 from nbllm.errors import StorageError
+from nbllm.pipeline.stage import within
 
 LEASE_S = 10.0
 """Life of a lease between processes; renewed each third of it. Long enough for a stalled process, short enough for a dead one."""
@@ -51,5 +52,4 @@ class Holder:
         lease, self._lease = self._lease, None
         if lease is not None:
             with suppress(StorageError, TimeoutError):
-                async with asyncio.timeout(_RELEASE_S):
-                    await self._leases.release(lease)
+                await within(_RELEASE_S, self._leases.release(lease))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from random import random
+from types import coroutine
 from typing import Any, Protocol, TypeVar
 
 from nbllm.core.messages import Call, Delta, Request, Rung, Sink, ToolCallFragment
@@ -16,6 +17,7 @@ from nbllm.core.reply import Reply
 from nbllm.errors import NbllmError, StorageError
 
 Row = TypeVar("Row")
+T = TypeVar("T")
 SETTLE_S = 0.05
 """How long a hit waits at most for its row, where the ledger is locked: an answer that is there is not held back for it."""
 
@@ -88,6 +90,33 @@ def looked_at(done: asyncio.Future[Any]) -> None:
     """Look at the error of a future that perhaps nobody waits for any more, so that asyncio does not complain that none did."""
     if not done.cancelled():
         done.exception()
+
+
+async def within(at_most_s: float, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` does, and raise TimeoutError after at_most_s seconds; what is done at once needs no timer."""
+    try:
+        waits_for = work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    async with asyncio.timeout(at_most_s):
+        return await _gone_on(work, waits_for)
+
+
+@coroutine
+def _gone_on(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """Go on with a coroutine that has begun and waits for something."""
+    while True:
+        try:
+            try:
+                sent = yield waits_for
+            except BaseException as exc:
+                waits_for = work.throw(exc)
+            else:
+                waits_for = work.send(sent)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
 def settle_now(row: Written, *, at_most_s: float = SETTLE_S) -> None:

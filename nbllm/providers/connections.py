@@ -9,6 +9,7 @@ import ssl
 import urllib.request
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -163,6 +164,7 @@ class Proxies:
         return proxy
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether the host is this machine."""
     if host == "localhost" or host.endswith(".localhost"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import Any
 
 import aiohttp
 
+from nbllm.core.json_text import loads
 from nbllm.core.messages import Chat, Ending
 from nbllm.core.ports import Progress, Wire
 from nbllm.errors import AnswerTooLarge, AttemptFailed, BadAnswer, ConnectionFailed, Refused, StreamInterrupted
@@ -24,7 +24,6 @@ _LAST_BYTES_S = 0.02
 """After [DONE] the end of the body follows at once, and the connection can be used again; if it does not, it is closed."""
 _FRAMING = 16
 """A stream may be this many times larger than the answer in it: each token travels in some 200 bytes of JSON."""
-_loads = json.JSONDecoder().decode
 
 
 class Reading:
@@ -97,7 +96,7 @@ class Reading:
         """Read a whole answer; return the ending of an embedding, None for a chat (its ending is made of what was taken)."""
         data = await self._bytes()
         try:
-            body = json.loads(data)
+            body = loads(data)
         except (ValueError, RecursionError):
             if not data.strip():
                 raise NotAnAnswer("the body is empty") from None
@@ -179,7 +178,7 @@ class Reading:
 
 def _event(data: str, name: str) -> Any:
     try:
-        body = _loads(data)
+        body = loads(data)
     except (ValueError, RecursionError):
         if name == "error":
             raise InBandError({"error": data}) from None

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from nbllm.core.json_text import encode_text_in_order, only_text
 from nbllm.core.messages import Chat, Content, Embed, Message, Rung
 from nbllm.core.ports import Wire
 from nbllm.errors import InvalidRequest
@@ -58,7 +59,8 @@ def request_body(wire: Wire, *, schema_in_prompt: bool = False) -> bytes:
     schema_in_prompt: the endpoint is known to refuse response_format json_schema.
     """
     in_prompt = schema_in_prompt or wire.rung.endpoint.json_mode is False
-    return _dump(_fields(wire.content, wire.rung, streamed=wire.streamed, schema_in_prompt=in_prompt))
+    body = _fields(wire.content, wire.rung, streamed=wire.streamed, schema_in_prompt=in_prompt)
+    return _dump(body, simple=_only_text(wire.content))
 
 
 def request_bytes(content: Content) -> int:
@@ -68,13 +70,14 @@ def request_bytes(content: Content) -> int:
     A schema counts as it stands in the prompt, which takes more bytes than response_format. Media count their own bytes and
     MEDIA_ALLOWANCE_BYTES each. Raises InvalidRequest like request_body.
     """
-    media = 0
-    if isinstance(content, Chat):
+    media, simple = 0, _only_text(content)
+    if isinstance(content, Chat) and not simple:
         for message in content.messages:
             parts = message.get("content")
             if isinstance(parts, (list, tuple)):
                 media += sum(1 for part in parts if isinstance(part, Mapping) and part.get("type") not in {"text", "refusal"})
-    return len(_dump(_fields(content, None, streamed=True, schema_in_prompt=True))) + media * MEDIA_ALLOWANCE_BYTES
+    body = _fields(content, None, streamed=True, schema_in_prompt=True)
+    return len(_dump(body, simple=simple)) + media * MEDIA_ALLOWANCE_BYTES
 
 
 def path_of(content: Content) -> str:
@@ -82,8 +85,17 @@ def path_of(content: Content) -> str:
     return "/chat/completions" if isinstance(content, Chat) else "/embeddings"
 
 
-def _dump(body: dict[str, Any]) -> bytes:
+def _only_text(content: Content) -> bool:
+    """Whether a request holds texts and our own numbers, and no structure of the user's."""
+    if type(content) is not Chat or content.extra or content.tools or content.response_format or content.json_schema:
+        return False
+    return only_text(content.messages)
+
+
+def _dump(body: dict[str, Any], *, simple: bool = False) -> bytes:
     try:
+        if simple:
+            return encode_text_in_order(body)
         return _encode(body).encode("utf-8")
     except UnicodeEncodeError as exc:
         code = ord(exc.object[exc.start])

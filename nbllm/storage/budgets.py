@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
@@ -26,8 +28,7 @@ _ADD = (
     "spent = spent + ?2, reserved = reserved + ?3, touched_at = ?4 RETURNING spent, reserved"
 )
 _BOOK = (
-    "INSERT INTO scopes (name, spent, reserved, touched_at) SELECT ?1, ?2, 0, ?3 "
-    "WHERE NOT EXISTS (SELECT 1 FROM settled WHERE id = ?4) "
+    "INSERT INTO scopes (name, spent, reserved, touched_at) VALUES (?1, ?2, 0, ?3) "
     "ON CONFLICT (name) DO UPDATE SET spent = spent + ?2, touched_at = ?3"
 )
 _MOST_BOOKED = 10_000
@@ -45,7 +46,8 @@ class SqliteBudgets:
         self._db = database
         self._sweep_at_s = 0.0
         self._reserved: set[str] = set()
-        self._booked: dict[str, None] = {}
+        self._booked: OrderedDict[str, None] = OrderedDict()
+        self._due = _Due(closed=True)
 
     async def reserve(self, reservation_id: str, scopes: Sequence[Scope], amount_usd: Decimal) -> Mapping[str, Balance]:
         """Reserve in all scopes or in none. An id that was reserved or settled before changes nothing."""
@@ -101,11 +103,12 @@ class SqliteBudgets:
             return
         self._booked[reservation_id] = None
         if len(self._booked) > _MOST_BOOKED:
-            del self._booked[next(iter(self._booked))]
-        if cost:
-            now = time.time()
-            for name in dict.fromkeys(scope.name for scope in scopes):
-                self._db.ride(_BOOK, (storable(name), cost, now, reservation_id))
+            self._booked.popitem(last=False)
+        names = dict.fromkeys(scope.name for scope in scopes)
+        if cost and not self._due.add(names, cost):
+            self._due = _Due()
+            self._due.add(names, cost)
+            self._db.ride_with(self._due.book)
 
     async def balance(self, names: Sequence[str]) -> Mapping[str, Balance]:
         """Return the balances. Raises BudgetUnavailable."""
@@ -150,6 +153,30 @@ class SqliteBudgets:
             "DELETE FROM scopes WHERE name >= 'request:' AND name < 'request;' AND reserved = 0 AND touched_at < ?",
             (time.time() - REQUEST_SCOPES_KEPT_S,),
         )
+
+
+class _Due:
+    """What many calls cost, by scope, to be booked in one go. Once that began, nothing is added any more."""
+
+    def __init__(self, *, closed: bool = False) -> None:
+        self._costs: dict[str, int] = {}
+        self._closed = closed
+        self._lock = threading.Lock()  # any thread may come to commit what rides
+
+    def add(self, names: Iterable[str], cost: int) -> bool:
+        """Add a cost to each scope; False when it is too late for that."""
+        with self._lock:
+            if not self._closed:
+                for name in names:
+                    self._costs[name] = self._costs.get(name, 0) + cost
+            return not self._closed
+
+    def book(self, con: sqlite3.Connection) -> None:
+        """Book it, inside a transaction; again where that came to nothing."""
+        with self._lock:
+            self._closed = True
+        now = time.time()
+        con.executemany(_BOOK, [(storable(name), cost, now) for name, cost in self._costs.items()])
 
 
 def refuse_if_full(scope: Scope, balance: Balance, amount_usd: Decimal) -> None:

@@ -6,11 +6,15 @@ import json
 import zlib
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Any
 
+from nbllm.core.json_text import encode_text_in_order, loads
 from nbllm.core.ports import Stored
 
 VERSION = b"\x01"
 _HEAD = len(VERSION) + 4
+_SIMPLE = frozenset({"text", "finish_reason", "model", "reasoning", "usage", "repairs"})
+"""What an answer of text alone is made of. Others may hold NaN, among logprobs, or whatever else a provider sent."""
 
 
 class Damaged(Exception):
@@ -19,20 +23,29 @@ class Damaged(Exception):
 
 def encode(entry: Stored) -> bytes:
     """Return the bytes of an entry. Raises TypeError or ValueError for an answer that is no JSON."""
-    body = json.dumps(
-        [
-            entry.model,
-            entry.created_at,
-            entry.expires_at,
-            None if entry.cost_usd is None else str(entry.cost_usd),
-            entry.latency_s,
-            entry.ttft_s,
-            entry.tags,
-            entry.answer,
-        ],
-        separators=(",", ":"),
-    ).encode("ascii")
+    values = [
+        entry.model,
+        entry.created_at,
+        entry.expires_at,
+        None if entry.cost_usd is None else str(entry.cost_usd),
+        entry.latency_s,
+        entry.ttft_s,
+        entry.tags,
+        entry.answer,
+    ]
+    body = _text(values) if entry.answer.keys() <= _SIMPLE else _any(values)
     return VERSION + _checksum(entry.key, body) + body
+
+
+def _text(values: list[Any]) -> bytes:
+    try:
+        return encode_text_in_order(values)
+    except UnicodeEncodeError:  # half of a surrogate pair, as some models send it
+        return _any(values)
+
+
+def _any(values: list[Any]) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode("ascii")
 
 
 def decode(key: str, value: object) -> Stored:
@@ -43,7 +56,7 @@ def decode(key: str, value: object) -> Stored:
     if value[1:_HEAD] != _checksum(key, body):
         raise Damaged
     try:
-        model, created_at, expires_at, cost, latency_s, ttft_s, tags, answer = json.loads(body)
+        model, created_at, expires_at, cost, latency_s, ttft_s, tags, answer = loads(body)
         return Stored(
             key=key,
             model=model,

@@ -10,9 +10,9 @@ import itertools
 import os
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class SqliteLedger:
         """Know nothing: with a new connection, which may be that of a new file, and in a forked child."""
         self._pid = os.getpid()
         self._learnt = Learnt()
-        self._ids: dict[str, int] = {}
+        self._ids: OrderedDict[str, int] = OrderedDict()
         self._reap_at_s = time.monotonic() + REAP_EVERY_S
 
     def _opened(self, con: sqlite3.Connection) -> None:
@@ -162,9 +162,7 @@ class SqliteLedger:
         ids = self._ids
         ids[call_id] = row_id
         if len(ids) > _MOST_IDS:
-            # Other threads add to it meanwhile: then the next one makes room.
-            with suppress(RuntimeError, StopIteration):
-                ids.pop(next(iter(ids)), None)
+            ids.popitem(last=False)
 
     # ------------------------------------------------------------------------------------------------ in a transaction
 

@@ -27,7 +27,7 @@ from nbllm.storage.lifetimes import Lock, remember
 from nbllm.storage.opening import Migration
 from nbllm.storage.reading import Reader
 from nbllm.storage.together import Together
-from nbllm.storage.transactions import Transactions
+from nbllm.storage.transactions import Rider, Transactions
 from nbllm.storage.writer import Job, Writer
 
 T = TypeVar("T")
@@ -159,7 +159,11 @@ class Database:
         return self._together.add(job, loop)
 
     def ride(self, sql: str, parameters: Sequence[Any]) -> Future[None] | None:
-        """Commit one statement together with the next write, RIDE_S later at most: for what is of no use before that write.
+        """Commit one statement together with the next write; see ride_with."""
+        return self.ride_with(lambda con: con.execute(sql, parameters))
+
+    def ride_with(self, rider: Rider) -> Future[None] | None:
+        """Commit what a rider does together with the next write, RIDE_S later at most: for what is of no use before that write.
 
         A commit writes whole pages, so one for two rows costs little more than one for one. Reads of this process see riders.
         Where no event loop can see to the time, the statement is committed at once.
@@ -167,15 +171,18 @@ class Database:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return self.execute(sql, parameters)
+            return self._at_once(rider)
         if self._writer.pending or self._closed or self._home.network:
-            return self.execute(sql, parameters)
-        self._riders.append((sql, parameters))
+            return self._at_once(rider)
+        self._riders.append(rider)
         now_s = time.monotonic()
         if now_s >= self._lands_at_s:  # one timer at a time; one whose loop was closed meanwhile is replaced
             self._lands_at_s = now_s + RIDE_S
             loop.call_later(RIDE_S, self._land)
         return None
+
+    def _at_once(self, rider: Rider) -> Future[None] | None:
+        return self.write(lambda con: _no_result(rider(con)))
 
     def _land(self) -> None:
         """Commit riders that no other write has taken along, and what was to go together in this loop's next turn."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from nbllm.errors import StorageError
 from nbllm.storage.connections import Connections
 from nbllm.storage.faults import Fault, Troubles, fault_of
 from nbllm.storage.writer import Job
+
+Rider = Callable[[sqlite3.Connection], object]
 
 
 class Transactions:
@@ -24,7 +25,7 @@ class Transactions:
 
     def __init__(self, files: Connections, troubles: Troubles, wrote: Callable[[int], None]) -> None:
         self.lock = threading.RLock()
-        self.riders: deque[tuple[str, Sequence[Any]]] = deque()
+        self.riders: deque[Rider] = deque()
         self._files = files
         self._troubles = troubles
         self._wrote = wrote
@@ -34,11 +35,11 @@ class Transactions:
         con = self._files.writing or self._files.open()
         con.execute("BEGIN IMMEDIATE")
         riders = self.riders
-        taken: list[tuple[str, Sequence[Any]]] = []
+        taken: list[Rider] = []
         try:
             while riders:  # other threads may add to them meanwhile
                 taken.append(riders.popleft())
-                _ridden(con, *taken[-1])
+                _ridden(con, taken[-1])
             job.result = job.run(con)
             con.execute("COMMIT")
         except BaseException:
@@ -99,10 +100,10 @@ class Transactions:
             self._troubles.tell("aside:" + name, text)
 
 
-def _ridden(con: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> None:
+def _ridden(con: sqlite3.Connection, rider: Rider) -> None:
     # A row that the file refuses for good must not fail every write that it rides with; a full disk fails them anyway.
     with suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
-        con.execute(sql, parameters)
+        rider(con)
 
 
 def _run_all(jobs: list[Job], con: sqlite3.Connection) -> None:

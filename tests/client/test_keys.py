@@ -12,10 +12,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from pydantic import BaseModel, create_model
 
 import nbllm
@@ -89,8 +90,8 @@ def strict(value: Any) -> str:
         return "{" + ",".join(f"{k!r}:{strict(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(strict, value)) + "]"
-    if dataclasses.is_dataclass(value):
-        return strict({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+    if isinstance(value, msgspec.Struct):
+        return strict(asdict(value))
     return f"{type(value).__name__}:{value!r}"
 
 
@@ -132,7 +133,7 @@ def changes(value: Any) -> Iterator[Any]:
 
 def changed_fields(content: Any) -> Iterator[Any]:
     """The content with single changes of each field."""
-    for field in dataclasses.fields(content):
+    for field in msgspec.structs.fields(content):
         for value in changes(getattr(content, field.name)):
             yield replace(content, **{field.name: value})
 
@@ -188,9 +189,9 @@ OTHER: dict[str, Any] = {
 def test_every_field_is_in_or_out() -> None:
     """Each option of a call, each field of content and Options, is listed as in the key or out of it; nothing is forgotten."""
     assert {"messages", *nbllm.settings.CALL_OPTIONS} == IN | OUT
-    assert {f.name for f in dataclasses.fields(Chat)} == IN - {"system", "model", "schema"} | {"json_schema"}
-    assert {f.name for f in dataclasses.fields(Embed)} == {"texts", "extra", "sample", "partition"}
-    assert {f.name for f in dataclasses.fields(Options)} == OUT | {"schema_type", "watched"}
+    assert set(Chat.__struct_fields__) == IN - {"system", "model", "schema"} | {"json_schema"}
+    assert set(Embed.__struct_fields__) == {"texts", "extra", "sample", "partition"}
+    assert set(Options.__struct_fields__) == OUT | {"schema_type", "watched"}
 
 
 @pytest.mark.parametrize("name", sorted(OTHER))
@@ -217,9 +218,9 @@ def test_endpoints_and_the_key() -> None:
         {"input_usd_per_mtok": 1, "output_usd_per_mtok": Decimal(2)}, {"context_tokens": 5}, {"max_output_tokens": 5},
         {"base_url": "HTTP://127.0.0.1:8000/v1/"}, {"verify_tls": False},
     ]  # fmt: skip
-    assert {key(replace(lab, **change)) for change in same} == {key(lab)}
+    assert {key(dataclasses.replace(lab, **change)) for change in same} == {key(lab)}
     assert key(lab, "another") == key(lab)
-    moved = {key(replace(lab, base_url=url, identity="mine")) for url in ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")}
+    moved = {key(dataclasses.replace(lab, base_url=url, identity="mine")) for url in ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")}
     assert len(moved) == 1
     assert key(lab) not in moved
 
