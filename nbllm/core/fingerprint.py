@@ -24,7 +24,7 @@ _KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
 }
 _IN_ORDER = frozenset({"tools", "response_format", "json_schema", "extra"})
 """Fields that hold schemas: models write an answer's fields in the order in which its schema names them, so order counts there."""
-_EMPTY = {dict: "{}", tuple: "[]", list: "[]"}
+_EMPTY: dict[type, str] = {dict: "{}", tuple: "[]", list: "[]"}
 _encode = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 _encode_in_order = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from nbllm.redaction import redact_name
 
@@ -91,7 +92,7 @@ class Ending(Struct, frozen=True, kw_only=True):
         for name in ("finish_reason", "model"):
             said = getattr(self, name)
             if said is not None and (shown := redact_name(said)) != said:
-                object.__setattr__(self, name, shown)
+                force_setattr(self, name, shown)
 
 
 class AttemptStatus(Enum):

@@ -31,6 +31,7 @@ _BOOK = (
     "INSERT INTO scopes (name, spent, reserved, touched_at) VALUES (?1, ?2, 0, ?3) "
     "ON CONFLICT (name) DO UPDATE SET spent = spent + ?2, touched_at = ?3"
 )
+_SETTLED = "SELECT id FROM settled WHERE id IN (SELECT value FROM json_each(?))"
 _MOST_BOOKED = 10_000
 
 
@@ -104,10 +105,10 @@ class SqliteBudgets:
         self._booked[reservation_id] = None
         if len(self._booked) > _MOST_BOOKED:
             self._booked.popitem(last=False)
-        names = dict.fromkeys(scope.name for scope in scopes)
-        if cost and not self._due.add(names, cost):
+        names = list(dict.fromkeys(scope.name for scope in scopes))
+        if cost and not self._due.add(reservation_id, names, cost):
             self._due = _Due()
-            self._due.add(names, cost)
+            self._due.add(reservation_id, names, cost)
             self._db.ride_with(self._due.book)
 
     async def balance(self, names: Sequence[str]) -> Mapping[str, Balance]:
@@ -156,27 +157,32 @@ class SqliteBudgets:
 
 
 class _Due:
-    """What many calls cost, by scope, to be booked in one go. Once that began, nothing is added any more."""
+    """What many attempts cost, to be booked in one go. Once that began, nothing is added any more."""
 
     def __init__(self, *, closed: bool = False) -> None:
-        self._costs: dict[str, int] = {}
+        self._costs: dict[str, tuple[list[str], int]] = {}
         self._closed = closed
         self._lock = threading.Lock()  # any thread may come to commit what rides
 
-    def add(self, names: Iterable[str], cost: int) -> bool:
+    def add(self, reservation_id: str, names: list[str], cost: int) -> bool:
         """Add a cost to each scope; False when it is too late for that."""
         with self._lock:
             if not self._closed:
-                for name in names:
-                    self._costs[name] = self._costs.get(name, 0) + cost
+                self._costs[reservation_id] = names, cost
             return not self._closed
 
     def book(self, con: sqlite3.Connection) -> None:
-        """Book it, inside a transaction; again where that came to nothing."""
+        """Book it, inside a transaction, but for ids that are settled already; again where that came to nothing."""
         with self._lock:
             self._closed = True
+        settled = {row[0] for row in con.execute(_SETTLED, (json.dumps(list(self._costs)),))}
+        sums: dict[str, int] = {}
+        for reservation_id, (names, cost) in self._costs.items():
+            if reservation_id not in settled:
+                for name in names:
+                    sums[name] = sums.get(name, 0) + cost
         now = time.time()
-        con.executemany(_BOOK, [(storable(name), cost, now) for name, cost in self._costs.items()])
+        con.executemany(_BOOK, [(storable(name), cost, now) for name, cost in sums.items()])
 
 
 def refuse_if_full(scope: Scope, balance: Balance, amount_usd: Decimal) -> None:

@@ -97,17 +97,17 @@ class Home:
     @property
     def token(self) -> str:
         """This process's name in shared tables; its lock is taken on first use and held until `close`. Raises HomeUnusable."""
-        if self._token is None:
+        while (token := self._token) is None:
             run = self.prepare() / "run"
             with self._guard:
-                if self._token is None:
+                if self._token is None and self._prepared:  # else another thread is making a folder anew that is gone
                     try:
                         self._token, self._lock_fd = _take_token(run)
                         self._mark = str(run / f"{self._token}.lock")
                         _sweep(run, keep=self._token)
                     except OSError as exc:
                         raise _unusable(self.path, exc) from exc
-        return self._token
+        return token
 
     @property
     def alive(self) -> bool:
@@ -117,7 +117,7 @@ class Home:
     def is_gone(self) -> bool:
         """Whether the folder that was made ready is no longer there: deleted, moved, or deleted and made anew by somebody else.
 
-        It is known by our own lock file, which nobody else deletes while we live. Takes about 1 us.
+        It is known by our own lock file, which nobody else deletes while we live. Takes about 2 us.
         """
         if not self._prepared:
             return self._lost
@@ -140,8 +140,9 @@ class Home:
         with self._anew:
             if not self.is_gone():
                 return False
-            self.close()
-            self._prepared, self._lost = False, True
+            with self._guard:
+                self._let_go()
+                self._prepared, self._lost = False, True
             self.prepare()
             self._lost = False
             for tenant in list(self.tenants):
@@ -156,16 +157,19 @@ class Home:
     def close(self) -> None:
         """Free this process's lock. A later use takes a new one, under a new token."""
         with self._guard:
-            token, fd, self._token, self._lock_fd = self._token, self._lock_fd, None, None
-            self._mark = str(self.data / "run")
-            if fd is None:
-                return
-            # Windows cannot delete an open file and POSIX must not close before deleting, or another process could win the name.
-            with suppress(OSError):
-                (self.data / "run" / f"{token}.lock").unlink()
-            os.close(fd)
-            with suppress(OSError):
-                (self.data / "run" / f"{token}.lock").unlink()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        token, fd, self._token, self._lock_fd = self._token, self._lock_fd, None, None
+        self._mark = str(self.data / "run")
+        if fd is None:
+            return
+        # Windows cannot delete an open file and POSIX must not close before deleting, or another process could win the name.
+        with suppress(OSError):
+            (self.data / "run" / f"{token}.lock").unlink()
+        os.close(fd)
+        with suppress(OSError):
+            (self.data / "run" / f"{token}.lock").unlink()
 
     def _after_fork(self) -> None:
         """In a forked child: the lock and the token are the parent's."""

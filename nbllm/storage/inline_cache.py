@@ -19,6 +19,7 @@ _SIMPLE = (str, bytes, int, float)
 _RAW_MODE = 1
 _NO_VALUE = diskcache.core.ENOVAL
 _CULL_ROWS = 10
+_CULLS = 3
 _ROW_BYTES = 512
 """What a row takes besides its value, roughly: key, tag, times, its place in the indexes."""
 _MEASURE_SHARE = 100
@@ -123,10 +124,11 @@ class InlineCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no ty
         self._unmeasured_bytes += len(value) + _ROW_BYTES
         if self._unmeasured_bytes * _MEASURE_SHARE < self.size_limit:
             return
-        self._unmeasured_bytes = 0
-        for _ in range(20):
+        # A file that is over its limit, because the limit was lowered, say, shrinks with each further put: none of them takes long.
+        for _ in range(_CULLS):
             if self.volume() <= self.size_limit or len(self) <= 1:
-                break
+                self._unmeasured_bytes = 0
+                return
             self._cull(0.0, self._given.execute, _no_file)
 
     def touch_many(self, accessed: Mapping[str, float]) -> None:

@@ -220,7 +220,9 @@ def test_endpoints_and_the_key() -> None:
     ]  # fmt: skip
     assert {key(dataclasses.replace(lab, **change)) for change in same} == {key(lab)}
     assert key(lab, "another") == key(lab)
-    moved = {key(dataclasses.replace(lab, base_url=url, identity="mine")) for url in ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")}
+    moved = {
+        key(dataclasses.replace(lab, base_url=url, identity="mine")) for url in ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")
+    }
     assert len(moved) == 1
     assert key(lab) not in moved
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
 import sqlite3
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 from pydantic import BaseModel
 
 from nbllm import Client, errors
@@ -108,7 +108,7 @@ class Outcome:
 
 def plain_reply(reply: Reply) -> dict[str, Any]:
     """Every field of a reply but ids and times."""
-    shown = {f.name: getattr(reply, f.name) for f in dataclasses.fields(reply)}
+    shown = asdict(reply)
     shown["attempts"] = [plain_attempt(attempt) for attempt in reply.attempts]
     for name in ("call_id", "latency_s", "ttft_s", "age_s", "saved_s"):
         shown[name] = shown[name] is None
@@ -117,7 +117,7 @@ def plain_reply(reply: Reply) -> dict[str, Any]:
 
 def plain_attempt(attempt: Attempt) -> dict[str, Any]:
     """Every field of an attempt but ids and times."""
-    shown = dataclasses.asdict(attempt)
+    shown = asdict(attempt)
     for name in ("attempt_id", "call_id", "started_at", "latency_s", "ttft_s", "waited_s"):
         shown[name] = shown[name] is None
     return shown
@@ -127,7 +127,7 @@ def plain_rows(client: Client) -> list[tuple[dict[str, Any], list[dict[str, Any]
     """Every call and its attempts, but for ids and times."""
     found = []
     for row in rows(client):
-        shown = dataclasses.asdict(row)
+        shown = asdict(row)
         for name in ("call_id", "session", "started_at", "latency_s", "ttft_s", "saved_s"):
             shown[name] = shown[name] is None
         found.append((shown, [plain_attempt(attempt) for attempt in client.ledger.attempts(row.call_id)]))
@@ -318,7 +318,7 @@ def test_cancelled(watched: bool, tmp_path: Path) -> None:
     ((call, (attempt,)),) = seen["sync"]
     assert (call["status"].value, attempt["status"].value, attempt["sent"]) == ("cancelled", "cancelled", True)
     assert (attempt["cost_basis"], attempt["cost_usd"] > 0) == ("estimated", True)
-    assert attempt["usage"]["output_tokens"] == (4 if watched else 0)
+    assert attempt["usage"].output_tokens == (4 if watched else 0)
 
 
 def test_a_hit_that_cannot_be_booked_at_once_is_delivered_by_both_doors(tmp_path: Path) -> None:

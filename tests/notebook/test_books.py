@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from html import unescape
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 from IPython.core.error import UsageError
-from msgspec.structs import replace
 
 from nbllm.client import Client
 from nbllm.core.ports import UsageRow

@@ -246,6 +246,18 @@ def test_the_least_recently_used_go_first(home):
     store.close()
 
 
+def test_a_lowered_limit_is_reached_a_little_with_each_put(home):
+    """A file that is far over its limit shrinks until it is within it, however few puts a hundredth of the limit takes."""
+    store = DiskResponseStore(home)
+    put(store, *(entry(f"k{number}", "x" * 10_000) for number in range(300)))
+    store.close()
+    store = DiskResponseStore(home, size_limit_bytes=600_000)
+    put(store, *(entry(f"n{number}", "x") for number in range(20)))
+    assert store.stats().size_bytes <= 600_000
+    assert store.get_now("n19") is not None
+    store.close()
+
+
 def test_access_times_survive_closing(home):
     """What was read in one session is not the first to go in the next."""
     store = DiskResponseStore(home)
