@@ -12,7 +12,6 @@ from nbllm.errors import InvalidRequest
 from nbllm.settings import Settings
 
 Prompt = str | Sequence[Message]
-_CONTENT = ("temperature", "max_tokens", "top_p", "seed", "logprobs", "sample", "partition")
 _SAMPLES = "Ask several times with sample=0, 1, 2 ...: each is cached by itself."
 _OPTIONS = (
     "check", "repairs", "retries", "cache", "ttl_s", "stale_ok_s", "static", "deadline_s", "ttft_s", "idle_s", "attempt_s",
@@ -29,6 +28,9 @@ _CHAT_ONLY = (
     "system", "temperature", "max_tokens", "top_p", "seed", "stop", "tools", "response_format", "logprobs",
     "schema", "check", "repairs", "static",
 )  # fmt: skip
+_usual: dict[tuple[int, bool, str], tuple[Mapping[str, Any], Options]] = {}
+"""Options by the settings' own values, and how the call is made."""
+_MOST_USUAL = 64
 _schemas: WeakKeyDictionary[Any, Mapping[str, Any]] = WeakKeyDictionary()
 
 
@@ -51,22 +53,41 @@ def chat_request(
     schema, check, tools, wanted, stop = (values[name] for name in ("schema", "check", "tools", "response_format", "stop"))
     content = Chat(
         messages=_messages(prompt, values["system"], insists="system" in given),
+        temperature=values["temperature"],
+        max_tokens=values["max_tokens"],
+        top_p=values["top_p"],
+        seed=values["seed"],
+        logprobs=values["logprobs"],
+        sample=values["sample"],
+        partition=values["partition"],
         stop=_checked(stop, "stop=") if stop is not None else None,
         tools=tuple(_plain(tools, "tools=")) if tools is not None else None,
         response_format=_plain(wanted, "response_format=") if wanted is not None else None,
         json_schema=_schema_json(schema) if schema is not None else None,
         extra=_extra(values["extra"]) if values["extra"] else {},
-        **{name: values[name] for name in _CONTENT},
     )
     if check is not None:
         _refuse_async(check)
-    options = Options(
-        schema_type=schema,
-        on_interrupt=values["on_interrupt"] or on_interrupt,
-        watched=watched,
-        **{name: values[name] for name in _OPTIONS},
-    )
+    options = _options(values, watched=watched, on_interrupt=on_interrupt, usual=not given)
     return Request(content=content, options=options, models=values["model"] or ())
+
+
+def _options(values: Mapping[str, Any], *, watched: bool, on_interrupt: Literal["restart", "raise"], usual: bool) -> Options:
+    """Return the options of a call. usual: it gives none of its own, so that they are those of the call before it."""
+    kind = (id(values), watched, on_interrupt)
+    of, options = _usual.get(kind, (None, None)) if usual else (None, None)
+    if options is None or of is not values:
+        options = Options(
+            schema_type=values["schema"],
+            on_interrupt=values["on_interrupt"] or on_interrupt,
+            watched=watched,
+            **{name: values[name] for name in _OPTIONS},
+        )
+        if usual:
+            if len(_usual) >= _MOST_USUAL:
+                _usual.clear()
+            _usual[kind] = values, options
+    return options
 
 
 def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Settings, more: Sequence[object] = ()) -> Request:

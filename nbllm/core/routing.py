@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Model ids in the order in which they are to be tried, and the reason, in words for people."""
 
     models: tuple[str, ...]
@@ -36,6 +36,8 @@ def fixed(
 
 
 def _expanded(names: tuple[str, ...], routes: Mapping[str, tuple[str, ...]], reason: str) -> Route:
+    if len(names) == 1 and names[0] not in routes:
+        return Route(names, reason)
     models: list[str] = []
     for name in names:
         models.extend(routes.get(name, (name,)))

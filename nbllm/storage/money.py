@@ -10,6 +10,8 @@ _LARGEST = 2**62
 
 def to_pico(usd: Decimal) -> int:
     """Return picodollars; more than fits into a column is cut to what fits. Raises ValueError for NaN."""
+    if not usd:
+        return 0
     if usd.is_nan():
         raise ValueError("An amount of money is not a number.")
     if usd.is_infinite() or abs(usd) * PICO > _LARGEST:

@@ -113,7 +113,9 @@ def died_attempt(packed: bytes) -> bytes:
 
 def tokens(count: int | None) -> int | None:
     """Return a count as it fits into a row: what a provider sends is not ours to trust."""
-    return None if count is None else min(max(int(count), 0), MOST_TOKENS)
+    if count is None or (type(count) is int and 0 <= count <= MOST_TOKENS):
+        return count
+    return min(max(int(count), 0), MOST_TOKENS)
 
 
 def _tokens(count: int | None) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbllm.core.ports import CacheStats, Stored
 from nbllm.errors import HomeUnusable, StorageError
+from nbllm.storage.connections import PAGE_BYTES
 from nbllm.storage.entries import Damaged, decode, encode, label, model_line, tag_line
 from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home, own_directory
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 DEFAULT_SIZE_BYTES = 1 << 30
 PUT_WAIT_S = 2.0
 _FLUSH_AT = 256
-_PAGE_BYTES = 4096
 _SELECT = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
 _ASIDE = "damaged:"
 """What the keys of entries begin with that are kept only to be looked at: no request's key does, and they go by age like others."""
@@ -122,7 +122,7 @@ class DiskResponseStore:
                 cache.touch_many(accessed)
             cache.keep(entry.key, value, created_at=entry.created_at, tag=tag)
 
-        await self._db.run(run, wait_s=PUT_WAIT_S, pages=1 + len(value) // _PAGE_BYTES)
+        await self._db.run(run, wait_s=PUT_WAIT_S, pages=1 + len(value) // PAGE_BYTES)
 
     def _of(self, con: sqlite3.Connection) -> InlineCache:
         """Return diskcache's view of the connection that the database is using."""
