@@ -42,7 +42,7 @@ def wait_s(attempt: int, jitter: float, retry_after_s: float | None, left_s: flo
     return wait if wait < left_s else None
 
 
-class RetryBudget(Struct, frozen=True):
+class RetryBudget(Struct, frozen=True, gc=False):
     """Attempts and retries of one endpoint in the last 10 seconds, counted by whole seconds.
 
     share, floor: retries may be at most `share` of the first attempts, and `floor` in any case, so that a dead endpoint gets at

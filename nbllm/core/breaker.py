@@ -40,14 +40,14 @@ class Verdict(Enum):
     REFUSE = "refuse"
 
 
-class Ticket(Struct, frozen=True):
+class Ticket(Struct, frozen=True, gc=False):
     """Proof of having asked, handed back with the result. probe: the lease's id, None for an ordinary attempt."""
 
     generation: int
     probe: str | None = None
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, frozen=True, gc=False):
     """The answer to `ask`. ticket: for ALLOW and PROBE. retry_at_s: for REFUSE, when asking again can help; None: never by waiting.
 
     reason: why the key or model is switched off, "" when it is not.
@@ -64,14 +64,14 @@ class Decision(Struct, frozen=True):
         return self.verdict is not Verdict.REFUSE
 
 
-class Off(Struct, frozen=True):
+class Off(Struct, frozen=True, gc=False):
     """A key (401) or a model (403) that stays off until settings change. settings: what stood for them when it was refused."""
 
     reason: str
     settings: str = ""
 
 
-class BreakerState(Struct, frozen=True, forbid_unknown_fields=True):
+class BreakerState(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Times are seconds on the clock of `now_s`, which must be the same for all who share the state.
 
     slots: (second, attempts, failures) while closed, oldest first. open_until_s: None while closed. open_s: how long it opens

@@ -17,7 +17,7 @@ CacheMode = Literal["use", "refresh", "off"]
 CostBasis = Literal["exact", "estimated", "unknown"]
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """Token counts; None is unknown. `estimated`: counted by us from text, not by the provider. Adds up with +."""
 
     input_tokens: int | None = None
@@ -41,7 +41,7 @@ class Usage(Struct, frozen=True):
         )
 
 
-class ToolCallFragment(Struct, frozen=True):
+class ToolCallFragment(Struct, frozen=True, gc=False):
     """A piece of one tool call; pieces with the same index belong together, `arguments` are concatenated."""
 
     index: int
@@ -73,7 +73,7 @@ class Partial(Struct, frozen=True):
         return bool(self.text or self.reasoning or self.tool_calls)
 
 
-class Ending(Struct, frozen=True, kw_only=True):
+class Ending(Struct, frozen=True, kw_only=True, gc=False):
     """How an answer ended, as the provider said it. The text itself went past as deltas.
 
     A server may put anything into the names that it gives, the key that it got too: finish_reason and model, which are shown and
@@ -105,7 +105,7 @@ class AttemptStatus(Enum):
     UNKNOWN = "unknown"
 
 
-class Attempt(Struct, frozen=True, kw_only=True):
+class Attempt(Struct, frozen=True, kw_only=True, gc=False):
     """One request put on a socket, as a ledger row: numbers and names, no text.
 
     started_at is a Unix time in seconds; all `_s` are seconds measured with a monotonic clock. sent is None while unknown.
@@ -137,7 +137,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     http_status: int | None = None
 
 
-class CallRow(Struct, frozen=True, kw_only=True):
+class CallRow(Struct, frozen=True, kw_only=True, gc=False):
     """One call as a ledger row: numbers, names and a key hash, no text. What it cost is in its attempts.
 
     A hit has no attempts: what it saved is here. model is what was asked for, rung what answered.

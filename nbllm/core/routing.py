@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 
-class Route(Struct, frozen=True):
+class Route(Struct, frozen=True, gc=False):
     """Model ids in the order in which they are to be tried, and the reason, in words for people."""
 
     models: tuple[str, ...]

@@ -20,7 +20,7 @@ class Kind(Enum):
     IDLE = "idle"
 
 
-class Timer(Struct, frozen=True):
+class Timer(Struct, frozen=True, gc=False):
     """Rings at the monotonic time at_s, after length_s seconds.
 
     own: the caller is in more of a hurry than the client's settings are. Such a timer says nothing about the endpoint.
@@ -32,7 +32,7 @@ class Timer(Struct, frozen=True):
     own: bool
 
 
-class Progress(Struct, frozen=True, kw_only=True):
+class Progress(Struct, frozen=True, kw_only=True, gc=False):
     """How far an attempt is; times are monotonic seconds. sent_s: started_s until it is sent. last_s: when the last piece came."""
 
     streamed: bool

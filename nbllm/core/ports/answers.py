@@ -71,7 +71,7 @@ class ResponseStore(Protocol):
         """Flush access times and let go of the files."""
 
 
-class Lease(Struct, frozen=True):
+class Lease(Struct, frozen=True, gc=False):
     """The right to run one key for all processes. `fence` grows with each holder: a late one is recognised."""
 
     key: str

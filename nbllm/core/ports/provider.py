@@ -10,7 +10,7 @@ from nbllm.core.messages import Content, Rung
 from nbllm.core.records import Delta, Ending, Usage
 
 
-class RateLimits(Struct, frozen=True, kw_only=True):
+class RateLimits(Struct, frozen=True, kw_only=True, gc=False):
     """What the provider's headers say of its limits. None: not said. reset is seconds from now."""
 
     requests_limit: int | None = None

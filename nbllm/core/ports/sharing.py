@@ -12,7 +12,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class Scope(Struct, frozen=True):
+class Scope(Struct, frozen=True, gc=False):
     """One budget that an attempt pays into: a name such as "session:<id>", "feature:summaries", "day:2026-11-21"."""
 
     name: str
@@ -20,7 +20,7 @@ class Scope(Struct, frozen=True):
     soft_usd: Decimal | None = None
 
 
-class Balance(Struct, frozen=True):
+class Balance(Struct, frozen=True, gc=False):
     """spent + reserved against a scope, at one moment."""
 
     spent_usd: Decimal
