@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, magics_class, no_var_expand
 
-from nbllm.notebook import manuals, reading
-from nbllm.notebook.flags import Manual, Parsed, parse
+from nbllm.notebook import manuals
+from nbllm.notebook.flags import parse
+from nbllm.settings import reading
+from nbllm.settings.flags import Manual, Parsed
 from nbllm.settings.option import BadValue
 from nbllm.settings.suggest import did_you_mean
 

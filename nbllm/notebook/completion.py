@@ -9,9 +9,10 @@ from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from nbllm.notebook.flags import Flag, Manual
-from nbllm.notebook.manuals import LLM_LINE, MANUALS
+from nbllm.notebook.manuals import MANUALS
 from nbllm.notebook.names import users_names
+from nbllm.settings.flags import Flag, Manual
+from nbllm.settings.llm_manual import LLM_LINE
 from nbllm.settings.tables import CALL_OPTIONS, SETTABLE
 
 _LINE = re.compile(r"^\s*(?:[\w.,\s\[\]\"']*=\s*)?(%%?)(\w+)\s+(.*)$", re.DOTALL)

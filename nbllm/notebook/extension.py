@@ -13,8 +13,9 @@ from nbllm.notebook.book_magics import BookMagics
 from nbllm.notebook.completion import Completion
 from nbllm.notebook.failures import Hook
 from nbllm.notebook.magics import LLMMagics
-from nbllm.notebook.manuals import LLM, MANUALS
+from nbllm.notebook.manuals import MANUALS
 from nbllm.notebook.questions import Questions
+from nbllm.settings.llm_manual import LLM
 
 _BOOKS = ("llm_config", "llm_models", "llm_usage", "llm_plot", "llm_calls", "llm_cache", "llm_budget")
 _ATTRIBUTE = "_nbllm_extension"

@@ -10,17 +10,12 @@ from IPython.core.magic import Magics, magics_class, needs_local_scope, no_var_e
 from traitlets import Bool, Float
 
 from nbllm.notebook.flags import parse
-from nbllm.notebook.manuals import LLM, LLM_LINE
 from nbllm.notebook.names import check_named, schema_named, users_names
-from nbllm.settings.suggest import nearest
-from nbllm.settings.tables import CALL_OPTIONS
+from nbllm.settings.flags import BadLine
+from nbllm.settings.llm_manual import LLM, LLM_LINE, asked_options
 
 if TYPE_CHECKING:
     from nbllm.core.reply import Reply
-
-_SURE_CHARS = 6
-"""Shorter names are near to each other without being meant: mode is a field of some providers, and no misspelt model."""
-_NOT_OPTIONS = {"out", "raw", "quiet", "set", "schema", "check"}
 
 
 @magics_class
@@ -89,23 +84,15 @@ class LLMMagics(Magics):
 
 def call_options(given: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of the call: the flags' values, names looked up, --set sorted into options and provider fields."""
-    options = {name: value for name, value in given.items() if name not in _NOT_OPTIONS}
+    try:
+        options = asked_options(given)
+    except BadLine as error:
+        raise UsageError(str(error)) from None
     if "schema" in given:
         options["schema"] = schema_named(given["schema"], namespace)
     if "check" in given:
         options["check"] = check_named(given["check"], namespace)
-    extra: dict[str, Any] = {}
-    for key, value in given.get("set", ()):
-        if key in options or key in extra:
-            raise UsageError(f"--set {key}=...: {key} is given twice.")
-        if key in CALL_OPTIONS and key != "extra":
-            options[key] = value
-            continue
-        near = nearest(key, CALL_OPTIONS, cutoff=0.85) if len(key) >= _SURE_CHARS else None
-        if near is not None:
-            raise UsageError(f"--set {key}=...: there is no option {key}. Did you mean {near}?")
-        extra[key] = value
-    return {**options, "extra": extra} if extra else options
+    return options
 
 
 def filled_in(template: str, namespace: Mapping[str, Any]) -> str:

@@ -3,86 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from nbllm.notebook import reading
-from nbllm.notebook.flags import Flag, Manual
-from nbllm.settings.tables import CALL_OPTIONS
+from nbllm.settings import reading
+from nbllm.settings.flags import Flag, Manual
+from nbllm.settings.llm_manual import LLM
 
 PLOTS = ("latency", "ttft", "cost", "cache", "tokens", "timeline")
 GROUPS = ("model", "feature", "user", "day", "session", "source", "status", "total")
 BUDGETS = ("request", "session", "day", "feature", "user")
 
-
-def _call(names: tuple[str, ...], option: str, metavar: str, help: str = "", completes: Any = ()) -> Flag:  # noqa: A002 - a flag's help
-    known = CALL_OPTIONS[option]
-    return Flag(
-        names=names,
-        dest=option,
-        help=help or known.help,
-        read=reading.option(option),
-        metavar=metavar,
-        completes=completes or known.choices,
-    )
-
-
-LLM = Manual(
-    name="%%llm",
-    summary="Ask a language model: the answer streams below the cell and stays in a variable.",
-    usage=("%%llm [options]         the prompt is the rest of the cell",
-           "%llm [options] PROMPT   one line; shows the answer and returns the Reply"),
-    examples="""
-        %%llm -m sim/large -o answer
-        Summarise {{ doc }} in three bullets.
-
-        {{ doc }} is the variable doc of this notebook. Afterwards
-        answer.text, answer.cost_usd, answer.source tell what came of it.
-
-        %%llm -m sim/small --schema Person -o person     # person.data is a Person
-        %%llm -s "You are terse." -t 0 --max-tokens 200  # system prompt, limits
-        %%llm --feature triage --budget 0.01             # for the books; stop at 1 cent
-        %%llm --cache refresh                            # ask anew, keep the new answer
-        %%llm --sample 2                                 # another answer, same prompt
-        x = %llm -m sim/small --quiet What is an ECDF?
-    """,
-    flags=(
-        _call(("-m", "--model"), "model", "MODEL", "Model id (endpoint/model or provider/model), or several, with commas; "
-              "without it the default model answers.", "models"),
-        Flag(names=("-o", "--out"), dest="out", read=reading.identifier, metavar="NAME", completes="names",
-             help="Variable that gets the Reply. Without it: _."),
-        _call(("-s", "--system"), "system", "TEXT", "System prompt; a template like the prompt."),
-        Flag(names=("--schema",), dest="schema", read=reading.dotted_name, metavar="NAME", completes="schemas",
-             help="Pydantic model, dataclass, TypedDict or JSON Schema of this notebook that the answer must fit; fills .data."),
-        Flag(names=("--check",), dest="check", read=reading.dotted_name, metavar="NAME", completes="functions",
-             help="Function of this notebook that gets .data (or the text) and raises or returns False when it will not do."),
-        _call(("-t", "--temperature"), "temperature", "N", "Sampling temperature."),
-        _call(("--max-tokens",), "max_tokens", "N"),
-        _call(("--feature",), "feature", "NAME"),
-        _call(("--user",), "user", "NAME"),
-        _call(("--cache",), "cache", "MODE"),
-        _call(("--ttl",), "ttl_s", "TIME", "How long the stored answer is fresh: 30s, 10m, 7d."),
-        _call(("--deadline",), "deadline_s", "TIME", "Longest time for everything, retries and "
-              "fallbacks included: 30s, 2m. Default 5m."),
-        _call(("--sample",), "sample", "N"),
-        Flag(names=("--set",), dest="set", read=reading.pair, metavar="KEY=VALUE", repeat=True, completes="sets",
-             help="Any further option of ask (top_p=0.9, seed=7, retries=0), or a field for the provider. May be repeated."),
-        Flag(names=("--raw",), dest="raw", help="Send the prompt as it stands: no templating."),
-        Flag(names=("--quiet",), dest="quiet", help="Show nothing but errors."),
-        _call(("--budget",), "budget_usd", "USD", "Most that this call may cost, in USD."),
-    ),
-    more="""
-        Ctrl-C (the stop button) stops the request at once; what came is kept in the
-        variable, marked as interrupted. A call that fails makes the cell fail, so
-        that Run All stops. In {{ }} and {% %} the prompt is a Jinja2 template over
-        the notebook's variables; { and } alone are plain text.
-        %%nbllm is the same magic, for notebooks where %%llm belongs to somebody else.
-    """,
-    rest="none",
-)  # fmt: skip
-
-LLM_LINE = Manual(
-    name="%llm", summary=LLM.summary, usage=LLM.usage, examples=LLM.examples, flags=LLM.flags, more=LLM.more, rest="text"
-)
 
 MODEL = Flag(names=("-m", "--model"), dest="model", read=str, metavar="MODEL", completes="models",
              help="Only calls that this model answered; sim/* is all of an endpoint.")  # fmt: skip

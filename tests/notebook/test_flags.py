@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from IPython.core.error import UsageError
 
 from nbllm.notebook.flags import parse
-from nbllm.notebook.manuals import CACHE, LLM, LLM_LINE, MANUALS
+from nbllm.notebook.manuals import CACHE, MANUALS
+from nbllm.settings.llm_manual import LLM, LLM_LINE
 
 
 def test_every_option_of_a_cell_is_read_into_its_own_type() -> None:
