@@ -100,7 +100,7 @@ def _copy(con: sqlite3.Connection, lots: int, step_s: float) -> None:
     con.create_function("moved_call", 5, _moved_call, deterministic=True)
     con.create_function("moved_attempt", 2, lambda packed, call: struct.pack("<q", call) + packed[8:], deterministic=True)
     con.execute("CREATE TEMP TABLE lots (n INTEGER PRIMARY KEY, p INTEGER)")
-    add = "INSERT INTO processes (token, session, started_at) VALUES ('lot-' || ?1, 'session-' || ?1, 0)"
+    add = "INSERT INTO processes (token, session, started_at, closed_at) VALUES ('lot-' || ?1, 'session-' || ?1, 0, 0)"
     for n in range(1, lots):
         con.execute("INSERT INTO lots VALUES (?, ?)", (n, con.execute(add, (n,)).lastrowid))
     at = f"t.started_at + n * {step_s!r}"

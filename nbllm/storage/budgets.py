@@ -32,6 +32,7 @@ _BOOK = (
     "ON CONFLICT (name) DO UPDATE SET spent = spent + ?2, touched_at = ?3"
 )
 _SETTLED = "SELECT id FROM settled WHERE id IN (SELECT value FROM json_each(?))"
+_SETTLED_ONE = "SELECT id FROM settled WHERE id = ?"
 _MOST_BOOKED = 10_000
 
 
@@ -175,7 +176,10 @@ class _Due:
         """Book it, inside a transaction, but for ids that are settled already; again where that came to nothing."""
         with self._lock:
             self._closed = True
-        settled = {row[0] for row in con.execute(_SETTLED, (json.dumps(list(self._costs)),))}
+        ids = list(self._costs)
+        # A table of JSON costs more than several plain questions.
+        found = con.execute(_SETTLED_ONE, ids) if len(ids) == 1 else con.execute(_SETTLED, (json.dumps(ids),))
+        settled = {row[0] for row in found}
         sums: dict[str, int] = {}
         for reservation_id, (names, cost) in self._costs.items():
             if reservation_id not in settled:

@@ -13,16 +13,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from nbllm.core.messages import Attempt, CallRow
+from nbllm.core.messages import Attempt, AttemptStatus, CallRow
 from nbllm.core.ports import Filter, Series, UsageRow, Written
+from nbllm.errors import HomeUnusable, StorageError
 from nbllm.storage import ledger_rows as rows
 from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home
 from nbllm.storage.ledger_learnt import DAY_S, Learnt
-from nbllm.storage.ledger_reap import reap
+from nbllm.storage.ledger_reap import all_closed, others_are_noted, reap
 from nbllm.storage.ledger_schema import CLOSE_ATTEMPT, CLOSE_CALL, INSERT_ATTEMPT, INSERT_CALL, MIGRATIONS
 from nbllm.storage.packing import Names
 from nbllm.storage.sqlite import Database
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 REAP_EVERY_S = 60.0
 _MOST_IDS = 8192
+_CLOSE_S = 0.5
+"""How long closing waits at most to note that nothing of this process's is left open."""
 
 
 class SqliteLedger:
@@ -54,14 +58,16 @@ class SqliteLedger:
         self._pid = os.getpid()
         self._learnt = Learnt()
         self._ids: OrderedDict[str, int] = OrderedDict()
+        self._attempt_ids: dict[str, int] = {}
+        self._open_calls: set[str] = set()
+        self._looked = False
         self._reap_at_s = time.monotonic() + REAP_EVERY_S
 
     def _opened(self, con: sqlite3.Connection) -> None:
         self._forget()
-        try:
-            self._reap(con)
-        except sqlite3.OperationalError:  # locked, most likely: soon again
-            self._reap_at_s = time.monotonic() + 1.0
+        self._looked = True
+        if others_are_noted(con):
+            self._db.defer(self._reap)
 
     @property
     def degraded(self) -> str | None:
@@ -72,7 +78,9 @@ class SqliteLedger:
 
     def open_call(self, row: CallRow) -> Written:
         """Insert an open call: together with its first attempt, or soon."""
-        return self._insert_call(row, self._db.ride)
+        done = self._insert_call(row, self._db.ride)
+        self._open_calls.add(row.call_id)  # after it: opening the file forgets what was known of another
+        return done
 
     def add_call(self, row: CallRow) -> Written:
         """Insert a call that is closed already."""
@@ -80,32 +88,46 @@ class SqliteLedger:
 
     def close_call(self, row: CallRow) -> Written:
         """Close a call; one that is closed already stays as it is."""
+        self._open_calls.discard(row.call_id)
         names = self._known_names(row)
         row_id = self._ids.get(row.call_id)
         if names is not None and row_id is not None:
             return self._db.execute_together(CLOSE_CALL, rows.close_call(row_id, row, names))
         learnt = Learnt()
-        return _written(self._db.write(lambda con: self._close_slowly(con, row, learnt), then=lambda _: self._learnt.add(learnt)))
+
+        def run(con: sqlite3.Connection) -> None:
+            learnt.forget()
+            found = _open_call(con, row.call_id) if row_id is None else row_id
+            if found is not None:
+                con.execute(CLOSE_CALL, rows.close_call(found, row, learnt.numbers(con, self._learnt, row)))
+
+        return self._slowly(run, learnt, searches=row_id is None)
 
     def open_attempt(self, attempt: Attempt) -> Written:
         """Insert an open attempt."""
         learnt = self._learnt
         call = self._ids.get(attempt.call_id)
         if learnt.number and call is not None and self._pid == os.getpid():
-            row_id = learnt.number << 32 | next(self._attempt_counts)
+            row_id = self._attempt_ids[attempt.attempt_id] = learnt.number << 32 | next(self._attempt_counts)
             return self._db.execute_together(INSERT_ATTEMPT, rows.insert_attempt(row_id, call, learnt.token, attempt))
         learnt = Learnt()
-        return _written(
-            self._db.write(lambda con: self._insert_attempt(con, attempt, learnt), then=lambda _: self._learnt.add(learnt))
-        )
+
+        def run(con: sqlite3.Connection) -> None:
+            learnt.forget()
+            of = _open_call(con, attempt.call_id) if call is None else call
+            row_id = self._number(con, learnt) << 32 | next(self._attempt_counts)
+            con.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, of or 0, self._home.token, attempt))
+            self._attempt_ids[attempt.attempt_id] = row_id
+
+        return self._slowly(run, learnt, searches=call is None)
 
     def close_attempt(self, attempt: Attempt) -> Written:
         """Close an attempt; one that is closed already stays as it is."""
-        call = self._ids.get(attempt.call_id)
-        if call is not None:
+        call, row_id = self._ids.get(attempt.call_id), self._attempt_ids.pop(attempt.attempt_id, None)
+        if call is not None and row_id is not None:
             # With the call's own closing, a moment later: until then nobody was told of an answer.
-            return self._db.ride(CLOSE_ATTEMPT, rows.close_attempt(call, attempt))
-        return _written(self._db.write(lambda con: _close_attempt_slowly(con, attempt)))
+            return self._db.ride(CLOSE_ATTEMPT, rows.close_attempt(row_id, call, attempt))
+        return self._slowly(lambda con: _close_attempt(con, attempt), Learnt(), searches=True)
 
     def add_many(self, calls: Iterable[tuple[CallRow, Sequence[Attempt]]]) -> int:
         """Insert calls with their attempts, in one transaction, and return how many: for imports and measurements."""
@@ -116,6 +138,8 @@ class SqliteLedger:
             count = 0
             for row, attempts in calls:
                 call = self._insert_slowly(con, row, learnt)
+                if row.status is AttemptStatus.OPEN or any(one.status is AttemptStatus.OPEN for one in attempts):
+                    self._open_calls.add(row.call_id)
                 number = self._learnt.number or learnt.number
                 for attempt in attempts:
                     row_id = number << 32 | next(self._attempt_counts)
@@ -142,6 +166,14 @@ class SqliteLedger:
             self._remember(row.call_id, self._insert_slowly(con, row, new))
 
         return _written(self._db.write(run, then=lambda _: self._learnt.add(new)))
+
+    def _slowly(self, run: Callable[[sqlite3.Connection], None], learnt: Learnt, *, searches: bool) -> Written:
+        """Write what takes more than one statement; searches: it reads the table, which the writer thread does."""
+
+        def known(_: None) -> None:
+            self._learnt.add(learnt)
+
+        return self._db.defer(run, then=known) if searches else _written(self._db.write(run, then=known))
 
     def _known_names(self, row: CallRow) -> Names | None:
         """Return the numbers of a row's names if all of them, and this process's own, are known to be committed."""
@@ -176,20 +208,8 @@ class SqliteLedger:
         con.execute(INSERT_CALL, rows.insert_call(row_id, self._home.token, row, names))
         return row_id
 
-    def _close_slowly(self, con: sqlite3.Connection, row: CallRow, learnt: Learnt) -> None:
-        learnt.forget()
-        found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (row.call_id,)).fetchone()
-        if found:
-            con.execute(CLOSE_CALL, rows.close_call(found[0], row, learnt.numbers(con, self._learnt, row)))
-
-    def _insert_attempt(self, con: sqlite3.Connection, attempt: Attempt, learnt: Learnt) -> None:
-        learnt.forget()
-        found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (attempt.call_id,)).fetchone()
-        row_id = self._number(con, learnt) << 32 | next(self._attempt_counts)
-        con.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, found[0] if found else 0, self._home.token, attempt))
-
     def _reap(self, con: sqlite3.Connection) -> None:
-        reap(con, self._home.dead)
+        reap(con, self._home.dead, own=self._learnt.number)
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -232,18 +252,34 @@ class SqliteLedger:
     def _read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         if self._pid != os.getpid():
             self._forget()
-        self._db.flush()
+        if not self._looked:
+            self._db.read(_opened)
+        self._db.flush()  # rows of the dead are closed by the writer thread
         return self._db.read(run)
 
     def close(self) -> None:
         """Commit what waits and let go of the file. The run lock is the home's: whoever opened the home closes it."""
+        number = self._learnt.number
+        if number and self._pid == os.getpid() and not self._open_calls and not self._attempt_ids:
+            with suppress(StorageError, HomeUnusable):  # then the next process searches this one's rows
+                self._db.run_and_wait(lambda con: all_closed(con, number), wait_s=_CLOSE_S)
         self._db.close()
 
 
-def _close_attempt_slowly(con: sqlite3.Connection, attempt: Attempt) -> None:
-    found = con.execute("SELECT call FROM attempts WHERE attempt_id = ? AND status = 'open'", (attempt.attempt_id,)).fetchone()
+def _opened(_: sqlite3.Connection) -> None:
+    return None
+
+
+def _open_call(con: sqlite3.Connection, call_id: str) -> int | None:
+    found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (call_id,)).fetchone()
+    return None if found is None else int(found[0])
+
+
+def _close_attempt(con: sqlite3.Connection, attempt: Attempt) -> None:
+    found = con.execute("SELECT id, call FROM attempts WHERE attempt_id = ? AND status = 'open'", (attempt.attempt_id,)).fetchone()
     if found:
-        con.execute(CLOSE_ATTEMPT, rows.close_attempt(found[0], attempt))
+        row_id, call = found
+        con.execute(CLOSE_ATTEMPT, rows.close_attempt(row_id, call, attempt))
 
 
 def _written(done: Future[None] | None) -> Written:

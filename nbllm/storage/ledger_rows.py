@@ -73,7 +73,7 @@ def close_call(row_id: int, row: CallRow, names: Names) -> tuple[Any, ...]:
         clean(row.reason),
         row.error,
         pack_call(row_id, row, names, saved),
-        row.call_id,
+        row_id,
     )
 
 
@@ -96,9 +96,9 @@ def insert_attempt(row_id: int, call: int, process: str, attempt: Attempt) -> tu
     )
 
 
-def close_attempt(call: int, attempt: Attempt) -> tuple[Any, ...]:
+def close_attempt(row_id: int, call: int, attempt: Attempt) -> tuple[Any, ...]:
     """Return the parameters of CLOSE_ATTEMPT."""
-    return (attempt.status.value, *_outcome(call, attempt), attempt.attempt_id)
+    return (attempt.status.value, *_outcome(call, attempt), row_id)
 
 
 def _outcome(call: int, attempt: Attempt) -> tuple[Any, ...]:

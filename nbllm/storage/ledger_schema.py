@@ -58,7 +58,8 @@ _INDEXES = (
     "CREATE INDEX attempts_of_call ON attempts(call)",
 )
 
-# names: numbers for the names in `packed`. processes: the upper half of ids. marks: the first call of a session or day.
+# names: numbers for the names in `packed`. processes: the upper half of ids; closed_at: none of its rows is open any more.
+# marks: the first call of a session or day.
 _HELPERS = (
     "CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
     "CREATE TABLE processes (number INTEGER PRIMARY KEY, token TEXT NOT NULL, session TEXT NOT NULL, started_at REAL NOT NULL)",
@@ -85,7 +86,17 @@ def _first(con: sqlite3.Connection) -> None:
         con.execute(statement)
 
 
-MIGRATIONS = (_first,)
+def _second(con: sqlite3.Connection) -> None:
+    """Find open rows by id: an index of them cost two pages in each commit. Only a process that ended has to be searched, once."""
+    for statement in (
+        "DROP INDEX open_calls",
+        "DROP INDEX open_attempts",
+        "ALTER TABLE processes ADD COLUMN closed_at REAL",
+    ):
+        con.execute(statement)
+
+
+MIGRATIONS = (_first, _second)
 
 CALL_COLUMNS = (
     "id, call_id, session, process, started_at, kind, status, model, rung, source, coalesced, feature, user, cache, key_hash, "
@@ -108,11 +119,11 @@ INSERT_ATTEMPT = _insert("attempts", ATTEMPT_COLUMNS)
 CLOSE_CALL = (
     "UPDATE calls SET status = ?, model = ?, rung = ?, source = ?, coalesced = ?, key_hash = ?, finish_reason = ?, ttft_s = ?, "
     "latency_s = ?, input_tokens = ?, output_tokens = ?, saved_picodollars = ?, saved_s = ?, repairs = ?, reason = ?, error = ?, "
-    "packed = ? WHERE call_id = ? AND status = 'open'"
+    "packed = ? WHERE id = ? AND status = 'open'"
 )
 CLOSE_ATTEMPT = (
     "UPDATE attempts SET status = ?, sent = ?, streamed = ?, waited_s = ?, ttft_s = ?, latency_s = ?, input_tokens = ?, "
     "output_tokens = ?, reasoning_tokens = ?, cached_input_tokens = ?, tokens_estimated = ?, worst_case_picodollars = ?, "
     "cost_picodollars = ?, cost_basis = ?, finish_reason = ?, error = ?, http_status = ?, packed = ? "
-    "WHERE attempt_id = ? AND status = 'open'"
+    "WHERE id = ? AND status = 'open'"
 )

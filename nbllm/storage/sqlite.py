@@ -191,9 +191,9 @@ class Database:
         if self._riders:
             self.write(_no_result)
 
-    def defer(self, run: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Have the thread commit `run`."""
-        return self._queue(Job(run))
+    def defer(self, run: Callable[[sqlite3.Connection], T], *, then: Callable[[T], None] | None = None) -> Future[T]:
+        """Have the thread commit `run`; then: see write."""
+        return self._queue(Job(run, then))
 
     async def run(self, run: Callable[[sqlite3.Connection], T], *, wait_s: float, pages: int = 1, kept: bool = False) -> T:
         """Commit `run`, with what other calls write at the same time, and return its result.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -187,3 +188,37 @@ def test_calls_of_several_processes_are_read_in_few_pieces(tmp_path, monkeypatch
     storage.close()
     assert series.started_at.tolist() == [NOW + n for n in range(360)]
     assert series.latency_s.tolist() == series.cost_usd.tolist() == list(range(360))
+
+
+def noted(home: Path) -> list[bool]:
+    """For each process, in order, whether it is noted that none of its rows is open."""
+    con = sqlite3.connect(home / "ledger.db")
+    found = [closed_at is not None for (closed_at,) in con.execute("SELECT closed_at FROM processes ORDER BY number")]
+    con.close()
+    return found
+
+
+def test_who_closes_in_order_is_searched_by_nobody(tmp_path):
+    """A process that leaves nothing open says so; one that leaves a call or an attempt open does not, and is searched once."""
+    home = tmp_path / "home"
+    for leaves in ("nothing", "a call", "an attempt"):
+        storage = open_storage(home, session="s", on_trouble=pytest.fail)
+        row, one = call(status=AttemptStatus.OPEN), None
+        storage.ledger.open_call(row)
+        if leaves != "a call":
+            one = attempt(row, status=AttemptStatus.OPEN)
+            storage.ledger.open_attempt(one)
+            storage.ledger.close_call(replace(row, status=AttemptStatus.DONE))
+        if leaves == "nothing":
+            storage.ledger.close_attempt(replace(one, status=AttemptStatus.DONE))
+        storage.close()
+        if leaves == "nothing":
+            assert noted(home) == [True]
+    assert noted(home) == [True, True, False]  # the third process has searched the second's rows
+    last = open_storage(home, session="s", on_trouble=pytest.fail)
+    assert [row.status for row in last.ledger.calls(Filter(), limit=9)].count(AttemptStatus.UNKNOWN) == 1
+    con = sqlite3.connect(home / "ledger.db")
+    assert con.execute("SELECT count(*) FROM attempts WHERE status = 'unknown'").fetchone() == (1,)
+    con.close()
+    last.close()
+    assert noted(home) == [True, True, True]
