@@ -37,6 +37,11 @@ NbllmError
  |    +-- ValidationFailed         no answer passed the schema or check, repairs included
  |    +-- DeadlineExceeded         the total deadline passed; `.partial` keeps what came
  |    +-- AllRungsFailed           every rung failed; an ExceptionGroup with each cause
+ +-- EngineError                  local model servers
+ |    +-- EngineNotPossible        no such engine, option or program, or the port is taken; nothing was started
+ |    |    +-- EngineDoesNotFit      model and cache need more memory than there is; nothing was started
+ |    +-- EngineFailed             did not become ready; `.reason`, `.log_tail`; what was started is ended
+ |    |    +-- EngineWedged          says that it is healthy and completes nothing
  +-- StorageError                 what lasts could not be read or written
  +-- SloViolated (AssertionError) measured percentiles or error rates are over what was promised
 """
@@ -82,6 +87,7 @@ from nbllm.errors.calls import (
     Truncated,
     ValidationFailed,
 )
+from nbllm.errors.engines import EngineDoesNotFit, EngineError, EngineFailed, EngineNotPossible, EngineWedged
 from nbllm.errors.unsent import (
     BudgetError,
     BudgetExceeded,
@@ -120,6 +126,11 @@ __all__ = [
     "ConnectionFailed",
     "ContextTooLong",
     "DeadlineExceeded",
+    "EngineDoesNotFit",
+    "EngineError",
+    "EngineFailed",
+    "EngineNotPossible",
+    "EngineWedged",
     "FirstTokenTimeout",
     "HomeUnusable",
     "InvalidRequest",

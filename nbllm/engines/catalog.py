@@ -1,0 +1,176 @@
+"""The engines: one row says how each is found, started, asked whether it is ready, and measured.
+
+Command lines and names of metrics are those of vLLM 0.32, llama.cpp's llama-server, Ollama 0.5 and later, and SGLang 0.5. Only
+vLLM's and the simulated server's are held by tests against the real thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nbllm.errors import EngineNotPossible
+from nbllm.settings.suggest import did_you_mean
+
+_INSTEAD = 'Without it: "sim-server" serves simulated models, and attach(URL) takes any server that already runs.'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricNames:
+    """What an engine's Prometheus page calls the numbers; "" where it has none. kv_cache_use is a share, 0 to 1."""
+
+    running: str = ""
+    waiting: str = ""
+    kv_cache_use: str = ""
+    output_tokens: str = ""
+    input_tokens: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKind:
+    """One engine.
+
+    endpoint: the endpoint's name. program: looked for on PATH. module: run with `python -m` where a Python is named; package: what
+    that Python must have. serve: words after the program (not after the module). arguments: in them {model}, {name}, {port} are
+    filled in, each word on its own. several_names: takes more than one name for the model. environment: {port} is filled in.
+    key_env: variable that takes the key, "" for none; key_file: (flag, text with {key}) for an engine that takes its key from a
+    file. health: path that answers 200 when it lives. first_answer_s: how long the first completion may take.
+    """
+
+    name: str
+    title: str
+    endpoint: str
+    install: str
+    program: str = ""
+    module: str = ""
+    package: str = ""
+    serve: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    model_file: tuple[str, ...] = ()
+    """Used instead of the words for the model when it is a file on this machine."""
+    model_words: tuple[str, ...] = ()
+    several_names: bool = False
+    own_names: bool = False
+    """It serves models under their own names: the model's id is the name."""
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+    key_env: str = ""
+    key_file: tuple[str, str] | None = None
+    health: str = "/health"
+    first_answer_s: float = 30.0
+    simulated: bool = False
+    idle_probe: bool = True
+    """Whether an idle engine may be asked for a token now and then, to see that it still answers. Ollama would never unload."""
+    metrics: MetricNames = MetricNames()
+    sized: bool = False
+    """Loads the whole model and its cache into the GPU's memory before it is ready, so that it can be said whether they fit."""
+
+
+_QUIET = {"DO_NOT_TRACK": "1"}
+_VLLM_METRICS = MetricNames(
+    running="vllm:num_requests_running",
+    waiting="vllm:num_requests_waiting",
+    kv_cache_use="vllm:kv_cache_usage_perc",
+    output_tokens="vllm:generation_tokens_total",
+    input_tokens="vllm:prompt_tokens_total",
+)
+
+ENGINES: Mapping[str, EngineKind] = {
+    kind.name: kind
+    for kind in (
+        EngineKind(
+            name="vllm",
+            title="vLLM",
+            endpoint="vllm",
+            install=f"Install it in an environment of its own (pip install vllm) and name that Python with --python. {_INSTEAD}",
+            program="vllm",
+            module="vllm.entrypoints.openai.api_server",
+            package="vllm",
+            serve=("serve",),
+            model_words=("--model", "{model}"),
+            arguments=("--served-model-name", "{name}", "--host", "127.0.0.1", "--port", "{port}"),
+            several_names=True,
+            environment={**_QUIET, "VLLM_NO_USAGE_STATS": "1"},
+            key_env="VLLM_API_KEY",
+            metrics=_VLLM_METRICS,
+            sized=True,
+        ),
+        EngineKind(
+            name="llama-server",
+            title="llama.cpp's llama-server",
+            endpoint="llama",
+            install=f"Install llama.cpp so that llama-server is on PATH. {_INSTEAD}",
+            program="llama-server",
+            model_words=("--hf-repo", "{model}"),
+            model_file=("--model", "{model}"),
+            arguments=("--alias", "{name}", "--host", "127.0.0.1", "--port", "{port}", "--metrics"),
+            key_env="LLAMA_API_KEY",
+            metrics=MetricNames(
+                running="llamacpp:requests_processing",
+                waiting="llamacpp:requests_deferred",
+                kv_cache_use="llamacpp:kv_cache_usage_ratio",
+                output_tokens="llamacpp:tokens_predicted_total",
+                input_tokens="llamacpp:prompt_tokens_total",
+            ),
+        ),
+        EngineKind(
+            name="ollama",
+            title="Ollama",
+            endpoint="ollama",
+            install=f"Install Ollama so that ollama is on PATH, and pull the model first (ollama pull MODEL). {_INSTEAD}",
+            program="ollama",
+            serve=("serve",),
+            own_names=True,
+            environment={"OLLAMA_HOST": "127.0.0.1:{port}"},
+            health="/api/version",
+            # It loads a model with the first question.
+            first_answer_s=600.0,
+            idle_probe=False,
+        ),
+        EngineKind(
+            name="sglang",
+            title="SGLang",
+            endpoint="sglang",
+            install=f"Install it in an environment of its own (pip install sglang) and name that Python with --python. {_INSTEAD}",
+            module="sglang.launch_server",
+            package="sglang",
+            model_words=("--model-path", "{model}"),
+            arguments=("--served-model-name", "{name}", "--host", "127.0.0.1", "--port", "{port}", "--enable-metrics"),
+            environment=_QUIET,
+            # It has no variable for its key, and a command line can be read by other users of the machine.
+            key_file=("--config", 'api-key: "{key}"\n'),
+            metrics=MetricNames(
+                running="sglang:num_running_reqs",
+                waiting="sglang:num_queue_reqs",
+                kv_cache_use="sglang:token_usage",
+                output_tokens="sglang:generation_tokens_total",
+                input_tokens="sglang:prompt_tokens_total",
+            ),
+            sized=True,
+        ),
+        EngineKind(
+            name="sim-server",
+            title="simulated server",
+            endpoint="sim-server",
+            install="It is part of nbllm.",
+            module="nbllm.engines.sim_server",
+            package="nbllm",
+            simulated=True,
+            model_words=("--model", "{model}"),
+            arguments=("--name", "{name}", "--port", "{port}"),
+            key_env="NBLLM_SIM_SERVER_KEY",
+            metrics=_VLLM_METRICS,
+        ),
+    )
+}
+"""By name. A server that already runs is no row: see nbllm.engines.attach."""
+
+_MEANT = {"sim": "sim-server", "llama": "llama-server", "llama.cpp": "llama-server", "llamacpp": "llama-server"}
+
+
+def engine_kind(name: str) -> EngineKind:
+    """Return the row of that name, case and a few other names understood. Raises EngineNotPossible with what there is."""
+    folded = name.strip().casefold()
+    kind = ENGINES.get(_MEANT.get(folded, folded))
+    if kind is None:
+        raise EngineNotPossible(f"There is no engine {name!r:.60}.", hint=did_you_mean(name, (*ENGINES, "attach")))
+    return kind

@@ -1,0 +1,157 @@
+"""A running engine: how it does, and its end. Starting one is in nbllm.engines.launch."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from decimal import Decimal
+from types import TracebackType
+from typing import Self
+
+from nbllm.engines.process import SupervisedProcess
+from nbllm.engines.ready import Asked
+from nbllm.engines.reasons import reason_of
+from nbllm.engines.status import EngineStatus, State, usd_per_mtok, whole
+from nbllm.engines.watch import Watch
+from nbllm.errors import EngineError, EngineNotPossible
+from nbllm.settings import Endpoint
+
+_running: dict[str, Engine] = {}
+_lock = threading.Lock()
+
+
+class Engine:
+    """One running engine. A context manager; `stop` leaves no process behind, and neither does the end of this process.
+
+    name: its endpoint's. endpoint: what a client takes (settings or Client(endpoints=...)). model: the id to ask it by.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        endpoint: Endpoint,
+        asked: Asked,
+        watch: Watch,
+        *,
+        process: SupervisedProcess | None = None,
+        usd_per_hour: Decimal | None = None,
+    ) -> None:
+        self.name = name
+        self.title = title
+        self.endpoint = endpoint
+        self.model = f"{name}/{asked.model}"
+        self.usd_per_hour = usd_per_hour
+        self._watch = watch
+        self._process = process
+        self._stopped = False
+        self._since_s = time.monotonic()
+
+    def __repr__(self) -> str:
+        """Return what it is and how it stands; no key."""
+        return f"Engine({self.name!r}, {self.title!r}, model={self.model!r}, state={self.state!r})"
+
+    @property
+    def state(self) -> State:
+        """How it stands, as far as it was seen; asks nothing."""
+        if self._stopped:
+            return "stopped"
+        if self._process is not None and not self._process.alive:
+            return "ended"
+        return "wedged" if self._watch.wedged else "silent" if self._watch.silent else "ready"
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's own process, None for a server that somebody else runs."""
+        return self._process.pid if self._process else None
+
+    def log_tail(self, lines: int = 40) -> list[str]:
+        """Return the last lines of its log, secrets masked; none for a server that somebody else runs."""
+        return self._process.log_tail(lines) if self._process else []
+
+    def status(self) -> EngineStatus:
+        """Ask it how it does. Takes at most some seconds, whatever state it is in."""
+        found = self._watch.metrics() if self.state not in {"ended", "stopped"} else None
+        pace = self._watch.tokens_per_s() if found is not None else None
+        return EngineStatus(
+            name=self.name,
+            engine=self.title,
+            model=self.model,
+            state=self.state,
+            base_url=self.endpoint.base_url,
+            uptime_s=time.monotonic() - self._since_s,
+            running=whole(found.running) if found else None,
+            waiting=whole(found.waiting) if found else None,
+            kv_cache_use=found.kv_cache_use if found else None,
+            tokens_per_s=pace,
+            usd_per_hour=self.usd_per_hour,
+            usd_per_mtok=usd_per_mtok(self.usd_per_hour, pace),
+            trouble=self._trouble(),
+        )
+
+    def _trouble(self) -> str:
+        state = self.state
+        if state == "ended" and self._process is not None:
+            reason = reason_of(self._process.log_tail(), self._process.exit_code)
+            return "\n".join((f"It has ended (exit code {self._process.exit_code}): {reason.said}.", *reason.lines))
+        if state == "wedged":
+            return "It says that it is healthy and completes nothing. Stop it and start it again."
+        return "It does not answer." if state == "silent" else ""
+
+    def stop(self) -> None:
+        """End it and everything it started; a server that somebody else runs is only let go of. Stopping twice is fine."""
+        self._stopped = True
+        with _lock:
+            if _running.get(self.name) is self:
+                del _running[self.name]
+        self._watch.stop()
+        if self._process is not None and not self._process.stop():
+            raise EngineError(f"{self.title} could not be ended in time.", hint="Look for its processes with ps or a task manager.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def _forget(self) -> None:
+        self._stopped = True
+        if self._process is not None:
+            self._process.forget()
+
+
+def running() -> list[Engine]:
+    """Return the engines of this process that were not stopped, in the order of their starts."""
+    with _lock:
+        return list(_running.values())
+
+
+def registered(engine: Engine) -> Engine:
+    """Take an engine into what `running` lists."""
+    with _lock:
+        _running[engine.name] = engine
+    return engine
+
+
+def refuse_twice(name: str) -> None:
+    """Raise EngineNotPossible when an engine of that name runs; one that has ended makes room."""
+    with _lock:
+        known = _running.get(name)
+    if known is not None and known.state != "ended":
+        raise EngineNotPossible(f"{name} runs already ({known.model}).", hint="Stop it first, or give this one another name.")
+    if known is not None:
+        known.stop()
+
+
+def _after_fork() -> None:
+    """In a forked child: engines are the parent's."""
+    global _lock  # noqa: PLW0603 - a lock that another thread held at the fork stays locked for ever
+    _lock = threading.Lock()
+    for engine in list(_running.values()):
+        engine._forget()  # noqa: SLF001 - one file
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,126 @@
+"""Whether a launch fits on this machine: the model's files, the memory that is here, and the arithmetic of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nbllm.engines.catalog import EngineKind
+from nbllm.engines.gpu import Gpu
+from nbllm.engines.model_files import ModelFiles, parameters_named
+from nbllm.engines.sizing import OVERHEAD_BYTES, UTILISATION, Sizing, gb, shape_of, size
+from nbllm.errors import EngineDoesNotFit
+
+_WEIGHT_BITS = {"awq": 4.0, "awq_marlin": 4.0, "gptq": 4.0, "gptq_marlin": 4.0, "bitsandbytes": 4.5, "fp8": 8.0, "mxfp4": 4.5}
+_NO_GPU = (
+    "No NVIDIA GPU was found here. vLLM and SGLang need one, or a build for CPUs (vLLM has one); llama-server and Ollama work "
+    'without; "sim-server" works everywhere and is simulated.'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """sizing: the arithmetic, None where it cannot be made. notes: what a person should know. problem, hint: why it cannot fit."""
+
+    sizing: Sizing | None
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+    hint: str = ""
+
+    def check(self) -> None:
+        """Raise EngineDoesNotFit with the arithmetic when it cannot fit."""
+        if self.problem:
+            table = f"\n{self.sizing.table()}" if self.sizing else ""
+            raise EngineDoesNotFit(f"{self.problem} Nothing was started.{table}", hint=self.hint)
+
+
+def fit(
+    kind: EngineKind,
+    model: str,
+    values: Mapping[str, Any],
+    files: ModelFiles,
+    gpus: list[Gpu] | None,
+    machine_bytes: int | None,
+) -> Fit:
+    """Return whether a launch with these option values fits. An engine that takes memory as it goes is not sized."""
+    if not kind.sized:
+        return Fit(None)
+    notes = () if gpus else (_NO_GPU,)
+    wanted = values.get("tensor_parallel_size", 1) * values.get("pipeline_parallel_size", 1)
+    if gpus and wanted > len(gpus):
+        return Fit(
+            None,
+            notes,
+            f"The launch asks for {wanted} GPUs and {len(gpus)} can be seen here.",
+            f"Use tensor_parallel_size={len(gpus)}, or look at CUDA_VISIBLE_DEVICES.",
+        )
+    memory_bytes = float(min(gpu.total_bytes for gpu in gpus[:wanted]) * wanted) if gpus else float(machine_bytes or 0)
+    if not memory_bytes:
+        return Fit(None, (*notes, "How much memory there is cannot be told here: whether the model fits was not checked."))
+    name = (f"{wanted} x " if wanted > 1 else "") + gpus[0].name if gpus else "this machine's memory"
+    used = float(values.get("gpu_memory_utilization", UTILISATION))
+    shape = shape_of(files.config)
+    if shape is None:
+        return _by_name(model, memory_bytes * used, notes)
+    sizing = size(
+        shape,
+        memory_bytes=memory_bytes,
+        memory_name=name,
+        weights_bytes=files.weights_bytes,
+        dtype=values.get("dtype"),
+        kv_dtype=values.get("kv_cache_dtype"),
+        weight_bits=_WEIGHT_BITS.get(values.get("quantization", "")),
+        utilisation=used,
+        max_model_len=values.get("max_model_len"),
+        gpus=wanted if gpus else 1,
+    )
+    if not sizing.fits:
+        return Fit(sizing, notes, _problem(model, sizing), _hint(sizing))
+    return _beside_others(sizing, gpus[:wanted] if gpus else [], used, notes)
+
+
+def _problem(model: str, sizing: Sizing) -> str:
+    if not sizing.kv_tokens:
+        need = gb(sizing.weights_bytes + sizing.overhead_bytes)
+        return f"{model} does not fit: weights and overhead need {need} of the {gb(sizing.room_bytes)} that the engine may take."
+    return (
+        f"{model} does not fit with max-model-len {sizing.max_model_len:,}: the KV cache has room for {sizing.kv_tokens:,} tokens."
+    )
+
+
+def _hint(sizing: Sizing) -> str:
+    if sizing.kv_tokens:
+        return f"Use --max-model-len {sizing.longest_max_model_len}, or --force to try all the same."
+    return "Take a smaller or quantized model (--quantization), more GPUs (--tensor-parallel-size), or --force to try all the same."
+
+
+def _beside_others(sizing: Sizing, gpus: list[Gpu], used: float, notes: tuple[str, ...]) -> Fit:
+    """Return the fit, with a problem when another process holds memory that the engine would take: it takes its share at once."""
+    for gpu in gpus:
+        if gpu.free_bytes < gpu.total_bytes * used:
+            share = max(0.0, gpu.free_bytes / gpu.total_bytes - 0.01)
+            problem = (
+                f"GPU {gpu.index} ({gpu.name}) has {gb(gpu.free_bytes)} free, and the engine would take "
+                f"{gb(gpu.total_bytes * used)} ({used:.0%} of it): another process uses it."
+            )
+            return Fit(sizing, notes, problem, f"Use --gpu-memory-utilization {share:.2f}, or end the other process.")
+    return Fit(sizing, notes)
+
+
+def _by_name(model: str, room_bytes: float, notes: tuple[str, ...]) -> Fit:
+    """Return what can be said of a model whose config.json is not on this machine yet."""
+    parameters = parameters_named(model)
+    if parameters is None:
+        return Fit(None, (*notes, f"The config.json of {model} is not on this machine yet: whether it fits was not checked."))
+    weights = parameters * 2
+    said = f"The config.json of {model} is not on this machine yet. By its name the weights take about {gb(weights)} in 16 bits"
+    # A name does not say whether the weights are quantized: down to four bits they may be.
+    if parameters * 0.5 + OVERHEAD_BYTES > room_bytes:
+        return Fit(
+            None,
+            notes,
+            f"{said}, and even in 4 bits they would not fit into {gb(room_bytes)}.",
+            "Take a smaller model, more GPUs (--tensor-parallel-size), or --force to try all the same.",
+        )
+    return Fit(None, (*notes, f"{said}; the engine may take {gb(room_bytes)}. The KV cache was not counted."))

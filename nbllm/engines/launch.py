@@ -1,0 +1,163 @@
+"""Starting an engine: a free port, a random key, a supervised process, and events until it is ready or says why it is not."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from decimal import Decimal
+
+from nbllm.engines.door import Door
+from nbllm.engines.engine import Engine, refuse_twice, registered
+from nbllm.engines.events import EngineEvent, OnEvent, Stage
+from nbllm.engines.plan import Plan
+from nbllm.engines.process import SupervisedProcess
+from nbllm.engines.ready import wait_until_ready
+from nbllm.engines.reasons import reason_of
+from nbllm.engines.watch import Rhythm, Watch
+from nbllm.errors import EngineFailed, EngineNotPossible
+from nbllm.providers.hosts import OTHER_KEYS, PROVIDERS
+from nbllm.redaction import register_secret
+from nbllm.settings import Endpoint
+
+START_S = 1800.0
+"""How long a start may take: weights of a large model come over the network."""
+_EVENT_EVERY_S = 0.5
+_KEY_BYTES = 32
+_HUB_KEYS = set(PROVIDERS["huggingface"].key_envs)
+
+
+def start(plan: Plan, on_event: OnEvent | None = None, *, timeout_s: float = START_S, rhythm: Rhythm | None = None) -> Engine:
+    """Start an engine and return it when it has completed its first token.
+
+    on_event: called on this thread with an EngineEvent, about twice a second. rhythm: how often it is looked after once it runs.
+    Raises EngineFailed with the engine's own reason, EngineWedged, EngineNotPossible. However it ends, by an interrupt too, nothing
+    is left running but the engine that is returned.
+    """
+    refuse_twice(plan.name)
+    if plan.port is not None:
+        _refuse_taken(plan.port)
+        return _launch(plan, plan.port, on_event, timeout_s, rhythm or Rhythm())
+    try:
+        return _launch(plan, _free_port(), on_event, timeout_s, rhythm or Rhythm())
+    except EngineFailed as error:
+        if error.reason != "port_taken":
+            raise
+    return _launch(plan, _free_port(), on_event, timeout_s, rhythm or Rhythm())  # somebody was quicker: once more, elsewhere
+
+
+def _launch(plan: Plan, port: int, on_event: OnEvent | None, timeout_s: float, rhythm: Rhythm) -> Engine:
+    key = secrets.token_urlsafe(_KEY_BYTES) if plan.kind.key_env or plan.kind.key_file else None
+    endpoint = Endpoint(
+        base_url=f"http://127.0.0.1:{port}/v1",
+        api_key=key,
+        identity=plan.identity,
+        # What the others are told is shared by the requests that they work on at once.
+        context_tokens=plan.chosen.values.get("max_model_len") if plan.kind.sized else None,
+    )
+    process = _process(plan, port, key)
+    try:
+        began_s = time.monotonic()
+        telling = _Telling(plan, process, on_event, began_s)
+        telling.tell("launched")
+        asked = wait_until_ready(
+            door := Door(endpoint.base_url, key),
+            plan.kind,
+            plan.names[0],
+            telling.tick,
+            timeout_s=timeout_s,
+            first_answer_s=plan.kind.first_answer_s,
+        )
+        telling.tell("ready")
+        watch = Watch(door, asked, plan.kind.metrics, rhythm)
+        if plan.kind.idle_probe:
+            watch.start()
+        usd = None if plan.usd_per_hour is None else Decimal(str(plan.usd_per_hour))
+        return registered(Engine(plan.name, plan.kind.title, endpoint, asked, watch, process=process, usd_per_hour=usd))
+    except BaseException as error:
+        if isinstance(error, EngineFailed) and not error.log_tail:
+            error.log_tail = "\n".join(process.log_tail())
+        process.stop()
+        raise
+
+
+def _process(plan: Plan, port: int, key: str | None) -> SupervisedProcess:
+    environment = {name: value for name, value in os.environ.items() if not _is_provider_key(name)} | plan.environment(port)
+    argv, files = plan.argv(port), {}
+    if key is not None:
+        register_secret(key)
+        if plan.kind.key_env:
+            environment[plan.kind.key_env] = key
+        elif plan.kind.key_file is not None:
+            flag, text = plan.kind.key_file
+            files["key.yaml"] = text.replace("{key}", key)
+            argv += [flag, os.path.join("{folder}", "key.yaml")]  # noqa: PTH118 - a template, no path yet
+    return SupervisedProcess(argv, environment, secrets=[key] if key else [], files=files)
+
+
+def _is_provider_key(name: str) -> bool:
+    """Whether a variable holds a provider's key, which an engine has no business to see; the hub's is for getting models."""
+    return name not in _HUB_KEYS and (name in OTHER_KEYS or any(name in provider.key_envs for provider in PROVIDERS.values()))
+
+
+class _Telling:
+    """Tells how a start goes, and ends it when the engine has ended."""
+
+    def __init__(self, plan: Plan, process: SupervisedProcess, on_event: OnEvent | None, began_s: float) -> None:
+        self._plan = plan
+        self._process = process
+        self._on_event = on_event
+        self._began_s = began_s
+        self._told: tuple[Stage, float] = ("launched", 0.0)
+        self._lines: list[str] = []
+
+    def tick(self, stage: Stage) -> None:
+        """Look: EngineFailed when it has ended, an event when it is time for one."""
+        if not self._process.alive:
+            raise self._failed()
+        if stage != self._told[0] or time.monotonic() - self._told[1] >= _EVENT_EVERY_S:
+            self.tell(stage)
+
+    def tell(self, stage: Stage) -> None:
+        """Send an event."""
+        self._told = (stage, time.monotonic())
+        if self._on_event is None:
+            return
+        tail = self._process.log_tail()
+        # The tail moves on: what comes behind the last line that was told is new.
+        known = tail.index(self._lines[-1]) + 1 if self._lines and self._lines[-1] in tail else 0
+        self._lines = tail
+        elapsed_s = time.monotonic() - self._began_s
+        self._on_event(EngineEvent(self._plan.name, stage, elapsed_s, tail[-1] if tail else "", tuple(tail[known:])))
+
+    def _failed(self) -> EngineFailed:
+        process, title = self._process, self._plan.kind.title
+        if process.problem:
+            return EngineFailed(f"{title} could not be started: {process.problem}.", reason="not_started")
+        tail = process.log_tail()
+        reason = reason_of(tail, process.exit_code)
+        said = "\n".join(
+            (f"{title} did not start: {reason.said} (exit code {process.exit_code}).", *(f"  {line}" for line in reason.lines))
+        )
+        return EngineFailed(said, reason=reason.code, exit_code=process.exit_code, log_tail="\n".join(tail), hint=reason.hint)
+
+
+def _free_port() -> int:
+    """Return a port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        if os.name == "posix":  # elsewhere this option takes a port from who listens on it
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise EngineNotPossible(
+                f"Port {port} is taken: {error.strerror}. Nothing was started.", hint="Leave port out for a free one."
+            ) from None

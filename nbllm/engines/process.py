@@ -1,0 +1,135 @@
+"""An engine's process as this process sees it: a supervisor, the pipe that ties it to us, and the engine's log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nbllm.errors import EngineFailed
+from nbllm.redaction import redact
+
+STOP_S = 6.0
+"""How long an ending engine is waited for: TERM, 3 s, KILL and what the system needs."""
+_TAIL_BYTES = 32_768
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|.)")
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+
+class SupervisedProcess:
+    """A program below a supervisor of its own. Ends with this process, however that ends, and with `stop`.
+
+    argv: the argument list; env: all of its variables; files: name -> text of private files that lie in its folder, which is its
+    working directory ({folder} in argv stands for it). secrets: masked in its log.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], *, secrets: Sequence[str] = (), files: Mapping[str, str] | None = None
+    ) -> None:
+        self.pid: int | None = None
+        self.exit_code: int | None = None
+        self.problem = ""
+        self.exited = threading.Event()
+        """Set when the engine has ended, or was never started."""
+        self._last_log = ""
+        folder = Path(tempfile.mkdtemp(prefix="nbllm-engine-"))  # only this user's, by mkdtemp
+        self._log = folder / "engine.log"
+        for name, text in (files or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        spec = {
+            "argv": [part.replace("{folder}", str(folder)) for part in argv],
+            "env": dict(env),
+            "folder": str(folder),
+            "log": str(self._log),
+            "secrets": list(secrets),
+        }
+        # By its file, isolated and without site: it needs nothing of this Python's packages and of the user's folder.
+        self._process = subprocess.Popen(  # noqa: S603 - our own file
+            [sys.executable, "-I", "-S", str(_SUPERVISOR)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            **_own_session(),
+        )
+        self._listener = threading.Thread(target=self._listen, name="nbllm-engine-listen", daemon=True)
+        self._listener.start()
+        self._tell(json.dumps(spec))
+
+    def _tell(self, line: str) -> None:
+        pipe = self._process.stdin
+        try:
+            if pipe is not None:
+                pipe.write(line.encode() + b"\n")
+                pipe.flush()
+        except OSError as error:
+            self.stop()
+            raise EngineFailed(f"The process that watches over the engine did not start: {error}.") from error
+
+    def _listen(self) -> None:
+        """Take in what the supervisor says, until it has ended."""
+        pipe = self._process.stdout
+        with contextlib.suppress(OSError, ValueError):
+            for line in pipe or ():
+                said: dict[str, Any] = json.loads(line)
+                if said["event"] == "started":
+                    self.pid = said["pid"]
+                elif said["event"] == "exited":
+                    self.exit_code, self.problem = said["code"], said.get("problem", "")
+                    self.exited.set()
+        self.exited.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine runs, as far as is known."""
+        return not self.exited.is_set()
+
+    def log_tail(self, lines: int = 40) -> list[str]:
+        """Return the last lines of the engine's log, without colours, secrets masked."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
+                self._last_log = file.read().decode("utf-8", "replace")
+        except OSError:
+            pass  # the folder goes with the engine: what was read last is kept
+        text = redact(_ESCAPES.sub("", self._last_log))
+        found = (line.rstrip() for line in re.split(r"[\r\n]+", text))
+        return [line for line in found if line.strip()][-lines:]
+
+    def stop(self) -> bool:
+        """End the engine and all that it started; return whether all of it was gone within 6 s. Stopping twice is fine."""
+        self.log_tail()
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            return False
+        self._listener.join(1.0)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return True
+
+    def forget(self) -> None:
+        """In a forked child: let go of the pipe, which is the parent's; as long as a child held it, it would not close."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    os.close(pipe.fileno())
+        self._process.returncode = 0  # not this process's child: nothing to wait for, nothing to warn of
+        self.exited.set()
+
+
+def _own_session() -> dict[str, Any]:
+    """Return what keeps interrupts of this process from the supervisor."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}

@@ -1,0 +1,105 @@
+"""Why an engine did not start, from its own last words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_SHOWN_LINES = 4
+_SHOWN_CHARS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """code: a word for programs. said: in words. lines: the engine's own, the telling ones. hint: what to do."""
+
+    code: str
+    said: str
+    lines: tuple[str, ...]
+    hint: str
+
+
+_KNOWN: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "port_taken",
+        r"address already in use|EADDRINUSE|only one usage of each socket address|couldn'?t bind|failed to bind",
+        "its port is taken",
+        "Leave --port out for a free one, or end what listens there.",
+    ),
+    (
+        "out_of_memory",
+        (
+            r"out of memory|OutOfMemoryError|No available memory for the cache blocks|less than desired GPU memory utilization"
+            r"|cudaMalloc failed|failed to allocate|Cannot allocate memory|std::bad_alloc"
+        ),
+        "it ran out of memory",
+        "Use a smaller --max-model-len or --max-num-seqs, --quantization, more GPUs (--tensor-parallel-size), or a smaller model.",
+    ),
+    (
+        "too_long",
+        r"max_model_len.{0,80}(?:greater|larger) than|larger than the maximum number of tokens|KV cache is needed, which is larger",
+        "max-model-len is too long",
+        "Use a smaller --max-model-len.",
+    ),
+    (
+        "trust_remote_code",
+        r"trust[_-]remote[_-]code",
+        "the model brings code of its own",
+        "If you trust who made it, start it with --trust-remote-code.",
+    ),
+    (
+        "gated",
+        r"gated repo|401 Client Error|403 Client Error|awaiting a review",
+        "the model is not open to everybody",
+        "Accept its licence on the hub and set HF_TOKEN.",
+    ),
+    (
+        "no_such_model",
+        (
+            r"not a valid model identifier|Repository Not Found|RepositoryNotFound|Invalid repository ID|does not appear to have a"
+            r"|LocalEntryNotFound|couldn'?t connect to .{0,60}huggingface|failed to (?:load|open) (?:model|GGUF)|no such file"
+            r"|model .{0,200}not found"
+        ),
+        "it did not find the model",
+        "Look at the model's name; without a network the model must be on this machine.",
+    ),
+    (
+        "no_gpu",
+        r"Failed to infer device type|No CUDA GPUs are available|libcuda\.so|no NVIDIA driver|Torch not compiled with CUDA",
+        "it found no GPU that it can use",
+        "Look at the driver with nvidia-smi; on a machine without GPU use a CPU build, llama-server or Ollama.",
+    ),
+    (
+        "bad_option",
+        r"unrecognized arguments|invalid choice|error: argument|unknown argument|invalid argument",
+        "it does not know one of the options",
+        "Its version may be another one than these options are for.",
+    ),
+    (
+        "incomplete",
+        r"No module named|ImportError|cannot import name|PackageNotFoundError",
+        "its installation is incomplete",
+        "Install it anew, in an environment of its own.",
+    ),
+)
+"""Code, what its log says (case does not count), words for people, what to do. The first that fits counts."""
+
+
+def reason_of(lines: Iterable[str], exit_code: int | None) -> Reason:
+    """Return why an engine ended. lines: the last of its log. exit_code: negative for a signal, None when it is not known."""
+    tail = list(lines)
+    for code, pattern, said, hint in _KNOWN:
+        found = [line for line in tail if re.search(pattern, line, re.IGNORECASE)]
+        if found:
+            return Reason(code, said, _few(found), hint)
+    if exit_code == -9:
+        return Reason("killed", "the system killed it", _few(tail), "Often that is memory: look at the system's log (dmesg).")
+    errors = [line for line in tail if re.search(r"\b(?:\w*Error|error|ERROR|fatal|Exception)\b", line)]
+    return Reason("unknown", "it ended", _few(errors or tail), "")
+
+
+def _few(lines: list[str]) -> tuple[str, ...]:
+    """Return the last few lines, the same said twice once, each cut to a readable length."""
+    kept = list(dict.fromkeys(line.strip() for line in lines))[-_SHOWN_LINES:]
+    return tuple(line if len(line) <= _SHOWN_CHARS else line[: _SHOWN_CHARS - 1] + "…" for line in kept)

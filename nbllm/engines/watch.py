@@ -1,0 +1,113 @@
+"""Watching a running engine: does it still complete? An answer at /health does not say so."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from nbllm.engines.catalog import MetricNames
+from nbllm.engines.door import Door, NoAnswer, TooLate
+from nbllm.engines.ready import Asked, completed
+from nbllm.engines.status import Metrics, Pace, metrics_of, names_on
+
+METRICS_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """every_s: seconds between looks. limit_s: how long one token may take. Together under the 30 s within which it is seen."""
+
+    every_s: float = 8.0
+    limit_s: float = 20.0
+
+
+class Watch:
+    """Looks after one engine, on a thread of its own once started. A busy engine is not asked: its count of tokens moves."""
+
+    def __init__(self, door: Door, asked: Asked, names: MetricNames | None, rhythm: Rhythm) -> None:
+        self.wedged = False
+        self.silent = False
+        self._door = door
+        self._asked = asked
+        self._names = names
+        self._rhythm = rhythm
+        self._pace = Pace()
+        self._lock = threading.Lock()
+        self._last_tokens: float | None = None
+        self._own_tokens = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to look now and then."""
+        self._thread = threading.Thread(target=self._run, name="nbllm-engine-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; a question that is on its way is given up."""
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(METRICS_S + 1.0)
+
+    def metrics(self) -> Metrics | None:
+        """Ask for the engine's numbers now, our own questions left out; None when it does not tell them."""
+        if self._names is not None and not self._names.output_tokens and not self._names.running:
+            return None
+        try:
+            answer = self._door.ask(self._door.root("/metrics"), limit_s=METRICS_S)
+        except NoAnswer:
+            return None
+        if answer.status != 200:
+            return None
+        page = answer.body.decode("utf-8", "replace")
+        found = metrics_of(page, self._names or names_on(page))
+        if found.output_tokens is not None:
+            with self._lock:
+                self._pace.add(time.monotonic(), max(0.0, found.output_tokens - self._own_tokens))
+        return found
+
+    def tokens_per_s(self) -> float | None:
+        """Return how fast it writes, over the last 30 s."""
+        with self._lock:
+            return self._pace.tokens_per_s()
+
+    def _run(self) -> None:
+        self.metrics()
+        while not self._stop.wait(self._rhythm.every_s):
+            self.look()
+
+    def look(self) -> None:
+        """See whether it completes: its count of tokens moved since the last look, or it answers one question."""
+        if self._moved():
+            self.wedged = self.silent = False
+            return
+        try:
+            answer = self._door.ask(
+                self._door.v1(self._asked.path), self._asked.body(), limit_s=self._rhythm.limit_s, tick=self._give_up_if_stopped
+            )
+        except _Stopped:
+            return
+        except TooLate:
+            # With a long queue one token may take its time: what tells is whether anything moves.
+            self.wedged, self.silent = not self._moved(), False
+        except NoAnswer:
+            self.wedged, self.silent = False, True
+        else:
+            self.wedged = self.silent = False
+            if completed(answer):
+                self._own_tokens += 1
+
+    def _moved(self) -> bool:
+        found = self.metrics()
+        now = None if found is None else found.output_tokens
+        before, self._last_tokens = self._last_tokens, now
+        return before is not None and now is not None and now - before > 1  # one token may be our own
+
+    def _give_up_if_stopped(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+
+class _Stopped(Exception):
+    pass
