@@ -97,22 +97,21 @@ async def _uncached(base_url: str, home: Path) -> list[Row]:
 
         raw_s = await _p50_s(raw, 1000)
     async with client_for(base_url, home / "uncached") as client:
-        ours_s = await _p50_s(lambda: client.aask(new_prompt()), 1000)
-        off_s = await _p50_s(lambda: client.aask(new_prompt(), cache="off"), 1000)
-        sync_s = await asyncio.to_thread(lambda: per_call_s(lambda: client.ask(new_prompt()), 1000))
+        async_s = await _p50_s(lambda: client.aask(new_prompt(), cache="off"), 1000)
+        async_kept_s = await _p50_s(lambda: client.aask(new_prompt()), 1000)
+        sync_s = await asyncio.to_thread(lambda: per_call_s(lambda: client.ask(new_prompt(), cache="off"), 1000))
+        sync_kept_s = await asyncio.to_thread(lambda: per_call_s(lambda: client.ask(new_prompt()), 1000))
     lite = {**BODY, "model": "openai/bench", "api_base": base_url, "api_key": "x"}
     lite_s = await _p50_s(lambda: litellm.acompletion(**lite), 200)
     beside = f"aiohttp {raw_s * 1e3:.2f} ms; litellm.acompletion {lite_s * 1e3:.2f} ms"
     return [
-        Row(
-            "uncached call, async, c=1",
-            "0.6 ms p50",
-            f"{ours_s * 1e3:.2f} ms (cache off: {off_s * 1e3:.2f})",
-            beside,
-            ours_s <= 0.6e-3,
-        ),
-        Row("uncached call, sync, c=1", "0.8 ms p50", f"{sync_s * 1e3:.2f} ms", beside, sync_s <= 0.8e-3),
+        Row("uncached call, async, c=1", "0.6 ms p50", _uncached_and_kept(async_s, async_kept_s), beside, async_s <= 0.6e-3),
+        Row("uncached call, sync, c=1", "0.8 ms p50", _uncached_and_kept(sync_s, sync_kept_s), beside, sync_s <= 0.8e-3),
     ]
+
+
+def _uncached_and_kept(off_s: float, kept_s: float) -> str:
+    return f"{off_s * 1e3:.2f} ms (a miss that is coalesced and kept: {kept_s * 1e3:.2f})"
 
 
 def streaming(base_url: str, home: Path) -> list[Row]:
