@@ -59,6 +59,6 @@ def fingerprint(content: Content, rung: Rung) -> str:
 def _text(parts: Mapping[str, Any], *, simple: bool) -> bytes:
     """Return the one JSON text of the parts; simple: nothing in it is a user's own structure, so the quick way is safe."""
     if simple:
-        with suppress(UnicodeEncodeError):
+        with suppress(UnicodeEncodeError, TypeError):  # half of a surrogate pair; a class of the user's own, of str, say
             return encode_text(parts)
     return canonical_json(parts).encode("ascii")

@@ -19,6 +19,8 @@ from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, wit
 from nbllm.settings import BudgetSettings
 
 RequestBytes = Callable[[Content], int]
+ASSUMED_TOKENS = 4096
+"""Under a hard budget, max_tokens of a model of which no limit is known: what nearly every server accepts and most answers need."""
 _TRIES = 4
 """How often a refused reservation is lowered and tried again while others reserve beside it."""
 
@@ -84,6 +86,8 @@ class BudgetStage:
             return request
         size_bytes = self._request_bytes(request.content)
         wanted = asked = _output_limit(request, rung)
+        if hard and wanted is None:
+            wanted = ASSUMED_TOKENS
         call.reserved_usd = worst_case_usd(size_bytes, wanted, rung.price) if wanted is not None else None
         if not hard:
             return request
@@ -95,7 +99,7 @@ class BudgetStage:
                 except BudgetExceeded as exc:
                     refusal = exc
                 else:
-                    return request if wanted == asked else _lowered(request, wanted, call)
+                    return request if wanted == asked else _lowered(request, wanted, call, rung)
             balances = await self._store.balance([scope.name for scope in hard])
             room = min(room_usd(scope, balances.get(scope.name)) for scope in hard)
             fitting = fit_max_tokens(room, size_bytes, rung.price, wanted) if isinstance(request.content, Chat) else None
@@ -128,10 +132,16 @@ class BudgetStage:
                 )
 
 
-def _lowered(request: Request, max_tokens: int | None, call: Call) -> Request:
+def _lowered(request: Request, max_tokens: int | None, call: Call, rung: Rung) -> Request:
     """Return the request with the max_tokens that was reserved for, and say so."""
     assert isinstance(request.content, Chat)  # noqa: S101 - the worst case of embeddings has no output to lower
-    call.lowered = f"max_tokens was lowered to {max_tokens} to stay within the budget."
+    if max_tokens == ASSUMED_TOKENS and not (rung.max_output_tokens or rung.context_tokens):
+        call.lowered = (
+            f"max_tokens was set to {max_tokens}: a budget needs a bound, and nothing says how long an answer of {rung.id} can get. "
+            "Give max_tokens=, or state context_tokens of the endpoint."
+        )
+    else:
+        call.lowered = f"max_tokens was lowered to {max_tokens} to stay within the budget."
     call.note(call.lowered)
     return replace(request, content=replace(request.content, max_tokens=max_tokens))
 

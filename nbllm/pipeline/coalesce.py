@@ -13,15 +13,18 @@ from msgspec.structs import replace
 from nbllm.core.messages import Request, Sink
 from nbllm.core.ports import Flights, Lease
 from nbllm.core.reply import Reply
-from nbllm.errors import AttemptTimeout, BudgetError, HomeUnusable, StorageError, ValidationFailed
+from nbllm.errors import AttemptTimeout, BudgetError, HomeUnusable, NbllmError, StorageError, ValidationFailed
 from nbllm.pipeline.cache import CacheStage
 from nbllm.pipeline.flight import FanOut, Flight, Waiter
 from nbllm.pipeline.lease import LEASE_S, Holder
-from nbllm.pipeline.stage import Clock, Stage, call_of, looked_at, patience_s, rung_of, show
+from nbllm.pipeline.stage import Clock, Stage, call_of, looked_at, patience_s, rung_of, show, within
 from nbllm.pipeline.structure import HoldingSink, StructureStage, needs_validation
 
 _POLL_S = (0.005, 0.05)
 """A follower in another process looks for the stored answer first after the shorter, then up to the longer time."""
+_LEAD_S, _LEAD_PART = 0.5, 0.1
+"""How long, and for which part of its time, a call waits at most for a lease of a locked home: then it goes alone."""
+_LOCKED = "The home is locked by another program; other processes may buy this answer again."
 _LEAVE_S = 0.03
 """How long the last waiter that leaves stays to see the run closed."""
 _SAME_S = 1.0
@@ -167,9 +170,10 @@ class CoalesceStage:
         began_s, delay_s = self._clock.now_s(), 0.0
         while True:
             try:
-                lease = await self._leases.lead(key, lease_s=LEASE_S)
-            except (StorageError, HomeUnusable) as exc:
-                flight.call.note(exc.summary)
+                patience = patience_s(flight.call, self._clock, at_most_s=_LEAD_S, part=_LEAD_PART)
+                lease = await within(patience, self._leases.lead(key, lease_s=LEASE_S))
+            except (StorageError, HomeUnusable, TimeoutError) as exc:
+                flight.call.note(exc.summary if isinstance(exc, NbllmError) else _LOCKED)
                 return await self._inner(request, flight.fan_out)
             # Between the miss and the lease another process may have stored the answer and let go of its lease.
             look = bool(delay_s) if refresh else lease is not None and lease.fence > 1

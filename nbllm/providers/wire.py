@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -95,7 +96,8 @@ def _only_text(content: Content) -> bool:
 def _dump(body: dict[str, Any], *, simple: bool = False) -> bytes:
     try:
         if simple:
-            return encode_text_in_order(body)
+            with suppress(UnicodeEncodeError, TypeError):  # what is wrong with it, if anything, is said below
+                return encode_text_in_order(body)
         return _encode(body).encode("utf-8")
     except UnicodeEncodeError as exc:
         code = ord(exc.object[exc.start])

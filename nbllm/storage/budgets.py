@@ -50,6 +50,7 @@ class SqliteBudgets:
         self._reserved: set[str] = set()
         self._booked: OrderedDict[str, None] = OrderedDict()
         self._due = _Due(closed=True)
+        self._dropped = 0
 
     async def reserve(self, reservation_id: str, scopes: Sequence[Scope], amount_usd: Decimal) -> Mapping[str, Balance]:
         """Reserve in all scopes or in none. An id that was reserved or settled before changes nothing."""
@@ -107,8 +108,8 @@ class SqliteBudgets:
         if len(self._booked) > _MOST_BOOKED:
             self._booked.popitem(last=False)
         names = list(dict.fromkeys(scope.name for scope in scopes))
-        if cost and not self._due.add(reservation_id, names, cost):
-            self._due = _Due()
+        if cost and (self._dropped != self._db.dropped or not self._due.add(reservation_id, names, cost)):
+            self._due, self._dropped = _Due(), self._db.dropped
             self._due.add(reservation_id, names, cost)
             self._db.ride_with(self._due.book)
 

@@ -40,7 +40,7 @@ def encode(entry: Stored) -> bytes:
 def _text(values: list[Any]) -> bytes:
     try:
         return encode_text_in_order(values)
-    except UnicodeEncodeError:  # half of a surrogate pair, as some models send it
+    except (UnicodeEncodeError, TypeError):  # half of a surrogate pair, as some models send it
         return _any(values)
 
 

@@ -23,6 +23,9 @@ class Fault(Enum):
     OTHER = "other"
 
 
+LASTING = frozenset({Fault.FULL, Fault.READ_ONLY, Fault.IO})
+"""What trying again does not mend: a write that meets it is given up."""
+
 _CODES = {
     5: Fault.BUSY,  # SQLITE_BUSY
     6: Fault.BUSY,  # SQLITE_LOCKED

@@ -90,6 +90,11 @@ class Database:
         return self._troubles.degraded
 
     @property
+    def dropped(self) -> int:
+        """How many riders were given up since the start; their writer may want to know."""
+        return self._transactions.dropped
+
+    @property
     def place(self) -> Path:
         """Where the file is, whether its home can be used or not."""
         return self._home.path / self._filename
@@ -172,7 +177,7 @@ class Database:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return self._at_once(rider)
-        if self._writer.pending or self._closed or self._home.network:
+        if self._writer.pending or self._closed or self._home.network or self._troubles.degraded is not None:
             return self._at_once(rider)
         self._riders.append(rider)
         now_s = time.monotonic()

@@ -33,6 +33,7 @@ class Together:
         self._queue = queue
         self._waiting: deque[tuple[Job, Turn]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._planned = False
         self._wrote_at_s = 0.0
 
     def wrote(self) -> None:
@@ -56,14 +57,16 @@ class Together:
     def add(self, job: Job, loop: asyncio.AbstractEventLoop) -> Turn:
         """Let a job wait for the next turn of the loop that `loop` returned."""
         turn: Turn = loop.create_future()
-        if not self._waiting:
-            self._loop = loop
-            loop.call_soon(self.turn)
         self._waiting.append((job, turn))
+        # Appended first: a turn that another thread takes meanwhile finds it, and one turn too many does no harm.
+        if not self._planned:
+            self._planned, self._loop = True, loop
+            loop.call_soon(self.turn)
         return turn
 
     def turn(self) -> None:
         """Commit what waits: on the loop's own thread, which no Ctrl-C interrupts half-way, or when that loop runs no more."""
+        self._planned = False
         while self._waiting:
             going: list[tuple[Job, Turn]] = []
             while self._waiting and len(going) < BATCH:

@@ -10,9 +10,10 @@ from contextlib import suppress
 
 from nbllm.errors import StorageError
 from nbllm.storage.connections import Connections
-from nbllm.storage.faults import Fault, Troubles, fault_of
+from nbllm.storage.faults import LASTING, Fault, Troubles, fault_of
 from nbllm.storage.writer import Job
 
+_TRIES = 2
 Rider = Callable[[sqlite3.Connection], object]
 
 
@@ -26,6 +27,8 @@ class Transactions:
     def __init__(self, files: Connections, troubles: Troubles, wrote: Callable[[int], None]) -> None:
         self.lock = threading.RLock()
         self.riders: deque[Rider] = deque()
+        self.dropped = 0
+        """How many riders were given up, because the disk was full or the file set aside."""
         self._files = files
         self._troubles = troubles
         self._wrote = wrote
@@ -42,10 +45,13 @@ class Transactions:
                 _ridden(con, taken[-1])
             job.result = job.run(con)
             con.execute("COMMIT")
-        except BaseException:
+        except BaseException as exc:
             with suppress(sqlite3.Error):  # SQLite has rolled back already where the error was its own
                 con.execute("ROLLBACK")
-            riders.extendleft(reversed(taken))
+            if isinstance(exc, sqlite3.Error) and fault_of(exc) in LASTING:
+                self.dropped += len(taken)  # like the job itself: to keep them would make every later write slower
+            else:
+                riders.extendleft(reversed(taken))
             raise
         if job.then is not None:
             job.then(job.result)
@@ -66,10 +72,18 @@ class Transactions:
                         job.then(job.result)
                 self._wrote(len(batch))
                 return len(batch)
-            for done, job in enumerate(batch):
-                if not self._commit_one(job):
-                    return done
-            return len(batch)
+            return self._one_by_one(batch)
+
+    def _one_by_one(self, batch: list[Job]) -> int:
+        lasting = 0
+        for done, job in enumerate(batch):
+            if lasting >= _TRIES:  # a disk that is full for these is full for the rest
+                job.error = batch[done - 1].error
+                continue
+            if not self._commit_one(job):
+                return done
+            lasting = lasting + 1 if isinstance(job.error, StorageError) else 0
+        return len(batch)
 
     def _commit_one(self, job: Job) -> bool:
         """Do one job, or note its error; False when the database is busy. A damaged file is set aside and begun anew, once."""
@@ -93,6 +107,7 @@ class Transactions:
 
     def set_aside(self) -> None:
         """Let go of a damaged file and rename it, under the lock."""
+        self.dropped += len(self.riders)
         self.riders.clear()
         name = self._files.set_aside()
         if name:

@@ -166,6 +166,21 @@ def test_a_ledger_that_another_program_locks(tmp_path: Path) -> None:
         assert [row.status.value for row in rows(client)] == ["done", "done"]
 
 
+@pytest.mark.parametrize("file", ["state.db", "cache/cache.db", "ledger.db"])
+def test_a_locked_file_and_a_short_deadline(tmp_path: Path, file: str) -> None:
+    """Whichever file another program holds, an answer that comes at once is delivered within half a second."""
+    with fake_client(tmp_path, FakeProvider()) as client:
+        client.ask("before")
+        other = sqlite3.connect(tmp_path / file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            with pytest.warns(NbllmWarning, match="locked|too slow"):
+                assert client.ask("meanwhile", deadline_s=0.5).text == "ok"
+        finally:
+            other.execute("ROLLBACK")
+            other.close()
+
+
 def test_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a network file system everything works, with one warning that says what is different."""
     monkeypatch.setattr("nbllm.storage.home.network_file_system", lambda _: "nfs4")

@@ -299,6 +299,7 @@ def test_order_of_keys_in_a_message(message: dict[str, Any], random: Any) -> Non
 _SCRIPT = """
 from tests.client import test_keys as t
 from nbllm.core.fingerprint import fingerprint
+from nbllm.providers.wire import request_bytes
 print(fingerprint(t.CHAT, t.RUNG), fingerprint(t.EMBED, t.RUNG))
 """
 
@@ -309,6 +310,20 @@ def test_keys_are_the_same_in_every_process(seed: str) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(nbllm.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == [fingerprint(CHAT, RUNG), fingerprint(EMBED, RUNG)]
+
+
+class Text(str):
+    """A user's own kind of text."""
+
+    __slots__ = ()
+
+
+def test_texts_of_a_class_of_their_own_are_texts() -> None:
+    """A str subclass, such as numpy's, keys and is sent like the text that it is."""
+    plain = Chat(messages=({"role": "user", "content": "hello"},), stop=("x",), partition="a")
+    own = Chat(messages=({"role": "user", "content": "hello"},), stop=(Text("x"),), partition=Text("a"))
+    assert request_bytes(own) == request_bytes(plain)
+    assert fingerprint(own, RUNG) == fingerprint(plain, RUNG)
 
 
 def test_keys_of_released_versions_hold() -> None:

@@ -252,12 +252,16 @@ def test_a_price_of_zero_is_a_price(limits: tuple[int | None, int | None]) -> No
 
 
 def test_without_any_known_limit_the_budget_sets_one() -> None:
-    """Nobody knows how long the answer may be: max_tokens is what the budget holds."""
+    """Nobody knows how long the answer may be: max_tokens is what nearly every server takes, less where the budget holds less."""
 
     async def run() -> None:
         world = World(rungs={"one/m": priced_like(rung(), max_output_tokens=None, context_tokens=None)})
-        await world.ask(TEXT, budget_usd=worst(world, 5000))
-        assert world.provider.requests[0].content.max_tokens == 5000
+        rich = await world.ask(TEXT, budget_usd=worst(world, 2_000_000))
+        assert world.provider.requests[0].content.max_tokens == 4096
+        assert "max_tokens was set to 4096" in rich.notes[0]
+        poor = await world.ask(TEXT, budget_usd=worst(world, 3000), sample=1)
+        assert world.provider.requests[1].content.max_tokens == 3000
+        assert "lowered to 3000" in poor.notes[0]
         with pytest.raises(errors.BudgetExceeded):
             await world.ask("other", budget_usd=worst(world, 200))
         await world.close()

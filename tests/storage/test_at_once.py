@@ -96,6 +96,27 @@ def test_a_reservation_that_came_to_nothing_is_not_remembered(storage, tmp_path)
     asyncio.run(run())
 
 
+def test_bookings_after_a_damaged_file_was_set_aside_are_kept(storage):
+    """What waited to be booked goes with the old file; what comes later is booked in the new one."""
+
+    async def run() -> None:
+        scopes = [Scope("s")]
+        await storage.budgets.settle("first", scopes, Decimal(1))
+        await storage.budgets.balance(["s"])
+        await storage.budgets.settle("lost", scopes, Decimal(1))
+        database = storage.budgets._db
+        with database._lock:
+            database._transactions.set_aside()
+        for number in range(3):
+            await storage.budgets.settle(f"later{number}", scopes, Decimal(1))
+        assert (await storage.budgets.balance(["s"]))["s"].spent_usd == 3
+
+    told = []
+    storage.budgets._db._troubles._on_trouble = told.append
+    asyncio.run(run())
+    assert "was damaged" in told[0]
+
+
 @pytest.mark.parametrize("failing", ["store", "recordings", "budgets", "ledger"])
 def test_one_part_that_fails_to_close_leaves_no_other_open(storage, monkeypatch, failing):
     """Every other part is closed, the run lock too; the error is still told."""

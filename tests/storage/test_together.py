@@ -159,3 +159,35 @@ def test_closing_commits_what_waits(database):
     con = sqlite3.connect(path)
     assert con.execute("SELECT count(*) FROM t").fetchone() == (2,)
     con.close()
+
+
+def full(database) -> None:
+    """Let the file grow no more."""
+    con = database._files.writing or database._files.open()
+    (pages,) = con.execute("PRAGMA page_count").fetchone()
+    con.execute(f"PRAGMA max_page_count={pages}")
+
+
+def test_a_full_disk_keeps_no_rider_and_tries_few_of_many(database):
+    """What cannot be written is given up, not taken along by every later write; the rest of a batch is not tried one by one."""
+    tried = 0
+
+    async def run() -> None:
+        nonlocal tried
+        database.execute(INSERT, (1,))
+        full(database)
+        database.ride("INSERT INTO t VALUES (zeroblob(?))", (100_000,))
+
+        def huge(con: sqlite3.Connection) -> None:
+            nonlocal tried
+            tried += 1
+            con.execute("CREATE TABLE more (x)")
+            con.execute("INSERT INTO more VALUES (zeroblob(100000))")
+
+        results = await asyncio.gather(*(database.run(huge, wait_s=1.0) for _ in range(60)), return_exceptions=True)
+        assert all(isinstance(result, StorageError) for result in results)
+
+    asyncio.run(run())
+    assert tried <= 4
+    assert database.dropped == 1
+    assert not database._riders
