@@ -25,6 +25,7 @@ from nbllm.asking import chat_request, embed_request
 from nbllm.core.fingerprint import fingerprint
 from nbllm.core.messages import Chat, Embed, Options, Rung
 from nbllm.providers.catalog import Catalog
+from nbllm.providers.wire import request_bytes
 from nbllm.testing import FakeProvider
 from tests.client.helpers import fake_client
 
@@ -299,7 +300,6 @@ def test_order_of_keys_in_a_message(message: dict[str, Any], random: Any) -> Non
 _SCRIPT = """
 from tests.client import test_keys as t
 from nbllm.core.fingerprint import fingerprint
-from nbllm.providers.wire import request_bytes
 print(fingerprint(t.CHAT, t.RUNG), fingerprint(t.EMBED, t.RUNG))
 """
 
