@@ -32,6 +32,8 @@ class ModelFiles:
 def model_files(model: str, revision: str | None = None, environ: Mapping[str, str] = os.environ) -> ModelFiles:
     """Look for a model: as a path, then in the hub's cache. Reads the disk, sends nothing."""
     here = Path(model).expanduser()
+    if not model or "\0" in model:
+        return ModelFiles(None, {}, None)
     if here.is_file():
         return ModelFiles(here.resolve(), {}, here.stat().st_size, _fingerprint([here]))
     if here.is_dir():

@@ -29,7 +29,7 @@ _MAX_IDENTITY_CHARS = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One launch. command: the program and its first words. names: what the server calls the model, the first is ours to use.
+    """One launch. command: the program and its first words. names: what the server calls the model; it is asked by the first.
 
     port: None for any free one. fit: whether it fits, already checked unless force was given.
     """
@@ -51,7 +51,7 @@ class Plan:
         words = [*self.command, *self.model_argument]
         for part in self.kind.arguments:
             if part == "{name}":
-                words += self.names if self.kind.several_names else self.names[:1]
+                words += self.names
             else:
                 words.append(str(port) if part == "{port}" else part)
         return [*words, *self.chosen.arguments]
@@ -105,7 +105,7 @@ def plan_launch(
         kind=row,
         name=endpoint,
         model=model,
-        names=served or ((target,) if row.own_names else names_for(target, files.path)),
+        names=served or _names(row, target, files.path),
         command=_command(row, python, environ),
         model_argument=tuple(target if part == "{model}" else part for part in template),
         chosen=chosen,
@@ -114,6 +114,13 @@ def plan_launch(
         port=port,
         usd_per_hour=usd_per_hour,
     )
+
+
+def _names(kind: EngineKind, target: str, path: Path | None) -> tuple[str, ...]:
+    if kind.own_names:
+        return (target,)
+    names = names_for(target, path)
+    return names if kind.several_names else names[:1]
 
 
 def _simulated(model: str) -> str:

@@ -1,0 +1,103 @@
+"""A real vLLM started, used, looked at and ended by nbllm.engines itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nbllm import Client
+from nbllm.engines import Engine, EngineEvent, Plan, plan_launch, start
+from nbllm.errors import EngineFailed
+from tests.engines.server import CONTEXT_TOKENS, PYTHON, ROOT
+from tests.engines_room.processes import linux_only, marked, wait_until_gone
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
+OPTIONS = {"max_model_len": CONTEXT_TOKENS, "enforce_eager": True, "cpu_kvcache_gb": 1, "offline": True}
+
+
+def plan_for(model_dir: Path, name: str | None = None) -> Plan:
+    """The launch of the tiny model."""
+    return plan_launch("vllm", str(model_dir), OPTIONS, name=name, served_name="tiny", python=PYTHON, usd_per_hour=1.2)
+
+
+@pytest.fixture(scope="module")
+def events() -> list[EngineEvent]:
+    """What was told during the start."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def started(model_dir: Path, events: list[EngineEvent]) -> Iterator[Engine]:
+    """One vLLM for the tests of this file that do not end it."""
+    with start(plan_for(model_dir), events.append) as engine:
+        yield engine
+
+
+def test_it_is_started_watched_and_answers(started: Engine, events: list[EngineEvent], tmp_path: Path) -> None:
+    """Ready after a completion, progress on the way; the endpoint answers over the road, with the engine's own metrics."""
+    assert [events[0].stage, events[-1].stage] == ["launched", "ready"]
+    assert any("Starting" in line or "vLLM" in line for event in events for line in event.lines)
+    with Client(endpoints={started.name: started.endpoint}, home=tmp_path / "home") as client:
+        reply = client.ask("What is grandeur?", model=started.model, temperature=0)
+        assert reply.text
+        assert not reply.usage.estimated
+        status = started.status()
+    assert (status.state, status.running, status.waiting) == ("ready", 0, 0)
+    assert status.kv_cache_use is not None
+    assert status.tokens_per_s is not None
+    assert status.model == "vllm/tiny"
+
+
+def test_a_model_that_is_not_there_is_said_in_vllms_words(tmp_path: Path, model_dir: Path) -> None:
+    """A folder without a model: the reason is vLLM's, in a few lines."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(EngineFailed) as caught:
+        start(plan_for(empty, "empty"))
+    assert caught.value.exit_code
+    assert len(str(caught.value).splitlines()) <= 7
+    assert "config" in str(caught.value) or "model" in str(caught.value)
+
+
+KERNEL = """
+import sys, time
+from nbllm.engines import plan_launch, start
+options = {options!r}
+start(plan_launch("vllm", sys.argv[1], options, served_name="tiny", python=sys.argv[2]))
+print("started", flush=True)
+time.sleep(600)
+"""
+
+
+@linux_only
+def test_nothing_of_vllm_is_left_when_the_kernel_is_killed(model_dir: Path) -> None:
+    """Kill -9 of the process that started it: server, engine core and workers are gone within 5 s."""
+    mark = f"NBLLM_TEST_MARK=vllm-{os.getpid()}"
+    name, value = mark.split("=")
+    kernel = subprocess.Popen(
+        [sys.executable, "-c", KERNEL.format(options=OPTIONS), str(model_dir), str(PYTHON)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, name: value},
+        start_new_session=True,
+        cwd=ROOT,
+    )
+    try:
+        assert kernel.stdout is not None
+        assert kernel.stdout.readline() == b"started\n"
+        assert len(marked(mark)) >= 4  # kernel, supervisor, server, engine core
+        kernel.send_signal(signal.SIGKILL)
+        kernel.wait()
+        wait_until_gone(mark, 5.0)
+    finally:
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
+        kernel.kill()
+        kernel.wait()
+        if kernel.stdout is not None:
+            kernel.stdout.close()

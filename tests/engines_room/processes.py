@@ -1,0 +1,33 @@
+"""Which processes carry a mark in their environment: how a test sees what is left, wherever it went."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+
+def marked(mark: str) -> list[int]:
+    """Return the processes whose environment holds the mark, zombies left out (theirs is empty)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def wait_until_gone(mark: str, limit_s: float) -> float:
+    """Wait until no process carries the mark; return how long that took, fail after limit_s."""
+    began_s = time.monotonic()
+    while left := marked(mark):
+        assert time.monotonic() - began_s < limit_s, f"still there after {limit_s} s: {left}"
+        time.sleep(0.02)
+    return time.monotonic() - began_s
