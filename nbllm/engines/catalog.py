@@ -149,7 +149,7 @@ ENGINES: Mapping[str, EngineKind] = {
         ),
         EngineKind(
             name="sim-server",
-            title="simulated server",
+            title="The simulated server",
             endpoint="sim-server",
             install="It is part of nbllm.",
             module="nbllm.engines.sim_server",

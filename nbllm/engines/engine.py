@@ -25,6 +25,7 @@ class Engine:
     """One running engine. A context manager; `stop` leaves no process behind, and neither does the end of this process.
 
     name: its endpoint's. endpoint: what a client takes (settings or Client(endpoints=...)). model: the id to ask it by.
+    simulated: no real model answers there.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Engine:
         *,
         process: SupervisedProcess | None = None,
         usd_per_hour: Decimal | None = None,
+        simulated: bool = False,
     ) -> None:
         self.name = name
         self.title = title
         self.endpoint = endpoint
         self.model = f"{name}/{asked.model}"
         self.usd_per_hour = usd_per_hour
+        self.simulated = simulated
         self._watch = watch
         self._process = process
         self._stopped = False

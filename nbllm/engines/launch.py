@@ -33,7 +33,7 @@ def start(plan: Plan, on_event: OnEvent | None = None, *, timeout_s: float = STA
 
     on_event: called on this thread with an EngineEvent, about twice a second. rhythm: how often it is looked after once it runs.
     Raises EngineFailed with the engine's own reason, EngineWedged, EngineNotPossible. However it ends, by an interrupt too, nothing
-    is left running but the engine that is returned.
+    is left running but the engine that is returned. Its tokens are priced at $0: the machine's dollars are in the status.
     """
     refuse_twice(plan.name)
     if plan.port is not None:
@@ -53,11 +53,15 @@ def _launch(plan: Plan, port: int, on_event: OnEvent | None, timeout_s: float, r
         base_url=f"http://127.0.0.1:{port}/v1",
         api_key=key,
         identity=plan.identity,
+        # Nobody bills the tokens of an engine of one's own: known, not unknown. What the machine costs an hour is in its status.
+        input_usd_per_mtok=0,
+        output_usd_per_mtok=0,
         # What the others are told is shared by the requests that they work on at once.
         context_tokens=plan.chosen.values.get("max_model_len") if plan.kind.sized else None,
     )
-    process = _process(plan, port, key)
+    process: SupervisedProcess | None = None
     try:
+        process = _process(plan, port, key)
         began_s = time.monotonic()
         telling = _Telling(plan, process, on_event, began_s)
         telling.tell("launched")
@@ -73,12 +77,23 @@ def _launch(plan: Plan, port: int, on_event: OnEvent | None, timeout_s: float, r
         watch = Watch(door, asked, plan.kind.metrics, rhythm)
         if plan.kind.idle_probe:
             watch.start()
-        usd = None if plan.usd_per_hour is None else Decimal(str(plan.usd_per_hour))
-        return registered(Engine(plan.name, plan.kind.title, endpoint, asked, watch, process=process, usd_per_hour=usd))
+        return registered(
+            Engine(
+                plan.name,
+                plan.kind.title,
+                endpoint,
+                asked,
+                watch,
+                process=process,
+                usd_per_hour=None if plan.usd_per_hour is None else Decimal(str(plan.usd_per_hour)),
+                simulated=plan.kind.simulated,
+            )
+        )
     except BaseException as error:
-        if isinstance(error, EngineFailed) and not error.log_tail:
-            error.log_tail = "\n".join(process.log_tail())
-        process.stop()
+        if process is not None:
+            if isinstance(error, EngineFailed) and not error.log_tail:
+                error.log_tail = "\n".join(process.log_tail())
+            process.stop()
         raise
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -44,7 +45,7 @@ class Plan:
     fit: Fit = field(repr=False)
     identity: str = ""
     port: int | None = None
-    usd_per_hour: float | None = None
+    usd_per_hour: Decimal | float | None = None
 
     def argv(self, port: int) -> list[str]:
         """Return the argument list: the program, the model, what every launch of this engine has, and the options."""
@@ -73,7 +74,7 @@ def plan_launch(
     python: str | Path | None = None,
     port: int | None = None,
     force: bool = False,
-    usd_per_hour: float | None = None,
+    usd_per_hour: Decimal | float | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Plan:
     """Think a launch through. Nothing is started and nothing is sent; the disk and nvidia-smi are looked at.

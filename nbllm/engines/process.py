@@ -60,8 +60,12 @@ class SupervisedProcess:
             **_own_session(),
         )
         self._listener = threading.Thread(target=self._listen, name="nbllm-engine-listen", daemon=True)
-        self._listener.start()
-        self._tell(json.dumps(spec))
+        try:
+            self._listener.start()
+            self._tell(json.dumps(spec))
+        except BaseException:  # an interrupt: nobody else could stop it any more
+            self.stop()
+            raise
 
     def _tell(self, line: str) -> None:
         pipe = self._process.stdin
@@ -70,7 +74,6 @@ class SupervisedProcess:
                 pipe.write(line.encode() + b"\n")
                 pipe.flush()
         except OSError as error:
-            self.stop()
             raise EngineFailed(f"The process that watches over the engine did not start: {error}.") from error
 
     def _listen(self) -> None:
@@ -113,7 +116,8 @@ class SupervisedProcess:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             return False
-        self._listener.join(1.0)
+        if self._listener.ident is not None:
+            self._listener.join(1.0)
         if self._process.stdout is not None:
             self._process.stdout.close()
         return True

@@ -126,7 +126,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
     layers = _count(config, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
     heads = _count(config, "num_attention_heads", "n_head", "n_heads")
     vocabulary = _count(config, "vocab_size")
-    if not (hidden and layers and heads and vocabulary):
+    if not (hidden and layers and heads and vocabulary) or hidden < heads:
         return None
     kv_heads = _count(config, "num_key_value_heads", "num_kv_heads") or (1 if config.get("multi_query") is True else heads)
     head_dim = _count(config, "head_dim") or hidden // heads
@@ -188,7 +188,7 @@ def _count(config: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _embeddings(config: Mapping[str, Any], vocabulary: int, hidden: int) -> int:
-    tied = config.get("tie_word_embeddings", config.get("model_type") in _TIED)
+    tied = config.get("tie_word_embeddings", str(config.get("model_type")) in _TIED)
     return vocabulary * hidden * (1 if tied else 2)
 
 
@@ -196,7 +196,7 @@ def _layer(config: Mapping[str, Any], hidden: int, heads: int, kv_heads: int, he
     """Return the parameters of one layer: attention, feed-forward (gated: three matrices, else two) or experts, norms."""
     attention = 2 * hidden * heads * head_dim + 2 * hidden * kv_heads * head_dim
     inner = _count(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size") or 4 * hidden
-    matrices = 2 if config.get("model_type") in _UNGATED else 3
+    matrices = 2 if str(config.get("model_type")) in _UNGATED else 3
     experts = _count(config, "num_local_experts", "num_experts", "n_routed_experts")
     if experts:
         inner = _count(config, "moe_intermediate_size") or inner

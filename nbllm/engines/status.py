@@ -124,7 +124,7 @@ def whole(number: float | None) -> int | None:
 
 def as_row(status: EngineStatus) -> Mapping[str, str]:
     """Return a status as texts for a table, what is unknown left out."""
-    row = {"engine": f"{status.name} ({status.engine})", "model": status.model, "state": status.state, "address": status.base_url}
+    row = {"engine": status.engine, "model": status.model, "state": status.state, "address": status.base_url}
     if status.running is not None:
         row["requests"] = f"{status.running} running" + (f", {status.waiting} waiting" if status.waiting is not None else "")
     if status.kv_cache_use is not None:

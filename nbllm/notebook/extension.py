@@ -15,6 +15,7 @@ from nbllm.notebook.failures import Hook
 from nbllm.notebook.magics import LLMMagics
 from nbllm.notebook.manuals import MANUALS
 from nbllm.notebook.questions import Questions
+from nbllm.notebook.serve_magic import ServeMagics
 from nbllm.settings.llm_manual import LLM
 
 _BOOKS = ("llm_config", "llm_models", "llm_usage", "llm_plot", "llm_calls", "llm_cache", "llm_budget")
@@ -72,6 +73,7 @@ def _write_manuals() -> None:
     LLMMagics.llm_line.__doc__ = LLM.text()
     for name in _BOOKS:
         getattr(BookMagics, name).__doc__ = MANUALS[name].text()
+    ServeMagics.serve.__doc__ = MANUALS["serve"].text()
 
 
 def _owner(function: Any) -> str:
@@ -86,8 +88,9 @@ def load_ipython_extension(shell: Any) -> None:
     _write_manuals()
     llm = LLMMagics(shell, _client)
     books = BookMagics(shell, _client)
+    servers = ServeMagics(shell, _client)
     hook = Hook(shell, whole=lambda: llm.full_traceback)
-    loaded = Loaded(shell, (llm, books), hook, Completion(shell, _client), Questions(shell))
+    loaded = Loaded(shell, (llm, books, servers), hook, Completion(shell, _client), Questions(shell))
     taken = [(kind, shell.magics_manager.magics[kind].get("llm")) for kind in ("cell", "line")]
     others = {kind: function for kind, function in taken if function is not None}
     for kind, function in (("cell", llm.llm), ("line", llm.llm_line)):
@@ -96,6 +99,7 @@ def load_ipython_extension(shell: Any) -> None:
             loaded.register(kind, "llm", function)
     for name in _BOOKS:
         loaded.register("line", name, getattr(books, name))
+    loaded.register("line", "serve", servers.serve)
     setattr(shell, _ATTRIBUTE, loaded)
     if others:
         marks = " and ".join(("%%" if kind == "cell" else "%") + "llm" for kind in others)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nbllm.notebook.serve_manual import SERVE
 from nbllm.settings import reading
 from nbllm.settings.flags import Flag, Manual
 from nbllm.settings.llm_manual import LLM
@@ -144,5 +145,5 @@ BUDGET = Manual(
 
 MANUALS: Mapping[str, Manual] = {
     "llm": LLM, "nbllm": LLM, "llm_config": CONFIG, "llm_models": MODELS, "llm_usage": USAGE, "llm_plot": PLOT, "llm_calls": CALLS,
-    "llm_cache": CACHE, "llm_budget": BUDGET,
+    "llm_cache": CACHE, "llm_budget": BUDGET, "serve": SERVE,
 }  # fmt: skip

@@ -23,7 +23,7 @@ def attach(
     name: str = "attached",
     model: str | None = None,
     api_key_env: str | None = None,
-    usd_per_hour: float | None = None,
+    usd_per_hour: Decimal | float | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Engine:
     """Take a server that already runs, of any kind that speaks OpenAI's wire, once it has completed one token.

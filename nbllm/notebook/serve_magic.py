@@ -1,0 +1,192 @@
+"""%serve: model servers on this machine as endpoints of the session. What it takes is declared in nbllm.notebook.serve_manual."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, magics_class, no_var_expand
+
+from nbllm.notebook.flags import parse
+from nbllm.notebook.serve_manual import OWN, SERVE, VERBS
+from nbllm.settings.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from nbllm.engines import Engine, EngineEvent, EngineStatus, Plan
+    from nbllm.notebook.views import View
+
+_ORIGIN = "%serve"
+_OWN = {flag.dest for flag in OWN}
+_PLANNED = ("python", "name", "served_name", "port", "force", "usd_per_hour")
+_ATTACHED = ("name", "model", "api_key_env", "usd_per_hour")
+
+
+@magics_class
+class ServeMagics(Magics):
+    """Start, look after and stop model servers."""
+
+    def __init__(self, shell: Any, client: Callable[[], Any], **kwargs: Any) -> None:
+        super().__init__(shell, **kwargs)
+        self._shell = shell
+        self._client = client
+        self._before: dict[str, tuple[Any, str]] = {}
+        """Endpoint's name -> what the settings had under it before, and where from."""
+
+    @no_var_expand
+    def serve(self, line: str) -> View:
+        """Start, look after or stop a server."""
+        parsed = parse(SERVE, line)
+        verb, *words = parsed.words or ("status",)
+        if verb not in VERBS:
+            raise UsageError(f"%serve does not know {verb!r}. {did_you_mean(verb, VERBS)} (%serve? is the manual.)")
+        return getattr(self, f"_{verb}")(words, parsed.values)  # type: ignore[no-any-return]  # each of the four returns a View
+
+    def _start(self, words: list[str], values: Mapping[str, Any]) -> View:
+        from nbllm.engines import plan_launch, start
+        from nbllm.notebook.views import View
+
+        if len(words) != 2:
+            raise UsageError("Write %serve start ENGINE MODEL, for example %serve start sim large. (%serve? is the manual.)")
+        _only_for("start", values, set(_PLANNED) | {"timeout_s"})
+        own = {name: values[name] for name in _PLANNED if name in values}
+        plan = plan_launch(words[0], words[1], _engine_options(values), **own)
+        telling = Telling(self._shell, plan)
+        timeout = {"timeout_s": values["timeout_s"]} if "timeout_s" in values else {}
+        try:
+            engine = start(plan, telling.event, **timeout)
+        except KeyboardInterrupt as error:
+            said = [f"KeyboardInterrupt: the start was stopped; nothing of {plan.kind.title} is left running."]
+            # IPython asks an exception for this before it formats one itself.
+            error._render_traceback_ = lambda: said  # type: ignore[attr-defined]
+            raise
+        self._use(engine)
+        return View(f"{engine.title} is ready: {engine.model}", (), self._how_to_ask(engine))
+
+    def _attach(self, words: list[str], values: Mapping[str, Any]) -> View:
+        from nbllm.engines import attach
+        from nbllm.notebook.views import View
+
+        if len(words) != 1:
+            raise UsageError("Write %serve attach URL, for example %serve attach http://127.0.0.1:8000/v1 --name lab.")
+        _only_for("attach", values, set(_ATTACHED))
+        engine = attach(words[0], **{name: values[name] for name in _ATTACHED if name in values})
+        self._use(engine)
+        return View(f"{engine.title} is attached: {engine.model}", (), self._how_to_ask(engine))
+
+    def _status(self, words: list[str], values: Mapping[str, Any]) -> View:
+        from nbllm.notebook.views import View
+
+        _only_for("status", values, set())
+        engines = _named(words)
+        if not engines:
+            return View("No model server was started or attached here.", (), ("%serve start sim large starts a simulated one.",))
+        found = [engine.status() for engine in engines]
+        notes = tuple(f"{status.name}: {status.trouble}" for status in found if status.trouble)
+        return View("Model servers of this session", (_table(found),), notes)
+
+    def _stop(self, words: list[str], values: Mapping[str, Any]) -> View:
+        from nbllm.notebook.views import View
+
+        _only_for("stop", values, set())
+        engines = _named(words)
+        for engine in engines:
+            engine.stop()
+            endpoint, origin = self._before.pop(engine.name, (None, _ORIGIN))
+            self._client().configure(origin=origin, endpoints={engine.name: endpoint})
+        names = ", ".join(engine.name for engine in engines)
+        return View(f"Stopped: {names}." if engines else "Nothing was running.")
+
+    def _use(self, engine: Engine) -> None:
+        """Make it an endpoint of the current client for this session."""
+        client, name = self._client(), engine.name
+        known = f"endpoints.{name}"
+        self._before.setdefault(name, (client.settings.endpoints.get(name), client.settings.origin(known)))
+        client.configure(origin=_ORIGIN, endpoints={name: engine.endpoint})
+
+    def _how_to_ask(self, engine: Engine) -> tuple[str, ...]:
+        simulated = ("It is simulated: no model answers there.",) if engine.simulated else ()
+        return (*simulated, f"Ask it with -m {engine.model}, or make it the default: %llm_config model={engine.model}")
+
+
+class Telling:
+    """Shows how a start goes: one display that is updated in a notebook, lines in a terminal."""
+
+    def __init__(self, shell: Any, plan: Plan) -> None:
+        self._plan = plan
+        self._in_place = getattr(shell, "kernel", None) is not None
+        self._handle: Any = None
+        self._stage = ""
+        self._show(self._view("starting"), "")
+
+    def event(self, event: EngineEvent) -> None:
+        """Show an event."""
+        self._show(self._view(str(event)), event.stage)
+
+    def _view(self, line: str) -> View:
+        from nbllm.notebook.views import Table, View, columns
+
+        fit = self._plan.fit
+        rows = fit.sizing.rows() if fit.sizing else []
+        arithmetic = (
+            (Table(columns=columns("what", "how much"), rows=rows, caption=f"Does {self._plan.model} fit?"),) if rows else ()
+        )
+        forced = (f"{fit.problem} Started all the same (--force).",) if fit.problem else ()
+        return View(line, arithmetic, (*fit.notes, *forced))
+
+    def _show(self, view: View, stage: str) -> None:
+        if not self._in_place:
+            # A terminal keeps every line: the first holds the arithmetic, then each stage one.
+            if stage != self._stage or not stage:
+                sys.stdout.write(f"{view if not stage else view.title}\n")
+            self._stage = stage
+            return
+        from IPython.display import display
+
+        data = view._repr_mimebundle_()
+        if self._handle is None:
+            self._handle = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # untyped in IPython
+        else:
+            self._handle.update(data, raw=True)
+
+
+def _engine_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the engine's own options; --no-X is X switched off."""
+    given = {name: value for name, value in values.items() if name not in _OWN}
+    for name in [name for name in given if name.startswith("no_")]:
+        del given[name]
+        if name[3:] in given:
+            raise UsageError(f"--{name[3:].replace('_', '-')} is given with its opposite.")
+        given[name[3:]] = False
+    return given
+
+
+def _only_for(verb: str, values: Mapping[str, Any], own: set[str]) -> None:
+    """Raise UsageError for an option that belongs to another word; `start` takes the engines' options too."""
+    wrong = [name for name in values if name not in own and (verb != "start" or name in _OWN)]
+    if wrong:
+        flag = next(flag.names[-1] for flag in SERVE.flags if flag.dest == wrong[0])
+        raise UsageError(f"{flag} does not go with %serve {verb}. (%serve? is the manual.)")
+
+
+def _named(words: list[str]) -> list[Engine]:
+    """Return the engines of those names, all without one. Raises UsageError for a name that none has."""
+    from nbllm.engines import running
+
+    engines = {engine.name: engine for engine in running()}
+    for word in words:
+        if word not in engines:
+            raise UsageError(f"No server {word!r} runs here. {did_you_mean(word, engines)}")
+    return [engines[word] for word in words] if words else list(engines.values())
+
+
+def _table(found: list[EngineStatus]) -> Any:
+    from nbllm.engines.status import as_row
+    from nbllm.notebook import wording
+    from nbllm.notebook.views import Table, columns
+
+    told = [{**as_row(status), "uptime": wording.age(status.uptime_s)} for status in found]
+    heads = dict.fromkeys(name for row in told for name in row)
+    rows = [(head, *(row.get(head, "unknown") for row in told)) for head in heads]
+    return Table(columns=columns("server", *(status.name for status in found)), rows=rows)
