@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from typing import Any, Never, ParamSpec, TypeVar, Unpack
 
 from nbllm.asking import Prompt
@@ -22,6 +23,7 @@ from nbllm.core.usage_table import UsageTable
 from nbllm.doors import door
 from nbllm.errors import InvalidRequest
 from nbllm.flow_context import FLOW, Flow
+from nbllm.notices import say
 from nbllm.settings import CallOptions, EmbedOptions
 from nbllm.streams import AsyncStream, Stream
 
@@ -53,14 +55,46 @@ def set_process_client(client: Client | None) -> None:
         _process = client
 
 
-@contextmanager
-def use(client: Client) -> Iterator[Client]:
-    """Make a client the current one for a with block, in this context only."""
-    token = _here.set(client)
-    try:
-        yield client
-    finally:
-        _here.reset(token)
+class _Use:
+    """What `use` returns: the client is the current one while a with block of it runs; blocks of one context may nest."""
+
+    _unused = False
+    """Whether nobody entered it; a half-made one has nothing to say."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._tokens: list[Token[Client | None]] = []
+        self._unused = True
+
+    def __enter__(self) -> Client:
+        self._tokens.append(_here.set(self._client))
+        self._unused = False
+        return self._client
+
+    def __exit__(self, *_: object) -> None:
+        _here.reset(self._tokens.pop())
+
+    def __repr__(self) -> str:
+        """Return what it is, and how to enter it: a notebook shows and keeps what a cell ends with, so that it is never dropped."""
+        return f"use({self._client!r})" + (f": not in use yet. {_HOW_TO_USE}" if self._unused else "")
+
+    def __del__(self) -> None:
+        if self._unused and not sys.is_finalizing():
+            say((f"nbllm.use({self._client!r}) was dropped without a with block, so it changed nothing.\n{_HOW_TO_USE}",))
+
+
+_HOW_TO_USE = (
+    "Write `with nbllm.use(client): ...` around the calls that it is for, or `nbllm.set_process_client(client)` to make it the "
+    "current client from here on."
+)
+
+
+def use(client: Client) -> AbstractContextManager[Client]:
+    """Make a client the current one for a with block, in this context only: `with nbllm.use(client): ...`.
+
+    Alone it does nothing and warns (NbllmWarning): `nbllm.set_process_client(client)` is for the whole process, without a block.
+    """
+    return _Use(client)
 
 
 @door()

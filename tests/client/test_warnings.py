@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import warnings
@@ -158,3 +159,73 @@ def test_on_the_screen(tmp_path: Path) -> None:
     first, *rest = done.stderr.splitlines()
     assert first.startswith(f"{script}:6: NbllmWarning: The session budget")
     assert len(rest) == 1
+
+
+def dropped(client: Client) -> int:
+    """As a statement."""
+    nbllm.use(client)
+    return here() - 1
+
+
+def raised(client: Client) -> int:
+    """As an argument that is made and never used, by a line that fails."""
+    with pytest.raises(ZeroDivisionError):
+        print(nbllm.use(client), 1 / 0)
+    return here() - 1
+
+
+@pytest.mark.parametrize("door", [dropped, raised], ids=lambda door: door.__name__)
+def test_use_without_with_says_that_nothing_changed(door: Callable[[Client], int], tmp_path: Path) -> None:
+    """`nbllm.use(client)` written as a statement warns at that line, with both ways to do what was meant."""
+    with fake_client(tmp_path) as client, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        line = door(client)
+        gc.collect()
+    (warning,) = caught
+    assert warning.category is NbllmWarning
+    assert "without a with block" in str(warning.message)
+    assert "with nbllm.use(client): ..." in str(warning.message)
+    assert "nbllm.set_process_client(client)" in str(warning.message)
+    assert (warning.filename, warning.lineno) == (__file__, line)
+
+
+def test_use_shown_by_a_notebook_says_how_to_enter_it(tmp_path: Path) -> None:
+    """A notebook keeps what a cell ends with, so that it is never dropped: what is shown of it says the same."""
+    with fake_client(tmp_path) as client:
+        scope = nbllm.use(client)
+        assert "with nbllm.use(client): ..." in repr(scope)
+        with scope as entered:
+            assert entered is nbllm.get_client() is client
+            assert "with nbllm.use" not in repr(scope)
+
+
+def test_use_that_was_entered_is_quiet_and_gives_back_what_was_there(tmp_path: Path) -> None:
+    """Blocks nest, of one object too, end when something is raised as well, and leave no warning behind."""
+    with (
+        fake_client(tmp_path / "a") as first,
+        fake_client(tmp_path / "b") as second,
+        nbllm.use(first),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        scope = nbllm.use(second)
+        with scope, nbllm.use(first):
+            with scope:
+                assert nbllm.get_client() is second
+            assert nbllm.get_client() is first
+        with pytest.raises(ZeroDivisionError), scope:
+            raise ZeroDivisionError
+        assert nbllm.get_client() is first
+        del scope
+        gc.collect()
+    assert caught == []
+
+
+def test_use_with_a_wrong_argument_is_only_the_error() -> None:
+    """A call that fails leaves no half-made object that would complain a second time."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(TypeError):
+            nbllm.use()  # type: ignore[call-arg]  # the mistake that is tested
+        gc.collect()
+    assert caught == []
