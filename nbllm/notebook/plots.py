@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from nbllm.core.ports import Series
@@ -214,6 +214,7 @@ def timeline(ax: Axes, series: Series) -> Axes:
     ax.set_yscale("log")
     ax.set_ylim(float(seconds.min()) / 3, float(seconds.max()) * 3)
     ax.yaxis.set_major_formatter(lambda value, _: _short_time(value))
+    ax.yaxis.set_minor_formatter(_TimesBetween())
     _from_first(ax, times)
     style.legend(ax)
     return ax
@@ -230,6 +231,16 @@ def _simulated(series: Series) -> str:
     """Return what the numbers under a title say of simulated models: their seconds and dollars are nobody's."""
     which = [name.startswith("sim/") for name in series.models if "/" in name]
     return "" if not any(which) else ", simulated" if all(which) else ", some simulated"
+
+
+class _TimesBetween(LogFormatter):
+    """Labels some ticks between powers of ten where the axis spans fewer than two of those, since there may be one power alone."""
+
+    def __init__(self) -> None:
+        super().__init__(labelOnlyBase=False, minor_thresholds=(2, 0.4))  # the second: matplotlib's own, below it each tick
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        return _short_time(value) if super().__call__(value, pos) else ""
 
 
 def _short_time(seconds: float) -> str:

@@ -90,6 +90,7 @@ def dress(ax: Axes, title: str, subtitle: str, x: str, y: str, *, grid: Literal[
     ax.set_xlabel(x, fontsize=10, color=FAINT)
     ax.set_ylabel(y, fontsize=10, color=FAINT)
     ax.tick_params(colors=FAINT, labelsize=9.5, length=3)
+    ax.tick_params(which="minor", colors=FAINT, labelsize=9.5, length=2)
     for side, spine in ax.spines.items():
         spine.set_visible(side in {"left", "bottom"})
         spine.set_color(RULE)

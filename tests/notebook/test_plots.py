@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,25 @@ def test_the_image_is_shown_at_notebook_width_and_twice_as_sharp() -> None:
     data, metadata = PlotView("cost", figure("cost", calls(20)))._repr_mimebundle_()
     assert metadata["image/png"]["width"] == 720
     assert set(data) == {"image/png", "text/plain"}
+
+
+def labels(axis: Any) -> list[str]:
+    """What stands beside an axis, top to bottom or left to right, as it is drawn."""
+    axis.figure.canvas.draw()
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for which in (axis.get_major_ticks(), axis.get_minor_ticks()) for tick in which if low <= tick.get_loc() <= high]
+    return [tick.label1.get_text() for tick in sorted(ticks, key=lambda tick: tick.get_loc()) if tick.label1.get_text()]
+
+
+@pytest.mark.parametrize("spread", [1.0, 1.05, 1.2, 2.0, 5.0, 9.0, 12.0, 50.0, 1e3, 1e4])
+@pytest.mark.parametrize("shortest_s", [3e-5, 1.1e-3, 0.9, 1.0, 7.5])
+def test_each_label_of_the_timeline_is_a_time_with_its_unit(shortest_s: float, spread: float) -> None:
+    """However close together the calls are, between three and a dozen labels are there, each as "600 ms" or "2 s"."""
+    series = calls(40, hits=0, failures=0)
+    series = replace(series, latency_s=np.geomspace(shortest_s, shortest_s * spread, 40))
+    axis = figure("timeline", series).axes[0].yaxis
+    shown = labels(axis)
+    assert {tick.label1.get_color() for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())} == {style.FAINT}
+    assert 2 <= len(shown) <= 12, shown
+    assert [text for text in shown if not re.fullmatch(r"\d+ (s|ms|µs)", text)] == []
+    assert len(set(shown)) == len(shown)
