@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nbllm.cli.paper import plural, size
@@ -48,14 +48,14 @@ def settings(found: Settings) -> Iterator[Finding]:
 
 
 def home(found: Settings) -> Iterator[Finding]:
-    """Whether the home can be used, and what is in it. A home that is not there yet is not made."""
-    path = found.home
-    if not path.exists() and not path.is_symlink():
-        yield _home_to_be(path)
-        return
+    """Whether the home can be used, and what is in it. A home that is not there yet is made, to see, and removed again."""
     from nbllm.storage.home import Home
 
+    path = found.home
     used = Home(path)
+    if not os.path.lexists(path):  # Path.exists raises where a folder above may not be entered
+        yield _home_to_be(used)
+        return
     try:
         used.prepare()
         yield Finding("home", "note" if used.warning else "ok", used.warning or str(path))
@@ -65,11 +65,20 @@ def home(found: Settings) -> Iterator[Finding]:
         used.close()
 
 
-def _home_to_be(path: Path) -> Finding:
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if os.access(parent, os.W_OK | os.X_OK) and parent.is_dir():
-        return Finding("home", "ok", f"{path} (made by the first call)")
-    return Finding("home", "broken", f"{path} cannot be made: {parent} is not writable", "Set NBLLM_HOME to a folder of your own.")
+def _home_to_be(used: Home) -> Finding:
+    """Do what the first call does, for rights alone tell little: root has them all. Raises HomeUnusable as that call would."""
+    before = {folder for folder in used.path.absolute().parents if os.path.lexists(folder)}
+    try:
+        used.token  # noqa: B018 - makes the folders and a file in them
+    finally:
+        used.close()
+        made = (used.data / "run").absolute()
+        for folder in (made, *made.parents):
+            if folder in before:
+                break
+            with suppress(OSError):  # it was never made, or a call of another process uses it by now
+                folder.rmdir()
+    return Finding("home", "note" if used.warning else "ok", used.warning or f"{used.path} (made by the first call)")
 
 
 def _ledger(used: Home) -> Iterator[Finding]:

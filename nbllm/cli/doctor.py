@@ -1,4 +1,4 @@
-"""`nbllm doctor`: what was found here, what is wrong, what to do. It writes nothing and sends nothing off this machine."""
+"""`nbllm doctor`: what was found here, what is wrong, what to do. It leaves nothing behind and sends nothing off this machine."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -16,14 +18,12 @@ from nbllm.cli.cache import duration_s
 from nbllm.cli.checks import Finding
 from nbllm.cli.demo import use_model
 from nbllm.cli.paper import Paper, age, size
-from nbllm.errors import ConfigurationError, InvalidRequest
+from nbllm.errors import ConfigurationError, HomeUnusable, InvalidRequest
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home that is not there yet, an empty folder to work in, and no key."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("NBLLM_") or name.endswith(("_KEY", "_TOKEN")):
             monkeypatch.delenv(name)
@@ -136,6 +136,43 @@ def test_doctor_reports_an_endpoint_whose_key_is_missing(capsys: pytest.CaptureF
     code, answer = report(capsys)
     assert code == 1
     assert "LAB_KEY_X" in found(answer, "endpoints")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a folder in which nobody can make one, root included")
+def test_doctor_tries_whether_a_home_can_be_made(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home that the first call cannot make is broken, in the words of that call's own error, whoever asks."""
+    monkeypatch.setenv("NBLLM_HOME", "/proc/nbllm/home")
+    with pytest.raises(HomeUnusable) as refused, Client() as client:
+        client.ask("Name a river.", model="sim/small")
+    code, answer = report(capsys)
+    assert code == 1
+    assert refused.value.summary in found(answer, "home")
+    assert "NBLLM_HOME to a folder of your own" in found(answer, "home")
+    assert "made by the first call" not in found(answer, "home")
+
+
+@pytest.mark.parametrize("failing", ["mkdir", "open"])
+def test_doctor_leaves_nothing_of_a_home_that_it_tried_to_make(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Whether it went well or stopped half-way, the folders above the home that were not there are gone again."""
+    monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "some" / "where" / "home"))
+    code, answer = report(capsys)
+    assert code == 0
+    assert "made by the first call" in found(answer, "home")
+    assert not (tmp_path / "some").exists()
+    real = getattr(os, failing)
+
+    def full(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if "some" in str(path) and (failing == "open" or str(path).endswith("home")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, failing, full)
+    code, answer = report(capsys)
+    assert code == 1
+    assert "is on a full disk" in found(answer, "home")
+    assert not (tmp_path / "some").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
