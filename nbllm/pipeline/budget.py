@@ -137,8 +137,8 @@ def _lowered(request: Request, max_tokens: int | None, call: Call, rung: Rung) -
     assert isinstance(request.content, Chat)  # noqa: S101 - the worst case of embeddings has no output to lower
     if max_tokens == ASSUMED_TOKENS and not (rung.max_output_tokens or rung.context_tokens):
         call.lowered = (
-            f"max_tokens was set to {max_tokens}: a budget needs a bound, and nothing says how long an answer of {rung.id} can get. "
-            "Give max_tokens=, or state context_tokens of the endpoint."
+            f"max_tokens was set to {max_tokens}: a budget needs a bound, and nothing says how long an answer of {rung.id} "
+            "can get. Give max_tokens=, or state context_tokens of the endpoint."
         )
     else:
         call.lowered = f"max_tokens was lowered to {max_tokens} to stay within the budget."
