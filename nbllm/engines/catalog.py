@@ -49,6 +49,8 @@ class EngineKind:
     model_file: tuple[str, ...] = ()
     """Used instead of the words for the model when it is a file on this machine."""
     model_words: tuple[str, ...] = ()
+    program_model: tuple[str, ...] = ()
+    """Used instead when the program runs and not the module."""
     several_names: bool = False
     own_names: bool = False
     """It serves models under their own names: the model's id is the name."""
@@ -86,6 +88,7 @@ ENGINES: Mapping[str, EngineKind] = {
             module="vllm.entrypoints.openai.api_server",
             package="vllm",
             serve=("serve",),
+            program_model=("{model}",),
             model_words=("--model", "{model}"),
             arguments=("--served-model-name", "{name}", "--host", "127.0.0.1", "--port", "{port}"),
             several_names=True,
@@ -149,7 +152,7 @@ ENGINES: Mapping[str, EngineKind] = {
         ),
         EngineKind(
             name="sim-server",
-            title="The simulated server",
+            title="Simulated server",
             endpoint="sim-server",
             install="It is part of nbllm.",
             module="nbllm.engines.sim_server",

@@ -101,13 +101,16 @@ def plan_launch(
     if not force:
         fitting.check()
     is_file = files.path is not None and files.path.is_file()
+    command = _command(row, python, environ)
     template = row.model_file if row.model_file and is_file else row.model_words
+    if row.program_model and "-m" not in command:
+        template = row.program_model
     return Plan(
         kind=row,
         name=endpoint,
         model=model,
         names=served or _names(row, target, files.path),
-        command=_command(row, python, environ),
+        command=command,
         model_argument=tuple(target if part == "{model}" else part for part in template),
         chosen=chosen,
         fit=fitting,

@@ -86,6 +86,7 @@ class SupervisedProcess:
                     self.pid = said["pid"]
                 elif said["event"] == "exited":
                     self.exit_code, self.problem = said["code"], said.get("problem", "")
+                    self.log_tail()  # kept: the file goes a minute after the engine
                     self.exited.set()
         self.exited.set()
 

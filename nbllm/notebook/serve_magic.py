@@ -57,7 +57,7 @@ class ServeMagics(Magics):
         try:
             engine = start(plan, telling.event, **timeout)
         except KeyboardInterrupt as error:
-            said = [f"KeyboardInterrupt: the start was stopped; nothing of {plan.kind.title} is left running."]
+            said = [f"KeyboardInterrupt: the start of {plan.kind.title} was stopped; nothing of it is left."]
             # IPython asks an exception for this before it formats one itself.
             error._render_traceback_ = lambda: said  # type: ignore[attr-defined]
             raise

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jupyter_client.manager import KernelManager
 
 from nbllm import Client
 from nbllm.engines import Engine, EngineEvent, Plan, plan_launch, start
 from nbllm.errors import EngineFailed
-from tests.engines.server import CONTEXT_TOKENS, PYTHON, ROOT
+from tests.engines.server import CONTEXT_TOKENS, PYTHON
 from tests.engines_room.processes import linux_only, marked, wait_until_gone
+from tests.notebook.test_kernel import Kernel
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 OPTIONS = {"max_model_len": CONTEXT_TOKENS, "enforce_eager": True, "cpu_kvcache_gb": 1, "offline": True}
@@ -65,39 +65,32 @@ def test_a_model_that_is_not_there_is_said_in_vllms_words(tmp_path: Path, model_
     assert "config" in str(caught.value) or "model" in str(caught.value)
 
 
-KERNEL = """
-import sys, time
-from nbllm.engines import plan_launch, start
-options = {options!r}
-start(plan_launch("vllm", sys.argv[1], options, served_name="tiny", python=sys.argv[2]))
-print("started", flush=True)
-time.sleep(600)
-"""
-
-
 @linux_only
-def test_nothing_of_vllm_is_left_when_the_kernel_is_killed(model_dir: Path) -> None:
-    """Kill -9 of the process that started it: server, engine core and workers are gone within 5 s."""
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_served_from_a_notebook_it_answers_and_is_gone_when_the_kernel_is_killed(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """%serve start vllm, a %%llm cell on it, kill -9 of the kernel: server, engine core and workers are gone within 5 s."""
     mark = f"NBLLM_TEST_MARK=vllm-{os.getpid()}"
-    name, value = mark.split("=")
-    kernel = subprocess.Popen(
-        [sys.executable, "-c", KERNEL.format(options=OPTIONS), str(model_dir), str(PYTHON)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, name: value},
-        start_new_session=True,
-        cwd=ROOT,
-    )
+    monkeypatch.setenv(*mark.split("="))
+    monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(tmp_path))
+    client = manager.client()
+    client.start_channels()
     try:
-        assert kernel.stdout is not None
-        assert kernel.stdout.readline() == b"started\n"
+        client.wait_for_ready(timeout=60)
+        kernel = Kernel(client, manager)
+        flags = f"--max-model-len {CONTEXT_TOKENS} --enforce-eager --cpu-kvcache-gb 1 --offline --served-name tiny"
+        assert kernel.run("%load_ext nbllm") == "ok"
+        assert kernel.run(f"%serve start vllm {model_dir} --python {PYTHON} {flags}") == "ok", kernel.of("error")
+        assert kernel.run("%%llm -m vllm/tiny -t 0 -o answer\nWhat is grandeur?") == "ok", kernel.of("error")
+        assert kernel.value("bool(answer.text), answer.cost_usd == 0") == "(True, True)"
         assert len(marked(mark)) >= 4  # kernel, supervisor, server, engine core
-        kernel.send_signal(signal.SIGKILL)
-        kernel.wait()
+        manager.provisioner.process.kill()
         wait_until_gone(mark, 5.0)
     finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
         for pid in marked(mark):
             os.kill(pid, signal.SIGKILL)
-        kernel.kill()
-        kernel.wait()
-        if kernel.stdout is not None:
-            kernel.stdout.close()

@@ -36,7 +36,7 @@ def test_the_command_line_of_vllm(vllm_program: Path) -> None:
     """A list of words: program, model, names, loopback, port, options; quiet, and without a key."""
     plan = plan_launch("vllm", "Qwen/Qwen2.5-0.5B-Instruct", {"max_model_len": 4096, "cpu_kvcache_gb": 2})
     assert plan.argv(8123) == [
-        *(str(vllm_program), "serve", "--model", "Qwen/Qwen2.5-0.5B-Instruct"),
+        *(str(vllm_program), "serve", "Qwen/Qwen2.5-0.5B-Instruct"),
         *("--served-model-name", "Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "qwen"),
         *("--host", "127.0.0.1", "--port", "8123", "--max-model-len", "4096"),
     ]
