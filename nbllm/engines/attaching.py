@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from nbllm.engines.catalog import EngineKind
 from nbllm.engines.door import Door, NoAnswer
-from nbllm.engines.engine import Engine, refuse_twice, registered
+from nbllm.engines.engine import Engine, check_name, refuse_twice, registered
 from nbllm.engines.ready import first_token, model_names
 from nbllm.engines.watch import Rhythm, Watch
 from nbllm.errors import EngineFailed
@@ -31,6 +31,7 @@ def attach(
     base_url: up to and including /v1. model: which of its models, by default its first. api_key_env: variable with its key. It is
     neither watched nor stopped by us. Raises EngineFailed, EngineWedged, and ConfigurationError for an address that is none.
     """
+    check_name(name)
     refuse_twice(name)
     endpoint = Endpoint(base_url=base_url, api_key_env=api_key_env)
     door = Door(endpoint.base_url, key_for(name, endpoint, environ))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from decimal import Decimal
@@ -17,6 +18,7 @@ from nbllm.engines.watch import Watch
 from nbllm.errors import EngineError, EngineNotPossible
 from nbllm.settings import Endpoint
 
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}\Z", re.ASCII)
 _running: dict[str, Engine] = {}
 _lock = threading.Lock()
 
@@ -76,6 +78,8 @@ class Engine:
     def status(self) -> EngineStatus:
         """Ask it how it does. Takes at most some seconds, whatever state it is in."""
         found = self._watch.metrics() if self.state not in {"ended", "stopped"} else None
+        if found is None and self.state in {"ready", "silent"}:
+            self._watch.answers()
         pace = self._watch.tokens_per_s() if found is not None else None
         return EngineStatus(
             name=self.name,
@@ -135,6 +139,14 @@ def registered(engine: Engine) -> Engine:
     with _lock:
         _running[engine.name] = engine
     return engine
+
+
+def check_name(name: str) -> None:
+    """Raise EngineNotPossible for a name that no endpoint of the settings can have."""
+    if not _NAME.match(name):
+        raise EngineNotPossible(
+            f"name {name!r:.60} cannot name an endpoint. Nothing was started.", hint="Use letters, digits, '.', '_' and '-'."
+        )
 
 
 def refuse_twice(name: str) -> None:

@@ -73,6 +73,8 @@ def fit(
         weight_bits=_WEIGHT_BITS.get(values.get("quantization", "")),
         utilisation=used,
         max_model_len=values.get("max_model_len"),
+        # Only a build for CPUs keeps its KV cache in a room of its own; GiB, as it counts them.
+        kv_limit_bytes=values["cpu_kvcache_gb"] * 1024.0**3 if "cpu_kvcache_gb" in values and not gpus else None,
         gpus=wanted if gpus else 1,
     )
     if not sizing.fits:

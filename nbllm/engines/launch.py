@@ -49,17 +49,9 @@ def start(plan: Plan, on_event: OnEvent | None = None, *, timeout_s: float = STA
 
 def _launch(plan: Plan, port: int, on_event: OnEvent | None, timeout_s: float, rhythm: Rhythm) -> Engine:
     key = secrets.token_urlsafe(_KEY_BYTES) if plan.kind.key_env or plan.kind.key_file else None
-    endpoint = Endpoint(
-        base_url=f"http://127.0.0.1:{port}/v1",
-        api_key=key,
-        identity=plan.identity,
-        # Nobody bills the tokens of an engine of one's own: known, not unknown. What the machine costs an hour is in its status.
-        input_usd_per_mtok=0,
-        output_usd_per_mtok=0,
-        # What the others are told is shared by the requests that they work on at once.
-        context_tokens=plan.chosen.values.get("max_model_len") if plan.kind.sized else None,
-    )
+    endpoint = _endpoint(plan, port, key)
     process: SupervisedProcess | None = None
+    watch: Watch | None = None
     try:
         process = _process(plan, port, key)
         began_s = time.monotonic()
@@ -90,11 +82,26 @@ def _launch(plan: Plan, port: int, on_event: OnEvent | None, timeout_s: float, r
             )
         )
     except BaseException as error:
+        if watch is not None:
+            watch.stop()
         if process is not None:
             if isinstance(error, EngineFailed) and not error.log_tail:
                 error.log_tail = "\n".join(process.log_tail())
             process.stop()
         raise
+
+
+def _endpoint(plan: Plan, port: int, key: str | None) -> Endpoint:
+    return Endpoint(
+        base_url=f"http://127.0.0.1:{port}/v1",
+        api_key=key,
+        identity=plan.identity,
+        # Nobody bills the tokens of an engine of one's own: known, not unknown. What the machine costs an hour is in its status.
+        input_usd_per_mtok=0,
+        output_usd_per_mtok=0,
+        # What the others are told is shared by the requests that they work on at once.
+        context_tokens=plan.chosen.values.get("max_model_len") if plan.kind.sized else None,
+    )
 
 
 def _process(plan: Plan, port: int, key: str | None) -> SupervisedProcess:

@@ -16,6 +16,7 @@ from shutil import which
 from typing import Any
 
 from nbllm.engines.catalog import EngineKind, engine_kind
+from nbllm.engines.engine import check_name
 from nbllm.engines.fit import Fit, fit
 from nbllm.engines.gpu import gpus, machine_bytes
 from nbllm.engines.model_files import ModelFiles, model_files
@@ -85,39 +86,47 @@ def plan_launch(
     usd_per_hour: what the machine costs, for the status. Raises EngineNotPossible, EngineDoesNotFit.
     """
     row = engine_kind(kind)
-    if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65_536):
-        raise EngineNotPossible(f"port must be 1 to 65535, not {port!r}. Nothing was started.")
     chosen = choose(row, options or {})
     files = ModelFiles(None, {}, None) if row.simulated else model_files(model, chosen.values.get("revision"), environ)
-    try:
-        target = _simulated(model) if row.simulated else str(files.path) if files.path is not None else word("model", model)
-        served = (word("served_name", served_name),) if served_name is not None else ()
-        endpoint = word("name", name or row.endpoint)
-    except BadValue as error:
-        raise EngineNotPossible(f"{error.problem}. Nothing was started.") from None
-    if "/" in endpoint:
-        raise EngineNotPossible(f"name {endpoint!r} holds a slash, which stands between endpoint and model. Nothing was started.")
+    endpoint, target, served = _checked(row, model, files, name or row.endpoint, served_name, port)
+    command = _command(row, python, environ)
     fitting = fit(row, model, chosen.values, files, gpus(environ) if row.sized else None, machine_bytes())
     if not force:
         fitting.check()
-    is_file = files.path is not None and files.path.is_file()
-    command = _command(row, python, environ)
-    template = row.model_file if row.model_file and is_file else row.model_words
-    if row.program_model and "-m" not in command:
-        template = row.program_model
     return Plan(
         kind=row,
         name=endpoint,
         model=model,
-        names=served or _names(row, target, files.path),
+        names=(served,) if served else _names(row, target, files.path),
         command=command,
-        model_argument=tuple(target if part == "{model}" else part for part in template),
+        model_argument=_model_words(row, command, target, files.path),
         chosen=chosen,
         fit=fitting,
         identity=identity_of(row, target, files, chosen),
         port=port,
         usd_per_hour=usd_per_hour,
     )
+
+
+def _checked(
+    kind: EngineKind, model: str, files: ModelFiles, name: str, served_name: str | None, port: int | None
+) -> tuple[str, str, str | None]:
+    """Return the endpoint's name, the model as the engine gets it and the name that was asked for. Raises EngineNotPossible."""
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65_536):
+        raise EngineNotPossible(f"port must be 1 to 65535, not {port!r}. Nothing was started.")
+    check_name(name)
+    try:
+        target = _simulated(model) if kind.simulated else str(files.path) if files.path is not None else word("model", model)
+        return name, target, None if served_name is None else word("served_name", served_name)
+    except BadValue as error:
+        raise EngineNotPossible(f"{error.problem}. Nothing was started.") from None
+
+
+def _model_words(kind: EngineKind, command: tuple[str, ...], target: str, path: Path | None) -> tuple[str, ...]:
+    template = kind.model_file if kind.model_file and path is not None and path.is_file() else kind.model_words
+    if kind.program_model and "-m" not in command:
+        template = kind.program_model
+    return tuple(target if part == "{model}" else part for part in template)
 
 
 def _names(kind: EngineKind, target: str, path: Path | None) -> tuple[str, ...]:

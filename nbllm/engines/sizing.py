@@ -43,6 +43,7 @@ class ModelShape:
 class Sizing:
     """The arithmetic of one launch. Bytes are of all GPUs together. max_model_len: asked for, else the model's own.
 
+    kv_limit_bytes: what the KV cache was limited to, None for all that is left.
     longest_max_model_len: the longest that fits, 0 when not even the weights do. sequences: requests of full length at once.
     """
 
@@ -55,6 +56,7 @@ class Sizing:
     utilisation: float
     max_model_len: int | None
     positions: int | None
+    kv_limit_bytes: float | None = None
 
     @property
     def room_bytes(self) -> float:
@@ -64,7 +66,8 @@ class Sizing:
     @property
     def kv_room_bytes(self) -> float:
         """What is left for the KV cache; negative when the weights alone are too much."""
-        return self.room_bytes - self.weights_bytes - self.overhead_bytes
+        left = self.room_bytes - self.weights_bytes - self.overhead_bytes
+        return left if self.kv_limit_bytes is None else min(left, self.kv_limit_bytes)
 
     @property
     def kv_tokens(self) -> int:
@@ -150,6 +153,7 @@ def size(
     weight_bits: float | None = None,
     utilisation: float | None = None,
     max_model_len: int | None = None,
+    kv_limit_bytes: float | None = None,
     gpus: int = 1,
 ) -> Sizing:
     """Return the arithmetic for a shape on some memory.
@@ -176,6 +180,7 @@ def size(
         utilisation=UTILISATION if utilisation is None else utilisation,
         max_model_len=max_model_len or shape.positions,
         positions=shape.positions,
+        kv_limit_bytes=kv_limit_bytes,
     )
 
 

@@ -67,6 +67,16 @@ class Watch:
                 self._pace.add(time.monotonic(), max(0.0, found.output_tokens - self._own_tokens))
         return found
 
+    def answers(self) -> bool:
+        """Ask now whether it answers at all, and remember it."""
+        try:
+            self._door.ask(self._door.v1("/models"), limit_s=METRICS_S)
+        except NoAnswer:
+            self.silent = True
+        else:
+            self.silent = False
+        return not self.silent
+
     def tokens_per_s(self) -> float | None:
         """Return how fast it writes, over the last 30 s."""
         with self._lock:

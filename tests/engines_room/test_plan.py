@@ -71,8 +71,9 @@ def test_ports_and_names_are_checked(vllm_program: Path) -> None:
     for wrong in (0, 65_536, True):
         with pytest.raises(EngineNotPossible, match="port must be 1 to 65535"):
             plan_launch("vllm", "m", port=wrong)
-    with pytest.raises(EngineNotPossible, match="slash"):
-        plan_launch("vllm", "m", name="a/b")
+    for wrong_name in ("a/b", "a:b", "-a", ".a", "a b"):
+        with pytest.raises(EngineNotPossible, match="cannot name an endpoint"):
+            plan_launch("vllm", "m", name=wrong_name)
 
 
 def test_a_file_is_a_model_of_llama_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

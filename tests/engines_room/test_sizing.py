@@ -149,6 +149,9 @@ def test_without_a_gpu_it_is_said_what_would_work() -> None:
     assert "sim-server" in found.notes[0]
     assert found.sizing is not None
     assert found.sizing.memory_name == "this machine's memory"
+    limited = fit(VLLM, "m", {"cpu_kvcache_gb": 1}, files(QWEN_05), None, 16 * GIB).sizing
+    assert limited is not None
+    assert limited.kv_tokens == GIB // 12_288 // 16 * 16
 
 
 def test_a_model_that_is_not_here_yet_is_judged_by_its_name() -> None:

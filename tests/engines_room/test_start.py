@@ -223,6 +223,16 @@ def test_a_server_that_runs_already_is_attached(fake: MakePlan, monkeypatch: pyt
             attach(engine.endpoint.base_url, model="other")
 
 
+def test_an_attached_server_that_goes_away_is_shown_as_silent(fake: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody watches it, so its status asks."""
+    monkeypatch.setenv("FAKE_WAIT_S", "0")
+    with start(fake("slow", key_env="")) as engine:
+        mine = attach(engine.endpoint.base_url, name="lab")
+    status = mine.status()
+    mine.stop()
+    assert (status.state, status.running, status.trouble) == ("silent", None, "It does not answer.")
+
+
 def test_attaching_to_nothing_says_so() -> None:
     """An address where nobody listens is named."""
     with pytest.raises(EngineFailed, match=r"The server at 127\.0\.0\.1:9 does not answer"):
