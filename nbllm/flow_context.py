@@ -1,12 +1,16 @@
-"""Which flow the current code is part of: a context variable, read when a call is opened."""
+"""Which flow the current code is part of: a context variable, read when a call is opened, and what a run of it keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import threading
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
+
+T = TypeVar("T")
 
 _MOST_LEVELS = 20
 _MOST_ITEMS = 10_000
@@ -19,6 +23,9 @@ class Flow:
         self._name = name
         self._arguments = arguments
         self._run = uuid4().hex[:12]
+        outer = FLOW.get()
+        self.answers: dict[Any, _Once[Any]] = {} if outer is None else outer.answers
+        """What once_in_a_flow keeps: one for a flow and the flows that it calls."""
 
     @cached_property
     def shown(self) -> Mapping[str, Any]:
@@ -26,7 +33,41 @@ class Flow:
         return {"name": self._name, "run": self._run, "arguments": {k: plain(v) for k, v in self._arguments.items()}}
 
 
+class _Once(Generic[T]):
+    """One value, worked out by the first who asks; others wait for it."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._value: list[T] = []
+
+    def get(self) -> T:
+        with self._lock:
+            if not self._value:
+                self._value.append(self._work())
+            return self._value[0]
+
+
 FLOW: ContextVar[Flow | None] = ContextVar("nbllm_flow", default=None)
+
+
+def once_in_a_flow(function: Callable[[], T]) -> Callable[[], T]:
+    """Return the function, run at most once in a call of a flow: later calls in it get the same value, other threads wait.
+
+    Outside of a flow it runs each time. A run that raises is not kept. Exported notebooks use it: what a %%llm cell asked once for
+    all cells below, a flow asks once for all of its code.
+    """
+
+    @functools.wraps(function)
+    def wrapper() -> T:
+        flow = FLOW.get()
+        if flow is None:
+            return function()
+        # setdefault is one step for other threads, so all of them wait for the same one
+        kept: T = flow.answers.setdefault(function, _Once(function)).get()
+        return kept
+
+    return wrapper
 
 
 def current_flow() -> Mapping[str, Any] | None:

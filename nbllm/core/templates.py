@@ -51,6 +51,14 @@ def names_in(template: str) -> set[str]:
     return required | optional
 
 
+def required_names_in(template: str) -> set[str]:
+    """Return the names that a template takes from outside and cannot do without; raises TemplateError."""
+    if not _has_tags(template):
+        return set()
+    required, optional = _names(_environment(_comment_mark(template)), template)
+    return required - optional
+
+
 names = names_in
 
 

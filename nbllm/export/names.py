@@ -1,0 +1,134 @@
+"""What one statement of a cell does to the notebook's names: binds, reads, may change, now or when its functions run.
+
+Everything errs on the side of more: a cell that is kept without need costs a line to read, one that is missing costs the answer.
+What is not seen: operators and attribute lookups that change their operands, and what C code does behind a name.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+
+from nbllm.export import scopes as sc
+
+ANYTHING = "*"
+"""Stands for "any name": what a star-import binds, and what exec() or a write into globals() may change."""
+
+LOOKING = frozenset(
+    [
+        "len",
+        "print",
+        "str",
+        "repr",
+        "isinstance",
+        "issubclass",
+        "type",
+        "hash",
+        "id",
+        "callable",
+        "hasattr",
+        "bool",
+        "int",
+        "float",
+        "format",
+        "ascii",
+        "abs",
+        "round",
+        "ord",
+        "chr",
+    ]
+)
+"""Builtins that look at their arguments and keep nothing of them."""
+LOOKING_CALLS = frozenset(
+    {"json.dumps", "copy.deepcopy", "textwrap.dedent", "pprint.pprint", "nbllm.render"}
+    | {f"nbllm.{name}" for name in ("ask", "aask", "stream", "astream", "embed", "aembed")}
+)
+"""Functions of modules that do the same."""
+_MAKES_PLAIN = LOOKING | {"sum", "any", "all", "bytes"}
+_PLAIN_METHODS = {"read_text", "read_bytes", "getenv", "dedent"}
+SETS_UP = {"basicConfig", "filterwarnings", "simplefilter", "install", "patch", "manual_seed", "register", "update"}
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+@dataclass(slots=True)
+class Statement:
+    """What one top-level statement does.
+
+    binds: global names it may bind or delete; kills: those that it certainly does. now, later: global names read when it runs and
+    when functions in it run. touched, touched_later: those whose objects may be changed, kept by another name or handed to a
+    call. stores: names whose attributes or parts are set. settled: names that it binds to what cannot change (a definition,
+    an import, a literal). soft: read, but need not exist. first_line: name -> the line where it is read first.
+    """
+
+    node: ast.stmt | None
+    line: int
+    binds: set[str] = field(default_factory=set)
+    kills: set[str] = field(default_factory=set)
+    deletes: set[str] = field(default_factory=set)
+    now: set[str] = field(default_factory=set)
+    later: set[str] = field(default_factory=set)
+    touched: set[str] = field(default_factory=set)
+    touched_later: set[str] = field(default_factory=set)
+    bound_later: set[str] = field(default_factory=set)
+    stores: set[str] = field(default_factory=set)
+    settled: set[str] = field(default_factory=set)
+    soft: set[str] = field(default_factory=set)
+    first_line: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_import(self) -> bool:
+        """Whether it is an import that can stand at the top of a module; a star-import stays where it is."""
+        return isinstance(self.node, ast.Import | ast.ImportFrom) and ANYTHING not in self.binds
+
+    @property
+    def needs(self) -> set[str]:
+        """The names that must exist for it."""
+        return (self.now | self.later) - self.soft
+
+
+def bound_anywhere(tree: ast.AST) -> set[str]:
+    """Return every name that is bound somewhere in a tree, in whatever scope."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, Definition):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found.update(sc.names_of_import(node))
+    return found
+
+
+def root_of(node: ast.AST) -> tuple[str | None, int]:
+    """Return the name that an expression hangs on and how many attributes and subscripts lie between: (None, n) without one."""
+    depth = 0
+    while True:
+        match node:
+            case ast.Name(id=name):
+                return name, depth
+            case ast.Attribute(value=inner) | ast.Subscript(value=inner) | ast.Starred(value=inner):
+                node, depth = inner, depth + 1
+            case ast.Call(func=inner) | ast.Await(value=inner):
+                node = inner
+            case _:
+                return None, depth
+
+
+def is_plain(node: ast.expr | None, rebound: frozenset[str] = frozenset()) -> bool:
+    """Whether an expression's value certainly cannot change: literals, texts, and what builtins make of anything."""
+    match node:
+        case ast.Constant() | ast.JoinedStr():
+            return True
+        case ast.Tuple(elts=items):
+            return all(is_plain(item, rebound) for item in items)
+        case ast.UnaryOp(operand=inner):
+            return is_plain(inner, rebound)
+        case ast.BinOp(left=left, right=right):
+            return is_plain(left, rebound) and is_plain(right, rebound)
+        case ast.Call(func=ast.Name(id=name)):
+            return name in _MAKES_PLAIN and name not in rebound
+        case ast.Call(func=ast.Attribute(attr=method)):
+            return method in _PLAIN_METHODS
+        case ast.Compare(left=left, comparators=others):
+            return all(is_plain(item, rebound) for item in (left, *others))
+    return False

@@ -1,0 +1,125 @@
+"""The proof of a slice: its module is imported in a clean process without network, and runs again what was recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbllm
+from nbllm.core.ports import Recording
+from nbllm.export.module import render_flows
+from nbllm.export.slicer import Slice
+from nbllm.redaction import redact
+from nbllm.settings import Settings
+
+LIMIT_S = 60.0
+_MARK = "nbllm-proof:"
+_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the clean process found.
+
+    problems: why the slice is not proved, () when it is. runs: recorded runs whose prompts came out the same. skipped: runs that
+    could not be tried, and why. imported_s: how long the import took, in seconds; None when it failed.
+    """
+
+    problems: tuple[str, ...]
+    runs: int = 0
+    skipped: tuple[str, ...] = ()
+    imported_s: float | None = None
+    stdout: str = field(default="", repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against the slice."""
+        return not self.problems
+
+
+def prove(
+    found: Slice,
+    recordings: Iterable[Recording] = (),
+    *,
+    folder: Path | None = None,
+    settings: Settings | None = None,
+    limit_s: float = LIMIT_S,
+) -> Proof:
+    """Import the slice's module in a clean process: no network, no keys, nothing of this session; then run what was recorded.
+
+    recordings: calls of the flow, as a client keeps them; each run's prompts are rendered again, on a provider that answers what
+    was recorded, and compared. folder: the notebook's, where relative paths lead (default: an empty one). settings: for the names
+    of endpoints, routes and models; keys stay here. limit_s: longest time for everything, in seconds.
+    """
+    with tempfile.TemporaryDirectory(prefix="nbllm-proof-") as name:
+        place = Path(name)
+        path = place / "flows.py"
+        path.write_text(render_flows(found), encoding="utf-8")
+        task = {
+            "module": str(path),
+            "flow": found.flow,
+            "home": str(place / "home"),
+            "runs": _runs(found.flow, recordings),
+            "settings": _settings(settings),
+        }
+        return _run(task, folder or place, place, limit_s)
+
+
+def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> Proof:
+    root = str(Path(nbllm.__file__).resolve().parents[1])
+    code = f"import sys; sys.path.append({root!r}); from nbllm.export.proving import main; main()"
+    variables = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    variables |= {"HOME": str(place), "USERPROFILE": str(place), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-I", "-c", code]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and code; the user's code is what is to be tried
+            command, input=json.dumps(task), capture_output=True, text=True, encoding="utf-8", errors="replace",
+            timeout=limit_s, cwd=folder, env=variables, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Proof((f"Import and recorded runs took longer than {limit_s:g} s. Does the module wait for something?",))
+    line = next((text for text in reversed(done.stdout.splitlines()) if text.startswith(_MARK)), None)
+    if line is None:
+        last = redact(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}")
+        return Proof((f"The process that imports the module ended without a word: {last:.300}",))
+    told = json.loads(line.removeprefix(_MARK))
+    return Proof(
+        tuple(redact(problem) for problem in told["problems"]),
+        told["runs"],
+        tuple(redact(reason) for reason in told["skipped"]),
+        told["imported_s"],
+        done.stdout,
+    )
+
+
+def report(told: Mapping[str, Any]) -> None:
+    """Write the clean process's findings where the parent looks for them."""
+    sys.stdout.write(f"\n{_MARK}{json.dumps(told)}\n")
+    sys.stdout.flush()
+
+
+def _runs(flow: str, recordings: Iterable[Recording]) -> list[dict[str, Any]]:
+    """Return the recorded runs of a flow, oldest first: arguments, and the calls in their order."""
+    by_run: dict[str, dict[str, Any]] = {}
+    for one in sorted(recordings, key=lambda r: r.started_at):
+        if one.flow is None or one.flow.get("name") != flow or "messages" not in one.prompt:
+            continue
+        run = by_run.setdefault(str(one.flow.get("run")), {"arguments": one.flow.get("arguments", {}), "calls": []})
+        run["calls"].append({"messages": one.prompt["messages"], "text": one.answer.get("text", "")})
+    return list(by_run.values())
+
+
+def _settings(settings: Settings | None) -> dict[str, Any]:
+    """Return what of the settings decides where a call goes; no key, and no name of one."""
+    if settings is None:
+        return {}
+    endpoints = {name: {"base_url": e.base_url} for name, e in settings.endpoints.items() if e.base_url}
+    routes: dict[str, Sequence[str]] = {name: list(models) for name, models in settings.routes.items()}
+    return {"model": settings.model, "ladder": list(settings.ladder), "endpoints": endpoints, "routes": routes}

@@ -1,0 +1,162 @@
+"""What runs in the clean process of a proof: import the module offline, run the flow as recorded, tell what was seen."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nbllm import Client, Endpoint, Settings, set_process_client
+from nbllm.core.messages import Chat
+from nbllm.core.ports import Wire
+from nbllm.export.proof import report
+from nbllm.redaction import redact
+from nbllm.testing import FakeProvider, offline
+
+
+def main() -> None:
+    """Read a task from stdin, do it, and write what was found to stdout."""
+    task = json.loads(sys.stdin.read())
+    sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - what reads from a person finds nobody
+    warnings.simplefilter("ignore")
+    told: dict[str, Any] = {"problems": [], "skipped": [], "runs": 0, "imported_s": None}
+    answers = _Answers()
+    provider = answers.provider
+    client = _client(task, provider)
+    set_process_client(client)
+    try:
+        # Windows makes the pipe of an event loop from two sockets on loopback.
+        with offline(loopback=os.name == "nt"):
+            module = _imported(task, told, provider)
+            if module is not None:
+                for run in task["runs"]:
+                    _replay(module, task["flow"], run, told, answers)
+    finally:
+        client.close()
+    report(told)
+
+
+class _Answers:
+    """A provider that answers what was recorded for the same messages, else for the call of the same number, else "ok"."""
+
+    def __init__(self) -> None:
+        self.run: list[dict[str, Any]] = []
+        self.provider = FakeProvider(default=self._answer)
+
+    def _answer(self, wire: Wire) -> str:
+        messages = wire.content.messages if isinstance(wire.content, Chat) else ()
+        key = _key(messages)
+        same = [call["text"] for call in self.run if _key(call["messages"]) == key]
+        number = self.provider.calls - 1
+        return (same[0] if same else self.run[number]["text"] if number < len(self.run) else "") or "ok"
+
+
+def _client(task: Mapping[str, Any], provider: FakeProvider) -> Client:
+    given = dict(task["settings"])
+    endpoints = {name: Endpoint(**values) for name, values in given.pop("endpoints", {}).items()}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value}
+    for name, models in values.pop("routes", {}).items():
+        values[f"routes.{name}"] = models
+    if not values.get("ladder"):
+        values.setdefault("model", "sim/small")
+    kinds = ("openai_compatible", "litellm", "simulated")
+    return Client(
+        settings=Settings(home=Path(task["home"])),
+        endpoints=endpoints,
+        providers=dict.fromkeys(kinds, provider),
+        cache="off",
+        retries=0,
+        discover=False,
+        **values,
+    )
+
+
+def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvider) -> ModuleType | None:
+    spec = importlib.util.spec_from_file_location("flows", task["module"])
+    if spec is None or spec.loader is None:  # cannot be: the path ends in .py
+        raise ImportError(task["module"])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["flows"] = module
+    sys.path.insert(0, str(Path.cwd()))
+    started_s = time.monotonic()
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:  # SystemExit of a cell is a finding too
+        told["problems"].append(
+            f"Importing the module fails: {type(error).__name__}: {error!s:.300}{_line_of(error, task['module'])}"
+        )
+        return None
+    told["imported_s"] = round(time.monotonic() - started_s, 3)
+    if provider.calls:
+        told["problems"].append(f"Importing the module asks a model {provider.calls} times; a service would at each start.")
+    if not callable(getattr(module, task["flow"], None)):
+        told["problems"].append(f"The module has no function {task['flow']}.")
+        return None
+    return module
+
+
+def _line_of(error: BaseException, path: str) -> str:
+    at, line = error.__traceback__, None
+    while at is not None:
+        line = at.tb_lineno if at.tb_frame.f_code.co_filename == path else line
+        at = at.tb_next
+    return f" (line {line} of the module)" if line else ""
+
+
+def _replay(module: ModuleType, flow: str, run: Mapping[str, Any], told: dict[str, Any], answers: _Answers) -> None:
+    provider = answers.provider
+    function = getattr(module, flow)
+    provider.requests.clear()
+    answers.run = run["calls"]
+    try:
+        args, kwargs = _bound(function, run["arguments"])
+        result = function(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            asyncio.run(result)
+    except Exception as error:
+        told["problems"].append(f"A recorded run fails: {type(error).__name__}: {error!s:.300}")
+        return
+    sent = [_key(w.content.messages) for w in provider.requests if isinstance(w.content, Chat)]
+    recorded = [_key(call["messages"]) for call in run["calls"]]
+    if sorted(sent) == sorted(recorded):
+        told["runs"] += 1
+        return
+    new = [key for key in sent if key not in recorded] or sent
+    old = [key for key in recorded if key not in sent] or recorded
+    told["problems"].append(
+        f"A recorded run asks something else: {len(recorded)} recorded, {len(sent)} now. "
+        f"Recorded: {old[0] if old else 'nothing':.200} Now: {new[0] if new else 'nothing':.200}"
+    )
+
+
+def _key(messages: Any) -> str:
+    """Return messages as recordings keep them, redacted, as one text that can be compared."""
+    return redact(json.dumps([dict(m) for m in messages], sort_keys=True, default=str))
+
+
+def _bound(function: Any, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return recorded arguments as they are passed: by position where a function wants that."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in arguments:
+            continue
+        value = arguments[name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            args += value
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kwargs |= value
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            kwargs[name] = value
+        else:
+            args.append(value)
+    return args, kwargs

@@ -1,0 +1,185 @@
+"""What a statement may change: calls, stores and other names for an object, on top of the names that it binds and reads."""
+
+# ruff: noqa: N802, N815 - ast finds a visitor by the name of its node
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Mapping
+
+from nbllm.export import scopes as sc
+from nbllm.export.imports import full_name
+from nbllm.export.names import ANYTHING, LOOKING, LOOKING_CALLS, SETS_UP, Statement, is_plain, root_of
+from nbllm.export.reader import NameReader
+
+
+def statements_of(
+    tree: ast.Module,
+    *,
+    rebound: frozenset[str] = frozenset(),
+    imports: Mapping[str, str] | None = None,
+    lazy_annotations: bool = False,
+) -> list[Statement]:
+    """Return what each top-level statement does.
+
+    rebound: names that the notebook binds anywhere; a builtin among them is no builtin. imports: what imported names stand
+    for. lazy_annotations: annotations are not evaluated (`from __future__ import annotations`, or Python 3.14).
+    """
+    lazy = lazy_annotations or sys.version_info >= (3, 14)
+    found = []
+    for node in tree.body:
+        reader = _StatementReader(node, rebound, lazy=lazy)
+        reader.imports = imports or {}
+        reader.visit(node)
+        reader.finish()
+        found.append(reader.done)
+    return found
+
+
+class _StatementReader(NameReader):
+    """Reads one statement as a whole."""
+
+    imports: Mapping[str, str]
+
+    def finish(self) -> None:
+        """Work out what the whole statement certainly binds, and what of it is settled."""
+        done, node = self.done, self.top
+        match node:
+            case ast.Assign(targets=targets):
+                done.kills = {n for target in targets for n in sc.stored_names(target)}
+                if is_plain(node.value, self.rebound):
+                    done.settled |= {target.id for target in targets if isinstance(target, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                done.kills = {name}
+                done.settled |= {name} if is_plain(value, self.rebound) else set()
+            case ast.AugAssign(target=ast.Name(id=name), value=value):
+                done.settled |= {name} if is_plain(value, self.rebound) else set()
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                done.kills = {name}
+                done.settled.add(name)
+            case ast.Import(names=aliases):
+                done.kills = {a.asname or a.name for a in aliases if a.asname or "." not in a.name}
+                done.settled |= done.binds
+            case ast.ImportFrom():
+                done.kills = done.binds - {ANYTHING}
+                done.settled |= done.kills
+            case ast.Delete(targets=targets):
+                done.kills = done.deletes = {t.id for t in targets if isinstance(t, ast.Name)}
+        if "__all__" in done.binds:
+            texts = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            done.later |= {text for text in texts if text.isidentifier()}
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        """Look at a value that nobody keeps."""
+        with self.being(quiet=True):
+            self.visit(node.value)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        """Count whatever is handed to a call as changed by it, and the object whose method it is."""
+        function = node.func
+        name, depth = root_of(function)
+        looking = isinstance(function, ast.Name) and name in LOOKING and name not in self.rebound
+        only_looks = full_name(function, self.imports) in LOOKING_CALLS and name in self.imports
+        if isinstance(function, ast.Name):
+            with self.being(quiet=True):
+                self.visit(function)
+            self._hidden(node, function.id)
+        else:
+            with self.being(quiet=False):
+                self.visit(function)
+            sets_up = isinstance(function, ast.Attribute) and (
+                function.attr in SETS_UP or function.attr.startswith(("set", "seed"))
+            )
+            if name is not None and (depth > 1 or sets_up) and not isinstance(function, ast.Call):
+                self._store_in(name)
+        with self.being(quiet=looking or only_looks):
+            for argument in node.args:
+                self.visit(argument)
+        with self.being(quiet=only_looks):
+            for keyword in node.keywords:
+                self.visit(keyword.value)
+
+    def _hidden(self, node: ast.Call, name: str) -> None:
+        """Note what writes into the namespace from behind."""
+        if name in self.rebound:
+            return
+        module_level = not any(scope.kind == "function" for scope in self.scopes)
+        anything = (
+            (name == "exec" and len(node.args) + len(node.keywords) == 1)
+            or name == "globals"
+            or (name in {"locals", "vars"} and not node.args and module_level)
+        )
+        if anything:
+            (self.done.touched_later if self.depth else self.done.touched).add(ANYTHING)
+        if name in {"setattr", "delattr"} and node.args and (root := root_of(node.args[0])[0]) is not None:
+            self._store_in(root)
+
+    def _store_in(self, name: str) -> None:
+        if sc.is_global(name, self.scopes) and not self.depth:
+            self.done.stores.add(name)
+        elif sc.is_global(name, self.scopes):
+            self.done.touched_later.add(name)
+
+    def _part(self, node: ast.Attribute | ast.Subscript) -> None:
+        stored = not isinstance(node.ctx, ast.Load)
+        if stored and (root := root_of(node)[0]) is not None:
+            self._store_in(root)
+        with self.being(quiet=False if stored else None):
+            self.visit(node.value)
+        if isinstance(node, ast.Subscript):
+            with self.being(quiet=not stored):
+                self.visit(node.slice)
+
+    visit_Attribute = visit_Subscript = _part
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        """Read, change and bind the target."""
+        if isinstance(node.target, ast.Name):
+            self.read_name(node.target.id, node.lineno)
+            self.bind_name(node.target.id)
+        else:
+            self.visit(node.target)
+        with self.being(quiet=is_plain(node.value, self.rebound)):
+            self.visit(node.value)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        """Bind when there is a value; the annotation is read."""
+        self.annotation(node.annotation)
+        if node.value is not None:
+            with self.being(quiet=is_plain(node.value, self.rebound)):
+                self.visit(node.value)
+            self.visit(node.target)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        """Bind the targets; a plain value keeps nothing of what it was made of."""
+        with self.being(quiet=is_plain(node.value, self.rebound)):
+            self.visit(node.value)
+        for target in node.targets:
+            self.visit(target)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        """Look; `in` may use up an iterator."""
+        uses_up = any(isinstance(op, ast.In | ast.NotIn) for op in node.ops)
+        with self.being(quiet=not uses_up):
+            self.generic_visit(node)
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> None:
+        """Look."""
+        with self.being(quiet=True):
+            self.generic_visit(node)
+
+    def visit_Assert(self, node: ast.Assert) -> None:
+        """Look."""
+        with self.being(quiet=True):
+            self.generic_visit(node)
+
+    def _test(self, node: ast.If | ast.While | ast.IfExp) -> None:
+        with self.being(quiet=True):
+            self.visit(node.test)
+        for name, value in ast.iter_fields(node):
+            if name != "test":
+                for child in value if isinstance(value, list) else [value]:
+                    self.visit(child)
+
+    visit_If = visit_While = visit_IfExp = _test
