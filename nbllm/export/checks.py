@@ -216,6 +216,8 @@ def _bought(call: ast.Call, world: World) -> str:
         return f"{ast.unparse(call.func)!s:.60}(...)"
     if isinstance(call.func, ast.Name) and call.func.id in world.buys:
         return f"{call.func.id}(...)"
+    if isinstance(call.func, ast.Attribute) and f".{call.func.attr}" in world.buys and root_of(call.func)[0] not in world.imports:
+        return f"{ast.unparse(call.func)!s:.60}(...)"
     if world.name(call.func) in _WRAPPERS:
         return ""
     handed = [a.id for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Name) and a.id in world.buys]
@@ -235,7 +237,10 @@ def _opened(statement: ast.stmt, world: World) -> str:
 
 
 def buying_names(trees: list[ast.Module], imports: Mapping[str, str]) -> frozenset[str]:
-    """Return the functions that ask a model when they are called, also through others; of classes, those that do when made."""
+    """Return the functions that ask a model when they are called, also through others; of classes, those that do when made.
+
+    Methods that ask are there with a dot in front.
+    """
     called: dict[str, set[str]] = {}
     for statement in (s for tree in trees for s in tree.body):
         bodies: list[ast.AST] = []
@@ -245,7 +250,13 @@ def buying_names(trees: list[ast.Module], imports: Mapping[str, str]) -> frozens
             makers = {"__init__", "__new__", "__post_init__"}
             bodies = list(statement.body)
             if isinstance(statement, ast.ClassDef):
-                bodies = [b for b in bodies if isinstance(b, ast.FunctionDef) and b.name in makers]
+                methods = [b for b in bodies if isinstance(b, ast.FunctionDef | ast.AsyncFunctionDef)]
+                bodies = [b for b in methods if b.name in makers]
+                for method in methods:
+                    inner = (n for n in ast.walk(method) if isinstance(n, ast.Call))
+                    called.setdefault(f".{method.name}", set()).update(
+                        "?" if asks(c, imports) else full_name(c.func, imports) for c in inner
+                    )
         elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             name = statement.targets[0].id
             bodies = [n for n in ast.walk(statement.value) if isinstance(n, ast.Lambda)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from nbllm.export.names import ANYTHING, Statement
+from nbllm.export.names import ANYTHING, Definition, Statement
 
 
 class Effects:
@@ -30,11 +31,15 @@ class Effects:
 
     def read_by(self, statement: Statement) -> set[str]:
         """Return the names that must be there when a statement runs, those that the functions it names read included."""
-        return statement.now.union(*(self._reads.get(name, ()) for name in statement.now))
+        at_once = statement.later if _may_call(statement) else set()
+        return (statement.now | at_once).union(*(self._reads.get(name, ()) for name in statement.now | at_once))
 
     def changed_by(self, statement: Statement) -> set[str]:
         """Return the names whose objects a statement may change or keep, also through the functions that it names."""
-        return statement.touched.union(*(self._touches.get(name, ()) for name in statement.now - self._tried))
+        at_once = _may_call(statement) and not isinstance(statement.node, Definition)
+        touched = statement.touched | (statement.touched_later if at_once else set())
+        named = statement.now | (statement.later if at_once else set())
+        return touched.union(*(self._touches.get(name, ()) for name in named - self._tried))
 
     def may_change(self, statement: Statement, live: Iterable[str]) -> set[str]:
         """Return which of the live names a statement may change without binding them; all of them for one that may do anything."""
@@ -51,6 +56,12 @@ class Effects:
             self._parent[name] = self._parent.get(above, above)
             name = above
         return name
+
+
+def _may_call(statement: Statement) -> bool:
+    """Whether a statement may itself call the functions that are in it; a def without decorators only makes one."""
+    plain = isinstance(statement.node, ast.FunctionDef | ast.AsyncFunctionDef) and not statement.node.decorator_list
+    return statement.node is not None and not plain
 
 
 def _closed(

@@ -54,6 +54,7 @@ ONE_BY_ONE: list[tuple[str, list[str], tuple[str, int | None, int | None]]] = [
     ("buys through a function", [HEAD, "def g(t):\n    return ask(t)", "x = g(1)", USE], ("buys at start", 3, 1)),
     ("buys by map", [HEAD, "def g(t):\n    return ask(t)", "x = list(map(g, 'ab'))", USE], ("buys at start", 3, 1)),
     ("buys when made", [HEAD, "class G:\n    def __init__(self):\n        ask('hi')", "x = G()", USE], ("buys at start", 3, 1)),
+    ("a method asks", [HEAD, "class G:\n    def run(s):\n        ask(s)\nx = G()", "x.run()", USE], ("buys at start", 3, 1)),
     ("a flow is called", [HEAD, "@flow\ndef g(t):\n    return t", "x = g(1)", USE], ("buys at start", 3, 1)),
     ("an answer is used", [HEAD, "%%llm -o a\nhi", "x = a.text", USE], ("buys at start", 3, 1)),
     ("key", [HEAD, f"x = 1\ny = '{KEYS['openai']}'", USE], ("literal key", 2, 2)),

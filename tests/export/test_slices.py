@@ -43,7 +43,7 @@ def result(namespace: dict[str, object]) -> str:
             return repr(error)
 
 
-@settings(max_examples=150)
+@settings(max_examples=200)
 @given(
     st.lists(st.lists(statements(), min_size=1, max_size=3).map("\n".join), min_size=1, max_size=9),
     st.lists(names(), min_size=1, max_size=2),
@@ -93,6 +93,7 @@ FLOW = "@flow\ndef f(t):\n    return use(t)"
         ("a star-import may be anything", [HEAD, "from os.path import *", "def use(t): return join('a', t)", FLOW], [2, 3, 4]),
         ("a seed", [HEAD, "import numpy as np", "np.random.seed(0)", "def use(t): return np.random.rand()", FLOW], [3, 4, 5]),
         ("tried out below", [HEAD, "def use(t): return t", FLOW, "f('x')", "r = [f(t) for t in 'ab']"], [2, 3]),
+        ("a lambda that is called", [HEAD, "a = [1]", "a = (lambda: a + [2])()", "def use(t): return a", FLOW], [2, 3, 4, 5]),
         ("a decorator", [HEAD, "def deco(g): return g", "@deco\ndef use(t): return t", FLOW], [2, 3, 4]),
         ("a default", [HEAD, "n = [1]", "def use(t, n=n): return n", "n = [2]", FLOW], [2, 3, 5]),
         ("deleted and made anew", [HEAD, "x = [1]", "del x", "x = [3]", "def use(t): return x", FLOW], [4, 5, 6]),
