@@ -61,6 +61,8 @@ class Home:
         """What is there for as long as the folder is: our lock, before that the folder of locks."""
         self._lost = False
         self._looked_at_s = 0.0
+        self.open_calls: set[str] = set()
+        """Calls of this process that are under way, by their ids: where there are several, they write together."""
         self.tenants: weakref.WeakSet[Tenant] = weakref.WeakSet()
         """Who is told when the folder is another one than before."""
         _homes.add(self)
@@ -113,6 +115,10 @@ class Home:
     def alive(self) -> bool:
         """Whether this process holds its run lock just now, so that others know that it lives."""
         return self._lock_fd is not None
+
+    def is_crowded(self) -> bool:
+        """Whether several calls are under way."""
+        return len(self.open_calls) > 1
 
     def is_gone(self) -> bool:
         """Whether the folder that was made ready is no longer there: deleted, moved, or deleted and made anew by somebody else.

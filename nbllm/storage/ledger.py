@@ -59,7 +59,7 @@ class SqliteLedger:
         self._learnt = Learnt()
         self._ids: OrderedDict[str, int] = OrderedDict()
         self._attempt_ids: dict[str, int] = {}
-        self._open_calls: set[str] = set()
+        self._open_calls = self._home.open_calls = set()
         self._looked = False
         self._reap_at_s = time.monotonic() + REAP_EVERY_S
 

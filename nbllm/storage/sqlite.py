@@ -79,7 +79,7 @@ class Database:
         self._reader = Reader(self._files, self._transactions, self._troubles)
         self._checkpoint_lock = threading.Lock()
         self._writer = Writer(f"nbllm-{self._filename}", self._transactions.commit, self._checkpoint, self._troubles.busy)
-        self._together = Together(self._may_write_in_place, self._transactions, self._queue)
+        self._together = Together(self._home.is_crowded, self._may_write_in_place, self._transactions, self._queue)
         self._dirty_pages = 0
         self._empty_log = False
         self._lands_at_s = 0.0
@@ -251,7 +251,6 @@ class Database:
     def _wrote(self, pages: int) -> None:
         if self._troubles.degraded is not None:
             self._troubles.degraded = None
-        self._together.wrote()
         self._dirty_pages += pages
         if self._dirty_pages >= CHECKPOINT_PAGES and not self._home.network:
             self._dirty_pages = 0

@@ -1,13 +1,12 @@
 """Jobs of several calls on one event loop, committed as one transaction.
 
-A commit costs five times what a row in it does. So where another write was a moment ago, which means that several calls are under
-way, a job waits for the loop's next turn, and goes with all that came until then. One call alone never waits.
+A commit costs five times what a row in it does. So where several calls are under way, a job waits for the loop's next turn, and
+goes with all that came until then. One call alone never waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,28 +16,24 @@ from nbllm.core.ports import Turn
 from nbllm.storage.transactions import Transactions
 from nbllm.storage.writer import BATCH, Job
 
-CLOSE_S = 0.001
-"""Writes that are less apart are thought to be those of several calls. One call alone has a request on the wire between two."""
-
 
 class Together:
     """The jobs that wait for one loop's next turn.
 
-    lock: takes the database's lock, or says that it may not be written in place just now. queue: hands a job to the writer thread.
+    crowd: whether several calls are under way. lock: takes the database's lock, or says that it may not be written in place just
+    now. queue: hands a job to the writer thread.
     """
 
-    def __init__(self, lock: Callable[[], bool], transactions: Transactions, queue: Callable[[Job], Future[Any]]) -> None:
+    def __init__(
+        self, crowd: Callable[[], bool], lock: Callable[[], bool], transactions: Transactions, queue: Callable[[Job], Future[Any]]
+    ) -> None:
+        self._crowd = crowd
         self._lock = lock
         self._transactions = transactions
         self._queue = queue
         self._waiting: deque[tuple[Job, Turn]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._planned = False
-        self._wrote_at_s = 0.0
-
-    def wrote(self) -> None:
-        """Take note of a commit."""
-        self._wrote_at_s = time.monotonic()
 
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """Return the loop whose next turn a job of the caller should wait for; None: it should not."""
@@ -47,7 +42,7 @@ class Together:
             return None
         if self._waiting:
             return loop if loop is self._loop else None
-        return loop if time.monotonic() - self._wrote_at_s < CLOSE_S else None
+        return loop if self._crowd() else None
 
     @property
     def here(self) -> bool:
