@@ -132,8 +132,11 @@ def reset(after: After = "request", tokens: int = 2) -> Behaviour:
 
 
 def cut(after: After = "tokens", tokens: int = 2) -> Behaviour:
-    """A clean end of the bytes with no finish_reason and no [DONE]."""
-    return Behaviour(break_after=after, break_how="close", break_tokens=tokens)
+    """A clean end of the bytes with no finish_reason and no [DONE].
+
+    The server says beforehand that it will close: a connection that is closed unannounced may be taken for the next request.
+    """
+    return Behaviour(break_after=after, break_how="close", break_tokens=tokens, headers={"Connection": "close"})
 
 
 def stall(after: After = "request", tokens: int = 2) -> Behaviour:
