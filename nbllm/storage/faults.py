@@ -75,6 +75,8 @@ class Troubles:
     def __init__(self, path: Callable[[], Path], on_trouble: OnTrouble | None) -> None:
         self.degraded: str | None = None
         """What is wrong just now, None for nothing."""
+        self.lasting = 0
+        """How many writes met what trying again does not mend."""
         self._path = path
         self._on_trouble = on_trouble
         self._told: set[Fault | str] = set()
@@ -84,6 +86,7 @@ class Troubles:
         fault: Fault | str = str(exc)
         if isinstance(exc, sqlite3.Error):
             fault = fault_of(exc)
+            self.lasting += fault in LASTING
             exc = storage_error(self._path(), fault, exc)
         error = exc if isinstance(exc, StorageError) else StorageError(str(exc))
         self.degraded = error.summary

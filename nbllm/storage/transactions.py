@@ -14,6 +14,7 @@ from nbllm.storage.faults import LASTING, Fault, Troubles, fault_of
 from nbllm.storage.writer import Job
 
 _TRIES = 2
+"""A disk that refused so many jobs of a batch, one after the other, refuses the rest of it."""
 Rider = Callable[[sqlite3.Connection], object]
 
 
@@ -61,28 +62,25 @@ class Transactions:
         with self.lock:
             try:
                 self.run(Job(lambda con: _run_all(batch, con)))
-            except sqlite3.Error as exc:
-                if fault_of(exc) is Fault.BUSY:
-                    return 0
-            except Exception:  # noqa: S110 - found out, job by job, below
-                pass
-            else:
-                for job in batch:
-                    if job.then is not None:
-                        job.then(job.result)
-                self._wrote(len(batch))
-                return len(batch)
-            return self._one_by_one(batch)
+            except Exception as exc:
+                busy = isinstance(exc, sqlite3.Error) and fault_of(exc) is Fault.BUSY
+                return 0 if busy else self._one_by_one(batch)  # whose error it was is found out job by job
+            for job in batch:
+                if job.then is not None:
+                    job.then(job.result)
+            self._wrote(len(batch))
+            return len(batch)
 
     def _one_by_one(self, batch: list[Job]) -> int:
-        lasting = 0
+        given_up = 0
         for done, job in enumerate(batch):
-            if lasting >= _TRIES:  # a disk that is full for these is full for the rest
+            if given_up >= _TRIES:
                 job.error = batch[done - 1].error
                 continue
+            before = self._troubles.lasting
             if not self._commit_one(job):
                 return done
-            lasting = lasting + 1 if isinstance(job.error, StorageError) else 0
+            given_up = given_up + 1 if self._troubles.lasting > before else 0
         return len(batch)
 
     def _commit_one(self, job: Job) -> bool:

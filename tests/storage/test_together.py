@@ -162,6 +162,18 @@ def test_closing_commits_what_waits(database):
     con.close()
 
 
+def test_several_bad_rows_take_no_good_one_with_them(database):
+    """Rows that each fail on their own account say nothing about the disk: those behind them are written."""
+
+    async def run() -> None:
+        database.execute(INSERT, (1,))
+        results = await asyncio.gather(*(database.execute_together(INSERT, (number,)) for number in (1, 1, 1, 2, 3)))
+        assert [late is None for late in results] == [False, False, False, True, True]
+
+    asyncio.run(run())
+    assert database.read(lambda con: con.execute("SELECT count(*) FROM t").fetchone()) == (3,)
+
+
 def full(database) -> None:
     """Let the file grow no more."""
     con = database._files.writing or database._files.open()
