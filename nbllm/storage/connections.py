@@ -54,9 +54,9 @@ class Connections:
         new = create_file(path)
         con = connect(path)
         try:
-            if new:  # deleting gives space back when it is asked for; must be said before there is anything in the file
-                con.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            if new:  # said before there is anything in the file, and in this order: auto_vacuum settles the pages' size
                 con.execute(f"PRAGMA page_size={PAGE_BYTES}")
+                con.execute("PRAGMA auto_vacuum=INCREMENTAL")  # deleting gives space back when it is asked for
             if self._home.network:
                 con.execute("PRAGMA wal_autocheckpoint=1000")
             else:

@@ -11,6 +11,7 @@ import pytest
 
 from nbllm.errors import StorageError
 from nbllm.storage import writer
+from nbllm.storage.connections import PAGE_BYTES
 from nbllm.storage.faults import Fault, fault_of
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
@@ -364,3 +365,9 @@ def test_error_codes():
     exc.sqlite_errorcode = 10 | (2 << 8)
     assert fault_of(exc) is Fault.IO
     assert fault_of(sqlite3.ProgrammingError("x")) is Fault.OTHER
+
+
+def test_pages_are_small_and_what_is_deleted_can_be_given_back(database):
+    """A commit writes whole pages, so a new file has small ones; SQLite takes neither option back once the file has a page."""
+    assert database.read(lambda con: con.execute("PRAGMA page_size").fetchone()) == (PAGE_BYTES,)
+    assert database.read(lambda con: con.execute("PRAGMA auto_vacuum").fetchone()) == (2,)
