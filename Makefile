@@ -56,7 +56,7 @@ notebooks: setup ## run the example notebooks in place, so that their outputs ar
 	$(BIN)/python scripts/run_notebooks.py
 
 lock: ## resolve pyproject.toml again into requirements.lock (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra service --extra service-redis --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header -o requirements.lock
 
 clean: ## delete what the commands produced, the environments excepted
