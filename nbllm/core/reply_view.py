@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbllm.core.meter_line import meter_line
 from nbllm.core.safe_markdown import clean, escape_html, safe_markdown
+from nbllm.redaction import redact_registered
 
 if TYPE_CHECKING:
     from nbllm.core.reply import Reply
@@ -61,9 +62,9 @@ def wrapped(line: str, width: int = 80, indent: str = "") -> str:
 
 
 def _body(reply: Reply) -> str:
-    """Return what the answer says: its text, else its tool calls or the shape of its vectors."""
+    """Return what the answer says, without the keys in use: its text, else its tool calls or the shape of its vectors."""
     if reply.text:
-        return reply.text
+        return redact_registered(reply.text)
     shape = getattr(reply.vectors, "shape", None)
     if shape is not None and len(shape) == 2:
         return f"{shape[0]:,} vectors of {shape[1]:,} dimensions"
@@ -74,7 +75,7 @@ def _body(reply: Reply) -> str:
 def _call(function: dict[str, Any]) -> str:
     """Return a tool call in one code span; backticks in it would end the span early."""
     text = f"{function.get('name', '')}({function.get('arguments', '')})".replace("`", "'").replace("\n", " ")
-    return f"`{text}`"
+    return f"`{redact_registered(text)}`"
 
 
 def _shown(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from nbllm.redaction import redact_registered
+
 _STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 SHOWN_CHARS = 100_000
@@ -16,7 +18,8 @@ def plain(text: str) -> str:
 
 
 def clipped(text: str) -> str:
-    """Return what is shown of a text: all of it, or its beginning and a line that says how much is not shown."""
+    """Return what is shown of a text: all of it without the keys in use, or its beginning and how much is not shown."""
+    text = redact_registered(text)
     if len(text) <= SHOWN_CHARS:
         return text
     return f"{text[:SHOWN_CHARS]}\n\n[{len(text) - SHOWN_CHARS:,} more characters are not shown; the reply's .text has them.]"

@@ -11,6 +11,7 @@ from nbllm.notebook.answer_view import bundle, foot
 from nbllm.notebook.pace import Pace
 from nbllm.notebook.progress import Progress
 from nbllm.notebook.safe_text import plain
+from nbllm.redaction import redact_registered
 
 Clock = Callable[[], float]
 
@@ -101,7 +102,7 @@ class Terminal:
         """Print the piece."""
         if piece:
             self._chars += len(piece)
-            self._print(plain(piece))
+            self._print(plain(redact_registered(piece)))
 
     def restarted(self, progress: Progress) -> None:
         """Say so; what was printed cannot be taken back."""
@@ -111,7 +112,7 @@ class Terminal:
 
     def finish(self, text: str, line: str, notes: Sequence[str]) -> None:
         """Print what is missing, the meter line and the notes."""
-        self._print(plain(text[self._chars :]))
+        self._print(plain(redact_registered(text[self._chars :])))
         gap = "" if not self._last else "\n" if self._last.endswith("\n") else "\n\n"
         self._print(f"{gap}{foot(line, notes)}\n")
 

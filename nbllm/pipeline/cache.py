@@ -16,6 +16,7 @@ from nbllm.core.reply import Reply
 from nbllm.errors import StorageError, ValidationFailed
 from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, show, within
 from nbllm.pipeline.structure import StructureStage, needs_validation, quick, validated
+from nbllm.redaction import redact_registered
 from nbllm.settings import Settings
 
 _COMPLETE = ("stop", "tool_calls")
@@ -151,6 +152,9 @@ class KeepStage:
         call = call_of(request)
         if request.options.cache == "off" or not call.key or not complete(reply):
             return reply
+        if _holds_a_key(reply):
+            call.note("The answer holds a key that is in use here, so it was not kept in the cache.")
+            return reply
         if call.may_store is not None and not await call.may_store():
             return reply
         try:
@@ -161,6 +165,12 @@ class KeepStage:
             why = exc.summary if isinstance(exc, StorageError) else "the disk was too slow."
             call.note(f"The answer was not kept in the cache: {why}")
         return reply
+
+
+def _holds_a_key(reply: Reply) -> bool:
+    """Whether a server has echoed a key: it must not last, and an answer without it would not be the answer."""
+    calls = reply.message.get("tool_calls")
+    return any(redact_registered(text) != text for text in (reply.text, reply.reasoning, str(calls) if calls else ""))
 
 
 def _plus(start: float, seconds: float | None) -> float | None:

@@ -54,6 +54,19 @@ def redact(text: str) -> str:
     return text
 
 
+def redact_registered(text: str) -> str:
+    """Return a text with registered values masked and all else as it is: for what a model says, where a shape proves nothing.
+
+    A server that echoes a key in its answer must not bring it into a notebook; a model that explains what keys look like may.
+    """
+    if not _forms or len(text) < MIN_SECRET_CHARS:
+        return text
+    from nbllm.redaction.find import registered_in
+
+    spans = registered_in(text, _forms)
+    return _masked(text, spans) if spans else text
+
+
 def redact_name(text: str) -> str:
     """Return what `redact` does, remembered: for names that servers give with every answer (models, finish reasons)."""
     names = _names

@@ -42,8 +42,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z")
 
 def secrets_in(text: str, registered: Mapping[str, tuple[str, ...]]) -> list[Span]:
     """Return the spans of all secrets, in no order; spans may overlap."""
-    lowered = text.replace("\u0130", "I").lower()  # U+0130 is the one character whose lower case is longer
-    spans = [s for forms in registered.values() for form in forms for s in _occurrences(lowered, form)]
+    lowered = _lowered(text)
+    spans = _registered_in(lowered, registered)
     spans += _prefixed(text)
     spans += _named(text, lowered)
     spans += _other(text, lowered)
@@ -51,6 +51,19 @@ def secrets_in(text: str, registered: Mapping[str, tuple[str, ...]]) -> list[Spa
 
 
 # ---------------------------------------------------------------------------------------------------- registered values
+
+
+def registered_in(text: str, registered: Mapping[str, tuple[str, ...]]) -> list[Span]:
+    """Return the spans of registered values only: for texts that are not ours, in which a shape proves nothing."""
+    return _registered_in(_lowered(text), registered)
+
+
+def _registered_in(lowered: str, registered: Mapping[str, tuple[str, ...]]) -> list[Span]:
+    return [span for forms in registered.values() for form in forms for span in _occurrences(lowered, form)]
+
+
+def _lowered(text: str) -> str:
+    return text.replace("\u0130", "I").lower()  # U+0130 is the one character whose lower case is longer
 
 
 def forms_of(secret: str) -> tuple[str, ...]:

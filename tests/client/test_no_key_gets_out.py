@@ -18,6 +18,8 @@ import pytest
 import nbllm
 from nbllm import Client, Endpoint, Reply, errors, flow, use
 from nbllm.core.ports import Filter
+from nbllm.core.reply_view import reply_plain
+from nbllm.notebook.answer_view import bundle
 from nbllm.streams import Stream
 from tests.fault_behaviours import Behaviour, error, error_in_band, ok, redirect, reset
 from tests.fault_server import FaultServer
@@ -216,6 +218,30 @@ def test_no_key_gets_out(
     assert len([result for result in asked if isinstance(result, errors.CallFailed)]) >= 20 * len(doors)
     assert len([result for result in asked if isinstance(result, Reply)]) >= 3
     assert found.looked_at > 300
+    assert not found.leaks, "\n".join(found.leaks)
+
+
+@pytest.mark.parametrize("kind", list(KEYS)[::8])
+def test_a_key_that_an_answer_speaks_is_not_shown_and_does_not_last(kind: str, tmp_path: Path) -> None:
+    """`.text` is what came; what is shown masks the key, and neither the cache nor any other file has it."""
+    key = KEYS[kind]
+    found = Found(key)
+    with FaultServer() as server:
+        server.script("spoken", [ok("Your key is ", key, ", keep it.")])
+        lab = Endpoint(base_url=server.base_url, api_key=key)
+        with Client(home=tmp_path / "home", endpoints={"lab": lab}, recordings=True) as client:
+            for _ in range(2):
+                with pytest.warns(errors.NbllmWarning, match="was not kept in the cache"):
+                    reply = client.ask("Which key?", model="lab/spoken")
+                assert reply.source == "model"
+                assert reply.text == f"Your key is {key}, keep it."
+                found.look("repr", repr(reply))
+                found.look("markdown", reply._repr_markdown_())
+                found.look("plain", reply_plain(reply))
+                found.look("screen", repr(bundle(reply.text, "", reply.notes)))
+    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+        found.look(str(path.relative_to(tmp_path)), path.read_bytes().decode("latin-1"))
+    assert found.looked_at > 10
     assert not found.leaks, "\n".join(found.leaks)
 
 
