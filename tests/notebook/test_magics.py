@@ -255,8 +255,14 @@ def test_an_interrupt_of_a_call_is_one_line_and_the_users_frames(shell: Any, tmp
     """Ctrl-C in `for piece in stream(...)`: which line it was and that the call was stopped, none of our frames; %tb has them."""
     with Client(home=tmp_path / "home") as own:
         shell.user_ns["own"] = own
-        shell.run_cell("def mine():\n    for piece in own.stream('Hi', model='sim/small?fault=stall'):\n        print(piece)")
-        Timer(0.15, interrupt_main).start()
+        shell.user_ns["interrupt_soon"] = Timer(0.15, interrupt_main).start  # once the call is on its way, however long that took
+        shell.run_cell(
+            "def mine():\n"
+            "    pieces = own.stream('Hi', model='sim/small?fault=stall')\n"
+            "    interrupt_soon()\n"
+            "    for piece in pieces:\n"
+            "        print(piece)"
+        )
         shell.run_cell("mine()")
     shown = capsys.readouterr().out
     assert "in mine" in shown
