@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, Self, Unpack, get_args
 
 from nbllm.asking import Prompt, chat_request, embed_request
-from nbllm.background import BACKGROUND, Job, LoopHost, awaited, waited
+from nbllm.background import BACKGROUND, LoopHost
 from nbllm.books import Books, BudgetLine, refuse_on_loop
 from nbllm.closing import in_thread, keep_for_parent, shut, watch
-from nbllm.core.messages import CallRecord, NullSink, ProviderKind, Request
+from nbllm.core.messages import CallRecord, ProviderKind, Request
 from nbllm.core.ports import Provider
 from nbllm.core.reply import Reply
 from nbllm.crew import Crew
@@ -28,6 +28,7 @@ from nbllm.notices import News, say
 from nbllm.session import process_session
 from nbllm.settings import CallOptions, EmbedOptions, Endpoint, Settings
 from nbllm.streams import AsyncStream, Stream
+from nbllm.watched import streams, way_of
 
 if TYPE_CHECKING:
     from nbllm.house import House
@@ -91,13 +92,13 @@ class Client(Books):
         prompt: a string, or messages in OpenAI's shape. Raises InvalidRequest before anything is sent, and the errors of
         nbllm.errors after.
         """
-        request = chat_request(prompt, options, self._settings, more, watched=False, on_interrupt="restart")
+        request = chat_request(prompt, options, self._settings, more, watched=streams(), on_interrupt="restart")
         return self._said(self._wait(request))
 
     @door()
     async def aask(self, prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Reply:
         """Async twin of `ask`. Cancelling it ends the call upstream."""
-        request = chat_request(prompt, options, self._settings, more, watched=False, on_interrupt="restart")
+        request = chat_request(prompt, options, self._settings, more, watched=streams(), on_interrupt="restart")
         return self._said(await self._await(request))
 
     @door()
@@ -129,34 +130,32 @@ class Client(Books):
     # ------------------------------------------------------------------ the ways in
 
     def _wait(self, request: Request) -> Reply:
-        house = self._open_house()
+        house, way = self._open_house(), way_of(request)
         refuse_on_loop(house, "ask")
         opened = house.road.try_hit(request)
         if not isinstance(opened, Request):
             house.settle(opened.written)
-            return opened.reply
-        return waited(Job(house.host, lambda: house.call(opened, NullSink())))
+            return way.hit(opened.reply)
+        return way.wait(house.host, house.call, opened)
 
     async def _await(self, request: Request) -> Reply:
-        house = self._open_house()
+        house, way = self._open_house(), way_of(request)
         opened = house.road.try_hit(request, own_thread=False)
         if not isinstance(opened, Request):
             await house.asettle(opened.written)
-            return opened.reply
-        if house.host.is_here:
-            return await house.call(opened, NullSink())
-        return await awaited(Job(house.host, lambda: house.call(opened, NullSink())))
+            return way.hit(opened.reply)
+        return await way.run(house.host, house.call, opened)
 
     def _live(self, request: Request, *, own_thread: bool = True) -> LiveCall:
-        house = self._open_house()
+        house, way = self._open_house(), way_of(request)
         if own_thread:
             refuse_on_loop(house, "stream")
         opened = house.road.try_hit(request, own_thread=own_thread)
         if not isinstance(opened, Request):
             if own_thread:
                 house.settle(opened.written)
-            return LiveCall(None, request, house.call, hit=self._news.added(opened.reply))
-        return LiveCall(house.host, opened, house.call, finished=self._news.added)
+            return LiveCall(None, request, house.call, hit=self._news.added(way.hit(opened.reply)))
+        return way.live(house.host, house.call, opened, self._news.added)
 
     def _said(self, reply: Reply) -> Reply:
         reply = self._news.added(reply)

@@ -7,8 +7,11 @@ import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import uuid4
+
+from nbllm.core.messages import Request, Sink
+from nbllm.core.reply import Reply
 
 T = TypeVar("T")
 
@@ -49,6 +52,35 @@ class _Once(Generic[T]):
 
 
 FLOW: ContextVar[Flow | None] = ContextVar("nbllm_flow", default=None)
+
+
+class FlowStopped(BaseException):
+    """Ends the code of a flow that nobody waits for any more: its caller left, or its time was over.
+
+    Like KeyboardInterrupt it is no Exception, so that an `except Exception` of the flow does not keep it running.
+    """
+
+
+class Watcher(Protocol):
+    """Who follows the calls of a flow from outside, as a service does. Called from any thread; must not block."""
+
+    streams: bool
+    """Whether answers are to be shown as they come: then each call asks its provider for a stream."""
+
+    def sink_for(self, request: Request) -> Sink:
+        """Return where one call is watched. Its sink is called from any thread, because a hit is shown on the caller's own."""
+
+    def hold(self, stop: Callable[[], object]) -> Callable[[], object]:
+        """Take what ends a call that is about to begin; return what lets go of it. Raises FlowStopped when no call is to begin."""
+
+    def replied(self, reply: Reply) -> None:
+        """A call has its answer."""
+
+    def failed(self, error: Exception) -> None:
+        """A call ended without one."""
+
+
+WATCHER: ContextVar[Watcher | None] = ContextVar("nbllm_watcher", default=None)
 
 
 def once_in_a_flow(function: Callable[[], T]) -> Callable[[], T]:

@@ -68,7 +68,7 @@ class LiveCall:
     """One call under way. Iterate over `events()` or `aevents()`, then ask for `reply`; `cancel()` ends it.
 
     Leaving `events()` early, by an exception too, cancels the call and keeps what came: `partial()`. So does dropping it.
-    finished: what the client adds to the reply, once.
+    finished: what the client adds to the reply, once. begins: told of the job before it begins; what it raises ends it.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class LiveCall:
         *,
         hit: Reply | None = None,
         finished: Callable[[Reply], Reply] = lambda reply: reply,
+        begins: Callable[[Job[Reply]], object] = lambda _: None,
     ) -> None:
         self.request = request
         self.attempts: list[Attempt] = []
@@ -97,6 +98,7 @@ class LiveCall:
         assert host is not None  # noqa: S101 - only a hit needs no loop
         job = self._job = Job(host, lambda: send(request, queue))
         try:
+            begins(job)
             job.start()
         except BaseException:
             job.cancel()
