@@ -99,7 +99,8 @@ class BookMagics(Magics):
         parsed = parse(manuals.PLOT, line)
         kind = _one_word(manuals.PLOT, parsed, manuals.PLOTS)
         client = self._client()
-        return plot_view(kind, client, filter_of(parsed.values, client.session), save=parsed.values.get("save"))
+        where = filter_of(parsed.values, client.session)
+        return plot_view(kind, client, where, save=parsed.values.get("save"), options=_plot_options(kind, parsed, client))
 
     def llm_calls(self, line: str) -> View:
         """List calls, show one, or forget recorded texts."""
@@ -148,6 +149,18 @@ class BookMagics(Magics):
                 raise UsageError("--soft goes with a budget: %llm_budget session 5.00 --soft 80%")
             return tables.budget_view(client)
         return tables.budget_view(client, (_set_budget(client, parsed),))
+
+
+def _plot_options(kind: str, parsed: Parsed, client: Any) -> dict[str, Any]:
+    """Return what one kind of plot takes besides the calls; UsageError for a flag of another kind."""
+    if kind == "breakeven":
+        from nbllm.notebook.breakeven_plot import options_of
+
+        return options_of(parsed.values, client)
+    wrong = next((flag for flag in manuals.BREAKEVEN if flag.dest in parsed.values), None)
+    if wrong is not None:
+        raise UsageError(f"{wrong.names[0]} goes with %llm_plot breakeven only.")
+    return {}
 
 
 def _set_budget(client: Any, parsed: Parsed) -> str:

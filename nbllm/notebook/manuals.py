@@ -9,7 +9,7 @@ from nbllm.settings import reading
 from nbllm.settings.flags import Flag, Manual
 from nbllm.settings.llm_manual import LLM
 
-PLOTS = ("latency", "ttft", "cost", "cache", "tokens", "timeline")
+PLOTS = ("latency", "ttft", "cost", "cache", "tokens", "timeline", "breakeven")
 GROUPS = ("model", "feature", "user", "day", "session", "source", "status", "total")
 BUDGETS = ("request", "session", "day", "feature", "user")
 
@@ -22,6 +22,19 @@ SINCE = Flag(names=("--since",), dest="since", read=reading.since_s, metavar="TI
              help="Only calls since then: 10m, 2h, 7d, today (UTC) or all.")  # fmt: skip
 ALL = Flag(names=("--all",), dest="all", help="Calls of all sessions, not only of this one.")
 LIMIT = Flag(names=("-n", "--limit"), dest="limit", read=reading.count, metavar="N", help="At most so many rows (default 20).")
+
+BREAKEVEN = (
+    Flag(names=("--usd-per-hour",), dest="usd_per_hour", read=reading.usd, metavar="USD",
+         help="breakeven: what your machine costs an hour, if %serve start was not told."),
+    Flag(names=("--tok-s",), dest="tokens_per_s", read=reading.positive, metavar="N",
+         help="breakeven: tokens a second that it writes, if not as measured."),
+    Flag(names=("--use",), dest="use", read=reading.share, metavar="SHARE", completes=("25%", "50%", "100%"),
+         help="breakeven: share of the day at that pace (100%)."),
+    Flag(names=("--api",), dest="api", read=str, metavar="MODEL", completes="models",
+         help="breakeven: compare with this model's list price, not with what was billed."),
+    Flag(names=("--engine",), dest="engine", read=str, metavar="NAME", help="breakeven: which server of %serve, if several run."),
+)  # fmt: skip
+"""Flags of one kind of plot."""
 
 CONFIG = Manual(
     name="%llm_config",
@@ -72,9 +85,10 @@ PLOT = Manual(
         %llm_plot latency                        # ECDF with P50, P95, P99
         %llm_plot cost --feature summaries --since today
         %llm_plot timeline --all --save calls.png
+        %llm_plot breakeven --usd-per-hour 1.20 --tok-s 900 --all
     """,
     flags=(
-        MODEL, FEATURE, SINCE, ALL,
+        MODEL, FEATURE, SINCE, ALL, *BREAKEVEN,
         Flag(names=("--save",), dest="save", read=str, metavar="FILE", completes="files",
              help="Write it to a file too: .png, .svg or .pdf."),
     ),
@@ -85,6 +99,8 @@ PLOT = Manual(
         cost, cache      dollars over time; hits, and what they saved
         tokens           tokens in and out, by model
         timeline         each call at its time
+        breakeven        from how many tokens a day a machine of your own is
+                         cheaper than the API, for the mix of these calls
         The same are functions that take and return matplotlib Axes:
         from nbllm.notebook.plots import latency
     """,

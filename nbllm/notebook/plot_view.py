@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,21 @@ _SINGLE: dict[str, Callable[..., Any]] = {
     "cache": plots.cache,
     "tokens": plots.tokens,
     "timeline": plots.timeline,
+    "breakeven": plots.breakeven,
 }
 _BY_SOURCE: dict[str, Callable[..., Any]] = {"latency": plots.latency, "ttft": plots.ttft}
 _FORMATS = (".png", ".svg", ".pdf")
 
 
-def figure(kind: str, series: Series) -> Figure:
-    """Return the figure of one kind of plot: latency and ttft have hits on axes of their own, as soon as there are any."""
+def figure(kind: str, series: Series, **options: Any) -> Figure:
+    """Return the figure of one kind of plot: latency and ttft have hits on axes of their own, as soon as there are any.
+
+    options: what else the kind's function takes.
+    """
     draw = _BY_SOURCE.get(kind)
     if draw is None:
         made, axes = style.new_figure()
-        _SINGLE[kind](axes[0], series)
+        _SINGLE[kind](axes[0], series, **options)
         return made
     times = series.ttft_s if kind == "ttft" else series.latency_s
     hits = bool(np.any(series.hit & ~series.failed & ~np.isnan(times)))
@@ -65,9 +69,19 @@ class PlotView:
         return data, {"image/png": {"width": width, "height": height}}
 
 
-def plot_view(kind: str, client: Any, where: Filter, *, save: str | None = None) -> PlotView:
-    """Return the plot of the calls that fit, and write it to a file where asked to; UsageError when the file cannot be."""
-    made = figure(kind, client.ledger.series(where, costs=kind == "cost"))
+def plot_view(
+    kind: str, client: Any, where: Filter, *, save: str | None = None, options: Mapping[str, Any] | None = None
+) -> PlotView:
+    """Return the plot of the calls that fit, and write it to a file where asked to; UsageError when the file cannot be.
+
+    options: as in `figure`.
+    """
+    made = figure(kind, client.ledger.series(where, costs=kind in {"cost", "breakeven"}), **(options or {}))
+    return saved(kind, made, save)
+
+
+def saved(kind: str, made: Figure, save: str | None) -> PlotView:
+    """Return the view of a figure, written to a file where asked to."""
     if save:
         path = Path(save).expanduser()
         if path.suffix.lower() not in _FORMATS:

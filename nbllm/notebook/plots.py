@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from nbllm.core.ports import Series
 from nbllm.core.statistics import ecdf, minimum_sample, quantiles
 from nbllm.notebook import style, wording
+from nbllm.notebook.breakeven_plot import breakeven
+
+__all__ = ["breakeven", "cache", "cost", "latency", "timeline", "tokens", "ttft"]
 
 Floats = NDArray[np.float64]
 Of = Literal["model", "hits"]

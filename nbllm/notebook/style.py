@@ -80,9 +80,14 @@ def _card(figure: Figure) -> FancyBboxPatch:
     return card
 
 
-def dress(ax: Axes, title: str, subtitle: str, x: str, y: str, *, grid: Literal["x", "y", "both"] = "both") -> Axes:
-    """Give axes their title, the numbers under it, room for a legend, labels with units, and the quiet look; return them."""
-    rows = _legend_rows(ax)
+def dress(
+    ax: Axes, title: str, subtitle: str, x: str, y: str, *, grid: Literal["x", "y", "both"] = "both", rows: int | None = None
+) -> Axes:
+    """Give axes their title, the numbers under it, room for a legend, labels with units, and the quiet look; return them.
+
+    rows: of the legend, as in `legend`.
+    """
+    rows = rows or _legend_rows(ax)
     ax.set_facecolor("none")
     ax.set_title(title, loc="left", fontsize=12, color=INK, pad=30 + _ROW_PT * rows, fontweight="bold", parse_math=False)
     ax.annotate(subtitle, (0, 1), xycoords="axes fraction", xytext=(0, 13 + _ROW_PT * rows), textcoords="offset points",
@@ -99,12 +104,13 @@ def dress(ax: Axes, title: str, subtitle: str, x: str, y: str, *, grid: Literal[
     return ax
 
 
-def legend(ax: Axes) -> None:
-    """Add a legend above the axes, under the numbers: it never hides data."""
+def legend(ax: Axes, rows: int | None = None) -> None:
+    """Add a legend above the axes, under the numbers: it never hides data. rows: None for as many as their width asks for."""
     handles, labels = ax.get_legend_handles_labels()
     points = all(isinstance(handle, Line2D) and handle.get_linestyle() == "None" for handle in handles)
+    columns = -(-len(labels) // (rows or _legend_rows(ax))) or 1
     box = ax.legend(
-        handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=-(-len(labels) // _legend_rows(ax)) or 1, frameon=False,
+        handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False,
         fontsize=9.5, labelcolor=INK, borderaxespad=0.35, borderpad=0, handlelength=0.6 if points else 1.6,
         handletextpad=0.45, columnspacing=1.1, labelspacing=0.25,
     )  # fmt: skip

@@ -28,6 +28,14 @@ def number(value: int | None) -> str:
     return UNKNOWN if value is None else f"{value:,}"
 
 
+def many(value: float) -> str:
+    """Return a large count in three digits: 950, 12.3k, 4.56M, 1.2B."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= unit * 0.9995:
+            return f"{value / unit:.3g}{name}" if value < 999.5 * unit else f"{value / unit:,.0f}{name}"
+    return f"{value:.3g}"
+
+
 def size(value: int) -> str:
     """Return bytes as kB, MB or GB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

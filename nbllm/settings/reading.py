@@ -93,6 +93,28 @@ def amount_or_share(text: str) -> Decimal | float:
     return share
 
 
+def share(text: str) -> float:
+    """Return a share, above 0 and at most 1, of `80%` or `0.8`; raises BadValue."""
+    try:
+        value = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise BadValue("a share is above 0% and at most 100%", hint="For example 80%.")
+    return value
+
+
+def positive(text: str) -> float:
+    """Return a number above 0; raises BadValue."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise BadValue("a number above 0 is needed")
+    return value
+
+
 def since_s(text: str) -> float | str:
     """Return how long ago in seconds, or "today" or "all"; raises BadValue."""
     word = text.strip().casefold()

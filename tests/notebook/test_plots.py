@@ -15,8 +15,10 @@ from IPython.core.error import UsageError
 from nbllm.core.ports import Series
 from nbllm.core.statistics import quantiles
 from nbllm.notebook import plots, style
-from nbllm.notebook.manuals import PLOTS
+from nbllm.notebook.manuals import PLOTS as ALL_PLOTS
 from nbllm.notebook.plot_view import PlotView, figure, plot_view
+
+PLOTS = tuple(kind for kind in ALL_PLOTS if kind != "breakeven")  # which needs to know what a machine costs
 
 
 def calls(n: int, *, hits: float = 0.3, failures: float = 0.03) -> Series:
