@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -14,8 +15,29 @@ from nbllm.core.messages import Attempt, AttemptStatus, Call, Chat, Delta, Optio
 from nbllm.core.pricing import Price
 from nbllm.core.reply import Reply
 from nbllm.pipeline.stage import Clock
+from nbllm.testing import Script
 
 PRICE = Price(Decimal(1), Decimal(2))
+INTEGER = {"type": "integer"}
+ASK = {"json_schema": INTEGER, "schema_type": INTEGER}
+X_SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+SLOW = Script(pieces=["one ", "two ", "three"], first_after_s=1, gap_s=1)
+
+
+@dataclass
+class Even:
+    """Stricter than X_SCHEMA: an odd x has the right shape and is refused all the same."""
+
+    x: int
+
+    def __post_init__(self) -> None:
+        if self.x % 2:
+            raise ValueError("odd")
+
+
+def slow(text: str = "an answer", takes_s: float = 2.0) -> Script:
+    """An answer in one piece, which takes its time."""
+    return Script(pieces=[text], first_after_s=takes_s)
 
 
 def rung(name: str = "one", model: str = "m", **endpoint: Any) -> Rung:

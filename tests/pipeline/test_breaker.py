@@ -12,9 +12,8 @@ from nbllm import errors
 from nbllm.core.breaker import MAX_OPEN_S, OPEN_S, PROBE_LEASE_S
 from nbllm.core.reply import Reply
 from nbllm.testing import FakeProvider, Script, run_virtual
-from tests.pipeline.world import World, now_s, outcome
+from tests.pipeline.world import TWO, World, now_s, outcome
 
-TWO = ("one/m", "two/m")
 DEAD = errors.ServerFailed("dead", status=503)
 REFUSED = errors.ConnectionFailed("refused", whole_endpoint=True)
 

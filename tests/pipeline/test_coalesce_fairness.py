@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -13,10 +12,8 @@ from msgspec.structs import replace
 from nbllm import errors
 from nbllm.core.reply import Reply
 from nbllm.testing import FakeProvider, Script, run_virtual
-from tests.pipeline.making import Watcher
-from tests.pipeline.world import World, now_s, outcome
-
-TWO = ("one/m", "two/m")
+from tests.pipeline.making import X_SCHEMA, Even, Watcher
+from tests.pipeline.world import TWO, World, now_s, outcome
 
 
 def silent_primary() -> World:
@@ -357,20 +354,11 @@ def test_a_rejected_text_was_never_shown_to_who_cannot_take_it_back() -> None:
     """stream() with a type of its own that refuses a shared answer has shown nothing of it: one text, the one that passed."""
 
     async def run() -> None:
-        @dataclass
-        class Even:
-            x: int
-
-            def __post_init__(self) -> None:
-                if self.x % 2:
-                    raise ValueError("odd")
-
-        schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
         world = World(FakeProvider(Script(pieces=['{"x": 1}'], first_after_s=1), '{"x": 2}'))
         watcher = Watcher()
-        plain = world.start("q", json_schema=schema, schema_type=schema, watched=True, on_interrupt="raise")
+        plain = world.start("q", json_schema=X_SCHEMA, schema_type=X_SCHEMA, watched=True, on_interrupt="raise")
         even = world.start(
-            "q", json_schema=schema, schema_type=Even, watched=True, on_interrupt="raise", sink=watcher, deadline_s=50
+            "q", json_schema=X_SCHEMA, schema_type=Even, watched=True, on_interrupt="raise", sink=watcher, deadline_s=50
         )
         assert (await plain).data == {"x": 1}
         assert (await even).data == Even(2)

@@ -13,7 +13,7 @@ from nbllm.core.reply import Reply
 from nbllm.pipeline.lease import LEASE_S
 from nbllm.storage.memory import MemoryFlights, MemoryResponseStore
 from nbllm.testing import FakeProvider, Script, run_virtual
-from tests.pipeline.making import Watcher, clock
+from tests.pipeline.making import X_SCHEMA, Even, Watcher, clock
 from tests.pipeline.world import World, now_s, outcome
 
 
@@ -253,20 +253,9 @@ def test_a_follower_validates_for_itself() -> None:
     """What another process stored passes the follower's own schema, or the follower asks for itself once it may."""
 
     async def run() -> None:
-        from dataclasses import dataclass
-
-        @dataclass
-        class Even:
-            x: int
-
-            def __post_init__(self) -> None:
-                if self.x % 2:
-                    raise ValueError("odd")
-
-        schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
         a, b = two(FakeProvider(slow('{"x": 1}')), FakeProvider(default='{"x": 2}'))
         first, second = await asyncio.gather(
-            a.ask("q", json_schema=schema, schema_type=schema), b.ask("q", json_schema=schema, schema_type=Even)
+            a.ask("q", json_schema=X_SCHEMA, schema_type=X_SCHEMA), b.ask("q", json_schema=X_SCHEMA, schema_type=Even)
         )
         assert (first.data, second.data) == ({"x": 1}, Even(2))
         await a.close()

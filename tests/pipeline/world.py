@@ -242,9 +242,27 @@ async def outcome(work: Coroutine[Any, Any, Reply] | asyncio.Task[Reply]) -> Rep
         return exc
 
 
+async def failure(world: World, **options: Any) -> tuple[BaseException, float]:
+    """What the first cause was, and after how long it came."""
+    began = now_s()
+    result = await outcome(world.ask("q", **{"retries": 0, "watched": True, **options}))
+    assert isinstance(result, BaseException), result
+    if isinstance(result, errors.AllRungsFailed):
+        return result.exceptions[0], now_s() - began
+    return result, now_s() - began
+
+
 def now_s() -> float:
     """The running loop's time."""
     return asyncio.get_running_loop().time()
+
+
+TWO = ("one/m", "two/m")
+
+
+def pair(first: Any, second: Any = "from the second", **more: Any) -> World:
+    """A world of two rungs, on a provider each; each gives its one answer always."""
+    return World(providers={"one": FakeProvider(default=first), "two": FakeProvider(default=second)}, **more)
 
 
 Make = Callable[[], World]

@@ -7,6 +7,8 @@ import gc
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import pytest
+
 from nbllm.core.messages import Chat, Content, Delta, Ending, Rung, Usage
 from nbllm.core.ports import RateLimits, Wire
 from nbllm.providers.openai_compatible import OpenAICompatible
@@ -15,6 +17,7 @@ from tests.fault_behaviours import Behaviour
 from tests.fault_server import FaultServer
 
 T = TypeVar("T")
+BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
 HELLO = Chat(messages=({"role": "user", "content": "Say hi"},))
 
 

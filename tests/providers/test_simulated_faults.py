@@ -13,7 +13,7 @@ from nbllm.core.messages import Embed
 from nbllm.providers.sim_options import FAULTS
 from nbllm.providers.simulated import Simulated
 from nbllm.testing import run_virtual
-from tests.providers.test_simulated import DOC, Seen, chat, play, wire
+from tests.providers.simulation import DOC, Seen, chat, play, wire
 
 PROMPT = f"Summarise {DOC} in three bullets."
 REFUSALS: dict[str, tuple[type[errors.AttemptFailed], int | None]] = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from nbllm.providers.sim_json import fill
-from tests.providers.test_simulated import DOC
+from tests.providers.simulation import DOC
 
 small = st.integers(0, 4)
 
