@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from nbllm.providers.sim_reading import important, keywords, names, sentences, shorten, stems
-from nbllm.providers.sim_schema import MAX_DEPTH, Schema, between, bounds, fit, merge, type_of
+from nbllm.providers.sim_schema import MAX_DEPTH, Schema, between, bounds, drawn, fit, merge, type_of
 from nbllm.providers.sim_text import label_of, title_of
 
 _FORMATS = {
@@ -240,7 +240,7 @@ class _Filler:
         ]
         share = re.search(r"confidence|score|probability|ratio|share|certainty", name, re.IGNORECASE)
         if share and not whole and low <= 0.5 <= high:
-            return round(self._random.uniform(max(low, 0.5), min(high, 0.99)), 2)
+            return drawn(max(low, 0.5), min(high, 0.99), self._random)
         if usable:
             self._numbers_used += 1
             number = usable[(self._numbers_used - 1) % len(usable)]

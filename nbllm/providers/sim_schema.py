@@ -54,10 +54,15 @@ def bounds(schema: Schema, step: float | None) -> tuple[float, float]:
     return low, high
 
 
+def drawn(low: float, high: float, random: Random) -> float:
+    """Return a number with two decimals between two finite bounds; the bound where rounding would lead past it."""
+    return min(max(round(random.uniform(low, high), 2), low), high)
+
+
 def between(low: float, high: float, random: Random) -> float:
     """Return a number between the bounds; an infinite bound counts as ten away from the other."""
     if math.isfinite(low) and math.isfinite(high):
-        return round(random.uniform(low, high), 2) if high - low > 0.02 else (low + high) / 2
+        return drawn(low, high, random) if high - low > 0.02 else (low + high) / 2
     if math.isfinite(low):
         return low + random.randint(0, 9)
     return high - random.randint(0, 9) if math.isfinite(high) else float(random.randint(1, 9))

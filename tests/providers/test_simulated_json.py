@@ -60,6 +60,16 @@ def test_what_is_made_is_valid(schema: dict[str, Any], seed: int) -> None:
     jsonschema.Draft202012Validator(schema).validate(fill(schema, DOC, Random(seed)))
 
 
+@pytest.mark.parametrize("name", ["x", "score"])
+def test_rounding_does_not_lead_past_a_bound(name: str) -> None:
+    """Two decimals look like a number of a person; one that would round onto an excluded bound, or past one, does not."""
+    above = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.526}
+    below = {"type": "number", "minimum": 0.473, "maximum": 0.526}
+    drawn = [fill({"type": "object", "properties": {name: of}}, "", Random(n)) for of in (above, below) for n in range(200)]
+    assert all(0 < made[name] < 0.526 for made in drawn[:200])
+    assert all(0.473 <= made[name] <= 0.526 for made in drawn[200:])
+
+
 class Port(BaseModel):
     """A place on the way."""
 
