@@ -34,8 +34,6 @@ T = TypeVar("T")
 
 ROW_WAIT_S = 1.0
 """How long a caller may wait for a queued row before it goes on without; the row stays queued."""
-LOCK_WAIT_S = 0.001
-"""How long a write in place waits for another thread's commit before it is queued."""
 RIDE_S = 0.02
 """How long a statement may wait for another write to be committed with."""
 CHECKPOINT_PAGES = 1000
@@ -173,21 +171,15 @@ class Database:
         A commit writes whole pages, so one for two rows costs little more than one for one. Reads of this process see riders.
         Where no event loop can see to the time, the statement is committed at once.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return self._at_once(rider)
-        if self._writer.pending or self._closed or self._home.network or self._troubles.degraded is not None:
-            return self._at_once(rider)
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - public but for its name; the public one raises
+        if loop is None or self._writer.pending or self._closed or self._home.network or self._troubles.degraded is not None:
+            return self.write(lambda con: _no_result(rider(con)))
         self._riders.append(rider)
         now_s = time.monotonic()
         if now_s >= self._lands_at_s:  # one timer at a time; one whose loop was closed meanwhile is replaced
             self._lands_at_s = now_s + RIDE_S
             loop.call_later(RIDE_S, self._land)
         return None
-
-    def _at_once(self, rider: Rider) -> Future[None] | None:
-        return self.write(lambda con: _no_result(rider(con)))
 
     def _land(self) -> None:
         """Commit riders that no other write has taken along, and what was to go together in this loop's next turn."""
@@ -222,15 +214,7 @@ class Database:
 
     def _may_write_in_place(self) -> bool:
         """Take the lock, unless jobs wait, another thread is slow to let go, or each commit goes over a network."""
-        lock = self._lock
-        if self._writer.pending or self._home.network or self._closed or _is_mine(lock):
-            return False
-        try:
-            return lock.acquire(blocking=False) or lock.acquire(timeout=LOCK_WAIT_S)
-        except BaseException:
-            if _is_mine(lock):  # Ctrl-C came between the lock and whoever took it
-                lock.release()
-            raise
+        return not (self._writer.pending or self._home.network or self._closed) and self._transactions.take_lock()
 
     def _queue(self, job: Job) -> Future[Any]:
         future = job.future  # made before the thread can see the job
@@ -307,11 +291,6 @@ class Database:
     def locks(self) -> Sequence[Lock]:
         """See Lasting."""
         return (self._checkpoint_lock, self._reader.lock, self._lock)
-
-
-def _is_mine(lock: Any) -> bool:
-    """Whether this thread holds an RLock. threading.Condition asks it the same way."""
-    return bool(lock._is_owned())  # noqa: SLF001 - see above
 
 
 def _no_result(_: object) -> None:

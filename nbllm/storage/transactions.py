@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from nbllm.errors import StorageError
 from nbllm.storage.connections import Connections
@@ -15,6 +16,8 @@ from nbllm.storage.writer import Job
 
 _TRIES = 2
 """A disk that refused so many jobs of a batch, one after the other, refuses the rest of it."""
+LOCK_WAIT_S = 0.001
+"""How long a write in place waits for another thread's commit before it is queued."""
 Rider = Callable[[sqlite3.Connection], object]
 
 
@@ -33,6 +36,17 @@ class Transactions:
         self._files = files
         self._troubles = troubles
         self._wrote = wrote
+
+    def take_lock(self) -> bool:
+        """Take the lock for a write in place; False when another thread is slow to let go, or this one holds it already."""
+        if _is_mine(self.lock):
+            return False
+        try:
+            return self.lock.acquire(blocking=False) or self.lock.acquire(timeout=LOCK_WAIT_S)
+        except BaseException:
+            if _is_mine(self.lock):  # Ctrl-C came between the lock and whoever took it
+                self.lock.release()
+            raise
 
     def run(self, job: Job) -> None:
         """Commit one job, and what rides, under the lock. Raises what it raises, with nothing written."""
@@ -111,6 +125,11 @@ class Transactions:
         if name:
             text = f"{self._files.path} was damaged. It is kept as {name}, and a new one was begun."
             self._troubles.tell("aside:" + name, text)
+
+
+def _is_mine(lock: Any) -> bool:
+    """Whether this thread holds an RLock. threading.Condition asks it the same way."""
+    return bool(lock._is_owned())  # noqa: SLF001 - see above
 
 
 def _ridden(con: sqlite3.Connection, rider: Rider) -> None:
