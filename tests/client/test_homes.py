@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import sqlite3
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from nbllm import Client, NbllmWarning, errors
 from nbllm.core.reply import Reply
 from nbllm.testing import FakeProvider
 from tests.client.helpers import fake_client, our_threads, rows
+from tests.storage.locking import locked
 
 
 def a_link(home: Path, _: pytest.MonkeyPatch) -> None:
@@ -135,34 +136,26 @@ def test_a_file_that_cannot_be_used(file: str, how: str, tmp_path: Path) -> None
 def test_a_hard_budget_that_cannot_be_checked(how: str, tmp_path: Path) -> None:
     """Nothing is sent when a hard budget is set and its file cannot be used: better no answer than one too many."""
     fake = FakeProvider(strict=True)
-    with fake_client(tmp_path, fake, budget_session_usd=5) as client:
-        lock = None
+    with fake_client(tmp_path, fake, budget_session_usd=5) as client, ExitStack() as held:
         if how == "locked":
             fake.enqueue("first")
             client.ask("to make the file")
-            lock = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
-            lock.execute("BEGIN IMMEDIATE")
+            held.enter_context(locked(tmp_path / "state.db"))
         else:
             (tmp_path / "state.db").mkdir()
         with pytest.raises(errors.BudgetUnavailable, match="Nothing was sent"):
             client.ask("hello", cache="off")
         assert fake.left == 0
-        if lock is not None:
-            lock.execute("ROLLBACK")
-            lock.close()
 
 
 def test_a_ledger_that_another_program_locks(tmp_path: Path) -> None:
     """A locked ledger delays a call a little, is said once, and its rows are written when it is free."""
     with fake_client(tmp_path) as client:
         client.ask("to make the file")
-        lock = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
-        lock.execute("BEGIN IMMEDIATE")
-        reply, said = warned(lambda: client.ask("hello"))
+        with locked(tmp_path / "ledger.db"):
+            reply, said = warned(lambda: client.ask("hello"))
         assert reply.text == "ok"
         assert len([text for text in said if "locked" in text]) >= 1
-        lock.execute("ROLLBACK")
-        lock.close()
         assert [row.status.value for row in rows(client)] == ["done", "done"]
 
 
@@ -171,14 +164,8 @@ def test_a_locked_file_and_a_short_deadline(tmp_path: Path, file: str) -> None:
     """Whichever file another program holds, an answer that comes at once is delivered within half a second."""
     with fake_client(tmp_path, FakeProvider()) as client:
         client.ask("before")
-        other = sqlite3.connect(tmp_path / file, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        try:
-            with pytest.warns(NbllmWarning, match="locked|too slow"):
-                assert client.ask("meanwhile", deadline_s=0.5).text == "ok"
-        finally:
-            other.execute("ROLLBACK")
-            other.close()
+        with locked(tmp_path / file), pytest.warns(NbllmWarning, match="locked|too slow"):
+            assert client.ask("meanwhile", deadline_s=0.5).text == "ok"
 
 
 def test_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

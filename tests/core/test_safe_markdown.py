@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from nbllm.core.safe_markdown import clean, escape_html, safe_markdown
 from tests.core.rendering import page, renderings
+from tests.growth import took_s
 from tests.hostile_answers import HOSTILE_ANSWERS
 
 TRAP = "<img src=x onerror=alert(1)>"
@@ -162,14 +162,4 @@ def test_escaped_html_is_its_text_and_nothing_else(text: str) -> None:
 )
 def test_time_grows_no_faster_than_the_text(piece: str) -> None:
     """Four times the text takes about four times as long, and not sixteen, for text made to be slow."""
-
-    def took(size: int) -> float:
-        text = piece * (size // len(piece))
-        best = 1e9
-        for _ in range(3):
-            started = time.thread_time()
-            safe_markdown(text)
-            best = min(best, time.thread_time() - started)
-        return best
-
-    assert took(120_000) < 10 * took(30_000) + 0.02
+    assert took_s(safe_markdown, piece, 120_000) < 10 * took_s(safe_markdown, piece, 30_000) + 0.02

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jupyter_client.manager import KernelManager
 
 from nbllm import Client
 from nbllm.engines import Engine, EngineEvent, Plan, plan_launch, start
 from nbllm.errors import EngineFailed
 from tests.engines.server import CONTEXT_TOKENS, PYTHON
 from tests.engines_room.processes import linux_only, marked, wait_until_gone
-from tests.notebook.test_kernel import Kernel
+from tests.notebook.kernel import running_kernel
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 OPTIONS = {"max_model_len": CONTEXT_TOKENS, "enforce_eager": True, "cpu_kvcache_gb": 1, "offline": True}
@@ -74,23 +73,16 @@ def test_served_from_a_notebook_it_answers_and_is_gone_when_the_kernel_is_killed
     mark = f"NBLLM_TEST_MARK=vllm-{os.getpid()}"
     monkeypatch.setenv(*mark.split("="))
     monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
-    manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(cwd=str(tmp_path))
-    client = manager.client()
-    client.start_channels()
     try:
-        client.wait_for_ready(timeout=60)
-        kernel = Kernel(client, manager)
-        flags = f"--max-model-len {CONTEXT_TOKENS} --enforce-eager --cpu-kvcache-gb 1 --offline --served-name tiny"
-        assert kernel.run("%load_ext nbllm") == "ok"
-        assert kernel.run(f"%serve start vllm {model_dir} --python {PYTHON} {flags}") == "ok", kernel.of("error")
-        assert kernel.run("%%llm -m vllm/tiny -t 0 -o answer\nWhat is grandeur?") == "ok", kernel.of("error")
-        assert kernel.value("bool(answer.text), answer.cost_usd == 0") == "(True, True)"
-        assert len(marked(mark)) >= 4  # kernel, supervisor, server, engine core
-        manager.provisioner.process.kill()
-        wait_until_gone(mark, 5.0)
+        with running_kernel(tmp_path) as kernel:
+            flags = f"--max-model-len {CONTEXT_TOKENS} --enforce-eager --cpu-kvcache-gb 1 --offline --served-name tiny"
+            assert kernel.run("%load_ext nbllm") == "ok"
+            assert kernel.run(f"%serve start vllm {model_dir} --python {PYTHON} {flags}") == "ok", kernel.of("error")
+            assert kernel.run("%%llm -m vllm/tiny -t 0 -o answer\nWhat is grandeur?") == "ok", kernel.of("error")
+            assert kernel.value("bool(answer.text), answer.cost_usd == 0") == "(True, True)"
+            assert len(marked(mark)) >= 4  # kernel, supervisor, server, engine core
+            kernel.manager.provisioner.process.kill()
+            wait_until_gone(mark, 5.0)
     finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
         for pid in marked(mark):
             os.kill(pid, signal.SIGKILL)

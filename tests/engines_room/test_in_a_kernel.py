@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jupyter_client.manager import KernelManager
 
 from tests.engines_room.processes import linux_only, marked, wait_until_gone
-from tests.notebook.test_kernel import Kernel
+from tests.notebook.kernel import Kernel, running_kernel
 
 pytestmark = [linux_only, pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 MARK = f"NBLLM_TEST_MARK=real-kernel-{os.getpid()}"
@@ -21,18 +20,11 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     """A kernel with the extension loaded, its processes marked."""
     monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv(*MARK.split("="))
-    manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(cwd=str(tmp_path))
-    client = manager.client()
-    client.start_channels()
     try:
-        client.wait_for_ready(timeout=60)
-        made = Kernel(client, manager)
-        assert made.run("%load_ext nbllm\nimport time") == "ok"
-        yield made
+        with running_kernel(tmp_path) as made:
+            assert made.run("%load_ext nbllm\nimport time") == "ok"
+            yield made
     finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
         wait_until_gone(MARK, 5.0)
 
 

@@ -9,47 +9,12 @@ from typing import Any
 
 import nbformat
 import pytest
-from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from tests.notebook.kernel import Kernel, running_kernel
+
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
-
-
-class Kernel:
-    """A kernel and everything that it sent for the last cell."""
-
-    def __init__(self, client: Any, manager: KernelManager) -> None:
-        self.client, self.manager = client, manager
-        self.messages: list[dict[str, Any]] = []
-
-    def run(self, code: str, *, interrupt_when: Any = None) -> str:
-        """Run a cell, with an interrupt as soon as interrupt_when(message) is true; return "ok" or "error"."""
-        self.messages = []
-        asked = self.client.execute(code)
-        while True:
-            message = self.client.get_iopub_msg(timeout=30)
-            if message["parent_header"].get("msg_id") != asked:
-                continue
-            self.messages.append(message)
-            if interrupt_when is not None and interrupt_when(message):
-                self.manager.interrupt_kernel()
-                interrupt_when = None
-            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-                break
-        while True:
-            answer = self.client.get_shell_msg(timeout=30)
-            if answer["parent_header"].get("msg_id") == asked:
-                return str(answer["content"]["status"])
-
-    def of(self, *kinds: str) -> list[dict[str, Any]]:
-        """The contents of the messages of these kinds."""
-        return [m["content"] for m in self.messages if m["msg_type"] in kinds]
-
-    def value(self, expression: str) -> Any:
-        """The value of an expression in the kernel."""
-        self.run(expression)
-        return self.of("execute_result")[-1]["data"]["text/plain"]
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +22,12 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     """One kernel with a home of its own and the extension loaded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBLLM_HOME", str(tmp_path_factory.mktemp("home")))
-        manager = KernelManager(kernel_name="python3")
-        manager.start_kernel(cwd=str(tmp_path_factory.mktemp("work")))
-    client = manager.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=60)
-        made = Kernel(client, manager)
-        made.run(
-            "import time as t; s = t.process_time(); get_ipython().run_line_magic('load_ext', 'nbllm'); s = t.process_time() - s"
-        )
-        yield made
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+        with running_kernel(tmp_path_factory.mktemp("work")) as made:
+            made.run(
+                "import time as t; s = t.process_time(); get_ipython().run_line_magic('load_ext', 'nbllm'); "
+                "s = t.process_time() - s"
+            )
+            yield made
 
 
 def test_loading_takes_a_moment(kernel: Kernel) -> None:

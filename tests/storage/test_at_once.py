@@ -17,6 +17,7 @@ from nbllm.core.ports import Filter, Scope
 from nbllm.core.statistics import check_slo, summarise
 from nbllm.errors import BudgetExceeded
 from nbllm.storage.open import open_storage
+from tests.storage.locking import locked
 from tests.storage.rows import call, open_call
 
 
@@ -33,15 +34,12 @@ def test_a_lease_that_a_cancelled_caller_asked_for_is_free(storage, tmp_path):
     async def run() -> None:
         await storage.flights.release(await storage.flights.lead("other", lease_s=10))
         storage.flights._db.flush()
-        blocker = sqlite3.connect(tmp_path / "home" / "state.db", isolation_level=None)
-        blocker.execute("BEGIN IMMEDIATE")
-        asking = asyncio.ensure_future(storage.flights.lead("k", lease_s=1000))
-        await asyncio.sleep(0.02)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        blocker.execute("ROLLBACK")
-        blocker.close()
+        with locked(tmp_path / "home" / "state.db"):
+            asking = asyncio.ensure_future(storage.flights.lead("k", lease_s=1000))
+            await asyncio.sleep(0.02)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
         assert await storage.flights.lead("k", lease_s=1000) is not None
 
     asyncio.run(run())
@@ -82,15 +80,12 @@ def test_a_reservation_that_came_to_nothing_is_not_remembered(storage, tmp_path)
     async def run() -> None:
         with pytest.raises(BudgetExceeded):
             await storage.budgets.reserve("refused", [Scope("s", Decimal(1))], Decimal(2))
-        blocker = sqlite3.connect(tmp_path / "home" / "state.db", isolation_level=None)
-        blocker.execute("BEGIN IMMEDIATE")
-        asking = asyncio.ensure_future(storage.budgets.reserve("cancelled", [Scope("s")], Decimal(1)))
-        await asyncio.sleep(0)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        blocker.execute("ROLLBACK")
-        blocker.close()
+        with locked(tmp_path / "home" / "state.db"):
+            asking = asyncio.ensure_future(storage.budgets.reserve("cancelled", [Scope("s")], Decimal(1)))
+            await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
         assert storage.budgets._reserved == set()
 
     asyncio.run(run())

@@ -14,6 +14,7 @@ from nbllm.errors import StorageError
 from nbllm.storage import ledger_columns
 from nbllm.storage.ledger_schema import MIGRATIONS
 from nbllm.storage.open import open_storage
+from tests.storage.locking import locked
 from tests.storage.rows import NOW, attempt, call, open_attempt, open_call
 
 D = Decimal
@@ -87,19 +88,16 @@ def test_a_locked_ledger_is_read_and_its_rows_wait(tmp_path, storage):
     ledger = storage.ledger
     first = open_call()
     ledger.open_call(first)
-    other = sqlite3.connect(tmp_path / "home" / "ledger.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    new = open_call(feature="new name", session="new session")
-    waiting = [
-        ledger.open_call(new),
-        ledger.open_attempt(open_attempt(new, attempt_id="a")),
-        ledger.close_attempt(attempt(new, attempt_id="a")),
-        ledger.close_call(replace(new, status=AttemptStatus.DONE, rung="another/model")),
-        ledger.close_call(replace(first, status=AttemptStatus.DONE)),
-    ]
-    assert None not in waiting
-    other.execute("ROLLBACK")
-    other.close()
+    with locked(tmp_path / "home" / "ledger.db"):
+        new = open_call(feature="new name", session="new session")
+        waiting = [
+            ledger.open_call(new),
+            ledger.open_attempt(open_attempt(new, attempt_id="a")),
+            ledger.close_attempt(attempt(new, attempt_id="a")),
+            ledger.close_call(replace(new, status=AttemptStatus.DONE, rung="another/model")),
+            ledger.close_call(replace(first, status=AttemptStatus.DONE)),
+        ]
+        assert None not in waiting
     for written in waiting:
         written.result(5)
     assert {row.status for row in ledger.calls(Filter(), limit=5)} == {AttemptStatus.DONE}
@@ -114,14 +112,11 @@ def test_a_ledger_that_stays_locked_says_so_in_the_future(tmp_path, storage, mon
     monkeypatch.setattr(sqlite, "ROW_WAIT_S", 0.05)
     ledger = storage.ledger
     ledger.add_call(call())
-    other = sqlite3.connect(tmp_path / "home" / "ledger.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StorageError, match="locked"):
-        ledger.add_call(call()).result(5)
-    monkeypatch.setattr(ledger._db, "flush", lambda *_: False)
-    assert ledger.usage("total", Filter())[0].calls == 1
-    other.execute("ROLLBACK")
-    other.close()
+    with locked(tmp_path / "home" / "ledger.db"):
+        with pytest.raises(StorageError, match="locked"):
+            ledger.add_call(call()).result(5)
+        monkeypatch.setattr(ledger._db, "flush", lambda *_: False)
+        assert ledger.usage("total", Filter())[0].calls == 1
 
 
 def test_the_first_migration_is_never_rewritten():

@@ -18,6 +18,7 @@ from nbllm.core.messages import AttemptStatus
 from nbllm.core.ports import Balance, Filter, Scope
 from nbllm.errors import BudgetExceeded
 from nbllm.storage.open import open_storage
+from tests.storage.locking import locked
 from tests.storage.rows import call, open_attempt, open_call
 from tests.storage.workers import KEYS, text_of
 
@@ -248,15 +249,12 @@ def test_a_cancelled_reservation_is_not_held(tmp_path):
 
     async def run() -> None:
         await storage.budgets.reserve("first", [Scope("s")], D(1))
-        other = sqlite3.connect(tmp_path / "home" / "state.db", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        task = asyncio.ensure_future(storage.budgets.reserve("gone", [Scope("s")], D(1)))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        other.execute("ROLLBACK")
-        other.close()
+        with locked(tmp_path / "home" / "state.db"):
+            task = asyncio.ensure_future(storage.budgets.reserve("gone", [Scope("s")], D(1)))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
         storage.budgets._db.flush(5)
         assert (await storage.budgets.balance(["s"]))["s"].reserved_usd == D(1)
 

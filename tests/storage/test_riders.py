@@ -9,6 +9,7 @@ import pytest
 
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import RIDE_S, Database
+from tests.storage.locking import locked
 
 
 @pytest.fixture
@@ -75,14 +76,11 @@ def test_riders_keep_their_place_behind_queued_jobs(database):
 
     async def run() -> None:
         database.execute("INSERT INTO t VALUES (1)", ())
-        other = sqlite3.connect(database.path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        queued = database.execute("INSERT INTO t VALUES (2)", ())
-        behind = database.ride("UPDATE t SET a = 20 WHERE a = 2", ())
-        assert queued is not None
-        assert behind is not None
-        other.execute("ROLLBACK")
-        other.close()
+        with locked(database.path):
+            queued = database.execute("INSERT INTO t VALUES (2)", ())
+            behind = database.ride("UPDATE t SET a = 20 WHERE a = 2", ())
+            assert queued is not None
+            assert behind is not None
         await asyncio.wrap_future(behind)
         assert database.read(lambda con: con.execute("SELECT a FROM t ORDER BY a").fetchall()) == [(1,), (20,)]
 

@@ -10,6 +10,7 @@ import pytest
 from nbllm.errors import StorageError
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
+from tests.storage.locking import locked
 
 INSERT = "INSERT INTO t VALUES (?)"
 
@@ -72,12 +73,9 @@ def test_a_locked_file_makes_a_row_late_and_loses_none(database):
 
     async def run() -> None:
         database.execute(INSERT, (1,))
-        other = sqlite3.connect(database.path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        late = await asyncio.gather(*(database.execute_together(INSERT, (number,)) for number in (2, 3)))
-        assert all(one is not None and not one.done() for one in late)
-        other.execute("COMMIT")
-        other.close()
+        with locked(database.path):
+            late = await asyncio.gather(*(database.execute_together(INSERT, (number,)) for number in (2, 3)))
+            assert all(one is not None and not one.done() for one in late)
         for one in late:
             await asyncio.wrap_future(one)
 
