@@ -42,7 +42,7 @@ class TypedSchema:
     @staticmethod
     def _adapted(schema: Any) -> TypeAdapter[Any]:
         try:
-            return TypeAdapter(_modern(schema))
+            return TypeAdapter(modern(schema))
         except Exception as error:  # pydantic runs the type's own hooks, which may raise anything
             raise SchemaError(f"schema={_name(schema)} is no schema: {_first_line(error)}", hint=_HINT) from error
 
@@ -62,25 +62,25 @@ class TypedSchema:
             raise Invalid(f"{type(error).__name__}: {error}") from error
 
 
-def _modern(schema: Any) -> Any:
+def modern(schema: Any) -> Any:
     """Return the type with typing.TypedDict replaced by typing_extensions', which pydantic insists on before Python 3.12."""
     if sys.version_info >= (3, 12):
         return schema
     if typing.is_typeddict(schema) and type(schema).__module__ == "typing":
         hints = typing_extensions.get_type_hints(schema, include_extras=True)
         fields = {
-            name: _modern(hint) if name in schema.__required_keys__ else typing_extensions.NotRequired[_modern(_unwrapped(hint))]
+            name: modern(hint) if name in schema.__required_keys__ else typing_extensions.NotRequired[modern(_unwrapped(hint))]
             for name, hint in hints.items()
         }
         make: Any = typing_extensions.TypedDict  # built from data, which type checkers do not follow
-        modern = make(schema.__name__, fields)
-        modern.__doc__ = schema.__doc__
-        modern.__module__ = schema.__module__
-        return modern
+        made = make(schema.__name__, fields)
+        made.__doc__ = schema.__doc__
+        made.__module__ = schema.__module__
+        return made
     origin, args = typing.get_origin(schema), typing.get_args(schema)
     if not args or origin is typing.Literal:
         return schema
-    new = tuple(_modern(a) for a in args)
+    new = tuple(modern(a) for a in args)
     if new == args:
         return schema
     if origin is types.UnionType or origin is typing.Union:
