@@ -12,7 +12,7 @@ KINDS = (
     "no such flow", "bad flow name", "not a flow", "two flows", "async flow",
     "magic", "shell", "cell magic", "input", "display", "notebook only", "undefined", "order", "history", "failed cell",
     "open resource", "exec", "namespace", "monkeypatch", "buys at start", "literal key", "not python", "not module code",
-    "llm cell", "changed after", "relative import", "proof",
+    "llm cell", "changed after", "relative import", "proof", "module", "settings", "file", "example",
 )  # fmt: skip
 """Every kind of refusal."""
 
