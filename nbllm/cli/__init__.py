@@ -1,4 +1,4 @@
-"""The command `nbllm`: demo, doctor, cache. What a command needs is imported when it is run."""
+"""The command `nbllm`: demo, doctor, cache, export. What a command needs is imported when it is run."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run="doctor")
 
     _cache_parser(commands)
+    _export_parser(commands)
     return top
 
 
@@ -49,6 +50,27 @@ def _cache_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     purge.add_argument("--older-than", metavar="TIME", help="older than 90m, 12h or 7d")
     purge.add_argument("--all", action="store_true", help="every entry")
     purge.set_defaults(action="purge")
+
+
+def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="make the flow of a notebook a service",
+        description="Write the service of one flow: code, settings, requirements, tests, containers, deployment, monitoring. "
+        "Everything that is in the way is told at once, by cell and line, and then nothing is written. Exporting again keeps files "
+        "that you changed.",
+    )
+    export.add_argument("notebook", metavar="NOTEBOOK", help="the .ipynb file")
+    export.add_argument("--flow", required=True, metavar="NAME", help="the function that is marked with @flow")
+    export.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one that an export made")
+    export.add_argument("--examples", nargs="+", default=[], metavar="WHICH",
+                        help="recorded runs that travel, redacted: all, a number (the newest so many) or ids of runs")  # fmt: skip
+    export.add_argument(
+        "--include", nargs="+", default=[], metavar="PATH", help="files of the notebook's folder that travel in data/"
+    )
+    export.add_argument("--force", action="store_true", help="overwrite what you changed, too")
+    export.add_argument("--json", action="store_true", help="print what was written as JSON")
+    export.set_defaults(run="export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,6 +104,10 @@ def _run(given: argparse.Namespace) -> int:
         from nbllm.cli.doctor import doctor
 
         return doctor(as_json=given.json)
+    if given.run == "export":
+        from nbllm.cli.export import export
+
+        return export(given)
     from nbllm.cli.cache import cache
 
     return cache(given)

@@ -13,7 +13,7 @@ from nbllm.export.llm_cells import function_text
 from nbllm.export.names import Statement
 from nbllm.export.refusals import Refusal
 from nbllm.export.rewriting import with_calls, without
-from nbllm.export.slicer import Choice, Kept, Slice
+from nbllm.export.slicer import Choice, FileRead, Kept, Slice
 from nbllm.redaction import redact
 
 _TOLD = {"llm_config": "settings.toml", "llm_budget": "settings.toml", "nbllm_config": "settings.toml"}
@@ -26,7 +26,7 @@ def build(book: Book, choice: Choice, flow: str) -> tuple[Slice | None, list[Ref
     if builder.refusals:
         return None, builder.refusals
     wanted = tuple(sorted(builder.hoisted))
-    return Slice(flow, tuple(kept), wanted, builder.comments, tuple(_notes(book, choice))), []
+    return Slice(flow, tuple(kept), wanted, builder.comments, tuple(_notes(book)), tuple(_files_read(book, choice))), []
 
 
 class _Builder:
@@ -186,15 +186,18 @@ def _is_future(wanted: int, statements: list[tuple[Unit, Statement]]) -> bool:
     return any(id(s) == wanted and imported(s.node)[0].module == "__future__" for _, s in statements)
 
 
-def _notes(book: Book, choice: Choice) -> Iterator[str]:
-    """Yield what the module does not hold and a person should know of: settings made in cells, files that are read."""
-    for index, unit in enumerate(book.units):
+def _notes(book: Book) -> Iterator[str]:
+    """Yield what the module does not hold and a person should know of: settings made in cells."""
+    for unit in book.units:
         for magic in unit.code.magics:
             if magic.kind == "line" and magic.name in _TOLD:
                 yield f"Cell {unit.cell.number}: {redact(magic.text)} is a setting; it belongs into {_TOLD[magic.name]}."
+
+
+def _files_read(book: Book, choice: Choice) -> Iterator[FileRead]:
+    for index, unit in enumerate(book.units):
         if index in choice.reasons and unit.code.tree is not None:
-            for path in _files(unit.code.tree, book):
-                yield f"Cell {unit.cell.number} reads the file {redact(path)!r}, which is not part of the module."
+            yield from (FileRead(unit.cell.number, path) for path in _files(unit.code.tree, book))
 
 
 def _files(tree: ast.Module, book: Book) -> list[str]:

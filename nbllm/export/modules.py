@@ -88,7 +88,9 @@ class _Finder:
         beside = self._beside(top)
         if top in sys.stdlib_module_names:
             if beside is not None:
-                self._refuse(module, path, line, f"{beside.name} beside the notebook stands in the way of Python's own {top}", "Rename it")
+                self._refuse(
+                    module, path, line, f"{beside.name} beside the notebook stands in the way of Python's own {top}", "Rename it"
+                )
         elif top == "nbllm":
             return
         elif beside is not None:
@@ -110,7 +112,9 @@ class _Finder:
 
     def _copy(self, top: str, found: Path, module: str, path: str, line: int) -> None:
         if top in TAKEN:
-            self._refuse(module, path, line, f"the module {top} beside the notebook has a name that the export needs itself", "Rename it")
+            self._refuse(
+                module, path, line, f"the module {top} beside the notebook has a name that the export needs itself", "Rename it"
+            )
             return
         files = [found] if found.is_file() else sorted(p for p in found.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
         compiled = [p.name for p in files if p.suffix in _COMPILED]
@@ -138,7 +142,9 @@ class _Finder:
             self._refuse(module, path, line, f"{inside} cannot be read as Python: {type(error).__name__}", "Repair it")
             return
         for key in key_refusals(0, Code(text, tree), ""):
-            self._refuse(module, path, line, f"{inside}, line {key.line}, holds what looks like a key", key.todo, kind="literal key")
+            self._refuse(
+                module, path, line, f"{inside}, line {key.line}, holds what looks like a key", key.todo, kind="literal key"
+            )
         self.local[inside] = data
         self.read(text, inside)
 

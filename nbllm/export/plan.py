@@ -1,10 +1,9 @@
-"""A plan of files, written as one: into a new folder by one rename, over an older export file by file, what the user changed kept."""
+"""A plan of files, written as one: a new folder by one rename, an older export file by file, with what the user changed kept."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -28,7 +27,15 @@ class Plan:
     def __post_init__(self) -> None:
         for path in self.files:
             parts = PurePosixPath(path).parts
-            if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path or "\0" in path or path == MANIFEST:
+            if (
+                not parts
+                or path.startswith("/")
+                or ".." in parts
+                or "\\" in path
+                or ":" in path
+                or "\0" in path
+                or path == MANIFEST
+            ):
                 raise ExportError(f"The export would write {path!r:.80}, which is no place within its folder.")
 
     def hashes(self) -> dict[str, str]:
@@ -100,16 +107,16 @@ def _move_whole(staging: Path, out: Path) -> None:
     """Put the finished folder in its place. An empty folder there makes room; .git in it stays."""
     if out.is_dir():
         for item in staging.iterdir():
-            os.replace(item, out / item.name)
+            item.replace(out / item.name)
     else:
-        os.replace(staging, out)
+        staging.replace(out)
 
 
 def _update(
     staging: Path, out: Path, plan: Plan, about: Mapping[str, Any], known: Mapping[str, frozenset[str]], *, force: bool
 ) -> Written:
     hashes = plan.hashes()
-    old = {path: sorted(was)[0] for path, was in known.items()}
+    old = {path: min(was) for path, was in known.items()}
     here = {path: _hash_of(inside(out, path)) for path in {*hashes, *known}}
     theirs = {p for p, now in here.items() if now is not None and now not in known.get(p, ()) and now != hashes.get(p)}
     theirs |= {p for p in known if p in hashes and here[p] is None}  # deleted on purpose: that is a change too
@@ -121,12 +128,20 @@ def _update(
     for path in written:
         place = inside(out, path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(staging / path, place)
+        (staging / path).replace(place)
     for path in removed:
         inside(out, path).unlink()
+        _remove_empty(inside(out, path).parent, out)
     kept = sorted(theirs)
     _manifest(out, about, {p: h for p, h in hashes.items() if p not in theirs} | {p: old[p] for p in kept if p in old})
     return Written(tuple(written), tuple(p for p in sorted(hashes) if here[p] == hashes[p]), tuple(kept), tuple(removed))
+
+
+def _remove_empty(folder: Path, out: Path) -> None:
+    """Remove folders that became empty, from the innermost out."""
+    while folder != out and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _hash_of(path: Path) -> str | None:

@@ -29,13 +29,16 @@ class Proof:
     """What the clean process found.
 
     problems: why the slice is not proved, () when it is. runs: recorded runs whose prompts came out the same. skipped: runs that
-    could not be tried, and why. imported_s: how long the import took, in seconds; None when it failed.
+    could not be tried, and why. imported_s: how long the import took, in seconds; None when it failed. results: what each run
+    returned, as JSON, by the run's id. app: whether the app around the flow was made too.
     """
 
     problems: tuple[str, ...]
     runs: int = 0
     skipped: tuple[str, ...] = ()
     imported_s: float | None = None
+    results: Mapping[str, Any] = field(default_factory=dict)
+    app: bool = False
     stdout: str = field(default="", repr=False)
 
     @property
@@ -51,30 +54,42 @@ def prove(
     folder: Path | None = None,
     settings: Settings | None = None,
     limit_s: float = LIMIT_S,
+    beside: Mapping[str, bytes] | None = None,
+    works_in: str = "",
 ) -> Proof:
     """Import the slice's module in a clean process: no network, no keys, nothing of this session; then run what was recorded.
 
     recordings: calls of the flow, as a client keeps them; each run's prompts are rendered again, on a provider that answers what
     was recorded, and compared. folder: the notebook's, where relative paths lead (default: an empty one). settings: for the names
-    of endpoints, routes and models; keys stay here. limit_s: longest time for everything, in seconds.
+    of endpoints, routes and models; keys stay here. limit_s: longest time for everything, in seconds. beside: the other files of
+    an export, which are laid around the module; an app.py among them is imported too. works_in: the folder among these where
+    relative paths lead then.
     """
     with tempfile.TemporaryDirectory(prefix="nbllm-proof-") as name:
         place = Path(name)
-        path = place / "flows.py"
-        path.write_text(render_flows(found), encoding="utf-8")
+        path = place / "app" / "flows.py"
+        for inner, data in {"flows.py": render_flows(found).encode(), **(beside or {})}.items():
+            file = path.parent / inner
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        if beside is not None:
+            folder = path.parent / works_in
         task = {
             "module": str(path),
             "flow": found.flow,
             "home": str(place / "home"),
-            "runs": _runs(found.flow, recordings),
+            "runs": recorded_runs(found.flow, recordings),
             "settings": _settings(settings),
+            "app": "app.py" in (beside or {}),
         }
         return _run(task, folder or place, place, limit_s)
 
 
 def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> Proof:
     root = str(Path(nbllm.__file__).resolve().parents[1])
-    code = f"import sys; sys.path.append({root!r}); from nbllm.export.proving import main; main()"
+    # This very nbllm, whichever one is installed. Its folder may be site-packages, which must not stand before Python's own.
+    first = f"import sys; sys.path.insert(0, {root!r}); import nbllm; del sys.path[0]; sys.path.append({root!r})"
+    code = f"{first}; from nbllm.export.proving import main; main()"
     variables = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     variables |= {"HOME": str(place), "USERPROFILE": str(place), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-I", "-c", code]
@@ -95,6 +110,8 @@ def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> 
         told["runs"],
         tuple(redact(reason) for reason in told["skipped"]),
         told["imported_s"],
+        told["results"],
+        told["app"],
         done.stdout,
     )
 
@@ -105,14 +122,15 @@ def report(told: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _runs(flow: str, recordings: Iterable[Recording]) -> list[dict[str, Any]]:
-    """Return the recorded runs of a flow, oldest first: arguments, and the calls in their order."""
+def recorded_runs(flow: str, recordings: Iterable[Recording]) -> list[dict[str, Any]]:
+    """Return the recorded runs of a flow, oldest first: their id, arguments, and the calls in their order."""
     by_run: dict[str, dict[str, Any]] = {}
     for one in sorted(recordings, key=lambda r: r.started_at):
         if one.flow is None or one.flow.get("name") != flow or "messages" not in one.prompt:
             continue
-        run = by_run.setdefault(str(one.flow.get("run")), {"arguments": one.flow.get("arguments", {}), "calls": []})
-        run["calls"].append({"messages": one.prompt["messages"], "text": one.answer.get("text", "")})
+        key = str(one.flow.get("run"))
+        run = by_run.setdefault(key, {"run": key, "arguments": one.flow.get("arguments", {}), "calls": []})
+        run["calls"].append({"messages": one.prompt["messages"], "rung": one.model, "text": one.answer.get("text", "")})
     return list(by_run.values())
 
 

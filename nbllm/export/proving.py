@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+import typing
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ def main() -> None:
     task = json.loads(sys.stdin.read())
     sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - what reads from a person finds nobody
     warnings.simplefilter("ignore")
-    told: dict[str, Any] = {"problems": [], "skipped": [], "runs": 0, "imported_s": None}
+    told: dict[str, Any] = {"problems": [], "skipped": [], "runs": 0, "imported_s": None, "results": {}, "app": False}
     answers = _Answers()
     provider = answers.provider
     client = _client(task, provider)
@@ -40,6 +41,8 @@ def main() -> None:
             if module is not None:
                 for run in task["runs"]:
                     _replay(module, task["flow"], run, told, answers)
+            if module is not None and task["app"]:
+                _make_app(told)
     finally:
         client.close()
     report(told)
@@ -86,7 +89,7 @@ def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvi
         raise ImportError(task["module"])
     module = importlib.util.module_from_spec(spec)
     sys.modules["flows"] = module
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path[:0] = [str(Path.cwd()), str(Path(task["module"]).parent)]
     started_s = time.monotonic()
     try:
         spec.loader.exec_module(module)
@@ -102,6 +105,58 @@ def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvi
         told["problems"].append(f"The module has no function {task['flow']}.")
         return None
     return module
+
+
+def _make_app(told: dict[str, Any]) -> None:
+    """Import app.py, which refuses a flow that cannot be served. Without the service's packages that is left to the reader."""
+    try:
+        importlib.import_module("app")
+        told["app"] = True
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {
+            "fastapi",
+            "uvicorn",
+            "limits",
+            "structlog",
+            "prometheus_client",
+        } or error.name == "nbllm.service":
+            told["skipped"].append(
+                f"{error.name} is not installed here, so the app itself was not tried: pip install nbllm[service]"
+            )
+        else:
+            told["problems"].append(f"The app cannot be imported: {error!s:.300}")
+    except BaseException as error:  # see _imported
+        told["problems"].append(f"The app cannot be made: {type(error).__name__}: {error!s:.500}")
+
+
+def _as_json(function: Any, result: Any) -> Any:
+    """Return what a flow returned as the service would write it: by the flow's annotation, else by its own type."""
+    from pydantic import PydanticUserError, TypeAdapter
+    from pydantic_core import to_jsonable_python
+
+    hint = _hints(function).get("return", Any)
+    try:
+        return TypeAdapter(hint).dump_python(result, mode="json", warnings=False)
+    except (PydanticUserError, ValueError, TypeError):
+        return to_jsonable_python(result, fallback=str)
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """Return a function's annotations, {} where they cannot be resolved."""
+    try:
+        return typing.get_type_hints(inspect.unwrap(function))
+    except Exception:  # annotations are the user's code
+        return {}
+
+
+def _rebuilt(hint: Any, value: Any) -> Any:
+    """Return a recorded argument as what its annotation wants: recordings keep models and dataclasses as plain values."""
+    from pydantic import TypeAdapter
+
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except Exception:  # of whatever kind: the value itself is then what there is
+        return value
 
 
 def _line_of(error: BaseException, path: str) -> str:
@@ -121,7 +176,7 @@ def _replay(module: ModuleType, flow: str, run: Mapping[str, Any], told: dict[st
         args, kwargs = _bound(function, run["arguments"])
         result = function(*args, **kwargs)
         if inspect.iscoroutine(result):
-            asyncio.run(result)
+            result = asyncio.run(result)
     except Exception as error:
         told["problems"].append(f"A recorded run fails: {type(error).__name__}: {error!s:.300}")
         return
@@ -129,6 +184,7 @@ def _replay(module: ModuleType, flow: str, run: Mapping[str, Any], told: dict[st
     recorded = [_key(call["messages"]) for call in run["calls"]]
     if sorted(sent) == sorted(recorded):
         told["runs"] += 1
+        told["results"][run["run"]] = _as_json(function, result)
         return
     new = [key for key in sent if key not in recorded] or sent
     old = [key for key in recorded if key not in sent] or recorded
@@ -147,10 +203,13 @@ def _bound(function: Any, arguments: Mapping[str, Any]) -> tuple[list[Any], dict
     """Return recorded arguments as they are passed: by position where a function wants that."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
+    hints = _hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in arguments:
             continue
         value = arguments[name]
+        if name in hints and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            value = _rebuilt(hints[name], value)
         if parameter.kind is parameter.VAR_POSITIONAL:
             args += value
         elif parameter.kind is parameter.VAR_KEYWORD:

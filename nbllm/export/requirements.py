@@ -22,7 +22,10 @@ _LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """The closure. pinned: with hashes. unhashed: name==version of those without. missing: needed and neither installed nor locked."""
+    """The closure. pinned: with hashes. unhashed: name==version without. missing: needed, and neither installed nor locked.
+
+    only_on: name -> the one platform that needs it.
+    """
 
     pinned: tuple[Pin, ...]
     unhashed: tuple[str, ...]

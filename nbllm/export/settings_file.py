@@ -86,9 +86,13 @@ class _Writer:
         plain = {n: v for n, v in flat.items() if n in defaults and n not in _NOT_THE_APPS and v != defaults[n]}
         if not plain.get("model") and not plain.get("ladder") and not self._asked.all_named:
             self._default_model(plain)
-        routes = {n: v for n, v in self._settings.routes.items() if self._asked.hidden or n in self._asked.texts or n in _named(plain)}
+        routes = {
+            n: v for n, v in self._settings.routes.items() if self._asked.hidden or n in self._asked.texts or n in _named(plain)
+        }
         models = self._models(plain, routes)
-        endpoints = {n: e for n, e in self._settings.endpoints.items() if self._asked.hidden or any(m.startswith(f"{n}/") for m in models)}
+        endpoints = {
+            n: e for n, e in self._settings.endpoints.items() if self._asked.hidden or any(m.startswith(f"{n}/") for m in models)
+        }
         body = [
             _HEAD.format(origin="the notebook and the settings beside it"),
             *self._lines(plain, ""),
@@ -185,7 +189,9 @@ class _Writer:
     def _routes(self, routes: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
         if routes:
             yield "\n[routes]\n"
-            yield from (self._line(f"routes.{n}", (n,), models, self._origin(f"routes.{n}")) for n, models in sorted(routes.items()))
+            yield from (
+                self._line(f"routes.{n}", (n,), models, self._origin(f"routes.{n}")) for n, models in sorted(routes.items())
+            )
 
     def _endpoint(self, name: str, endpoint: Endpoint) -> Iterator[str]:
         yield f"\n[{toml_text.key('endpoints', name)}]\n"

@@ -33,14 +33,26 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class FileRead:
+    """A file that a kept cell reads: the cell's number, and the path as the code has it."""
+
+    cell: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Slice:
-    """What a flow needs. imports: those at the top, comments: the remarks behind them. notes: what a person should know."""
+    """What a flow needs. imports: those at the top, comments: the remarks behind them. notes: what a person should know.
+
+    files: those that the kept cells read, as far as their paths are written out.
+    """
 
     flow: str
     kept: tuple[Kept, ...]
     imports: tuple[Imported, ...]
     comments: dict[Imported, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    files: tuple[FileRead, ...] = ()
 
 
 @dataclass(slots=True)

@@ -64,7 +64,8 @@ def _metadata() -> str:
     wanted = own_requirements()
     extras = sorted({name for text in wanted for name in re.findall(r"extra == ['\"]([\w-]+)['\"]", text)})
     lines = [
-        "Metadata-Version: 2.4", "Name: nbllm", f"Version: {nbllm.__version__}", "Requires-Python: >=3.11", "License-Expression: BSD-3-Clause",
+        "Metadata-Version: 2.4", "Name: nbllm", f"Version: {nbllm.__version__}", "Requires-Python: >=3.11",
+        "License-Expression: BSD-3-Clause",
         *(f"Provides-Extra: {name}" for name in extras), *(f"Requires-Dist: {text}" for text in wanted),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -169,7 +169,8 @@ def test_the_same_bytes_twice() -> None:
 
 
 def test_settings_and_files_are_told() -> None:
-    """What a module cannot hold is in the notes: settings made by magics, files that are read."""
+    """What a module cannot hold is told: settings made by magics, files that are read."""
     found = sliced(HEAD, "%llm_config deadline_s=5", "from pathlib import Path\ntext = Path('data/a.txt').read_text()",
                    "@flow\ndef f(): return text")  # fmt: skip
-    assert ["settings.toml" in found.notes[0], "data/a.txt" in found.notes[1]] == [True, True]
+    assert ["settings.toml" in note for note in found.notes] == [True]
+    assert [(one.cell, one.path) for one in found.files] == [(3, "data/a.txt")]

@@ -1,0 +1,79 @@
+"""Recorded runs of a flow as examples: picked by name, redacted once more, with what the exported flow makes of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbllm.core.ports import Recording
+from nbllm.export.proof import recorded_runs
+from nbllm.export.refusals import Refusal
+from nbllm.redaction import redact_json
+
+_NUMBER = re.compile(r"[1-9]\d{0,3}\Z")
+_SHOWN_RUNS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """runs: those that were picked, oldest first. models: rungs that answered calls, newest first. newest: the last run."""
+
+    runs: tuple[Mapping[str, Any], ...]
+    newest: Mapping[str, Any] | None
+    models: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def proving(self) -> frozenset[str]:
+        """The ids of the runs that the slice is held against: the newest, and those that travel."""
+        return frozenset(str(run["run"]) for run in (*self.runs, *((self.newest,) if self.newest else ())))
+
+
+def pick(flow: str, recordings: Iterable[Recording], which: Sequence[str]) -> Picked:
+    """Return the runs that are meant. which: "all", a number (so many of the newest) or ids of runs."""
+    every = recorded_runs(flow, recordings)
+    chosen: dict[str, Mapping[str, Any]] = {}
+    refusals = []
+    for word in which:
+        if word == "all":
+            found = every
+        elif _NUMBER.match(word):
+            found = every[-int(word) :]
+        else:
+            found = [run for run in every if len(word) >= 4 and run["run"].startswith(word)]
+        if not found:
+            refusals.append(Refusal(kind="example", reason=f"--examples {word!r:.40}: no recorded run of {flow} is meant by that",
+                                    todo=_what_there_is(flow, every)))  # fmt: skip
+        chosen |= {run["run"]: run for run in found}
+    notes = (f"{_what_there_is(flow, every)} --examples takes them along.",) if every and not which else ()
+    models = dict.fromkeys(str(call["rung"]) for run in reversed(every) for call in run["calls"])
+    runs = tuple(run for run in every if run["run"] in chosen)
+    return Picked(runs, every[-1] if every else None, tuple(models), notes, tuple(refusals))
+
+
+def _what_there_is(flow: str, every: Sequence[Mapping[str, Any]]) -> str:
+    if not every:
+        return f"No run of {flow} is recorded here; run it once in the notebook."
+    names = ", ".join(str(run["run"]) for run in reversed(every[-_SHOWN_RUNS:]))
+    return f"Recorded runs of {flow}, the newest first: {names}{' ...' if len(every) > _SHOWN_RUNS else ''}."
+
+
+def examples_json(flow: str, picked: Picked, results: Mapping[str, Any]) -> bytes:
+    """Return examples.json: a list of runs with flow, arguments, result and calls (messages, model, rung, text)."""
+    told = [
+        {
+            "flow": flow,
+            "arguments": run["arguments"],
+            "result": results.get(str(run["run"])),
+            "calls": [
+                {"messages": c["messages"], "model": str(c["rung"]).partition("/")[2], "rung": c["rung"], "text": c["text"]}
+                for c in run["calls"]
+            ],
+        }
+        for run in picked.runs
+    ]
+    return (json.dumps(redact_json(told), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n").encode()

@@ -1,0 +1,105 @@
+"""The files of an export that are made from templates: the app, its tests, containers, deployment, monitoring, README."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
+
+from nbllm.export.data_files import DataFiles
+from nbllm.export.settings_file import SettingsFile
+from nbllm.export.templating import filled, templates
+
+PORT = 8080
+METRICS_PORT = 9464
+WORKER = ("celery", "--app", "nbllm.service.worker", "worker")
+"""What runs jobs, in a container."""
+_NOT_IN_THE_IMAGE = {"requirements.txt", "requirements-unhashed.txt"}
+
+
+def project_files(
+    *, app: str, flow: str, files: Mapping[str, bytes], settings: SettingsFile, data: DataFiles, examples: bool
+) -> dict[str, bytes]:
+    """Return path -> bytes. files: those that are there already; app: the name for containers; data: to where paths lead."""
+    inside = _in_the_image(files, examples=examples)
+    environment = _environment(settings)
+    values = {
+        "app": app,
+        "app_title": app.replace("-", " ").capitalize(),
+        "flow": flow,
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "port": str(PORT),
+        "metrics_port": str(METRICS_PORT),
+        "imports": _app_imports(data),
+        "app_lines": _app_lines(flow, data, examples=examples),
+        "copies": _copies(inside),
+        "kept": "\n".join(f"!{path}" for path in inside),
+        "worker_entrypoint": f'"{WORKER[0]}"',
+        "worker_command": ", ".join(f'"{word}"' for word in WORKER[1:]),
+        "environment": _compose_environment(environment),
+        "env": _kubernetes_environment(environment, app),
+        "keys": _keys_table(settings),
+        "secret": " ".join(f"--from-literal={name}=..." for name in settings.keys) or "--from-literal=NONE=",
+    }
+    return {path: filled(text, values).encode() for path, text in templates().items()}
+
+
+def _app_imports(data: DataFiles) -> str:
+    os_line = "import os\n" if data.files else ""
+    return f"{os_line}from pathlib import Path\n\nfrom nbllm.service import create_app"
+
+
+def _app_lines(flow: str, data: DataFiles, *, examples: bool) -> str:
+    here = "HERE = Path(__file__).resolve().parent\n"
+    given = ', examples=HERE / "examples.json"' if examples else ""
+    call = f'app = create_app(flows=[flows.{flow}], settings=HERE / "settings.toml"{given})'
+    if len(call) > 88:
+        rows = [f"flows=[flows.{flow}]", 'settings=HERE / "settings.toml"', *([given.removeprefix(", ")] if given else [])]
+        call = "app = create_app(\n" + "".join(f"    {row},\n" for row in rows) + ")"
+    if not data.files:
+        return f"\nimport flows\n\n{here}\n{call}"
+    place = 'HERE / "data"' if data.below else "HERE"
+    why = "# The flow's relative paths lead to its files, as they did from the notebook's folder.\n"
+    return f"\n{here}{why}os.chdir({place})\n\nimport flows  # noqa: E402 - it may read files as soon as it is imported\n\n{call}"
+
+
+def _in_the_image(files: Collection[str], *, examples: bool) -> list[str]:
+    """Return files and folders that the image holds beside the installed packages."""
+    tops = {path.partition("/")[0] for path in files} - _NOT_IN_THE_IMAGE - {"vendor"}
+    return sorted(tops | {"app.py"} | ({"examples.json"} if examples else set()))
+
+
+def _copies(inside: Collection[str]) -> str:
+    single = [name for name in inside if PurePosixPath(name).suffix]
+    folders = [name for name in inside if not PurePosixPath(name).suffix]
+    return "\n".join([f"COPY {' '.join(single)} ./", *(f"COPY {name}/ {name}/" for name in folders)])
+
+
+def _environment(settings: SettingsFile) -> dict[str, str]:
+    """Return the variables that the service reads; "" for those whose value only the user has."""
+    found = dict.fromkeys(settings.keys, "")
+    if settings.key_hosts:
+        found["NBLLM_KEY_HOSTS"] = ",".join(settings.key_hosts)
+    return found
+
+
+def _compose_environment(environment: Mapping[str, str]) -> str:
+    lines = [f'    {name}: "{value}"' if value else f"    {name}: ${{{name}:-}}" for name, value in environment.items()]
+    return "\n".join(lines)
+
+
+def _kubernetes_environment(environment: Mapping[str, str], app: str) -> str:
+    pad = " " * 12
+    return "\n".join(
+        f'{pad}- {{ name: {name}, value: "{value}" }}'
+        if value
+        else f"{pad}- {{ name: {name}, valueFrom: {{ secretKeyRef: {{ name: {app}, key: {name} }} }} }}"
+        for name, value in environment.items()
+    )
+
+
+def _keys_table(settings: SettingsFile) -> str:
+    if not settings.keys:
+        return "It needs no key of a provider."
+    rows = "\n".join(f"| `{name}` | {endpoint} |" for name, endpoint in settings.keys.items())
+    return f"| variable | whose key |\n|---|---|\n{rows}"

@@ -1,0 +1,209 @@
+"""From a notebook to the folder of a service: every part worked out and proved first, then written as one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbllm
+from nbllm.core.ports import Recording
+from nbllm.export.cells import Cell
+from nbllm.export.data_files import DataFiles, data_files
+from nbllm.export.examples import Picked, examples_json, pick
+from nbllm.export.files import project_files
+from nbllm.export.lock import own_pins
+from nbllm.export.magic_settings import NAMES, with_magics
+from nbllm.export.module import render_flows
+from nbllm.export.modules import Origins, origins
+from nbllm.export.plan import Plan, digest, write
+from nbllm.export.proof import Proof, prove
+from nbllm.export.refusals import ExportRefused, Refusal
+from nbllm.export.requirements import Requirements, closure, requirements_text, unhashed_text
+from nbllm.export.settings_file import SettingsFile, settings_file
+from nbllm.export.slicer import Slice, slice_notebook
+from nbllm.export.target import app_name, check_target
+from nbllm.export.wheel import wheel
+from nbllm.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """An export that was written.
+
+    out: its folder. written, same, kept, removed: paths in it; kept: those that the user had changed, or deleted, and that stay as
+    they are. notes: what a person should know. keys: environment variable -> endpoint or provider whose key it holds. examples:
+    how many recorded runs travel. proof: what the clean process found.
+    """
+
+    out: Path
+    flow: str
+    app: str
+    written: tuple[str, ...]
+    same: tuple[str, ...]
+    kept: tuple[str, ...]
+    removed: tuple[str, ...]
+    notes: tuple[str, ...]
+    keys: Mapping[str, str]
+    examples: int
+    proof: Proof
+
+
+def export_flow(
+    cells: Sequence[Cell],
+    flow: str,
+    out: Path,
+    *,
+    settings: Settings,
+    recordings: Iterable[Recording] = (),
+    examples: Sequence[str] = (),
+    include: Sequence[str] = (),
+    folder: Path | None = None,
+    force: bool = False,
+) -> Exported:
+    """Write the service of a flow into a folder: code, settings, requirements, tests, containers, deployment, monitoring.
+
+    cells: a notebook's (`read_ipynb`) or a session's (`history_cells`). settings: what calls are made with; lines of %llm_config
+    and %llm_budget in a notebook's cells come on top. recordings: calls as a client keeps them; the newest run of the flow and
+    those that `examples` picks ("all", a number, ids of runs) are held against the slice. include: files that travel in data/, by
+    their path from `folder`, the notebook's. force: overwrite what the user changed, too.
+
+    Raises ExportRefused with every reason at once, and ExportError for the target folder. Nothing is written then.
+    """
+    out = Path(out).expanduser().absolute()
+    app_name(out)
+    parts = _gather(cells, flow, settings, recordings, examples, include, folder)
+    plan, proof = _proved(parts, out)
+    about = {"made_by": f"nbllm {nbllm.__version__}", "flow": parts.found.flow}
+    done = write(plan, out, about, force=force)
+    return Exported(
+        out=out, flow=parts.found.flow, app=app_name(out), written=done.written, same=done.same, kept=done.kept,
+        removed=done.removed, notes=tuple(_notes(parts, proof)),
+        keys=parts.settings.keys, examples=len(parts.picked.runs), proof=proof,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """Everything that an export is made of, before it is proved."""
+
+    found: Slice
+    flows: str
+    origins: Origins
+    settings: SettingsFile
+    live: Settings
+    needs: Requirements
+    data: DataFiles
+    picked: Picked
+    recordings: Sequence[Recording] = field(repr=False)
+
+
+def _gather(
+    cells: Sequence[Cell], flow: str, settings: Settings, recordings: Iterable[Recording], examples: Sequence[str],
+    include: Sequence[str], folder: Path | None,
+) -> _Parts:  # fmt: skip
+    """Work out all parts. Raises ExportRefused with what is in the way of any of them."""
+    settings, refusals = with_magics(settings, cells)
+    recordings = tuple(recordings)
+    try:
+        found = slice_notebook(cells, flow=flow)
+    except ExportRefused as error:
+        raise ExportRefused(flow, [*error.refusals, *refusals]) from None
+    text = render_flows(found)
+    where = origins(text, cells, folder)
+    text = render_flows(found, local_modules=where.local_modules)
+    picked = pick(found.flow, recordings, examples)
+    own = settings_file(settings, text, used=picked.models)
+    data = data_files(found, include, folder)
+    needs = closure(where.distributions, litellm=own.litellm)
+    refusals += [*where.refusals, *own.refusals, *data.refusals, *picked.refusals]
+    refusals += [
+        Refusal(kind="module", reason=f"the service needs {name}, which is not installed here, so its version is not known",
+                todo="pip install 'nbllm[service,service-redis]'")
+        for name in needs.missing
+    ]  # fmt: skip
+    if refusals:
+        raise ExportRefused(flow, refusals)
+    return _Parts(found=found, flows=text, origins=where, settings=own, live=settings, needs=needs, data=data, picked=picked,
+                  recordings=recordings)  # fmt: skip
+
+
+def _proved(parts: _Parts, out: Path) -> tuple[Plan, Proof]:
+    """Return the plan and its proof. Raises ExportRefused with what the clean process found."""
+    name, data = wheel()
+    files: dict[str, bytes] = {
+        "flows.py": parts.flows.encode(),
+        "settings.toml": parts.settings.text.encode(),
+        "requirements.txt": requirements_text(parts.needs, wheel=name, wheel_sha256=digest(data)).encode(),
+        f"vendor/{name}": data,
+        **parts.origins.local,
+        **parts.data.files,
+    }
+    if parts.needs.unhashed:
+        files["requirements-unhashed.txt"] = unhashed_text(parts.needs).encode()
+    files |= project_files(
+        app=app_name(out),
+        flow=parts.found.flow,
+        files=files,
+        settings=parts.settings,
+        data=parts.data,
+        examples=bool(parts.picked.runs),
+    )
+    Plan(files)
+    check_target(out, {path: digest(one) for path, one in files.items()}, force=True)  # before the time that a proof takes
+    code = {path: one for path, one in files.items() if not path.startswith("vendor/")}
+    proving = parts.picked.proving
+    runs = [r for r in parts.recordings if r.flow is not None and str(r.flow.get("run")) in proving]
+    if parts.picked.runs:
+        code["examples.json"] = examples_json(parts.found.flow, parts.picked, {})
+    works_in = "data" if parts.data.below else ""
+    proof = prove(parts.found, runs, settings=parts.live, beside=code, works_in=works_in)
+    if not proof.ok:
+        raise ExportRefused(
+            parts.found.flow, [Refusal(kind="proof", reason=p.rstrip("."), todo=_todo(p, parts)) for p in proof.problems]
+        )
+    if parts.picked.runs:
+        files["examples.json"] = examples_json(parts.found.flow, parts.picked, proof.results)
+    return Plan(files), proof
+
+
+def _todo(problem: str, parts: _Parts) -> str:
+    if "FileNotFoundError" in problem and parts.data.read:
+        return f"Take the file along: --include {' '.join(parts.data.read)}"
+    if "recorded run" in problem:
+        return "Run the flow once more in the notebook, so that its newest recording is of this code; or: %llm_calls forget"
+    return ""
+
+
+def _notes(parts: _Parts, proof: Proof) -> Iterable[str]:
+    taken = tuple(f"%{name}" for name in NAMES)
+    yield from (note for note in parts.found.notes if not any(name in note for name in taken))
+    yield from (*parts.settings.notes, *parts.data.notes, *parts.picked.notes, *proof.skipped)
+    if parts.origins.local:
+        yield f"Copied from beside the notebook: {', '.join(parts.origins.local)}."
+    if parts.data.files:
+        yield f"Taken along: {', '.join(parts.data.files)}."
+    if parts.needs.unhashed:
+        why = "nbllm's lock does not hold these versions" if own_pins() else "nbllm was installed without its lock"
+        count = len(parts.needs.unhashed)
+        shown = ", ".join(parts.needs.unhashed[:5]) + (" ..." if count > 5 else "")
+        every = count + len(parts.needs.pinned)
+        yield f"{count} of {every} requirements have no hashes ({why}): {shown}. See requirements-unhashed.txt."
+    if parts.settings.keys:
+        yield f"Keys that the service reads from its environment: {', '.join(parts.settings.keys)}."
+
+
+def python_version() -> str:
+    """Return the Python that the versions belong to, such as 3.11."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def as_dict(exported: Exported) -> dict[str, Any]:
+    """Return an export as plain values, for --json."""
+    return {
+        "out": str(exported.out), "flow": exported.flow, "app": exported.app, "written": list(exported.written),
+        "same": list(exported.same), "kept": list(exported.kept), "removed": list(exported.removed), "notes": list(exported.notes),
+        "keys": dict(exported.keys), "examples": exported.examples, "recorded_runs_proved": exported.proof.runs,
+    }  # fmt: skip

@@ -1,0 +1,109 @@
+"""A whole export: the same bytes each time, formatted and typed, nothing in it that is not the user's or a template's."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from nbllm import Settings
+from nbllm.export import read_ipynb
+from nbllm.export.target import MANIFEST
+from tests.export.exporting import NOTEBOOK, exported, ipynb, refused, tree
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One export of the usual notebook."""
+    return exported(tmp_path_factory.mktemp("x") / "support_app").out
+
+
+def test_the_same_bytes_twice(app: Path, tmp_path: Path) -> None:
+    """Into two folders of one name, from a file and from cells, and once more over itself: the same bytes."""
+    notebook = read_ipynb(ipynb(tmp_path / "n.ipynb", *NOTEBOOK))
+    again = exported(tmp_path / "support_app", notebook=notebook).out
+    assert tree(again) == tree(app)
+    assert exported(again, notebook=notebook).written == ()
+    assert tree(again) == tree(app)
+
+
+def test_what_is_there(app: Path) -> None:
+    """Everything that the README names, and no more."""
+    found = set(tree(app))
+    wanted = {"app.py", "flows.py", "settings.toml", "requirements.txt", "Dockerfile", ".dockerignore", "compose.yaml", "README.md",
+              "Makefile", "deploy/base/kustomization.yaml", "deploy/keda/kustomization.yaml", "monitoring/prometheus.yml",
+              "vendor/nbllm-0.1.0-py3-none-any.whl", MANIFEST}  # fmt: skip
+    assert wanted <= found
+    assert "examples.json" not in found
+    assert not any(name.startswith("data/") for name in found)
+    assert sum(len(data) for name, data in tree(app).items() if not name.startswith(("vendor/", "requirements"))) < 60_000
+
+
+def test_the_python_is_formatted_and_passes_ruff(app: Path) -> None:
+    """Every file that is not the user's code: ruff's formatter has nothing to do, and its usual rules find nothing."""
+    rules = "E,F,W,I,B,UP,S,RUF,PTH,SIM,N,ANN"
+    ignored = "S101,S603,S607,S310"
+    ruff = [sys.executable, "-m", "ruff"]
+    done = [
+        subprocess.run([*ruff, *words, "--isolated", "--no-cache", "."], cwd=app, capture_output=True, text=True, check=False)
+        for words in (("format", "--check", "--diff"), ("check", "--select", rules, "--ignore", ignored))
+    ]
+    assert [one.returncode for one in done] == [0, 0], "".join(one.stdout + one.stderr for one in done)
+
+
+def test_the_settings_are_the_notebooks(app: Path) -> None:
+    """Model, deadline and budget of the notebook's own lines are read back by the client's reader."""
+    text = (app / "settings.toml").read_text(encoding="utf-8")
+    told = tomllib.loads(text)
+    told.pop("service")
+    assert told == {"model": "sim/small", "deadline_s": 30.0, "budget": {"day_usd": 5.0}}
+
+
+def test_the_manifest_knows_every_file(app: Path) -> None:
+    """Hash by path, itself excepted."""
+    told = json.loads((app / MANIFEST).read_text(encoding="utf-8"))
+    assert set(told["files"]) == set(tree(app)) - {MANIFEST}
+    assert told["flow"] == "triage"
+
+
+def test_everything_in_the_way_is_told_at_once(tmp_path: Path) -> None:
+    """Cells, modules, settings, files and examples: one error, each with its place, and nothing is written."""
+    error = refused(
+        tmp_path / "app",
+        "from nbllm import ask, flow\nimport nowhere_to_be_found",
+        "%llm_config nonsense=1",
+        "@flow\ndef triage(ticket: str) -> str:\n    return ask(ticket, model='sim/small').text, nowhere_to_be_found",
+        include=["missing.txt", "../up.txt"], examples=["12"], folder=tmp_path,
+    )  # fmt: skip
+    assert [(r.kind, r.cell, r.line) for r in error.refusals] == [
+        ("file", None, None), ("file", None, None), ("example", None, None), ("module", 1, 2), ("settings", 2, 1),
+    ]  # fmt: skip
+
+
+def test_a_notebook_that_cannot_be_sliced_tells_of_its_settings_too(tmp_path: Path) -> None:
+    """Refusals of the slicer and of settings come together."""
+    error = refused(
+        tmp_path / "app", "from nbllm import flow\nx = input()", "%llm_budget nonsense", "@flow\ndef triage(): return x"
+    )
+    assert [r.kind for r in error.refusals] == ["input", "settings"]
+
+
+def test_flows_py_is_the_users_code(app: Path) -> None:
+    """Each statement of the module is one of the notebook's."""
+    mine = {ast.dump(node) for source in NOTEBOOK if not source.startswith("%") for node in ast.parse(source).body}
+    body = ast.parse((app / "flows.py").read_text(encoding="utf-8")).body[1:]
+    assert [ast.unparse(node) for node in body if ast.dump(node) not in mine] == []
+
+
+def test_no_model_is_refused(tmp_path: Path) -> None:
+    """A service must not take whatever model it finds where it runs."""
+    error = refused(tmp_path / "app", "from nbllm import ask, flow", "@flow\ndef triage(t: str) -> str:\n    return ask(t).text")
+    assert [r.kind for r in error.refusals] == ["settings"]
+    assert exported(tmp_path / "app", "from nbllm import ask, flow",
+                    "@flow\ndef triage(t: str) -> str:\n    return ask(t).text",
+                    settings=Settings(home=tmp_path, model="sim/large")).written  # fmt: skip
