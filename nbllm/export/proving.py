@@ -112,7 +112,7 @@ def _make_app(told: dict[str, Any]) -> None:
     try:
         importlib.import_module("app")
         told["app"] = True
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if (error.name or "").partition(".")[0] in {
             "fastapi",
             "uvicorn",
