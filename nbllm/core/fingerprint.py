@@ -42,6 +42,8 @@ def fingerprint(content: Content, rung: Rung) -> str:
 
     A field that is None is left out, so that a new optional field does not change the keys of requests that do not use it.
     """
+    if type(content) is Chat and _is_bare(content):
+        return sha256(_text(_bare_parts(content, rung), simple=True)).hexdigest()
     kind, names = _KINDS[type(content)]
     parts: dict[str, Any] = {"": KEY_VERSION, "kind": kind, "model": rung.model, "endpoint": rung.identity}
     simple = type(content) is Chat and not content.extra and only_text(content.messages)
@@ -54,6 +56,37 @@ def fingerprint(content: Content, rung: Rung) -> str:
             value = _encode_in_order(value) if value else _EMPTY[type(value)]
         parts["." + name] = value
     return sha256(_text(parts, simple=simple)).hexdigest()
+
+
+def _is_bare(content: Chat) -> bool:
+    """Whether there is nothing but messages of text: most hits are, and what a hit costs is mostly its key and its row."""
+    return (
+        content.temperature is None
+        and content.max_tokens is None
+        and content.json_schema is None
+        and content.seed is None
+        and content.top_p is None
+        and content.stop is None
+        and content.tools is None
+        and content.response_format is None
+        and content.logprobs is None
+        and not content.extra
+        and only_text(content.messages)
+    )
+
+
+def _bare_parts(content: Chat, rung: Rung) -> dict[str, Any]:
+    """Return what the loop over all fields would; a test holds the two together for every field."""
+    return {
+        "": KEY_VERSION,
+        "kind": "chat",
+        "model": rung.model,
+        "endpoint": rung.identity,
+        ".messages": content.messages,
+        ".extra": "{}",
+        ".sample": content.sample,
+        ".partition": content.partition,
+    }
 
 
 def _text(parts: Mapping[str, Any], *, simple: bool) -> bytes:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import asdict, replace
 
@@ -70,9 +70,16 @@ class Recorder:
 
     def answered(self, reply: Reply, request: Request) -> CallRow:
         """Return the row of a call that has its answer."""
-        call = call_of(request)
-        return CallRow(
-            **_opening(request),
+        call, options, usage = call_of(request), request.options, reply.usage
+        return CallRow(  # in one piece, without _opening's dict: a hit is mostly its key and this row
+            call_id=call.call_id,
+            session=call.session,
+            started_at=call.started_at,
+            kind=_kind(request),
+            model=_asked(request),
+            feature=options.feature,
+            user=options.user,
+            cache=options.cache,
             status=AttemptStatus.DONE,
             rung=reply.rung,
             source=reply.source,
@@ -81,8 +88,8 @@ class Recorder:
             finish_reason=reply.finish_reason,
             ttft_s=reply.ttft_s,
             latency_s=reply.latency_s,
-            input_tokens=reply.usage.input_tokens,
-            output_tokens=reply.usage.output_tokens,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
             saved_usd=reply.saved_usd,
             saved_s=reply.saved_s,
             repairs=reply.repairs,
@@ -152,12 +159,20 @@ def _opening(request: Request) -> dict[str, Any]:
         "call_id": call.call_id,
         "session": call.session,
         "started_at": call.started_at,
-        "kind": "chat" if isinstance(request.content, Chat) else "embed",
-        "model": ",".join(request.models) or None,
+        "kind": _kind(request),
+        "model": _asked(request),
         "feature": options.feature,
         "user": options.user,
         "cache": options.cache,
     }
+
+
+def _kind(request: Request) -> Literal["chat", "embed"]:
+    return "chat" if type(request.content) is Chat else "embed"
+
+
+def _asked(request: Request) -> str | None:
+    return ",".join(request.models) or None
 
 
 def _run_hooks(hooks: Sequence[Hook], record: CallRecord) -> None:

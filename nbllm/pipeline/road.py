@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -75,6 +75,7 @@ class Road:
         clock = parts.clock
         self._parts = parts
         self._clock = clock
+        self._random = random.Random()  # a road of its own, with its own seed, in each process, a forked one too
         self.workers = Workers(parts.executor)
         self.breakers = Breakers(parts.breaker_states, clock, parts.key_of)
         self.throttles = Throttles(parts.bucket_states, clock)
@@ -117,7 +118,7 @@ class Road:
         now_s = self._clock.now_s()
         epoch_s = self._clock.epoch_s()
         call = Call(
-            call_id=f"{int(epoch_s * 1000):011x}{os.urandom(5).hex()}",
+            call_id=f"{int(epoch_s * 1000):011x}{self._random.getrandbits(40):010x}",
             session=self._parts.session,
             started_at=epoch_s,
             started_s=now_s,

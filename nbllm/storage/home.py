@@ -27,8 +27,10 @@ _FILES = ("ledger.db", "state.db", "recordings.db", "cache/cache.db")
 _NAMES = frozenset({"run", "cache", "machines", "lost+found"})
 """What a home is known by: any of these files, or no entry besides those of these names (a new volume has lost+found)."""
 _ELSEWHERE = "Set NBLLM_HOME to a folder of your own on a local disk."
-_LOOK_EVERY_S = 1.0
-"""How often a home on a network file system is looked at: each look may wait for the network."""
+_LOOK_EVERY_S = 0.01
+"""How often a home is looked at: a look is a system call, which costs a hit as much as its key does."""
+_LOOK_EVERY_NETWORK_S = 1.0
+"""The same on a network file system, where each look may wait for the network."""
 
 
 class Tenant(Protocol):
@@ -60,7 +62,7 @@ class Home:
         self._mark = ""
         """What is there for as long as the folder is: our lock, before that the folder of locks."""
         self._lost = False
-        self._looked_at_s = 0.0
+        self._look_at_s = 0.0
         self.open_calls: set[str] = set()
         """Calls of this process that are under way, by their ids: where there are several, they write together."""
         self.tenants: weakref.WeakSet[Tenant] = weakref.WeakSet()
@@ -123,15 +125,20 @@ class Home:
     def is_gone(self) -> bool:
         """Whether the folder that was made ready is no longer there: deleted, moved, or deleted and made anew by somebody else.
 
-        It is known by our own lock file, which nobody else deletes while we live. Takes about 2 us.
+        It is known by our own lock file, which nobody else deletes while we live. Looked at every 10 ms at most.
         """
         if not self._prepared:
             return self._lost
-        if self.network:
-            now_s = time.monotonic()
-            if now_s < self._looked_at_s + _LOOK_EVERY_S:
-                return False
-            self._looked_at_s = now_s
+        now_s = time.monotonic()
+        if now_s < self._look_at_s:
+            return False
+        self._look_at_s = now_s + (_LOOK_EVERY_NETWORK_S if self.network else _LOOK_EVERY_S)
+        return self._has_gone()
+
+    def _has_gone(self) -> bool:
+        """Look now."""
+        if not self._prepared:
+            return self._lost
         mark = self._mark
         try:
             os.stat(mark)  # noqa: PTH116 - a Path costs more than the question
@@ -144,7 +151,7 @@ class Home:
     def begin_anew(self) -> bool:
         """Make a folder that is gone anew, with a new lock; False when another thread just did. Raises HomeUnusable."""
         with self._anew:
-            if not self.is_gone():
+            if not self._has_gone():
                 return False
             with self._guard:
                 self._let_go()

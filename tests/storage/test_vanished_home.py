@@ -29,6 +29,12 @@ def said(work: Callable[[], Any]) -> tuple[Any, list[str]]:
     return result, [str(warning.message) for warning in caught]
 
 
+def vanish(folder: Path) -> None:
+    """Delete a folder, and wait until a client that looked at it just before looks again."""
+    shutil.rmtree(folder)
+    time.sleep(0.02)
+
+
 def made(home: Path, **values: Any) -> Client:
     """Return a client of its own provider."""
     return Client(home=home, model="sim/small", providers={"simulated": FakeProvider(default="ok")}, **values)
@@ -55,7 +61,7 @@ def test_the_next_call_says_it_and_goes_on_in_a_new_folder(door: str, tmp_path: 
     with made(home, recordings=True) as client:
         client.ask("one")
         client.recordings.newest(1)  # waits for the writer thread, which would put files into the folder meanwhile
-        shutil.rmtree(home)
+        vanish(home)
         began_s = time.monotonic()
         _, notes = said(lambda: DOORS[door](client))
         assert time.monotonic() - began_s < 2
@@ -78,7 +84,7 @@ def test_a_folder_that_somebody_else_made_anew_is_not_ours(tmp_path: Path) -> No
     with made(home) as one, made(home) as two:
         one.ask("q")
         two.ask("q")
-        shutil.rmtree(home)
+        vanish(home)
         assert len(said(lambda: one.ask("new"))[1]) == 1
         reply, notes = said(lambda: two.ask("new"))
         assert (reply.source, len(notes)) == ("cache", 1)
@@ -91,7 +97,7 @@ def test_many_threads_say_it_once(tmp_path: Path) -> None:
     texts: list[str] = []
     with made(home) as client:
         client.ask("one")
-        shutil.rmtree(home)
+        vanish(home)
 
         def work() -> None:
             threads = [threading.Thread(target=lambda n=n: texts.append(client.ask(f"q{n}").text)) for n in range(16)]
@@ -111,7 +117,7 @@ def test_budgets_go_on_in_the_new_folder(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with made(home, budget_session_usd="5.00") as client:
         client.ask("one")
-        shutil.rmtree(home)
+        vanish(home)
         said(lambda: client.ask("two"))
         (line,) = [line for line in client.budget_lines() if line.scope.startswith("session:")]
         assert line.spent_usd > 0
@@ -126,7 +132,7 @@ def test_a_folder_that_cannot_be_made_anew(tmp_path: Path) -> None:
     home = tmp_path / "folder" / "home"
     with made(home) as client:
         client.ask("one")
-        shutil.rmtree(home.parent)
+        vanish(home.parent)
         home.parent.write_text("a file in its place")
         for _ in range(2):
             with pytest.raises(errors.HomeUnusable, match="below something that is not a directory"):
@@ -140,10 +146,13 @@ def test_a_home_on_a_network_is_looked_at_now_and_then(tmp_path: Path, monkeypat
     home.prepare()
     monkeypatch.setattr("nbllm.storage.home.time.monotonic", lambda: 1000.0)
     assert not home.is_gone()
-    shutil.rmtree(home.path)
+    vanish(home.path)
     assert not home.is_gone()
     monkeypatch.setattr("nbllm.storage.home.time.monotonic", lambda: 1001.5)
     assert home.is_gone()
+    assert home.begin_anew()
+    assert not home.begin_anew()
+    home.close()
 
 
 def test_reading_in_a_folder_that_goes_meanwhile(tmp_path: Path) -> None:
@@ -151,7 +160,7 @@ def test_reading_in_a_folder_that_goes_meanwhile(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     ledger = SqliteLedger(home, session="s")
     home.prepare()
-    shutil.rmtree(home.path)
+    vanish(home.path)
     with pytest.raises(errors.StorageError, match=r"is gone.*\n.*the next call makes it anew") as caught:
         ledger.usage("total", Filter())
     assert "disk" not in str(caught.value)
