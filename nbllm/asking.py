@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from nbllm.core.messages import Chat, Embed, Message, Options, Request
 from nbllm.errors import InvalidRequest
+from nbllm.flow_context import CALLER, CallerContext, partition_of, payers
 from nbllm.settings import Settings
 
 Prompt = str | Sequence[Message]
@@ -28,8 +29,8 @@ _CHAT_ONLY = (
     "system", "temperature", "max_tokens", "top_p", "seed", "stop", "tools", "response_format", "logprobs",
     "schema", "check", "repairs", "static",
 )  # fmt: skip
-_usual: dict[tuple[int, bool, str], tuple[Mapping[str, Any], Options]] = {}
-"""Options by the settings' own values, and how the call is made."""
+_usual: dict[tuple[int, bool, str, CallerContext | None], tuple[Mapping[str, Any], Options]] = {}
+"""Options by the settings' own values, how the call is made, and for whom."""
 _MOST_USUAL = 64
 _schemas: WeakKeyDictionary[Any, Mapping[str, Any]] = WeakKeyDictionary()
 
@@ -59,7 +60,7 @@ def chat_request(
         seed=values["seed"],
         logprobs=values["logprobs"],
         sample=values["sample"],
-        partition=values["partition"],
+        partition=partition_of(values["partition"]),
         stop=_checked(stop, "stop=") if stop is not None else None,
         tools=tuple(_plain(tools, "tools=")) if tools is not None else None,
         response_format=_plain(wanted, "response_format=") if wanted is not None else None,
@@ -74,14 +75,15 @@ def chat_request(
 
 def _options(values: Mapping[str, Any], *, watched: bool, on_interrupt: Literal["restart", "raise"], usual: bool) -> Options:
     """Return the options of a call. usual: it gives none of its own, so that they are those of the call before it."""
-    kind = (id(values), watched, on_interrupt)
+    caller = CALLER.get()
+    kind = (id(values), watched, on_interrupt, caller)
     of, options = _usual.get(kind, (None, None)) if usual else (None, None)
     if options is None or of is not values:
         options = Options(
             schema_type=values["schema"],
             on_interrupt=values["on_interrupt"] or on_interrupt,
             watched=watched,
-            **{name: values[name] for name in _OPTIONS},
+            **{name: values[name] for name in _OPTIONS} | payers(values["user"], caller),
         )
         if usual:
             if len(_usual) >= _MOST_USUAL:
@@ -114,9 +116,10 @@ def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Sett
         texts=texts,
         extra=_extra(values["extra"]) if values["extra"] else {},
         sample=values["sample"],
-        partition=values["partition"],
+        partition=partition_of(values["partition"]),
     )
-    options = Options(on_interrupt="restart", **{name: values[name] for name in _OPTIONS if name not in _CHAT_ONLY})
+    named = {name: values[name] for name in _OPTIONS if name not in _CHAT_ONLY} | payers(values["user"], CALLER.get())
+    options = Options(on_interrupt="restart", **named)
     return Request(content=content, options=options, models=values["model"] or ())
 
 

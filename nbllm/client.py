@@ -70,6 +70,7 @@ class Client(Books):
                 hint=f"Kinds are {', '.join(get_args(ProviderKind))}.",
             )
         self._hooks = [on_call] if on_call is not None else []
+        self._listeners: list[Callable[[CallRecord], object]] = []
         self._lock = threading.Lock()
         self._house: House | None = None
         self._lent: LoopHost | None = None
@@ -200,11 +201,22 @@ class Client(Books):
         if self._house is not None:
             await self._arun(lambda house: house.road.breakers.reset())
 
-    def on_call(self, hook: Callable[[CallRecord], object]) -> None:
-        """Call a function with a CallRecord after every call, in a worker thread. What it raises is logged and nothing else."""
-        self._hooks.append(hook)
+    def on_call(self, hook: Callable[[CallRecord], object], *, at_once: bool = False) -> None:
+        """Call a function with a CallRecord after every call, in a worker thread. What it raises is logged and nothing else.
+
+        at_once: call it where the call ends, the loop as a rule, instead: for one that takes microseconds. The context is the call's.
+        """
+        (self._listeners if at_once else self._hooks).append(hook)
         if self._house is not None:
-            self._house.road.recorder.hooks.append(hook)
+            recorder = self._house.road.recorder
+            (recorder.listeners if at_once else recorder.hooks).append(hook)
+
+    def off_call(self, hook: Callable[[CallRecord], object]) -> None:
+        """Call a function of on_call no more."""
+        recorder = self._house.road.recorder if self._house is not None else None
+        for hooks in (self._hooks, self._listeners, *((recorder.hooks, recorder.listeners) if recorder else ())):
+            if hook in hooks:
+                hooks.remove(hook)
 
     # ------------------------------------------------------------------ life
 
@@ -245,6 +257,7 @@ class Client(Books):
             BACKGROUND.release(self._user)
             raise
         house.road.recorder.hooks.extend(self._hooks)
+        house.road.recorder.listeners.extend(self._listeners)
         return house
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Which flow the current code is part of: a context variable, read when a call is opened, and what a run of it keeps."""
+"""Which flow the current code is part of, and for whom it runs: context variables, read when a call is opened."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
-from nbllm.core.messages import Request, Sink
+from nbllm.core.messages import DayScope, Request, Sink
 from nbllm.core.reply import Reply
 
 T = TypeVar("T")
@@ -81,6 +81,32 @@ class Watcher(Protocol):
 
 
 WATCHER: ContextVar[Watcher | None] = ContextVar("nbllm_watcher", default=None)
+
+
+class CallerContext(NamedTuple):
+    """For whom the current code works, as a service says it: calls that say nothing else are this caller's.
+
+    user: whose name is in the ledger. partition: the part of the cache; None: the settings' own. scopes: the budgets of a day that
+    each call pays into besides all others.
+    """
+
+    user: str | None = None
+    partition: str | None = None
+    scopes: tuple[DayScope, ...] = ()
+
+
+CALLER: ContextVar[CallerContext | None] = ContextVar("nbllm_caller", default=None)
+
+
+def payers(user: str | None, caller: CallerContext | None) -> Mapping[str, Any]:
+    """Return what a call's options say of who pays. user: the call's own, which wins."""
+    return {} if caller is None else {"user": user or caller.user, "scopes": caller.scopes}
+
+
+def partition_of(own: str) -> str:
+    """Return the part of the cache that a call sees: its own or the settings', else that of whom the code runs for."""
+    caller = CALLER.get()
+    return own if own or caller is None or caller.partition is None else caller.partition
 
 
 def once_in_a_flow(function: Callable[[], T]) -> Callable[[], T]:

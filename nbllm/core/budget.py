@@ -6,12 +6,23 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 
+from nbllm.core.messages import DayScope
 from nbllm.core.ports import Balance, Scope
 from nbllm.core.pricing import Price, affordable_tokens
 from nbllm.core.pricing import worst_case as worst_case_usd
 from nbllm.settings import BudgetSettings
 
-__all__ = ["MINIMUM_TOKENS", "crossed", "fit_max_tokens", "room_usd", "scope_lines", "scopes_of", "utc_day", "worst_case_usd"]
+__all__ = [
+    "MINIMUM_TOKENS",
+    "crossed",
+    "day_scope",
+    "fit_max_tokens",
+    "room_usd",
+    "scope_lines",
+    "scopes_of",
+    "utc_day",
+    "worst_case_usd",
+]
 
 MINIMUM_TOKENS = 256
 """An answer that a budget cuts shorter than this is of little use: the attempt is refused instead."""
@@ -36,11 +47,13 @@ def scopes_of(
     feature: str | None = None,
     user: str | None = None,
     budget_usd: Decimal | None = None,
+    more: tuple[DayScope, ...] = (),
 ) -> tuple[Scope, ...]:
     """Return the scopes that an attempt pays into, the narrowest first: a refusal names the one that is closest to the call.
 
     The session and the day are always among them, limited or not: a limit that is set later counts what was spent before. The
-    request is only where it is limited, by budget_usd (the call's own argument, which wins) or limits.request_usd.
+    request is only where it is limited, by budget_usd (the call's own argument, which wins) or limits.request_usd. more: further
+    budgets of a day, such as that of a service's key; each counts, limited or not.
     """
     request_usd = limits.request_usd if budget_usd is None else budget_usd
     scopes = [] if request_usd is None else [_scope(f"request:{call_id}", request_usd, limits)]
@@ -48,9 +61,15 @@ def scopes_of(
         scopes.append(_scope(f"feature:{feature}", limits.features.get(feature), limits))
     if user is not None:
         scopes.append(_scope(f"user:{user}", limits.users.get(user), limits))
+    scopes += [day_scope(extra, day_utc, limits) for extra in more]
     scopes.append(_scope(f"session:{session}", limits.session_usd, limits))
     scopes.append(_scope(f"day:{day_utc}", limits.day_usd, limits))
     return tuple(scopes)
+
+
+def day_scope(extra: DayScope, day_utc: str, limits: BudgetSettings) -> Scope:
+    """Return one of `more` of scopes_of as it is on a day."""
+    return _scope(f"day:{day_utc}:{extra.name}", extra.day_usd, limits)
 
 
 def scope_lines(limits: BudgetSettings, *, session: str, day_utc: str) -> tuple[Scope, ...]:

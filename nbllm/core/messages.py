@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct, field
 
@@ -40,6 +40,7 @@ __all__ = [
     "Check",
     "Content",
     "CostBasis",
+    "DayScope",
     "Delta",
     "Embed",
     "Ending",
@@ -98,6 +99,13 @@ class Embed(Struct, frozen=True, kw_only=True):
 Content = Chat | Embed
 
 
+class DayScope(NamedTuple):
+    """One more budget that a call pays into, of one day (UTC). name: whose, such as "key:ab12"; day_usd None: only counted."""
+
+    name: str
+    day_usd: Decimal | None
+
+
 class Options(Struct, frozen=True, kw_only=True):
     """How the answer is to be got. None of this can change an answer, so none of it is in the cache key."""
 
@@ -118,6 +126,7 @@ class Options(Struct, frozen=True, kw_only=True):
     feature: str | None = None
     user: str | None = None
     budget_usd: Decimal | None = None
+    scopes: tuple[DayScope, ...] = ()
     tags: tuple[str, ...] = ()
     watched: bool = False
     """True when somebody watches the answer come: the provider is asked for a stream, else for a whole answer."""

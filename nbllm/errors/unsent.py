@@ -82,6 +82,9 @@ class BudgetExceeded(BudgetError):
 
 
 def _to_do(named: str, spent: bool) -> str:
+    if named.startswith("daily "):
+        wait = "It begins anew at midnight UTC"
+        return f"{wait}." if spent else f"{wait}; until then ask for fewer max_tokens, or use a cheaper model."
     if spent:
         return f"It is used up: raise it (%llm_budget {named} AMOUNT)."
     return (
@@ -96,6 +99,8 @@ def scope_named(scope: str) -> str:
     The ids of requests, sessions and days are ours; the names of features and users are the user's and tell them something.
     """
     kind, _, name = scope.partition(":")
+    if kind == "day" and ":" in name:  # of somebody's own: day:2026-11-21:key:ab12
+        return f"daily {' '.join(name.split(':')[1:])}"
     return f"{kind} {name}" if kind in {"feature", "user"} else kind
 
 

@@ -54,6 +54,7 @@ class BudgetStage:
             feature=payer.feature,
             user=payer.user,
             budget_usd=payer.budget_usd,
+            more=payer.scopes,
         )
         reservation_id = os.urandom(12).hex()
         tried = len(call.attempts)

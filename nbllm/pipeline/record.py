@@ -46,6 +46,8 @@ class Recorder:
         self._settings = settings
         self._workers = workers
         self.hooks: list[Hook] = []
+        self.listeners: list[Hook] = []
+        """As hooks, but called at once, where the call ended: for what takes microseconds."""
         self._running: set[Future[None]] = set()
 
     def row(self, request: Request) -> CallRow:
@@ -135,9 +137,12 @@ class Recorder:
 
     def call_hooks(self, row: CallRow, request: Request) -> None:
         """Run the hooks in a worker thread, one after the other; what they raise is logged, nothing else. From any thread."""
-        if not self.hooks:
+        if not self.hooks and not self.listeners:
             return
         record, hooks = CallRecord(call=row, attempts=tuple(call_of(request).attempts)), tuple(self.hooks)
+        _run_hooks(self.listeners, record)
+        if not hooks:
+            return
         try:
             done = self._workers.submit(lambda: _run_hooks(hooks, record))
         except RuntimeError:  # the interpreter is on its way out and starts no thread any more

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,27 @@ def load(start: Path | None, environ: Mapping[str, str] | None) -> Settings:
     return Settings.from_flat(values, origins, tuple(notes))
 
 
+def load_file(
+    path: Path, environ: Mapping[str, str] | None, *, besides: Collection[str] = ()
+) -> tuple[Settings, Mapping[str, Any], str]:
+    """Return the settings of this one file and of variables, the tables of it that are not ours to read, and the file's text.
+
+    besides: names of those tables. Raises SettingsFileError, ConfigurationError.
+    """
+    environ = os.environ if environ is None else environ
+    _register_secrets(environ)
+    text = _read(path)
+    table = _table(path, text, ())
+    others = {name: table[name] for name in besides if name in table}
+    notes: list[str] = []
+    ours = {name: value for name, value in table.items() if name not in others}
+    found = [*_of_table(ours, path, text, (), environ, notes), *_of_variables(environ, notes)]
+    values = {name: value for name, value, _ in found}
+    origins = {name: origin for name, _, origin in found}
+    refuse_strange_names(values, origins)
+    return Settings.from_flat(values, origins, tuple(notes)), others, text
+
+
 def load_variables(environ: Mapping[str, str]) -> Settings:
     """Return the settings of the variables alone, for who looks at what is left when a file is bad. Raises ConfigurationError."""
     _register_secrets(environ)
@@ -55,9 +76,9 @@ def load_variables(environ: Mapping[str, str]) -> Settings:
 # ---------------------------------------------------------------------------------------------------- variables
 
 
-ELSEWHERE = frozenset({"NBLLM_SIM_SPEED", "NBLLM_KEY_HOSTS"})
-"""Variables of ours that are no settings: how fast simulated models play (providers/simulated.py), and what no file may say, which
-host may get a key that a file names (providers/hosts.py)."""
+ELSEWHERE = frozenset({"NBLLM_SIM_SPEED", "NBLLM_KEY_HOSTS", "NBLLM_SERVICE_KEY", "NBLLM_SERVICE_KEYS_FILE"})
+"""Variables of ours that are no settings: how fast simulated models play (providers/simulated.py), the keys of a service
+(service/keys.py), and what no file may say, which host may get a key that a file names (providers/hosts.py)."""
 
 
 def _register_secrets(environ: Mapping[str, str]) -> None:
@@ -141,7 +162,13 @@ def _of_file(start: Path | None, environ: Mapping[str, str], notes: list[str]) -
     if found is None:
         return
     path, text, prefix = found
-    for key, given in _table(path, text, prefix).items():
+    yield from _of_table(_table(path, text, prefix), path, text, prefix, environ, notes)
+
+
+def _of_table(
+    table: Mapping[str, Any], path: Path, text: str, prefix: tuple[str, ...], environ: Mapping[str, str], notes: list[str]
+) -> Iterator[tuple[str, Any, str]]:
+    for key, given in table.items():
         at = (*prefix, key)
         try:
             value = _prepared(key, given, path.parent, environ, notes)

@@ -1,0 +1,134 @@
+"""Service: what stands behind one app, kept at app.state.service. Caller and Exchange: who asks, and one request of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from uuid import uuid4
+
+from nbllm.core.messages import DayScope
+from nbllm.flow_context import CALLER, CallerContext
+from nbllm.service.configuration import ServiceSettings, Tier
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from nbllm.client import Client
+    from nbllm.service.gate import Gate
+    from nbllm.service.keys import KeyStore
+    from nbllm.service.limiting import Limiter
+    from nbllm.service.metrics import Metrics
+
+Face = Literal["flow", "v1"]
+EXCHANGE = "nbllm.exchange"
+"""Where the guard keeps the Exchange in an ASGI scope."""
+_log = logging.getLogger("nbllm.service")
+
+
+class Caller(NamedTuple):
+    """Who asks: the id of a key (never the key) and what its tier allows."""
+
+    key_id: str
+    tier: Tier
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request, or one WebSocket, as the guard sees it. headers: added to the response. noted: added to its line in the log."""
+
+    request_id: str
+    started_s: float
+    caller: Caller | None = None
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    noted: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Service:
+    """What stands behind one app.
+
+    own_client: whether the app made the client, and closes it. flows: by name. parts: context managers that are entered when the
+    app starts, after the client, and left in reverse order when it ends: whoever needs a beginning and an end adds one.
+    draining: no new work is taken; what runs may finish.
+    """
+
+    name: str
+    config: ServiceSettings
+    client: Client
+    own_client: bool
+    keys: KeyStore
+    gate: Gate
+    limiter: Limiter
+    metrics: Metrics
+    flows: Mapping[str, Any] = field(default_factory=dict)
+    jobs: Any = None
+    idempotency: Any = None
+    parts: list[Callable[[Service], AbstractAsyncContextManager[Any]]] = field(default_factory=list)
+    draining: bool = False
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _contexts: dict[tuple[str, str, Face], CallerContext] = field(default_factory=dict)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run something in the background; it ends with the app. What it raises is logged."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_is_over)
+        return task
+
+    def _spawned_is_over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s ended with an error.", task.get_name(), exc_info=error)
+
+    async def end_spawned(self) -> None:
+        """Cancel what runs in the background, and wait for it."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def caller_context(self, caller: Caller, face: Face) -> CallerContext:
+        """Return for whom calls are that one caller makes: its name in the ledger, its part of the cache, its budget of the day."""
+        kind = (caller.key_id, caller.tier.name, face)
+        known = self._contexts.get(kind)
+        if known is None:
+            if len(self._contexts) >= _MOST_CONTEXTS:
+                self._contexts.clear()
+            name = f"key:{caller.key_id}"
+            own = self.config.cache_partition == "key"
+            partition = self.config.flow_partition if face == "flow" else name if own else ""
+            known = CallerContext(user=name, partition=partition, scopes=(DayScope(name, caller.tier.day_usd),))
+            self._contexts[kind] = known
+        return known
+
+    @contextmanager
+    def paying(self, caller: Caller, face: Face) -> Iterator[None]:
+        """Have the calls of this context be those of a caller, for a with block."""
+        token = CALLER.set(self.caller_context(caller, face))
+        try:
+            yield
+        finally:
+            CALLER.reset(token)
+
+
+_MOST_CONTEXTS = 10_000
+
+
+def service_of(connection: HTTPConnection) -> Service:
+    """Return the service that a request or a WebSocket has come to."""
+    service: Service = connection.scope["app"].state.service
+    return service
+
+
+def exchange_of(connection: HTTPConnection) -> Exchange:
+    """Return what the guard knows of a request; a new one where no guard stands before the app."""
+    scope = connection.scope
+    exchange: Exchange | None = scope.get(EXCHANGE)
+    if exchange is None:
+        exchange = scope[EXCHANGE] = Exchange(request_id=uuid4().hex, started_s=time.monotonic())
+    return exchange

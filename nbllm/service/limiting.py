@@ -1,0 +1,221 @@
+"""Limits of a key: requests and tokens a minute, streams at once. By the limits library, in memory or on Redis.
+
+Requests are counted over a sliding minute, before anything is done. Tokens are known only afterwards, so they are counted then: a
+caller that is over its tokens waits for the next minute. Both on the monotonic clock, in memory: a clock that is set back neither
+locks a caller out nor lets it through.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import Storage
+from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
+from limits.errors import StorageError as LimitsStorageError
+from limits.storage.base import TimestampedSlidingWindow
+
+from nbllm.service.context import Caller
+from nbllm.service.problems import ServiceProblem
+
+Header = tuple[bytes, bytes]
+_WINDOW_S = 60
+_MOST_COUNTERS = 20_000
+_FORGET_EVERY_S = 60.0
+
+
+class OverLimit(ServiceProblem):
+    """A key asked for more than its tier allows. headers_to_add: the RateLimit headers that say how much."""
+
+    def __init__(self, what: str, amount: int, retry_after_s: float, headers: tuple[Header, ...] = ()) -> None:
+        super().__init__(
+            429, "rate-limited", "Too much was asked with this key.", f"It has {amount} {what}.", retry_after_s=retry_after_s
+        )
+        self.headers_to_add = headers
+
+
+class LimitsUnavailable(ServiceProblem):
+    """What counts cannot be reached, so nobody knows whether a limit holds."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "limits-unavailable", "Limits cannot be checked just now.", retry_after_s=5.0)
+
+
+class Limiter:
+    """For one event loop. storage: where requests and tokens are counted; allow_blind: let requests pass while it is gone."""
+
+    def __init__(self, storage: Storage | None = None, *, allow_blind: bool = False) -> None:
+        self._storage: Any = MemoryCounters() if storage is None else storage
+        self._requests = SlidingWindowCounterRateLimiter(self._storage)
+        self._tokens = FixedWindowRateLimiter(self._storage)
+        self._allow_blind = allow_blind
+        self._items: dict[tuple[str, int], RateLimitItemPerMinute] = {}
+        self._streams: dict[str, int] = {}
+
+    async def count_request(self, caller: Caller) -> tuple[Header, ...]:
+        """Count one request of a caller; return RateLimit headers. Raises OverLimit, LimitsUnavailable."""
+        try:
+            return await self._count(caller)
+        except LimitsStorageError:
+            if self._allow_blind:
+                return ()
+            raise LimitsUnavailable from None
+
+    async def _count(self, caller: Caller) -> tuple[Header, ...]:
+        tier, key_id = caller.tier, caller.key_id
+        if tier.tokens_per_minute is not None:
+            item = self._item("tokens", tier.tokens_per_minute)
+            left = await self._tokens.get_window_stats(item, key_id)
+            if left.remaining <= 0:
+                reset_s = max(0.0, left.reset_time - time.time())
+                raise OverLimit("tokens a minute", tier.tokens_per_minute, reset_s, _headers("tokens", item.amount, 0, reset_s))
+        if tier.requests_per_minute is None:
+            return ()
+        item = self._item("requests", tier.requests_per_minute)
+        passed = await self._requests.hit(item, key_id)
+        stats = await self._requests.get_window_stats(item, key_id)
+        reset_s = max(0.0, stats.reset_time - time.time())
+        headers = _headers("requests", item.amount, stats.remaining if passed else 0, reset_s)
+        if not passed:
+            raise OverLimit("requests a minute", item.amount, reset_s, headers)
+        return headers
+
+    async def count_tokens(self, caller: Caller, tokens: int) -> None:
+        """Count the tokens of an answer. What cannot be counted is lost: the answer is there already."""
+        limit = caller.tier.tokens_per_minute
+        if limit is None or tokens <= 0:
+            return
+        try:
+            await self._tokens.hit(self._item("tokens", limit), caller.key_id, cost=tokens)
+        except LimitsStorageError:
+            return
+
+    @contextmanager
+    def stream(self, caller: Caller) -> Iterator[None]:
+        """Hold one of a caller's streams for a with block. Raises OverLimit. Counted in this process."""
+        key_id, limit = caller.key_id, caller.tier.streams
+        now = self._streams.get(key_id, 0)
+        if limit is not None and now >= limit:
+            raise OverLimit("streams at once", limit, 1.0)
+        self._streams[key_id] = now + 1
+        try:
+            yield
+        finally:
+            left = self._streams[key_id] - 1
+            if left:
+                self._streams[key_id] = left
+            else:
+                del self._streams[key_id]
+
+    async def works(self) -> bool:
+        """Whether what counts can be reached."""
+        try:
+            return bool(await self._storage.check())
+        except LimitsStorageError:
+            return False
+
+    def _item(self, what: str, amount: int) -> RateLimitItemPerMinute:
+        item = self._items.get((what, amount))
+        if item is None:
+            item = self._items[what, amount] = RateLimitItemPerMinute(amount, namespace=f"nbllm-{what}")
+        return item
+
+
+def _headers(what: str, amount: int, left: int, reset_s: float) -> tuple[Header, ...]:
+    """Return RateLimit and RateLimit-Policy as draft-ietf-httpapi-ratelimit-headers-10 has them."""
+    policy = f'"{what}";q={amount};w={_WINDOW_S}'
+    return (b"ratelimit-policy", policy.encode()), (b"ratelimit", f'"{what}";r={left};t={math.ceil(reset_s)}'.encode())
+
+
+class MemoryCounters(Storage, TimestampedSlidingWindow):  # type: ignore[misc]  # limits' classes are typed as Any
+    """Counters in this process, on the monotonic clock, for limits' strategies.
+
+    limits' own storage in memory looks at the time of day, starts a task for each hit, and looks through all counters each time.
+    """
+
+    STORAGE_SCHEME = ["async+nbllm-memory"]  # noqa: RUF012 - limits' own way to name a storage
+
+    def __init__(self, *, now_s: Callable[[], float] = time.monotonic, epoch_s: Callable[[], float] = time.time) -> None:
+        super().__init__()
+        self._now_s = now_s
+        self._epoch_s = epoch_s
+        self._counts: dict[str, tuple[int, float]] = {}
+        """Counter -> how many, and until when on the monotonic clock."""
+        self._forget_at_s = 0.0
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """What a storage raises when it is gone; this one never is."""
+        return LimitsStorageError
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """Add to a counter, which lives so many seconds from when it is new; return it."""
+        now_s = self._now_s()
+        self._forget(now_s)
+        count, until_s = self._counts.get(key, (0, 0.0))
+        if until_s <= now_s:
+            count, until_s = 0, now_s + expiry
+        self._counts[key] = count + amount, until_s
+        return count + amount
+
+    async def get(self, key: str) -> int:
+        """Return a counter, 0 for one that is not there."""
+        return self._count(key, self._now_s())
+
+    async def get_expiry(self, key: str) -> float:
+        """Return when a counter ends, as Unix time."""
+        now_s = self._now_s()
+        _, until_s = self._counts.get(key, (0, now_s))
+        return self._epoch_s() + max(0.0, until_s - now_s)
+
+    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Add to the count of the sliding window unless that goes over the limit."""
+        previous, previous_ttl_s, current, _ = self._window(key, expiry)
+        if math.floor(previous * previous_ttl_s / expiry + current) + amount > limit:
+            return False
+        await self.incr(self.sliding_window_keys(key, expiry, self._now_s())[1], 2 * expiry, amount)
+        return True
+
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """Return count and remaining seconds of the window before and of this one."""
+        return self._window(key, expiry)
+
+    async def clear_sliding_window(self, key: str, expiry: int) -> None:
+        """Forget both windows."""
+        for name in self.sliding_window_keys(key, expiry, self._now_s()):
+            self._counts.pop(name, None)
+
+    async def check(self) -> bool:
+        """Say that it works."""
+        return True
+
+    async def reset(self) -> int | None:
+        """Forget all; return how many there were."""
+        count = len(self._counts)
+        self._counts.clear()
+        return count
+
+    async def clear(self, key: str) -> None:
+        """Forget a counter."""
+        self._counts.pop(key, None)
+
+    def _count(self, key: str, now_s: float) -> int:
+        count, until_s = self._counts.get(key, (0, 0.0))
+        return count if until_s > now_s else 0
+
+    def _window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        now_s = self._now_s()
+        before, this = self.sliding_window_keys(key, expiry, now_s)
+        left_s = expiry - now_s % expiry
+        previous = self._count(before, now_s)
+        return previous, left_s if previous else 0.0, self._count(this, now_s), left_s + expiry
+
+    def _forget(self, now_s: float) -> None:
+        """Let go of counters that are over, now and then."""
+        if now_s >= self._forget_at_s or len(self._counts) > _MOST_COUNTERS:
+            self._forget_at_s = now_s + _FORGET_EVERY_S
+            self._counts = {key: row for key, row in self._counts.items() if row[1] > now_s}

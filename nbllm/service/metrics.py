@@ -1,0 +1,85 @@
+"""What Prometheus is told: requests, model calls, tokens, cost, cache, breakers, queue, budgets. Every set of labels is bounded.
+
+Labels are routes (not paths), methods, statuses, tiers' names and the rungs of the app's settings; what is none of these is
+"other". Keys, users and texts are never labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from nbllm.core.messages import CallRecord
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_MOST_LABELS = 500
+_METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "WEBSOCKET"})
+OTHER = "other"
+
+
+class Metrics:
+    """The counters of one service, in a registry of their own. rungs: model ids that may be labels."""
+
+    def __init__(self, rungs: Callable[[], Collection[str]] = lambda: ()) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._rungs = rungs
+        self.requests = Counter("nbllm_requests", "Requests by route and status.", ("route", "method", "status"), registry=registry)
+        self.request_s = Histogram(
+            "nbllm_request_seconds", "From the first byte to the last.", ("route",), buckets=_SECONDS, registry=registry
+        )
+        self.refused = Counter("nbllm_refused", "Requests that were refused, by reason.", ("reason",), registry=registry)
+        self.calls = Counter("nbllm_calls", "Calls of models.", ("rung", "source", "status"), registry=registry)
+        self.call_s = Histogram("nbllm_call_seconds", "Calls of models.", ("rung",), buckets=_SECONDS, registry=registry)
+        self.ttft_s = Histogram("nbllm_ttft_seconds", "Time to the first token.", ("rung",), buckets=_SECONDS, registry=registry)
+        self.tokens = Counter("nbllm_tokens", "Tokens of model calls.", ("rung", "direction"), registry=registry)
+        self.cost_usd = Counter("nbllm_cost_usd", "Cost of attempts, where it is known.", ("rung",), registry=registry)
+        self.unpriced = Counter("nbllm_attempts_of_unknown_cost", "Attempts whose cost is unknown.", ("rung",), registry=registry)
+        self.running = Gauge("nbllm_requests_running", "Requests that run now.", registry=registry)
+        self.waiting = Gauge("nbllm_requests_waiting", "Requests that wait for their turn.", registry=registry)
+        self.breaker = Gauge(
+            "nbllm_breaker_state", "0: closed, 1: half open, 2: open, of each rung.", ("rung",), registry=registry
+        )
+        self.budget_left_usd = Gauge("nbllm_budget_left_usd", "What hard budgets leave.", ("scope",), registry=registry)
+        self.draining = Gauge("nbllm_draining", "1 while the service ends.", registry=registry)
+        self._bound: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one request that is over."""
+        kind = (route, method if method in _METHODS else OTHER, str(status))
+        bound = self._bound.get(kind)
+        if bound is None:
+            if len(self._bound) >= _MOST_LABELS:
+                kind = (OTHER, OTHER, str(status // 100 * 100))
+            bound = self._bound[kind] = (self.requests.labels(*kind), self.request_s.labels(kind[0]))
+        bound[0].inc()
+        bound[1].observe(seconds)
+
+    def call(self, record: CallRecord) -> None:
+        """Count one call of a model that is over, with its attempts. From any thread."""
+        row = record.call
+        rung = self._rung(row.rung)
+        self.calls.labels(rung, row.source or "none", str(row.status.value)).inc()
+        if row.latency_s is not None and row.source == "model":
+            self.call_s.labels(rung).observe(row.latency_s)
+            if row.ttft_s is not None:
+                self.ttft_s.labels(rung).observe(row.ttft_s)
+        for attempt in record.attempts:
+            name = self._rung(attempt.rung)
+            usage = attempt.usage
+            if usage is not None:
+                self.tokens.labels(name, "input").inc(usage.input_tokens or 0)
+                self.tokens.labels(name, "output").inc(usage.output_tokens or 0)
+            if attempt.cost_usd is not None:
+                self.cost_usd.labels(name).inc(float(attempt.cost_usd))
+            else:
+                self.unpriced.labels(name).inc()
+
+    def text(self) -> bytes:
+        """Return all of it as Prometheus reads it."""
+        return generate_latest(self.registry)
+
+    def _rung(self, name: str | None) -> str:
+        return name if name is not None and name in self._rungs() else OTHER
