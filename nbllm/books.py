@@ -122,13 +122,27 @@ class Books:
 
     def budget_lines(self) -> list[BudgetLine]:
         """Return every budget that is limited, and the session and the day in any case."""
+        return self._run(self._budget_lines)
+
+    async def abudget_lines(self) -> list[BudgetLine]:
+        """Async twin of `budget_lines`."""
+        return await self._arun(self._budget_lines)
+
+    async def _budget_lines(self, house: House) -> list[BudgetLine]:
         from nbllm.core.budget import scope_lines, utc_day
 
         scopes = scope_lines(self._settings.budgets, session=self.session, day_utc=utc_day(time.time()))
-        balances = self._run(lambda house: house.storage.budgets.balance([scope.name for scope in scopes]))
+        balances = await house.storage.budgets.balance([scope.name for scope in scopes])
         return [
             BudgetLine(s.name, balances[s.name].spent_usd, balances[s.name].reserved_usd, s.hard_usd, s.soft_usd) for s in scopes
         ]
+
+    async def astanding(self) -> dict[str, str]:
+        """Return how each model that the settings name stands: "closed" (well), "half open", "open" or "off".
+
+        "off" is also a model that cannot be asked at all: no such endpoint, no key. Nothing is sent.
+        """
+        return await self._arun(lambda house: house.standing())
 
     def set_budget(
         self, kind: str, amount_usd: Decimal | None, *, name: str | None = None, soft: Decimal | float | None = None

@@ -204,7 +204,7 @@ class Client(Books):
     def on_call(self, hook: Callable[[CallRecord], object], *, at_once: bool = False) -> None:
         """Call a function with a CallRecord after every call, in a worker thread. What it raises is logged and nothing else.
 
-        at_once: call it where the call ends, the loop as a rule, instead: for one that takes microseconds. The context is the call's.
+        at_once: call it where the call ends, the loop as a rule: for one that takes microseconds. The context is the call's.
         """
         (self._listeners if at_once else self._hooks).append(hook)
         if self._house is not None:

@@ -98,7 +98,7 @@ class CallerContext(NamedTuple):
 CALLER: ContextVar[CallerContext | None] = ContextVar("nbllm_caller", default=None)
 
 
-def payers(user: str | None, caller: CallerContext | None) -> Mapping[str, Any]:
+def payers(user: str | None, caller: CallerContext | None) -> dict[str, Any]:
     """Return what a call's options say of who pays. user: the call's own, which wins."""
     return {} if caller is None else {"user": user or caller.user, "scopes": caller.scopes}
 

@@ -124,6 +124,23 @@ class House:
         for fake in self._fakes.values():
             await fake.aclose()
 
+    async def standing(self) -> dict[str, str]:
+        """Return how each model that the settings name, or that was found, stands (Client.astanding)."""
+        now = self._settings()
+        named = [*((now.model,) if now.model else ()), *now.ladder, *(found.models if (found := self._found) else ())]
+        ids = [model for name in named for model in now.routes.get(name, (name,))]
+        ids += [model for route in now.routes.values() for model in route]
+        return {model_id: await self._standing(model_id) for model_id in dict.fromkeys(ids)}
+
+    async def _standing(self, model_id: str) -> str:
+        try:
+            rung = self._rung(model_id)
+            if rung.provider == "openai_compatible":  # others look for their keys themselves
+                key_for(rung.endpoint_name, rung.endpoint, os.environ)
+        except NbllmError:
+            return "off"
+        return await self.road.breakers.standing(rung)
+
     # ------------------------------------------------------------------ what the road asks for
 
     def _catalog(self, settings: Settings) -> Catalog:

@@ -7,13 +7,16 @@ import os
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
+from typing import Literal
 
-from nbllm.core.breaker import BreakerState, Decision, Outcome, Ticket, ask, report, switch_off
+from nbllm.core.breaker import BreakerState, Decision, Outcome, Ticket, ask, refuses, report, switch_off
 from nbllm.core.messages import Request, Rung, Sink
 from nbllm.core.ports import SharedState
 from nbllm.core.reply import Reply
 from nbllm.errors import AttemptFailed, AuthenticationFailed, BreakerOpen, ConnectionFailed, PermissionDenied, Scope, Truncated
 from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of
+
+Standing = Literal["closed", "half open", "open", "off"]
 
 
 @lru_cache(maxsize=64)
@@ -67,6 +70,19 @@ class Breakers:
             _, decision = ask(state, self._clock.now_s(), "", settings=self._settings(rung))
             if not decision.sends:
                 raise self._refusal(rung, key, decision)
+
+    async def standing(self, rung: Rung) -> Standing:
+        """Return how a rung stands, without taking a probe: "off" is a key or model that was refused, until settings change."""
+        worst: Standing = "closed"
+        for key in self.keys(rung):
+            state = await self._store.read(key)
+            if state is None:
+                continue
+            if state.off is not None and state.off.settings == self._settings(rung):
+                return "off"
+            if state.is_open and worst != "open":
+                worst = "open" if refuses(state, self._clock.now_s()) is not None else "half open"
+        return worst
 
     async def ask(self, rung: Rung) -> list[tuple[str, Ticket]]:
         """Return a ticket of each breaker, or raise BreakerOpen. Every ticket must come back by `report`."""

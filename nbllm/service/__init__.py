@@ -1,7 +1,4 @@
-"""The runtime of an exported app: flows and models of one client, served over HTTP, safe to expose.
-
-app = create_app(flows=[flows.triage], settings=Path(__file__).with_name("settings.toml"))
-"""
+"""The runtime of an exported app: flows and models of one client, served over HTTP, safe to expose. See app.create_app."""
 
 from __future__ import annotations
 

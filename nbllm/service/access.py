@@ -16,7 +16,9 @@ from nbllm.service.limiting import OverLimit
 from nbllm.service.problems import ServiceProblem
 
 _bearer = HTTPBearer(
-    scheme_name="key", description="A key of this service (`nbllm keys make DIR`), as `Authorization: Bearer KEY`.", auto_error=False
+    scheme_name="key",
+    description="A key of this service (`nbllm keys make DIR`), as `Authorization: Bearer KEY`.",
+    auto_error=False,
 )
 
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import uuid4
@@ -28,6 +29,10 @@ Face = Literal["flow", "v1"]
 EXCHANGE = "nbllm.exchange"
 """Where the guard keeps the Exchange in an ASGI scope."""
 _log = logging.getLogger("nbllm.service")
+
+
+ASKING: ContextVar[Caller | None] = ContextVar("nbllm_asking", default=None)
+"""Whose calls are made just now; set by Service.paying."""
 
 
 class Caller(NamedTuple):
@@ -70,6 +75,8 @@ class Service:
     idempotency: Any = None
     parts: list[Callable[[Service], AbstractAsyncContextManager[Any]]] = field(default_factory=list)
     draining: bool = False
+    readiness: tuple[float, list[str]] | None = None
+    """When /ready last looked, on the monotonic clock, and what was missing."""
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _contexts: dict[tuple[str, str, Face], CallerContext] = field(default_factory=dict)
 
@@ -109,11 +116,12 @@ class Service:
     @contextmanager
     def paying(self, caller: Caller, face: Face) -> Iterator[None]:
         """Have the calls of this context be those of a caller, for a with block."""
-        token = CALLER.set(self.caller_context(caller, face))
+        token, asking = CALLER.set(self.caller_context(caller, face)), ASKING.set(caller)
         try:
             yield
         finally:
             CALLER.reset(token)
+            ASKING.reset(asking)
 
 
 _MOST_CONTEXTS = 10_000

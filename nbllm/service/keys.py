@@ -61,7 +61,9 @@ class KeyStore:
     Raises ConfigurationError for a file that is none of ours, StorageError where the disk refuses.
     """
 
-    def __init__(self, path: Path, *, environ: Mapping[str, str] | None = None, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, path: Path, *, environ: Mapping[str, str] | None = None, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self.path = path
         self._now_s = now_s
         self._looked_at_s = float("-inf")
@@ -166,8 +168,8 @@ def _given_key(environ: Mapping[str, str]) -> tuple[bytes, Key] | None:
     register_secret(text)
     if len(text.encode()) < MINIMUM_BYTES or _SHAPE.match(text) or not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigurationError(
-            f"{KEY_VARIABLE} is no key for a service: it needs {MINIMUM_BYTES} bytes or more of random ASCII without spaces, and must "
-            "not look like one of nbllm's own.",
+            f"{KEY_VARIABLE} is no key for a service: it needs {MINIMUM_BYTES} bytes or more of random ASCII without spaces, and "
+            "must not look like one of nbllm's own.",
             hint='Make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
         )
     digest = hashlib.sha256(text.encode()).digest()

@@ -131,7 +131,7 @@ def _headers(what: str, amount: int, left: int, reset_s: float) -> tuple[Header,
     return (b"ratelimit-policy", policy.encode()), (b"ratelimit", f'"{what}";r={left};t={math.ceil(reset_s)}'.encode())
 
 
-class MemoryCounters(Storage, TimestampedSlidingWindow):  # type: ignore[misc]  # limits' classes are typed as Any
+class MemoryCounters(Storage, TimestampedSlidingWindow):
     """Counters in this process, on the monotonic clock, for limits' strategies.
 
     limits' own storage in memory looks at the time of day, starts a task for each hit, and looks through all counters each time.

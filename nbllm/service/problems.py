@@ -194,9 +194,7 @@ def problem_response(problem: Problem, request_id: str = "") -> Response:
     body |= {"parameter": problem.parameter} if problem.parameter else {}
     body |= {"request_id": request_id} if request_id else {}
     body |= problem.more or {}
-    return Response(
-        msgspec.json.encode(body), problem.status, headers=headers_of(problem), media_type="application/problem+json"
-    )
+    return Response(msgspec.json.encode(body), problem.status, headers=headers_of(problem), media_type="application/problem+json")
 
 
 def openai_error(problem: Problem) -> Response:

@@ -192,7 +192,7 @@ def test_every_field_is_in_or_out() -> None:
     assert {"messages", *nbllm.settings.CALL_OPTIONS} == IN | OUT
     assert set(Chat.__struct_fields__) == IN - {"system", "model", "schema"} | {"json_schema"}
     assert set(Embed.__struct_fields__) == {"texts", "extra", "sample", "partition"}
-    assert set(Options.__struct_fields__) == OUT | {"schema_type", "watched"}
+    assert set(Options.__struct_fields__) == OUT | {"schema_type", "watched", "scopes"}
 
 
 @pytest.mark.parametrize("name", sorted(OTHER))

@@ -1,0 +1,147 @@
+"""create_app: one FastAPI app for the flows and models of one client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from nbllm import current
+from nbllm.client import Client
+from nbllm.core.messages import CallRecord
+from nbllm.errors import ConfigurationError, NbllmError
+from nbllm.service import health
+from nbllm.service.configuration import ServiceSettings, load_service
+from nbllm.service.context import ASKING, Service, exchange_of
+from nbllm.service.flow_specs import Example, describe_all
+from nbllm.service.gate import Gate
+from nbllm.service.keys import open_keys
+from nbllm.service.limiting import Limiter
+from nbllm.service.metrics import Metrics
+from nbllm.service.problems import openai_error, problem_of, problem_response
+
+
+def create_app(
+    flows: Iterable[Callable[..., Any]] = (),
+    settings: Path | str | ServiceSettings | None = None,
+    *,
+    client: Client | None = None,
+    name: str | None = None,
+    examples: Path | str | None = None,
+) -> FastAPI:
+    """Return the app: each flow at /flows/<name>, the settings' models at /v1, /health, /ready and /metrics.
+
+    settings: the app's settings.toml (nbllm's settings and a table [service]), or ServiceSettings beside a client. client: one of
+    yours, which is neither made the process's own nor closed; without it the app has its own, on its own loop. name: shown in
+    its documentation; by default the folder's. examples: a file of recorded runs, for the documentation.
+
+    Raises ConfigurationError: settings that cannot work (file and line), flows that cannot be served (all reasons at once).
+    """
+    path = Path(settings) if isinstance(settings, Path | str) else None
+    if path is None and client is None:
+        raise ConfigurationError("create_app() got neither settings nor a client.", hint="Give settings=Path(...)/'settings.toml'.")
+    specs = describe_all(flows, _examples(Path(examples)) if examples is not None else None)
+    config = settings if isinstance(settings, ServiceSettings) else ServiceSettings()
+    own = client is None
+    if path is not None:
+        its_settings, config = load_service(path)
+        client = client or Client(settings=its_settings)
+    assert client is not None  # noqa: S101 - one of the two was given
+    service = _service(name or (path.absolute().parent.name if path else "nbllm"), config, client, own_client=own, flows=specs)
+    app = FastAPI(title=service.name, lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = service
+    _include(app)
+    for kind in (NbllmError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _failed)
+    return app
+
+
+def _service(name: str, config: ServiceSettings, client: Client, *, own_client: bool, flows: Mapping[str, Any]) -> Service:
+    settings = client.settings
+    rungs = {*settings.ladder, *((settings.model,) if settings.model else ()), *(m for r in settings.routes.values() for m in r)}
+    return Service(
+        name=name,
+        config=config,
+        client=client,
+        own_client=own_client,
+        keys=open_keys(settings.home, config.keys_file),
+        gate=Gate(max_running=config.max_running, max_waiting=config.max_waiting, queue_wait_s=config.queue_wait_s),
+        limiter=Limiter(allow_blind=config.on_state_loss == "allow"),
+        metrics=Metrics(lambda: rungs),
+        flows=flows,
+    )
+
+
+def _include(app: FastAPI) -> None:
+    """Add all routes."""
+    app.include_router(health.router)
+
+
+def _examples(path: Path) -> dict[str, Sequence[Example]]:
+    """Return the examples of a file by flow. Raises ConfigurationError."""
+    found: dict[str, list[Example]] = defaultdict(list)
+    try:
+        for row in json.loads(path.read_text(encoding="utf-8")):
+            found[row["flow"]].append(Example(row["arguments"], row["result"], tuple(row.get("calls", ()))))
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc.strerror or exc}.") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ConfigurationError(f"{path} holds no examples.", hint="Leave examples= out, or export the app anew.") from None
+    return dict(found)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open what the service needs, in order; close it in reverse. Raises HomeUnusable and others before anything is served."""
+    service: Service = app.state.service
+    async with AsyncExitStack() as stack:
+        if service.own_client:
+            service.client.adopt_loop()
+            stack.push_async_callback(service.client.aclose)
+            current.set_process_client(service.client)
+            stack.callback(current.set_process_client, None)
+        counted = _counting(service, asyncio.get_running_loop())
+        service.client.on_call(counted, at_once=True)
+        stack.callback(service.client.off_call, counted)
+        service.client.models()  # opens the home: one that cannot be used is said now
+        service.keys.list()
+        stack.push_async_callback(service.end_spawned)
+        for part in service.parts:
+            await stack.enter_async_context(part(service))
+        yield
+        service.draining = True
+        service.gate.close()
+
+
+def _counting(service: Service, loop: asyncio.AbstractEventLoop) -> Callable[[CallRecord], None]:
+    """Return what counts each call of a model: in the metrics, and in the tokens of who asked."""
+
+    def counted(record: CallRecord) -> None:
+        service.metrics.call(record)
+        caller = ASKING.get()
+        if caller is None or caller.tier.tokens_per_minute is None:
+            return
+        tokens = sum((usage.input_tokens or 0) + (usage.output_tokens or 0) for usage in (a.usage for a in record.attempts))
+        # A client of somebody else's may run its calls on a loop of its own.
+        loop.call_soon_threadsafe(lambda: service.spawn(service.limiter.count_tokens(caller, tokens), "counting tokens"))
+
+    return counted
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Answer with the problem of an error, in the shape of the path."""
+    problem = problem_of(error)
+    exchange = exchange_of(request)
+    exchange.noted["problem"] = problem.type
+    if request.url.path.startswith("/v1/"):
+        return openai_error(problem)
+    return problem_response(problem, exchange.request_id)

@@ -1,0 +1,92 @@
+"""/health: the process is there. /ready: it can work. /metrics: numbers for Prometheus, behind a key or on a port of its own."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from nbllm.errors import NbllmError
+from nbllm.service.access import Known
+from nbllm.service.context import Service, service_of
+from nbllm.service.metrics import CONTENT_TYPE
+from nbllm.service.problems import ServiceProblem
+
+router = APIRouter()
+_FRESH_S = 1.0
+"""How long an answer of /ready holds: it is open to everybody, and asks the disk."""
+_STATES = {"closed": 0, "half open": 1, "open": 2, "off": 2}
+
+
+@router.get("/health", tags=["service"], summary="Whether the process is there")
+async def health() -> dict[str, str]:
+    """Answer; nothing else is asked."""
+    return {"status": "ok"}
+
+
+@router.get("/ready", tags=["service"], summary="Whether it can work", responses={503: {"description": "Not now."}})
+async def ready(request: Request) -> Response:
+    """Answer 200 when what the service needs is there and it is not about to end; else 503 with what is missing."""
+    service = service_of(request)
+    now_s = time.monotonic()
+    known = service.readiness
+    if known is None or now_s - known[0] > _FRESH_S:
+        known = service.readiness = (now_s, await _missing(service))
+    missing = (["draining"] if service.draining else []) + known[1]
+    body: dict[str, Any] = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
+    return JSONResponse(body, 503 if missing else 200, headers={"Retry-After": "2"} if missing else None)
+
+
+async def _missing(service: Service) -> list[str]:
+    """Return what the service needs and has not, in short words; why is in its log."""
+    missing = []
+    try:
+        await service.client.abudget_lines()
+    except NbllmError:
+        missing.append("state store")
+    if not await service.limiter.works():
+        missing.append("limits")
+    try:
+        service.keys.list()
+    except NbllmError:
+        missing.append("keys")
+    standing = await service.client.astanding() if "state store" not in missing else {}
+    if standing and all(state in {"open", "off"} for state in standing.values()):
+        missing.append("a model that can be asked")
+    return missing
+
+
+@router.get("/metrics", tags=["service"], summary="Numbers for Prometheus", response_class=Response)
+async def metrics(request: Request, _: Known) -> Response:
+    """Answer with the numbers, to who has a key. Not here when they are on a port of their own."""
+    service = service_of(request)
+    if service.config.metrics_port is not None:
+        raise ServiceProblem(404, "not-found", "Not Found.", "The numbers are on a port of their own.")
+    return Response(await scrape(service), media_type=CONTENT_TYPE)
+
+
+async def scrape(service: Service) -> bytes:
+    """Return all numbers as Prometheus reads them."""
+    numbers = service.metrics
+    numbers.running.set(service.gate.running)
+    numbers.waiting.set(service.gate.waiting)
+    numbers.draining.set(service.draining)
+    try:
+        for rung, state in (await service.client.astanding()).items():
+            numbers.breaker.labels(rung).set(_STATES[state])
+        numbers.budget_left_usd.clear()
+        for line in await service.client.abudget_lines():
+            if line.hard_usd is not None:
+                left_usd = float(line.hard_usd - line.spent_usd - line.reserved_usd)
+                numbers.budget_left_usd.labels(_scope(line.scope)).set(max(left_usd, 0.0))
+    except NbllmError:  # what cannot be read is left out; /ready says that it is missing
+        numbers.budget_left_usd.clear()
+    return numbers.text()
+
+
+def _scope(name: str) -> str:
+    """Return a scope without what makes a new one each day or run: "session", "day", "feature:NAME", "user:NAME"."""
+    kind = name.partition(":")[0]
+    return kind if kind in {"session", "day"} else name

@@ -1,0 +1,83 @@
+"""An app that runs for a test: under uvicorn, on the loopback, on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from nbllm.service.context import Service
+
+SETTINGS = """
+ladder = ["sim/small"]
+
+[service]
+{service}
+"""
+
+
+def write_settings(folder: Path, service: str = "", top: str = 'ladder = ["sim/small"]') -> Path:
+    """Write an app's settings.toml into a folder; return its path. service: lines of [service]; top: nbllm's own settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "settings.toml"
+    path.write_text(f"{top}\n\n[service]\n{service}\n", encoding="utf-8")
+    return path
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where it is, a key of it, and what stands behind it."""
+
+    host: str
+    port: int
+    key: str
+    service: Service
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that shows the key."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+@contextmanager
+def running(app: FastAPI, *, tier: str = "default") -> Iterator[Running]:
+    """Serve an app on a free port for a with block; a key is made for it first."""
+    service: Service = app.state.service
+    key, _ = service.keys.make(tier)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
+    )
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def serve() -> None:
+        async def main() -> None:
+            loops.append(asyncio.get_running_loop())
+            await server.serve()
+
+        asyncio.run(main())
+
+    thread = threading.Thread(target=serve, name="test-service")
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("The app did not start.")
+            thread.join(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield Running("127.0.0.1", port, key, service, loops[0])
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
