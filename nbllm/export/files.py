@@ -11,9 +11,12 @@ from nbllm.export.settings_file import SettingsFile
 from nbllm.export.templating import filled, templates
 
 PORT = 8080
-METRICS_PORT = 9464
 WORKER = ("celery", "--app", "nbllm.service.worker", "worker")
 """What runs jobs, in a container."""
+WAITING_METRIC = "nbllm_requests_waiting"
+"""The service's gauge of requests that wait for their turn."""
+JOBS_QUEUE = "celery"
+"""The list in Redis in which ids of jobs wait."""
 _NOT_IN_THE_IMAGE = {"requirements.txt", "requirements-unhashed.txt"}
 
 
@@ -29,17 +32,18 @@ def project_files(
         "flow": flow,
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "port": str(PORT),
-        "metrics_port": str(METRICS_PORT),
         "imports": _app_imports(data),
         "app_lines": _app_lines(flow, data, examples=examples),
         "copies": _copies(inside),
         "kept": "\n".join(f"!{path}" for path in inside),
         "worker_entrypoint": f'"{WORKER[0]}"',
         "worker_command": ", ".join(f'"{word}"' for word in WORKER[1:]),
+        "queue_metric": WAITING_METRIC,
+        "queue_name": JOBS_QUEUE,
         "environment": _compose_environment(environment),
         "env": _kubernetes_environment(environment, app),
         "keys": _keys_table(settings),
-        "secret": " ".join(f"--from-literal={name}=..." for name in settings.keys) or "--from-literal=NONE=",
+        "secret": " ".join(f"--from-literal={name}=..." for name in settings.keys),
     }
     return {path: filled(text, values).encode() for path, text in templates().items()}
 
