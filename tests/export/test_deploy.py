@@ -1,0 +1,230 @@
+"""Containers and clusters: built offline where a tool is there, read and held against their rules in any case."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from nbllm import Endpoint, Settings
+from tests.export.cluster_schemas import HPA, SCALED_OBJECT
+from tests.export.exporting import NOTEBOOK, exported
+
+KUBECTL = shutil.which("kubectl")
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export that needs a key, and a foreign host for another."""
+    folder = tmp_path_factory.mktemp("x")
+    endpoint = Endpoint(base_url="https://lab.example.org/v1", api_key_env="LAB_KEY")
+    settings = Settings(home=folder / "home", endpoints={"lab": endpoint}, ladder=("lab/qwen", "openai/gpt-4o-mini"))
+    return exported(folder / "support_app", NOTEBOOK[0], *NOTEBOOK[2:], settings=settings).out
+
+
+def documents(app: Path) -> Iterator[dict[str, Any]]:
+    """Every object of deploy/base and deploy/keda, as written."""
+    for path in sorted(app.glob("deploy/*/*.yaml")):
+        yield from (one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one.get("kind") != "Kustomization")
+
+
+def built(app: Path, overlay: str) -> list[dict[str, Any]]:
+    """What kustomize makes of an overlay."""
+    if KUBECTL is None:
+        pytest.skip("kubectl is not installed: kustomize was not run")
+    done = subprocess.run([KUBECTL, "kustomize", f"deploy/{overlay}"], cwd=app, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_kustomize_builds_both(app: Path) -> None:
+    """The base has the HPA and no KEDA; the option has KEDA's objects and no HPA; the rest is the same."""
+    base, keda = built(app, "base"), built(app, "keda")
+    names = [{(one["kind"], one["metadata"]["name"]) for one in found} for found in (base, keda)]
+    assert names[0] - names[1] == {("HorizontalPodAutoscaler", "support-app")}
+    assert names[1] - names[0] == {("ScaledObject", "support-app"), ("ScaledObject", "support-app-worker")}
+    kinds = {kind for kind, _ in names[0]}
+    assert {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "StatefulSet", "ServiceAccount"} <= kinds
+
+
+def test_autoscalers_fit_their_schemas(app: Path) -> None:
+    """HPA and KEDA objects, field by field; they scale deployments that exist, which set no number of replicas themselves."""
+    found = list(documents(app))
+    deployments = {one["metadata"]["name"]: one for one in found if one["kind"] == "Deployment"}
+    checked = 0
+    for one in found:
+        schema = {"HorizontalPodAutoscaler": HPA, "ScaledObject": SCALED_OBJECT}.get(one["kind"])
+        if schema is not None:
+            jsonschema.Draft202012Validator(schema).validate(one)
+            assert one["spec"]["scaleTargetRef"]["name"] in deployments
+            checked += 1
+    assert checked == 3
+    assert all("replicas" not in one["spec"] for one in deployments.values())
+
+
+def pods(app: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every pod template by the name of its owner."""
+    for one in documents(app):
+        if "template" in one.get("spec", {}):
+            yield one["metadata"]["name"], one["spec"]["template"]["spec"]
+
+
+def test_every_container_is_without_rights(app: Path) -> None:
+    """No root, a root file system that cannot be written, no capabilities, no token of the cluster, limits."""
+    seen = []
+    for name, pod in pods(app):
+        seen.append(name)
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in pod["containers"]:
+            rights = container["securityContext"]
+            assert rights["readOnlyRootFilesystem"] is True
+            assert rights["allowPrivilegeEscalation"] is False
+            assert rights["capabilities"] == {"drop": ["ALL"]}
+            assert {"requests", "limits"} <= set(container["resources"])
+    assert seen == ["support-app", "support-app-redis", "support-app-worker"]
+
+
+def test_probes_reach_the_service(app: Path) -> None:
+    """Health and readiness by paths that exist, on the port that it listens on, by a Host that it knows."""
+    (container,) = dict(pods(app))["support-app"]["containers"]
+    probes = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert [probes[n]["path"] for n in probes] == ["/health", "/health", "/ready"]
+    assert all(probe["httpHeaders"] == [{"name": "Host", "value": "127.0.0.1"}] for probe in probes.values())
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert container["args"][-1] == str(ports["http"])
+    assert all(probe["port"] == "http" for probe in probes.values())
+
+
+def test_selectors_find_their_pods(app: Path) -> None:
+    """Services, policies and the budget for disruptions select labels that pods have."""
+    found = list(documents(app))
+    labels = {
+        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"].items()
+        for one in found
+        if "template" in one.get("spec", {})
+    }
+    for one in found:
+        if one["kind"] == "Service":
+            wanted = one["spec"]["selector"].items()
+        elif one["kind"] in {"PodDisruptionBudget", "NetworkPolicy"}:
+            wanted = one["spec"].get("selector", one["spec"].get("podSelector"))["matchLabels"].items()
+        else:
+            continue
+        assert [name for name, has in labels.items() if wanted <= has], one["metadata"]["name"]
+    policed = [one["metadata"]["name"] for one in found if one["kind"] == "NetworkPolicy"]
+    assert set(policed) == set(labels)
+
+
+def test_keys_come_from_secrets(app: Path) -> None:
+    """Provider keys and the first caller's: by reference; hosts that a key may go to are named in the open."""
+    variables = {one["name"]: one for one in dict(pods(app))["support-app"]["containers"][0]["env"]}
+    for name in ("LAB_KEY", "OPENAI_API_KEY", "NBLLM_SERVICE_KEY"):
+        assert variables[name]["valueFrom"]["secretKeyRef"] == {"name": "support-app", "key": name}
+    assert variables["NBLLM_KEY_HOSTS"]["value"] == "LAB_KEY@lab.example.org"
+
+
+def test_compose(app: Path) -> None:
+    """Five services; nothing but loopback is published; roots cannot be written; files that are mounted are there."""
+    told = yaml.safe_load((app / "compose.yaml").read_text(encoding="utf-8"))
+    assert set(told["services"]) == {"app", "worker", "redis", "prometheus", "grafana"}
+    for name, service in told["services"].items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
+        assert service.get("cap_drop") == ["ALL"], name
+        assert service.get("read_only") is True or name == "grafana", name
+        assert ":" in service.get("image", "x:y"), name
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (app / source).exists() if source.startswith(".") else source in told["volumes"], volume
+    assert told["services"]["app"]["environment"]["LAB_KEY"] == "${LAB_KEY:-}"
+    assert told["networks"]["inner"] == {"internal": True}
+
+
+def instructions(app: Path) -> list[tuple[str, str]]:
+    """The Dockerfile's instructions, continued lines joined."""
+    text = re.sub(r"\\\n", " ", (app / "Dockerfile").read_text(encoding="utf-8"))
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [(line.split()[0], line.split(None, 1)[1]) for line in lines]
+
+
+def test_the_dockerfile(app: Path) -> None:
+    """Two stages from a pinned base, hashes checked, no build tools in the image, no root; every file copied is there."""
+    found = instructions(app)
+    words = [word for word, _ in found]
+    stages = [n for n, word in enumerate(words) if word == "FROM"]
+    assert len(stages) == 2
+    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.\d+-slim-\w+", found[0][1])
+    build, image = found[stages[0] : stages[1]], found[stages[1] :]
+    assert any("--require-hashes" in rest and "--no-deps" in rest for word, rest in build if word == "RUN")
+    assert ("USER", "10001:10001") in image
+    assert words[-2:] == ["ENTRYPOINT", "CMD"]
+    assert "HEALTHCHECK" in words
+    assert not any("pip" in rest or "apt" in rest for _, rest in image)
+    copied = {name for word, rest in image if word == "COPY" and not rest.startswith("--from") for name in rest.split()[:-1]}
+    assert copied == {"app.py", "flows.py", "settings.toml"}
+    assert all((app / name).exists() for name in copied)
+
+
+def test_only_what_the_image_needs_goes_to_the_builder(app: Path) -> None:
+    """Everything is shut out but what the Dockerfile copies: no .state, no .env, no tests."""
+    lines = (app / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in lines
+    allowed = {line[1:] for line in lines if line.startswith("!")}
+    assert allowed == {"requirements*.txt", "vendor/*.whl", "app.py", "flows.py", "settings.toml"}
+
+
+def test_the_linter_has_nothing_to_say(app: Path) -> None:
+    """hadolint, where it is installed."""
+    hadolint = shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed; the assertions above stand alone")
+    done = subprocess.run([hadolint, "Dockerfile"], cwd=app, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def expressions(app: Path) -> list[str]:
+    """Every query of the dashboard, the alerts and KEDA."""
+    dashboard = json.loads((app / "monitoring/grafana/dashboards/app.json").read_text(encoding="utf-8"))
+    alerts = yaml.safe_load((app / "monitoring/alerts.yml").read_text(encoding="utf-8"))
+    found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    found += [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    found += [t["metadata"]["query"] for one in documents(app) if one["kind"] == "ScaledObject" for t in one["spec"]["triggers"]
+              if t["type"] == "prometheus"]  # fmt: skip
+    return found
+
+
+def test_queries_name_metrics_and_labels_that_the_service_has(app: Path) -> None:
+    """Each metric is one that the service exposes, with its labels; brackets close; the job is the one that is scraped."""
+    metrics = pytest.importorskip("nbllm.service.metrics").Metrics()
+    known: dict[str, set[str]] = {"up": {"job"}}
+    for collector in vars(metrics).values():
+        if hasattr(collector, "_labelnames"):
+            labels = {"job", *collector._labelnames}
+            for name in collector._get_names() if hasattr(collector, "_get_names") else ():
+                known[name] = labels
+            known[f"{collector._name}_bucket"] = labels | {"le"}
+            known[collector._name] = known[f"{collector._name}_total"] = labels
+    queries = expressions(app)
+    assert len(queries) >= 18
+    for query in queries:
+        assert query.count("(") == query.count(")")
+        names = re.findall(r"\b(nbllm_\w+|up)\{([^}]*)\}", query)
+        assert names, query
+        assert len(names) == len(re.findall(r"\bnbllm_\w+|\bup\b", query)), query
+        for name, selector in names:
+            assert name in known, f"{name} in {query}"
+            wanted = set(re.findall(r"(\w+)(?:=~|!~|!=|=)", selector))
+            assert wanted <= known[name], query
+            assert 'job="support-app"' in selector
+            groups = {label.strip() for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(",")}
+            assert groups <= set().union(*(known[n] for n, _ in names)), query
+    scraped = yaml.safe_load((app / "monitoring/prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    assert [one["job_name"] for one in scraped] == ["support-app"]
