@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from nbconvert.exporters import Exporter
 from traitlets import Bool, List, Unicode
 
@@ -17,7 +17,7 @@ from nbllm.export.project import Exported, export_flow
 from nbllm.settings import Settings
 
 
-class ServiceExporter(Exporter):  # type: ignore[misc]  # nbconvert has no types
+class ServiceExporter(Exporter):
     """Writes the project of a flow beside the notebook, and gives nbconvert a page that says what was written.
 
     Options: --ServiceExporter.flow=NAME (needed when there are several), .out=DIR (default: NOTEBOOK_app beside the notebook),
@@ -33,13 +33,13 @@ class ServiceExporter(Exporter):  # type: ignore[misc]  # nbconvert has no types
     def _file_extension_default(self) -> str:
         return ".service.md"
 
-    def from_notebook_node(self, nb: Any, resources: Any = None, **kwargs: Any) -> tuple[str, Any]:
+    def from_notebook_node(self, nb: Any, resources: Any = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Export, and return the page. Raises ExportRefused and ExportError, which nbconvert shows."""
         nb_copy, resources = super().from_notebook_node(nb, resources, **kwargs)
         about = resources.get("metadata", {})
         folder = Path(about.get("path") or ".").absolute()
         name = str(about.get("name") or "notebook")
-        cells = parse_ipynb(nbformat.writes(nb_copy), named=name)
+        cells = parse_ipynb(json.dumps(nb_copy), named=name)
         flow = self.flow or _only_flow(read_book(cells).flows)
         out = Path(self.out) if self.out else folder / f"{re.sub(r'[^A-Za-z0-9_]+', '_', name).strip('_') or 'notebook'}_app"
         done = export_flow(

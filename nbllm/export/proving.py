@@ -112,14 +112,14 @@ def _make_app(told: dict[str, Any]) -> None:
     try:
         importlib.import_module("app")
         told["app"] = True
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {
             "fastapi",
             "uvicorn",
             "limits",
             "structlog",
             "prometheus_client",
-        } or error.name == "nbllm.service":
+        }:
             told["skipped"].append(
                 f"{error.name} is not installed here, so the app itself was not tried: pip install nbllm[service]"
             )

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from nbllm import Endpoint, Settings
+from nbllm.service.metrics import Metrics
 from tests.export.cluster_schemas import HPA, SCALED_OBJECT
 from tests.export.exporting import NOTEBOOK, exported
 
@@ -203,7 +204,7 @@ def expressions(app: Path) -> list[str]:
 
 def test_queries_name_metrics_and_labels_that_the_service_has(app: Path) -> None:
     """Each metric is one that the service exposes, with its labels; brackets close; the job is the one that is scraped."""
-    metrics = pytest.importorskip("nbllm.service.metrics").Metrics()
+    metrics = Metrics()
     known: dict[str, set[str]] = {"up": {"job"}}
     for collector in vars(metrics).values():
         if hasattr(collector, "_labelnames"):
