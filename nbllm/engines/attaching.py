@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from nbllm.engines.catalog import EngineKind
 from nbllm.engines.door import Door, NoAnswer
 from nbllm.engines.engine import Engine, check_name, refuse_twice, registered
-from nbllm.engines.ready import first_token, model_names
+from nbllm.engines.ready import ASK_S, Limit, first_token, model_names
 from nbllm.engines.watch import Rhythm, Watch
 from nbllm.errors import EngineFailed
 from nbllm.providers.hosts import key_for
@@ -37,7 +37,7 @@ def attach(
     door = Door(endpoint.base_url, key_for(name, endpoint, environ))
     kind = EngineKind(name="attach", title=f"The server at {urlsplit(base_url).netloc}", endpoint=name, install="")
     try:
-        answer = door.ask(door.v1("/models"), limit_s=kind.first_answer_s)
+        answer = door.ask(door.v1("/models"), limit_s=ASK_S)
     except NoAnswer as error:
         raise EngineFailed(
             f"{kind.title} does not answer: {error}.", reason="silent", hint="Is it running, and is /v1 part of the address?"
@@ -48,6 +48,6 @@ def attach(
     if model is not None and model not in names:
         raise EngineFailed(f"{kind.title} has no model {model!r}; it has {', '.join(names[:8])}.", reason="no_such_model")
     usd = None if usd_per_hour is None else Decimal(str(usd_per_hour))
-    asked = first_token(door, kind, model or names[0], None, kind.first_answer_s)
+    asked = first_token(door, kind, model or names[0], None, Limit(kind.first_answer_s))
     engine = Engine(name, kind.title, endpoint, asked, Watch(door, asked, None, Rhythm()), usd_per_hour=usd)
     return registered(engine)

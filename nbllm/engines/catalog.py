@@ -34,7 +34,8 @@ class EngineKind:
     that Python must have. serve: words after the program (not after the module). arguments: in them {model}, {name}, {port} are
     filled in, each word on its own. several_names: takes more than one name for the model. environment: {port} is filled in.
     key_env: variable that takes the key, "" for none; key_file: (flag, text with {key}) for an engine that takes its key from a
-    file. health: path that answers 200 when it lives. first_answer_s: how long the first completion may take.
+    file. health: path that answers 200 when it lives. first_answer_s: how long it may then take until it has completed one token:
+    an engine that is wedged is seen within 30 s.
     """
 
     name: str
@@ -58,7 +59,7 @@ class EngineKind:
     key_env: str = ""
     key_file: tuple[str, str] | None = None
     health: str = "/health"
-    first_answer_s: float = 30.0
+    first_answer_s: float = 25.0
     simulated: bool = False
     idle_probe: bool = True
     """Whether an idle engine may be asked for a token now and then, to see that it still answers. Ollama would never unload."""
@@ -174,6 +175,10 @@ def engine_kind(name: str) -> EngineKind:
     """Return the row of that name, case and a few other names understood. Raises EngineNotPossible with what there is."""
     folded = name.strip().casefold()
     kind = ENGINES.get(_MEANT.get(folded, folded))
+    if folded == "attach":
+        raise EngineNotPossible(
+            "A server that runs already is not started.", hint="Take it with %serve attach URL, or attach(URL)."
+        )
     if kind is None:
         raise EngineNotPossible(f"There is no engine {name!r:.60}.", hint=did_you_mean(name, (*ENGINES, "attach")))
     return kind

@@ -6,8 +6,9 @@ On the caller's own thread and without the road: these questions are about the s
 from __future__ import annotations
 
 import http.client
+import io
 import json
-import selectors
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,10 +79,10 @@ class Door:
             headers["Content-Type"] = "application/json"
         with _connection(self.base_url, min(limit_s, _HEAD_S)) as connection:
             try:
-                connection.request("GET" if content is None else "POST", path, content, headers)
-                _wait(connection, end_s, tick)
-                connection.sock.settimeout(max(0.05, end_s - time.monotonic()))
-                response = connection.getresponse()
+                method = "GET" if content is None else "POST"
+                connection.request(method, path, content, headers)
+                response = http.client.HTTPResponse(_Patient(connection.sock, end_s, tick), method=method)  # type: ignore[arg-type]
+                response.begin()
                 return Answer(response.status, response.read(_MAX_BYTES))
             except TimeoutError:
                 raise TooLate(f"no answer within {limit_s:.3g} s") from None
@@ -100,12 +101,31 @@ def _connection(base_url: str, connect_s: float) -> Iterator[http.client.HTTPCon
         connection.close()
 
 
-def _wait(connection: http.client.HTTPConnection, end_s: float, tick: Callable[[], object] | None) -> None:
-    """Wait until something comes; TimeoutError at the end."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection.sock, selectors.EVENT_READ)
-        while not selector.select(max(0.0, min(_TICK_S, end_s - time.monotonic()))):
-            if tick is not None:
-                tick()
-            if time.monotonic() >= end_s:
+class _Patient(io.RawIOBase):
+    """A socket as http.client reads it: TimeoutError at the end, however slowly it drips, and a look around while it waits."""
+
+    def __init__(self, sock: socket.socket, end_s: float, tick: Callable[[], object] | None) -> None:
+        self._sock = sock
+        self._end_s = end_s
+        self._tick = tick
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return it as a file, as http.client asks a socket for one."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        """It is there to be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Wait for bytes."""
+        while True:
+            left_s = self._end_s - time.monotonic()
+            if left_s <= 0:
                 raise TimeoutError
+            self._sock.settimeout(min(_TICK_S, left_s))
+            try:
+                return self._sock.recv_into(buffer)
+            except TimeoutError:
+                if self._tick is not None:
+                    self._tick()

@@ -10,7 +10,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Self
 
-from nbllm.engines.process import SupervisedProcess
+from nbllm.engines.process import REASON_LINES, SupervisedProcess
 from nbllm.engines.ready import Asked
 from nbllm.engines.reasons import reason_of
 from nbllm.engines.status import EngineStatus, State, usd_per_mtok, whole
@@ -100,20 +100,32 @@ class Engine:
     def _trouble(self) -> str:
         state = self.state
         if state == "ended" and self._process is not None:
-            reason = reason_of(self._process.log_tail(), self._process.exit_code)
-            return "\n".join((f"It has ended (exit code {self._process.exit_code}): {reason.said}.", *reason.lines))
+            if self._process.problem:
+                return f"It has ended: {self._process.problem}."
+            reason = reason_of(self._process.log_tail(REASON_LINES), self._process.exit_code)
+            return "\n".join((f"It has ended{reason.how}: {reason.said}.", *reason.lines))
         if state == "wedged":
             return "It says that it is healthy and completes nothing. Stop it and start it again."
         return "It does not answer." if state == "silent" else ""
 
-    def stop(self) -> None:
-        """End it and everything it started; a server that somebody else runs is only let go of. Stopping twice is fine."""
+    def begin_stop(self) -> None:
+        """Begin its end and do not wait: several engines end at the same time, and `stop` waits for each."""
         self._stopped = True
         with _lock:
             if _running.get(self.name) is self:
                 del _running[self.name]
         self._watch.stop()
-        if self._process is not None and not self._process.stop():
+        if self._process is not None:
+            self._process.let_go()
+
+    def stop(self) -> None:
+        """End it and everything it started; a server that somebody else runs is only let go of. Stopping twice is fine."""
+        self.begin_stop()
+        try:
+            ended = self._process is None or self._process.stop()
+        finally:
+            self._watch.join()
+        if not ended:
             raise EngineError(f"{self.title} could not be ended in time.", hint="Look for its processes with ps or a task manager.")
 
     def __enter__(self) -> Self:
@@ -135,9 +147,11 @@ def running() -> list[Engine]:
 
 
 def registered(engine: Engine) -> Engine:
-    """Take an engine into what `running` lists."""
+    """Take an engine into what `running` lists. Raises EngineNotPossible when another thread was quicker with that name."""
     with _lock:
-        _running[engine.name] = engine
+        known = _running.setdefault(engine.name, engine)
+    if known is not engine:
+        raise _runs_already(known)
     return engine
 
 
@@ -154,9 +168,13 @@ def refuse_twice(name: str) -> None:
     with _lock:
         known = _running.get(name)
     if known is not None and known.state != "ended":
-        raise EngineNotPossible(f"{name} runs already ({known.model}).", hint="Stop it first, or give this one another name.")
+        raise _runs_already(known)
     if known is not None:
         known.stop()
+
+
+def _runs_already(known: Engine) -> EngineNotPossible:
+    return EngineNotPossible(f"{known.name} runs already ({known.model}).", hint="Stop it first, or give this one another name.")
 
 
 def _after_fork() -> None:

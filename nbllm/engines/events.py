@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+_SHOWN_CHARS = 160
 Stage = Literal["launched", "loading", "listening", "first answer", "ready"]
 
 
@@ -26,7 +27,8 @@ class EngineEvent:
 
     def __str__(self) -> str:
         """Return it as a line for people."""
-        last = f" · {self.line}" if self.line and self.stage != "ready" else ""
+        line = self.line if len(self.line) <= _SHOWN_CHARS else self.line[: _SHOWN_CHARS - 1] + "…"
+        last = f" · {line}" if line and self.stage != "ready" else ""
         return f"{self.name}: {self.stage}, {self.elapsed_s:.0f} s{last}"
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from nbllm.engines.catalog import EngineKind
 from nbllm.engines.gpu import Gpu
 from nbllm.engines.model_files import ModelFiles, parameters_named
-from nbllm.engines.sizing import OVERHEAD_BYTES, UTILISATION, Sizing, gb, shape_of, size
+from nbllm.engines.sizing import OVERHEAD_BYTES, UTILISATION, ModelShape, Sizing, gb, shape_of, size
 from nbllm.errors import EngineDoesNotFit
 
 _WEIGHT_BITS = {"awq": 4.0, "awq_marlin": 4.0, "gptq": 4.0, "gptq_marlin": 4.0, "bitsandbytes": 4.5, "fp8": 8.0, "mxfp4": 4.5}
+_GIB = 1024.0**3
 _NO_GPU = (
     "No NVIDIA GPU was found here. vLLM and SGLang need one, or a build for CPUs (vLLM has one); llama-server and Ollama work "
     'without; "sim-server" works everywhere and is simulated.'
@@ -49,49 +50,55 @@ def fit(
     notes = () if gpus else (_NO_GPU,)
     wanted = values.get("tensor_parallel_size", 1) * values.get("pipeline_parallel_size", 1)
     if gpus and wanted > len(gpus):
-        return Fit(
-            None,
-            notes,
-            f"The launch asks for {wanted} GPUs and {len(gpus)} can be seen here.",
-            f"Use tensor_parallel_size={len(gpus)}, or look at CUDA_VISIBLE_DEVICES.",
-        )
-    memory_bytes = float(min(gpu.total_bytes for gpu in gpus[:wanted]) * wanted) if gpus else float(machine_bytes or 0)
+        problem = f"The launch asks for {wanted} GPUs and {len(gpus)} can be seen here."
+        return Fit(None, notes, problem, f"Use tensor_parallel_size={len(gpus)}, or look at CUDA_VISIBLE_DEVICES.")
+    taken = gpus[:wanted] if gpus else []
+    memory_bytes = float(min(gpu.total_bytes for gpu in taken) * wanted) if taken else float(machine_bytes or 0)
     if not memory_bytes:
         return Fit(None, (*notes, "How much memory there is cannot be told here: whether the model fits was not checked."))
-    name = (f"{wanted} x " if wanted > 1 else "") + gpus[0].name if gpus else "this machine's memory"
     used = float(values.get("gpu_memory_utilization", UTILISATION))
     shape = shape_of(files.config)
     if shape is None:
-        return _by_name(model, memory_bytes * used, notes)
-    sizing = size(
+        return _by_name(model, files, memory_bytes * used, notes)
+    sizing = _sized(shape, values, files, memory_bytes, taken)
+    if not sizing.fits:
+        return Fit(sizing, notes, _problem(model, sizing), _hint(sizing))
+    return _beside_others(sizing, taken, used, notes)
+
+
+def _sized(shape: ModelShape, values: Mapping[str, Any], files: ModelFiles, memory_bytes: float, taken: list[Gpu]) -> Sizing:
+    """Return the arithmetic for the options of a launch. taken: the GPUs that share the model, none for this machine's memory."""
+    times = f"{len(taken)} x " if len(taken) > 1 else ""
+    return size(
         shape,
         memory_bytes=memory_bytes,
-        memory_name=name,
+        memory_name=times + taken[0].name if taken else "this machine's memory",
         weights_bytes=files.weights_bytes,
         dtype=values.get("dtype"),
         kv_dtype=values.get("kv_cache_dtype"),
         weight_bits=_WEIGHT_BITS.get(values.get("quantization", "")),
-        utilisation=used,
+        utilisation=values.get("gpu_memory_utilization"),
         max_model_len=values.get("max_model_len"),
         # Only a build for CPUs keeps its KV cache in a room of its own; GiB, as it counts them.
-        kv_limit_bytes=values["cpu_kvcache_gb"] * 1024.0**3 if "cpu_kvcache_gb" in values and not gpus else None,
-        gpus=wanted if gpus else 1,
+        kv_limit_bytes=values["cpu_kvcache_gb"] * _GIB if "cpu_kvcache_gb" in values and not taken else None,
+        gpus=max(1, len(taken)),
     )
-    if not sizing.fits:
-        return Fit(sizing, notes, _problem(model, sizing), _hint(sizing))
-    return _beside_others(sizing, gpus[:wanted] if gpus else [], used, notes)
 
 
 def _problem(model: str, sizing: Sizing) -> str:
     if not sizing.kv_tokens:
         need = gb(sizing.weights_bytes + sizing.overhead_bytes)
         return f"{model} does not fit: weights and overhead need {need} of the {gb(sizing.room_bytes)} that the engine may take."
+    if sizing.limit_too_large:
+        return f"A KV cache of {gb(sizing.kv_limit_bytes or 0.0)} does not fit: {gb(sizing.left_bytes)} are left for it."
     return (
         f"{model} does not fit with max-model-len {sizing.max_model_len:,}: the KV cache has room for {sizing.kv_tokens:,} tokens."
     )
 
 
 def _hint(sizing: Sizing) -> str:
+    if sizing.kv_tokens and sizing.limit_too_large:
+        return f"Use --cpu-kvcache-gb {max(1, int(sizing.left_bytes // _GIB))}, or --force to try all the same."
     if sizing.kv_tokens:
         return f"Use --max-model-len {sizing.longest_max_model_len}, or --force to try all the same."
     return "Take a smaller or quantized model (--quantization), more GPUs (--tensor-parallel-size), or --force to try all the same."
@@ -110,8 +117,11 @@ def _beside_others(sizing: Sizing, gpus: list[Gpu], used: float, notes: tuple[st
     return Fit(sizing, notes)
 
 
-def _by_name(model: str, room_bytes: float, notes: tuple[str, ...]) -> Fit:
-    """Return what can be said of a model whose config.json is not on this machine yet."""
+def _by_name(model: str, files: ModelFiles, room_bytes: float, notes: tuple[str, ...]) -> Fit:
+    """Return what can be said of a model whose config.json is not on this machine, or does not say enough."""
+    if files.path is not None or files.config:
+        where = f"{files.path or model} has no config.json that says how large the model is"
+        return Fit(None, (*notes, f"{where}: whether it fits was not checked."))
     parameters = parameters_named(model)
     if parameters is None:
         return Fit(None, (*notes, f"The config.json of {model} is not on this machine yet: whether it fits was not checked."))

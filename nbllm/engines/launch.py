@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -11,8 +12,8 @@ from decimal import Decimal
 from nbllm.engines.door import Door
 from nbllm.engines.engine import Engine, refuse_twice, registered
 from nbllm.engines.events import EngineEvent, OnEvent, Stage
-from nbllm.engines.plan import Plan
-from nbllm.engines.process import SupervisedProcess
+from nbllm.engines.plan import PYTHON_PATHS, Plan
+from nbllm.engines.process import REASON_LINES, SupervisedProcess
 from nbllm.engines.ready import wait_until_ready
 from nbllm.engines.reasons import reason_of
 from nbllm.engines.watch import Rhythm, Watch
@@ -50,44 +51,28 @@ def start(plan: Plan, on_event: OnEvent | None = None, *, timeout_s: float = STA
 def _launch(plan: Plan, port: int, on_event: OnEvent | None, timeout_s: float, rhythm: Rhythm) -> Engine:
     key = secrets.token_urlsafe(_KEY_BYTES) if plan.kind.key_env or plan.kind.key_file else None
     endpoint = _endpoint(plan, port, key)
-    process: SupervisedProcess | None = None
-    watch: Watch | None = None
+    process = _process(plan, port, key)
+    engine: Engine | None = None
     try:
-        process = _process(plan, port, key)
-        began_s = time.monotonic()
-        telling = _Telling(plan, process, on_event, began_s)
+        telling = _Telling(plan, process, on_event)
         telling.tell("launched")
-        asked = wait_until_ready(
-            door := Door(endpoint.base_url, key),
-            plan.kind,
-            plan.names[0],
-            telling.tick,
-            timeout_s=timeout_s,
-            first_answer_s=plan.kind.first_answer_s,
-        )
+        door = Door(endpoint.base_url, key)
+        asked = wait_until_ready(door, plan.kind, plan.names[0], telling.tick, timeout_s=timeout_s)
         telling.tell("ready")
         watch = Watch(door, asked, plan.kind.metrics, rhythm)
+        usd = None if plan.usd_per_hour is None else Decimal(str(plan.usd_per_hour))
+        engine = Engine(
+            plan.name, plan.kind.title, endpoint, asked, watch, process=process, usd_per_hour=usd, simulated=plan.kind.simulated
+        )
         if plan.kind.idle_probe:
             watch.start()
-        return registered(
-            Engine(
-                plan.name,
-                plan.kind.title,
-                endpoint,
-                asked,
-                watch,
-                process=process,
-                usd_per_hour=None if plan.usd_per_hour is None else Decimal(str(plan.usd_per_hour)),
-                simulated=plan.kind.simulated,
-            )
-        )
+        return registered(engine)
     except BaseException as error:
-        if watch is not None:
-            watch.stop()
-        if process is not None:
-            if isinstance(error, EngineFailed) and not error.log_tail:
-                error.log_tail = "\n".join(process.log_tail())
-            process.stop()
+        if isinstance(error, EngineFailed) and not error.log_tail:
+            error.log_tail = "\n".join(process.log_tail())
+        if engine is not None:
+            engine.begin_stop()
+        process.stop()
         raise
 
 
@@ -105,32 +90,33 @@ def _endpoint(plan: Plan, port: int, key: str | None) -> Endpoint:
 
 
 def _process(plan: Plan, port: int, key: str | None) -> SupervisedProcess:
-    environment = {name: value for name, value in os.environ.items() if not _is_provider_key(name)} | plan.environment(port)
-    argv, files = plan.argv(port), {}
+    environment = {name: value for name, value in os.environ.items() if not _stays_here(name, plan)} | plan.environment(port)
+    key_file: tuple[str, str] | None = None
     if key is not None:
         register_secret(key)
         if plan.kind.key_env:
             environment[plan.kind.key_env] = key
         elif plan.kind.key_file is not None:
             flag, text = plan.kind.key_file
-            files["key.yaml"] = text.replace("{key}", key)
-            argv += [flag, os.path.join("{folder}", "key.yaml")]  # noqa: PTH118 - a template, no path yet
-    return SupervisedProcess(argv, environment, secrets=[key] if key else [], files=files)
+            key_file = (flag, text.replace("{key}", key))
+    return SupervisedProcess(plan.argv(port), environment, masked=[key] if key else [], key_file=key_file)
 
 
-def _is_provider_key(name: str) -> bool:
-    """Whether a variable holds a provider's key, which an engine has no business to see; the hub's is for getting models."""
+def _stays_here(name: str, plan: Plan) -> bool:
+    """Whether a variable is no business of an engine: a provider's key (the hub's is for getting models), paths of our Python."""
+    if name in PYTHON_PATHS and plan.other_python:
+        return True
     return name not in _HUB_KEYS and (name in OTHER_KEYS or any(name in provider.key_envs for provider in PROVIDERS.values()))
 
 
 class _Telling:
     """Tells how a start goes, and ends it when the engine has ended."""
 
-    def __init__(self, plan: Plan, process: SupervisedProcess, on_event: OnEvent | None, began_s: float) -> None:
+    def __init__(self, plan: Plan, process: SupervisedProcess, on_event: OnEvent | None) -> None:
         self._plan = plan
         self._process = process
         self._on_event = on_event
-        self._began_s = began_s
+        self._began_s = time.monotonic()
         self._told: tuple[Stage, float] = ("launched", 0.0)
         self._lines: list[str] = []
 
@@ -155,14 +141,12 @@ class _Telling:
 
     def _failed(self) -> EngineFailed:
         process, title = self._process, self._plan.kind.title
+        tail = "\n".join(process.log_tail())
         if process.problem:
-            return EngineFailed(f"{title} could not be started: {process.problem}.", reason="not_started")
-        tail = process.log_tail()
-        reason = reason_of(tail, process.exit_code)
-        said = "\n".join(
-            (f"{title} did not start: {reason.said} (exit code {process.exit_code}).", *(f"  {line}" for line in reason.lines))
-        )
-        return EngineFailed(said, reason=reason.code, exit_code=process.exit_code, log_tail="\n".join(tail), hint=reason.hint)
+            return EngineFailed(f"{title} could not be started: {process.problem}.", reason="not_started", log_tail=tail)
+        reason = reason_of(process.log_tail(REASON_LINES), process.exit_code)
+        said = "\n".join((f"{title} did not start: {reason.said}{reason.how}.", *(f"  {line}" for line in reason.lines)))
+        return EngineFailed(said, reason=reason.code, exit_code=process.exit_code, log_tail=tail, hint=reason.hint)
 
 
 def _free_port() -> int:
@@ -180,6 +164,5 @@ def _refuse_taken(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise EngineNotPossible(
-                f"Port {port} is taken: {error.strerror}. Nothing was started.", hint="Leave port out for a free one."
-            ) from None
+            why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+            raise EngineNotPossible(f"Port {port} {why}. Nothing was started.", hint="Leave port out for a free one.") from None

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbllm.errors import EngineNotPossible
+
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
 _PARAMETERS = re.compile(r"(?<![A-Za-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.IGNORECASE)
 
@@ -31,17 +33,28 @@ class ModelFiles:
 
 def model_files(model: str, revision: str | None = None, environ: Mapping[str, str] = os.environ) -> ModelFiles:
     """Look for a model: as a path, then in the hub's cache. Reads the disk, sends nothing."""
-    here = Path(model).expanduser()
-    if not model or "\0" in model:
-        return ModelFiles(None, {}, None)
+    here = local(model)
+    if here is None:
+        snapshot = _snapshot(model, revision, environ)
+        return ModelFiles(None, {}, None) if snapshot is None else ModelFiles(None, _config(snapshot), _weights(snapshot))
     if here.is_file():
-        return ModelFiles(here.resolve(), {}, here.stat().st_size, _fingerprint([here]))
-    if here.is_dir():
-        folder = here.resolve()
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        return ModelFiles(folder, _config(folder), _weights(folder), _fingerprint(files))
-    snapshot = _snapshot(model, revision, environ)
-    return ModelFiles(None, {}, None) if snapshot is None else ModelFiles(None, _config(snapshot), _weights(snapshot))
+        return ModelFiles(here, {}, here.stat().st_size, _fingerprint([here]))
+    try:
+        files = sorted(path for path in here.iterdir() if path.is_file())
+    except OSError as error:
+        raise EngineNotPossible(f"{here} cannot be read: {error.strerror}. Nothing was started.") from None
+    return ModelFiles(here, _config(here), _weights(here), _fingerprint(files))
+
+
+def local(text: str) -> Path | None:
+    """Return the absolute path of the file or folder that a text names, ~ and ~user understood; None when there is none."""
+    if not text or "\0" in text:
+        return None
+    try:
+        path = Path(text).expanduser().resolve()
+        return path if path.is_file() or path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long a name, no such user
+        return None
 
 
 def parameters_named(model: str) -> float | None:
@@ -63,8 +76,7 @@ def _snapshot(model: str, revision: str | None, environ: Mapping[str, str]) -> P
         commit = (folder / "refs" / name).read_text("utf-8").strip()
     except (OSError, ValueError):
         commit = name
-    snapshot = folder / "snapshots" / commit
-    return snapshot if snapshot.is_dir() else None
+    return local(str(folder / "snapshots" / commit))
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nbllm.engines.catalog import EngineKind
+from nbllm.engines.model_files import local
 from nbllm.errors import EngineNotPossible
 from nbllm.settings.option import BadValue, Option, shown
 from nbllm.settings.suggest import did_you_mean
@@ -58,9 +58,10 @@ def word(name: str, value: Any) -> str:
 
 def _file(name: str, value: Any) -> str:
     """Return the absolute path of something that is there: an absolute path does not begin with a dash."""
-    if not isinstance(value, str) or not value or "\0" in value or not Path(value).expanduser().exists():
+    path = local(value) if isinstance(value, str) else None
+    if path is None:
         raise BadValue(f"{name}: there is no file or folder {shown(value)}")
-    return str(Path(value).expanduser().resolve())
+    return str(path)
 
 
 def _lora(name: str, value: Any) -> str:
@@ -68,7 +69,7 @@ def _lora(name: str, value: Any) -> str:
     if match is None:
         raise BadValue(f"{name} must be NAME=PATH, not {shown(value)}", hint="For example --lora-modules support=adapters/support")
     path = match["path"]
-    return f"{match['name']}={_file(name, path) if Path(path).expanduser().exists() else word(name, path)}"
+    return f"{match['name']}={_file(name, path) if local(path) else word(name, path)}"
 
 
 def _speculation(name: str, value: Any) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -19,13 +20,16 @@ from nbllm.engines.catalog import EngineKind, engine_kind
 from nbllm.engines.engine import check_name
 from nbllm.engines.fit import Fit, fit
 from nbllm.engines.gpu import gpus, machine_bytes
-from nbllm.engines.model_files import ModelFiles, model_files
+from nbllm.engines.model_files import ModelFiles, local, model_files
 from nbllm.engines.options import Chosen, choose, word
 from nbllm.errors import EngineNotPossible, UnknownModel
-from nbllm.settings.option import BadValue
+from nbllm.settings.option import BadValue, shown
 
 _FAMILY = re.compile(r"[A-Za-z]{3,}")
 _LOOK_S = 30.0
+PYTHON_PATHS = frozenset({"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"})
+"""Variables that another environment's Python does not get: modules of this one would stand in front of its own."""
+_PYTHONS = ("bin/python", "Scripts/python.exe")
 _MAX_IDENTITY_CHARS = 400
 
 
@@ -57,6 +61,11 @@ class Plan:
             else:
                 words.append(str(port) if part == "{port}" else part)
         return [*words, *self.chosen.arguments]
+
+    @property
+    def other_python(self) -> bool:
+        """Whether it runs on the Python of another environment, which was named."""
+        return self.command[1:2] == ("-m",) and self.command[0] != sys.executable
 
     def environment(self, port: int) -> dict[str, str]:
         """Return the engine's own variables, the key left out."""
@@ -115,11 +124,20 @@ def _checked(
     if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65_536):
         raise EngineNotPossible(f"port must be 1 to 65535, not {port!r}. Nothing was started.")
     check_name(name)
+    if not model.strip():
+        raise EngineNotPossible("No model is named. Nothing was started.", hint="Name a folder, a file, or a model's id.")
     try:
-        target = _simulated(model) if kind.simulated else str(files.path) if files.path is not None else word("model", model)
+        target = _simulated(model) if kind.simulated else str(files.path) if files.path is not None else _id(model)
         return name, target, None if served_name is None else word("served_name", served_name)
     except BadValue as error:
         raise EngineNotPossible(f"{error.problem}. Nothing was started.") from None
+
+
+def _id(model: str) -> str:
+    """Return a model's id. Raises EngineNotPossible for what looks like a path, BadValue for what else is none."""
+    if model.startswith(("~", "/", ".", "\\")):
+        raise EngineNotPossible(f"There is no file or folder {shown(model)} on this machine. Nothing was started.")
+    return word("model", model)
 
 
 def _model_words(kind: EngineKind, command: tuple[str, ...], target: str, path: Path | None) -> tuple[str, ...]:
@@ -151,7 +169,8 @@ def _simulated(model: str) -> str:
 def names_for(model: str, path: Path | None) -> tuple[str, ...]:
     """Return what the server calls a model: the last part of its id, the id, and its family (qwen), so that each of them works."""
     last = (path.stem if path.is_file() else path.name) if path is not None else re.split(r"[:?]", model.rpartition("/")[2])[0]
-    last = re.sub(r"[^\w.@+-]", "-", last, flags=re.ASCII).lstrip("-._") or "model"
+    plain = unicodedata.normalize("NFKD", last).encode("ascii", "ignore").decode() if not last.isascii() else last
+    last = re.sub(r"[^\w.@+-]+", "-", plain, flags=re.ASCII).strip("-._") or "model"
     family = _FAMILY.match(last)
     names = [last] if path is not None else [last, model]
     return tuple(dict.fromkeys([*names, *([family[0].lower()] if family else [])]))
@@ -186,6 +205,8 @@ def _content(text: str) -> str:
 def _command(kind: EngineKind, python: str | Path | None, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the program and its first words, absolute: it runs in an empty folder, where no file of the user's can stand in."""
     if kind.simulated:
+        if python is not None:
+            raise EngineNotPossible(f"{kind.title} runs on this Python only: leave python out. Nothing was started.")
         return (sys.executable, "-m", kind.module)
     if python is not None:
         return (*_python_with(kind, python), "-m", kind.module)
@@ -200,15 +221,17 @@ def _command(kind: EngineKind, python: str | Path | None, environ: Mapping[str, 
 
 def _python_with(kind: EngineKind, python: str | Path) -> tuple[str]:
     # Not resolved: the Python of an environment is a link, and only as that link it knows its packages.
-    program = which(str(Path(python).expanduser()))
+    here = local(str(python))
+    program = which(str(Path(python).expanduser()) if here is not None else str(python))
     if not kind.module:
         raise EngineNotPossible(
             f"{kind.title} is a program of its own and runs on no Python. Nothing was started.", hint=kind.install
         )
     if program is None:
+        inside = here and next((path for name in _PYTHONS if (path := here / name).is_file()), None)
         raise EngineNotPossible(
             f"There is no Python at {str(python)!r:.200}. Nothing was started.",
-            hint="Name the python program of the engine's environment, as in /opt/vllm/bin/python.",
+            hint=f"Name the python program of the engine's environment, as in {inside or '/opt/vllm/bin/python'}.",
         )
     if not _has(program, kind.package):
         raise EngineNotPossible(
@@ -220,10 +243,12 @@ def _python_with(kind: EngineKind, python: str | Path) -> tuple[str]:
 
 def _has(python: str, package: str) -> bool:
     """Whether a Python has a package, without importing it."""
+    environ = {name: value for name, value in os.environ.items() if name not in PYTHON_PATHS or python == sys.executable}
     code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
     try:
         folder = Path(python).absolute().parent  # not where the user works: a folder of the package's name may lie there
-        asked = subprocess.run([python, "-c", code], capture_output=True, timeout=_LOOK_S, check=False, cwd=folder)  # noqa: S603 - fixed words
+        command = [python, "-c", code]
+        asked = subprocess.run(command, capture_output=True, timeout=_LOOK_S, check=False, cwd=folder, env=environ)  # noqa: S603 - fixed words
     except (OSError, subprocess.TimeoutExpired):
         return False
     return asked.returncode == 0

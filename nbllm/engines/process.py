@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import re
+import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,12 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nbllm.engines.leftovers import MARK, end_leftovers
 from nbllm.errors import EngineFailed
 from nbllm.redaction import redact
 
 STOP_S = 6.0
 """How long an ending engine is waited for: TERM, 3 s, KILL and what the system needs."""
-_TAIL_BYTES = 32_768
+REASON_LINES = 1000
+"""As much of its log as is searched for why it died: each of its processes writes a traceback, and the cause is in the first."""
+_LINE_BYTES = 800
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|.)")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
@@ -27,29 +32,39 @@ _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 class SupervisedProcess:
     """A program below a supervisor of its own. Ends with this process, however that ends, and with `stop`.
 
-    argv: the argument list; env: all of its variables; files: name -> text of private files that lie in its folder, which is its
-    working directory ({folder} in argv stands for it). secrets: masked in its log.
+    argv: the argument list; env: all of its variables. masked: secrets that are masked in its log. key_file: (flag, text) of a
+    private file in its folder, which is its working directory; flag and path end the argument list.
     """
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str], *, secrets: Sequence[str] = (), files: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        masked: Sequence[str] = (),
+        key_file: tuple[str, str] | None = None,
     ) -> None:
         self.pid: int | None = None
         self.exit_code: int | None = None
         self.problem = ""
         self.exited = threading.Event()
         """Set when the engine has ended, or was never started."""
+        self._ended = False
+        """Whether the supervisor said that nothing is left."""
+        self._mark = secrets.token_hex(16)
         self._last_log = ""
-        folder = Path(tempfile.mkdtemp(prefix="nbllm-engine-"))  # only this user's, by mkdtemp
-        self._log = folder / "engine.log"
-        for name, text in (files or {}).items():
-            (folder / name).write_text(text, encoding="utf-8")
+        self._folder = Path(tempfile.mkdtemp(prefix="nbllm-engine-"))  # only this user's, by mkdtemp
+        self._log = self._folder / "engine.log"
+        words = list(argv)
+        if key_file is not None:
+            words += [key_file[0], str(self._folder / "key.yaml")]
+            (self._folder / "key.yaml").write_text(key_file[1], encoding="utf-8")
         spec = {
-            "argv": [part.replace("{folder}", str(folder)) for part in argv],
-            "env": dict(env),
-            "folder": str(folder),
+            "argv": words,
+            "env": {**env, MARK: self._mark},
+            "folder": str(self._folder),
             "log": str(self._log),
-            "secrets": list(secrets),
+            "secrets": list(masked),
         }
         # By its file, isolated and without site: it needs nothing of this Python's packages and of the user's folder.
         self._process = subprocess.Popen(  # noqa: S603 - our own file
@@ -86,9 +101,23 @@ class SupervisedProcess:
                     self.pid = said["pid"]
                 elif said["event"] == "exited":
                     self.exit_code, self.problem = said["code"], said.get("problem", "")
-                    self.log_tail()  # kept: the file goes a minute after the engine
+                    self.log_tail(REASON_LINES)  # kept: the file goes with the supervisor
                     self.exited.set()
+                elif said["event"] == "ended":
+                    self._ended = True
+                    self.let_go()
+        if not self._ended:
+            self._supervisor_died()
         self.exited.set()
+
+    def _supervisor_died(self) -> None:
+        """End what it can no longer end, and remove what it can no longer remove."""
+        if not self.exited.is_set():
+            self.log_tail(REASON_LINES)
+            self.problem = "the process that watches over it was ended from outside"
+            self.exited.set()
+        end_leftovers(self._mark, self.pid)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def alive(self) -> bool:
@@ -97,31 +126,34 @@ class SupervisedProcess:
 
     def log_tail(self, lines: int = 40) -> list[str]:
         """Return the last lines of the engine's log, without colours, secrets masked."""
-        try:
-            with self._log.open("rb") as file:
-                file.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
+        if not self.exited.is_set():  # afterwards the file goes, and what was read last is kept
+            with contextlib.suppress(OSError), self._log.open("rb") as file:
+                file.seek(max(0, self._log.stat().st_size - lines * _LINE_BYTES))
                 self._last_log = file.read().decode("utf-8", "replace")
-        except OSError:
-            pass  # the folder goes with the engine: what was read last is kept
         text = redact(_ESCAPES.sub("", self._last_log))
         found = (line.rstrip() for line in re.split(r"[\r\n]+", text))
         return [line for line in found if line.strip()][-lines:]
 
     def stop(self) -> bool:
         """End the engine and all that it started; return whether all of it was gone within 6 s. Stopping twice is fine."""
-        self.log_tail()
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        self.let_go()
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             return False
         if self._listener.ident is not None:
-            self._listener.join(1.0)
+            self._listener.join(STOP_S)
         if self._process.stdout is not None:
             self._process.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)  # gone already, unless the supervisor never heard of it
         return True
+
+    def let_go(self) -> None:
+        """Close the pipe: the supervisor ends what is left, and itself. Does not wait for that."""
+        self.log_tail(REASON_LINES)
+        with contextlib.suppress(OSError, ValueError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
 
     def forget(self) -> None:
         """In a forked child: let go of the pipe, which is the parent's; as long as a child held it, it would not close."""

@@ -35,48 +35,64 @@ class Asked:
         return "/chat/completions" if self.chat else "/completions"
 
 
-def wait_until_ready(door: Door, kind: EngineKind, model: str, tick: Tick, *, timeout_s: float, first_answer_s: float) -> Asked:
+def wait_until_ready(door: Door, kind: EngineKind, model: str, tick: Tick, *, timeout_s: float) -> Asked:
     """Return how to ask the engine for a token, when it has given one.
 
-    tick: called some times a second with the stage; raises when the engine has ended. Raises EngineFailed (reason "timeout",
-    "no_such_model", "no_completion") and EngineWedged.
+    tick: called some times a second with the stage; raises when the engine has ended. timeout_s: how long /health may take; from
+    then on there is kind.first_answer_s for the rest. Raises EngineFailed (reason "timeout", "no_such_model", "no_completion") and
+    EngineWedged.
     """
-    end_s = time.monotonic() + timeout_s
-    _wait_for_health(door, kind, tick, end_s)
-    _check_name(door, kind, model, lambda: tick("listening"), end_s)
+    _wait_for_health(door, kind, tick, time.monotonic() + timeout_s)
+    limit = Limit(kind.first_answer_s)
+    _check_name(door, kind, model, lambda: tick("listening"), limit)
     tick("first answer")
-    return first_token(door, kind, model, lambda: tick("first answer"), first_answer_s)
+    return first_token(door, kind, model, lambda: tick("first answer"), limit)
+
+
+class Limit:
+    """How long a server that says it is healthy may take until it has given one token, from now."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._end_s = time.monotonic() + limit_s
+
+    @property
+    def left_s(self) -> float:
+        """What is left of it."""
+        return max(0.0, self._end_s - time.monotonic())
 
 
 def _wait_for_health(door: Door, kind: EngineKind, tick: Tick, end_s: float) -> None:
     while True:
         tick("loading")
+        limit_s = min(ASK_S, max(LOOK_EVERY_S, end_s - time.monotonic()))
         try:
-            if door.ask(door.root(kind.health), limit_s=ASK_S, tick=lambda: tick("loading")).status == 200:
+            if door.ask(door.root(kind.health), limit_s=limit_s, tick=lambda: tick("loading")).status == 200:
                 return
         except NoAnswer:
             pass
-        if time.monotonic() > end_s:
+        if time.monotonic() >= end_s:
             raise EngineFailed(
                 f"{kind.title} did not become ready in time.", reason="timeout", hint="Give it longer: timeout_s= (--timeout)."
             )
         time.sleep(LOOK_EVERY_S)
 
 
-def _check_name(door: Door, kind: EngineKind, model: str, tick: Callable[[], object], end_s: float) -> None:
-    while True:
+def _check_name(door: Door, kind: EngineKind, model: str, tick: Callable[[], object], limit: Limit) -> None:
+    said: Answer | None = None
+    while said is None or said.status != 200:
         tick()
+        if not limit.left_s:
+            if said is None:
+                raise wedged(kind.title, limit.limit_s)
+            raise EngineFailed(f"{kind.title} does not list its models: {said.status} {said.message()}", reason="no_completion")
         try:
-            answer = door.ask(door.v1("/models"), limit_s=ASK_S, tick=tick)
-            if answer.status == 200:
-                break
-            said = answer.message()
-        except NoAnswer as error:
-            said = str(error)
-        if time.monotonic() > end_s:
-            raise EngineFailed(f"{kind.title} does not list its models: {said}", reason="timeout")
-        time.sleep(LOOK_EVERY_S)
-    names = model_names(answer)
+            said = door.ask(door.v1("/models"), limit_s=min(ASK_S, limit.left_s), tick=tick)
+        except NoAnswer:
+            said = None
+        if said is None or said.status != 200:
+            time.sleep(min(LOOK_EVERY_S, limit.left_s))
+    names = model_names(said)
     if not {model, f"{model}:latest"} & set(names):
         pull = f"Get it first: ollama pull {model}." if kind.own_names else "Look at the model's name."
         raise EngineFailed(
@@ -93,14 +109,14 @@ def model_names(answer: Answer) -> list[str]:
     return [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
 
 
-def first_token(door: Door, kind: EngineKind, model: str, tick: Callable[[], object] | None, limit_s: float) -> Asked:
+def first_token(door: Door, kind: EngineKind, model: str, tick: Callable[[], object] | None, limit: Limit) -> Asked:
     """Ask for one token and return the way in which it came. Raises EngineFailed, EngineWedged."""
     said = ""
     for asked in (Asked(model), Asked(model, chat=False)):
         try:
-            answer = door.ask(door.v1(asked.path), asked.body(), limit_s=limit_s, tick=tick)
+            answer = door.ask(door.v1(asked.path), asked.body(), limit_s=limit.left_s, tick=tick)
         except TooLate:
-            raise wedged(kind.title, limit_s) from None
+            raise wedged(kind.title, limit.limit_s) from None
         except NoAnswer as error:
             if tick is not None:
                 tick()

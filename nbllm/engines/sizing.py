@@ -64,10 +64,19 @@ class Sizing:
         return self.memory_bytes * self.utilisation
 
     @property
+    def left_bytes(self) -> float:
+        """What weights and overhead leave; negative when they alone are too much."""
+        return self.room_bytes - self.weights_bytes - self.overhead_bytes
+
+    @property
+    def limit_too_large(self) -> bool:
+        """Whether the KV cache was given a size that is not there."""
+        return self.kv_limit_bytes is not None and self.kv_limit_bytes > self.left_bytes
+
+    @property
     def kv_room_bytes(self) -> float:
         """What is left for the KV cache; negative when the weights alone are too much."""
-        left = self.room_bytes - self.weights_bytes - self.overhead_bytes
-        return left if self.kv_limit_bytes is None else min(left, self.kv_limit_bytes)
+        return self.left_bytes if self.kv_limit_bytes is None else min(self.left_bytes, self.kv_limit_bytes)
 
     @property
     def kv_tokens(self) -> int:
@@ -88,8 +97,8 @@ class Sizing:
 
     @property
     def fits(self) -> bool:
-        """Whether one request of full length fits."""
-        return self.kv_tokens >= max(BLOCK_TOKENS, self.max_model_len or 0)
+        """Whether one request of full length fits, and the KV cache in the size that it was given."""
+        return self.kv_tokens >= max(BLOCK_TOKENS, self.max_model_len or 0) and not self.limit_too_large
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the arithmetic as a small table: what, and how much."""

@@ -29,6 +29,10 @@ LINUX = sys.platform.startswith("linux")
 POSIX = os.name == "posix"
 LOOK_EVERY_S = 0.05
 TERM_S = 3.0
+ORPHANS_S = 0.6
+"""TERM_S for what an engine that died by itself left behind: why it died is told when all of it is gone, 2 s later at most."""
+LAST_WORDS_S = 0.3
+"""How long the log of an engine that died is waited for; what it left behind may hold the pipe open."""
 KILL_S = 1.5
 """With TERM_S under the 5 s within which nothing is left: a process that the system does not let go of is not waited for longer."""
 LOG_BYTES = 4_000_000
@@ -114,12 +118,12 @@ class Tree:
                 self.exit_code = self.process.returncode = os.waitstatus_to_exitcode(status)
 
     def end(self) -> None:
-        """End all of it: TERM, 3 s, KILL until nothing is left."""
+        """End all of it: TERM, 3 s (less when the engine itself is dead), KILL until nothing is left."""
         if not POSIX:
             subprocess.run(["taskkill", "/T", "/F", "/PID", str(self.process.pid)], capture_output=True, check=False)  # noqa: S603,S607 - our own number
             self.process.wait()
             return
-        if not self._signalled(signal.SIGTERM, TERM_S, again=False):
+        if not self._signalled(signal.SIGTERM, TERM_S if self.exit_code is None else ORPHANS_S, again=False):
             self._signalled(signal.SIGKILL, KILL_S, again=True)
 
     def _signalled(self, sig: int, limit_s: float, *, again: bool) -> bool:
@@ -240,14 +244,17 @@ def main() -> int:
         tree = Tree(_start(spec))
     except OSError as error:
         _say("exited", code=None, problem=str(error))
+        _say("ended")
+        shutil.rmtree(spec["folder"], ignore_errors=True)
         return 1
     log = Log(spec["log"], spec["secrets"])
-    threading.Thread(target=log.pump, args=(tree.process.stdout,), daemon=True).start()
+    pump = threading.Thread(target=log.pump, args=(tree.process.stdout,), daemon=True)
+    pump.start()
     threading.Thread(target=_wait_for_the_end, args=(closed,), daemon=True).start()
     _say("started", pid=tree.process.pid)
     _watch(tree, closed, kernel)
     if tree.exit_code is not None:
-        time.sleep(LOOK_EVERY_S)  # its last words are on their way through the pipe
+        pump.join(LAST_WORDS_S)  # its last words are on their way through the pipe
         _say("exited", code=tree.exit_code)
     tree.end()
     _say("ended")

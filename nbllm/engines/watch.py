@@ -16,10 +16,17 @@ METRICS_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """every_s: seconds between looks. limit_s: how long one token may take. Together under the 30 s within which it is seen."""
+    """every_s: seconds between looks. limit_s: how long one token may take. seen_s is under the 30 s that are promised."""
 
-    every_s: float = 8.0
-    limit_s: float = 20.0
+    every_s: float = 5.0
+    limit_s: float = 15.0
+
+    @property
+    def seen_s(self) -> float:
+        """How long a wedge takes to be seen at the most: the next look still finds what was written before it, the one after that
+        asks, and before and after the question the metrics are waited for.
+        """
+        return 2 * self.every_s + self.limit_s + 2 * METRICS_S
 
 
 class Watch:
@@ -45,8 +52,11 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it; a question that is on its way is given up."""
+        """Have it end; a question that is on its way is given up. Does not wait."""
         self._stop.set()
+
+    def join(self) -> None:
+        """Wait for its end."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(METRICS_S + 1.0)
 

@@ -1,6 +1,7 @@
 """A model server that behaves as its first argument says, for tests: it stands where a real engine would.
 
-slow SECONDS | oom | taken | healthy_only | wedges_later | stubborn | dies_later | loud | no_model
+slow SECONDS | oom | oom_far_above | oom_with_children | silent | hangs | no_list | hangs_later | healthy_only | wedges_later
+| stubborn | dies_later | loud | no_model
 The port is the word behind --port; the name of the model the word behind --served-model-name.
 """
 
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 STUBBORN = """
 import os, signal, sys, time
@@ -51,7 +53,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Health, models, metrics."""
-        if self.path == "/v1/models":
+        if mode == "silent" or (mode == "hangs" and self.path != "/health") or (mode == "hangs_later" and completions):
+            time.sleep(600)
+        if mode == "no_list" and self.path == "/v1/models":
+            self.give({"error": {"message": "what models?"}}, 404)
+        elif self.path == "/v1/models":
             self.give({"data": [{"id": "another" if mode == "no_model" else name}]})
         elif self.path == "/metrics":
             self.give(f'vllm:num_requests_running{{engine="0"}} 1\nvllm:generation_tokens_total{{engine="0"}} {completions}\n')
@@ -66,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         if key and self.headers.get("Authorization") != f"Bearer {key}":
             self.give({"error": {"message": "no key"}}, 401)
             return
-        if mode == "healthy_only" or (mode == "wedges_later" and completions):
+        if mode == "healthy_only" or (mode in {"wedges_later", "hangs_later"} and completions):
             time.sleep(600)
         completions += 1
         self.give({"choices": [{"message": {"content": "x"}}]})
@@ -75,15 +81,33 @@ class Handler(BaseHTTPRequestHandler):
             threading.Timer(0.2, os._exit, (3,)).start()
 
 
-if mode == "oom":
-    print("Loading weights ...", flush=True)
-    time.sleep(float(os.environ.get("FAKE_WAIT_S", "0")))
-    print("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 1.2 GiB free.", file=sys.stderr)
-    sys.exit(1)
-if mode == "stubborn":
+OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 1.2 GiB free."
+if mode in {"stubborn", "oom_with_children"}:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for kind in ("child", "child", "orphan"):
         subprocess.Popen([sys.executable, "-S", "-c", STUBBORN, kind])
+    time.sleep(0.3)  # the children are as they are
+if mode in {"oom", "oom_with_children"}:
+    print("Loading weights ...", flush=True)
+    time.sleep(float(os.environ.get("FAKE_WAIT_S", "0")))
+    print(OUT_OF_MEMORY, file=sys.stderr)
+    if "FAKE_NOTE" in os.environ:
+        Path(os.environ["FAKE_NOTE"]).write_text(str(time.monotonic()))
+    sys.stderr.flush()
+    os._exit(1)
+if mode == "oom_far_above":
+    # As vLLM does it: each of its processes writes a traceback, and the last says only that there is one above.
+    for process in ("Worker", "EngineCore", "APIServer"):
+        prefix = "" if process == "APIServer" else f"({process} pid=17) ERROR 11-21 14:32:05 [core.py:1510] "
+        print(f"(APIServer pid=9) INFO 11-21 14:32:05 [x.py:1] config: trust_remote_code=False, '{process}'")
+        for depth in range(60):
+            print(f'{prefix}  File "/opt/vllm/{process}_{depth}.py", line {depth}, in run')
+        print(f"{prefix}    raise RuntimeError(")
+        if process == "APIServer":
+            print("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
+        else:
+            print(prefix + OUT_OF_MEMORY)
+    sys.exit(1)
 if mode == "loud":
     print(f"my key is {os.environ.get('FAKE_KEY')}", flush=True)
 if mode == "slow":

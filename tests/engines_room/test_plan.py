@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_an_engine_that_is_not_here_says_how_to_get_it(tmp_path: Path, monkeypat
         plan_launch("ollama", "some-model", python=sys.executable)
 
 
-@pytest.mark.parametrize("model", ["--trust-remote-code", "-x", "a b", "a;b", "", "\0", "org/$(id)"])
+@pytest.mark.parametrize("model", ["--trust-remote-code", "-x", "a b", "a;b", "\0", "org/$(id)"])
 def test_a_model_that_could_be_read_as_something_else_is_refused(vllm_program: Path, model: str) -> None:
     """A model is a path that is there or one plain word."""
     with pytest.raises(EngineNotPossible, match="model must be one plain word"):
@@ -198,3 +199,54 @@ def test_pace_and_dollars() -> None:
     assert pace.tokens_per_s() == 0.0
     pace.add(61.0, 5.0)
     assert pace.tokens_per_s() is None
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("~no-such-user-at-all/model", "There is no file or folder '~no-such-user-at-all/model'"),
+        ("/no/such/model", "There is no file or folder '/no/such/model'"),
+        ("./model", "There is no file or folder './model'"),
+        ("a" * 5000, "model must be one plain word"),
+        ("", "No model is named"),
+        ("  ", "No model is named"),
+    ],
+)
+def test_a_model_that_is_nowhere_is_said(vllm_program: Path, model: str, said: str) -> None:
+    """A path is called a path; no name makes a traceback."""
+    with pytest.raises(EngineNotPossible, match=re.escape(said)):
+        plan_launch("vllm", model)
+
+
+@pytest.mark.parametrize("file", ["~no-such-user-at-all/t.jinja", "/no/such", "a" * 5000])
+def test_a_file_of_an_option_that_is_nowhere_is_said(vllm_program: Path, file: str) -> None:
+    """The same for options that name files."""
+    with pytest.raises(EngineNotPossible, match="there is no file or folder"):
+        plan_launch("vllm", "m", {"chat_template": file})
+
+
+def test_a_folder_in_the_place_of_its_python_names_the_python(tmp_path: Path) -> None:
+    """Whoever names the environment is told the program in it; the simulated server has one Python only."""
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    (tmp_path / "env" / "bin" / "python").symlink_to(sys.executable)
+    with pytest.raises(EngineNotPossible, match="There is no Python at") as caught:
+        plan_launch("vllm", "m", python=tmp_path / "env")
+    assert str(tmp_path / "env" / "bin" / "python") in caught.value.hint
+    with pytest.raises(EngineNotPossible, match="runs on this Python only"):
+        plan_launch("sim", "large", python=sys.executable)
+
+
+def test_attach_is_no_engine() -> None:
+    """Whoever starts `attach` is told how it is written."""
+    with pytest.raises(EngineNotPossible, match="is not started") as caught:
+        plan_launch("attach", "http://127.0.0.1:8000/v1")
+    assert "%serve attach URL" in caught.value.hint
+
+
+def test_paths_of_other_letters_give_readable_names(vllm_program: Path, tmp_path: Path) -> None:
+    """A folder's name with spaces and accents: a name to ask by, and the path as it is."""
+    folder = tmp_path / "mö del s" / "tiny ünï"
+    folder.mkdir(parents=True)
+    assert names_for(str(folder), folder) == ("tiny-uni", "tiny")
+    assert names_for(str(tmp_path / "模型"), tmp_path / "模型") == ("model",)
+    assert plan_launch("vllm", str(folder)).argv(1)[2] == str(folder)

@@ -12,6 +12,7 @@ from nbllm.engines import Engine, plan_launch, start
 from nbllm.engines.door import Door
 from nbllm.engines.sim_wire import BadBody, body_of, chat_of
 from nbllm.engines.status import names_on, samples
+from nbllm.engines.watch import Rhythm
 from nbllm.errors import EngineNotPossible
 
 TEXT = "Summarise: The cat sat on the mat. Dogs bark at night. Birds sing in the morning."
@@ -22,7 +23,8 @@ def engine() -> Iterator[Engine]:
     """One server for the tests of this file, without waiting."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBLLM_SIM_SPEED", "0")
-        running = start(plan_launch("sim", "large", {"max_num_seqs": 8}))
+        # The watch does not look: no token but those of the tests is counted.
+        running = start(plan_launch("sim", "large", {"max_num_seqs": 8}), rhythm=Rhythm(every_s=600.0))
     yield running
     running.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,20 @@ def test_a_plan_refuses_what_does_not_fit_unless_forced(tmp_path: Path, monkeypa
     forced = plan_launch("vllm", str(tmp_path), force=True)
     assert forced.fit.problem
     assert str(tmp_path.resolve()) in forced.argv(1)
+
+
+def test_a_kv_cache_larger_than_the_memory_is_refused() -> None:
+    """What vLLM's CPU build is told to take must be there; the largest that is, is named."""
+    asked = fit(VLLM, "m", {"cpu_kvcache_gb": 500}, files(QWEN_05), None, 16 * GIB)
+    with pytest.raises(EngineDoesNotFit, match=r"A KV cache of 536\.9 GB does not fit") as caught:
+        asked.check()
+    most = int(re.findall(r"--cpu-kvcache-gb (\d+)", caught.value.hint)[0])
+    fit(VLLM, "m", {"cpu_kvcache_gb": most}, files(QWEN_05), None, 16 * GIB).check()
+    with pytest.raises(EngineDoesNotFit):
+        fit(VLLM, "m", {"cpu_kvcache_gb": most + 1}, files(QWEN_05), None, 16 * GIB).check()
+
+
+def test_a_folder_without_a_config_is_not_called_absent(tmp_path: Path) -> None:
+    """It is on this machine; what is not there is its config.json."""
+    (note,) = fit(VLLM, str(tmp_path), {}, ModelFiles(tmp_path, {}, None), A10, None).notes
+    assert note == f"{tmp_path} has no config.json that says how large the model is: whether it fits was not checked."
