@@ -89,7 +89,8 @@ def _users_frames(trace: TracebackType | None) -> Iterator[tuple[str, int, str]]
     below_ours = False
     while trace is not None:
         code = trace.tb_frame.f_code
-        if _ours(code.co_filename):
+        # A dataclass of ours has an __init__ without a file, and our module's names.
+        if _ours(code.co_filename) or str(trace.tb_frame.f_globals.get("__name__")).startswith("nbllm."):
             below_ours = True
         elif _SHELL_PARTS.isdisjoint(Path(code.co_filename).parts) and not (below_ours and _library(code.co_filename)):
             below_ours = False

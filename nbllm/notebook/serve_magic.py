@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nbllm.notebook.views import View
 
 _ORIGIN = "%serve"
+_LINE_EVERY_S = 10.0
 _OWN = {flag.dest for flag in OWN}
 _PLANNED = ("python", "name", "served_name", "port", "force", "usd_per_hour")
 _ATTACHED = ("name", "model", "api_key_env", "usd_per_hour")
@@ -92,9 +93,11 @@ class ServeMagics(Magics):
         _only_for("stop", values, set())
         engines = _named(words)
         for engine in engines:
-            engine.stop()
+            engine.begin_stop()
             endpoint, origin = self._before.pop(engine.name, (None, _ORIGIN))
             self._client().configure(origin=origin, endpoints={engine.name: endpoint})
+        for engine in engines:
+            engine.stop()
         names = ", ".join(engine.name for engine in engines)
         return View(f"Stopped: {names}." if engines else "Nothing was running.")
 
@@ -106,8 +109,12 @@ class ServeMagics(Magics):
         client.configure(origin=_ORIGIN, endpoints={name: engine.endpoint})
 
     def _how_to_ask(self, engine: Engine) -> tuple[str, ...]:
+        from nbllm.providers.hosts import PROVIDERS
+
         simulated = ("It is simulated: no model answers there.",) if engine.simulated else ()
-        return (*simulated, f"Ask it with -m {engine.model}, or make it the default: %llm_config model={engine.model}")
+        known = engine.name in PROVIDERS or engine.name == "sim"
+        hides = (f"Until it is stopped it answers what is asked of {engine.name}/... here.",) if known else ()
+        return (*simulated, *hides, f"Ask it with -m {engine.model}, or make it the default: %llm_config model={engine.model}")
 
 
 class Telling:
@@ -117,12 +124,18 @@ class Telling:
         self._plan = plan
         self._in_place = getattr(shell, "kernel", None) is not None
         self._handle: Any = None
-        self._stage = ""
-        self._show(self._view("starting"), "")
+        self._told: EngineEvent | None = None
 
     def event(self, event: EngineEvent) -> None:
         """Show an event."""
-        self._show(self._view(str(event)), event.stage)
+        if self._in_place:
+            self._update(self._view(str(event)))
+            return
+        # A terminal keeps every line: the first holds the arithmetic, then each stage one, and long ones every 10 s.
+        told = self._told
+        if told is None or event.stage != told.stage or event.elapsed_s - told.elapsed_s >= _LINE_EVERY_S:
+            self._told = event
+            sys.stdout.write(f"{self._view(str(event)) if told is None else event}\n")
 
     def _view(self, line: str) -> View:
         from nbllm.notebook.views import Table, View, columns
@@ -135,13 +148,7 @@ class Telling:
         forced = (f"{fit.problem} Started all the same (--force).",) if fit.problem else ()
         return View(line, arithmetic, (*fit.notes, *forced))
 
-    def _show(self, view: View, stage: str) -> None:
-        if not self._in_place:
-            # A terminal keeps every line: the first holds the arithmetic, then each stage one.
-            if stage != self._stage or not stage:
-                sys.stdout.write(f"{view if not stage else view.title}\n")
-            self._stage = stage
-            return
+    def _update(self, view: View) -> None:
         from IPython.display import display
 
         data = view._repr_mimebundle_()

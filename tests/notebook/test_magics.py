@@ -251,6 +251,16 @@ def test_frames_of_a_flow_stay(shell: Any, client: FakeClient, capsys: Any) -> N
     assert "current.py" not in shown
 
 
+def test_code_that_a_library_has_written_is_no_frame_of_the_users(shell: Any, client: FakeClient, capsys: Any) -> None:
+    """A dataclass of ours that refuses a value: no line of a file called <string>; the user's own exec stays in sight."""
+    shell.run_cell("%serve attach banana")
+    assert capsys.readouterr().out.startswith("ConfigurationError: ")
+    shell.run_cell("from nbllm import Endpoint\ndef mine():\n    exec('Endpoint(base_url=chr(45))')\nmine()")
+    shown = capsys.readouterr().out
+    assert "in mine" in shown
+    assert shown.count("<string>") == 1
+
+
 def test_an_interrupt_of_a_call_is_one_line_and_the_users_frames(shell: Any, tmp_path: Path, capsys: Any) -> None:
     """Ctrl-C in `for piece in stream(...)`: which line it was and that the call was stopped, none of our frames; %tb has them."""
     with Client(home=tmp_path / "home") as own:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from IPython.core.error import UsageError
 
-from nbllm.engines import running
-from nbllm.errors import EngineFailed, EngineNotPossible
+from nbllm.engines import EngineEvent, plan_launch, running
+from nbllm.errors import EngineError, EngineFailed, EngineNotPossible
 from nbllm.notebook.completion import offered
 from nbllm.notebook.manuals import MANUALS
-from nbllm.notebook.serve_magic import _engine_options
+from nbllm.notebook.serve_magic import Telling, _engine_options
 from nbllm.settings import Endpoint
 from tests.notebook.fakes import FakeClient, Publisher
 
@@ -117,3 +117,53 @@ def test_the_manual_and_tab_know_the_options() -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert offered("%serve sta", {}) == ("sta", ["start", "status"])
     assert offered("%serve start vllm m --tensor", {}) == ("--tensor", ["--tensor-parallel-size"])
+
+
+def test_what_is_refused_leaves_no_display(shell: Any, client: FakeClient, publisher: Publisher) -> None:
+    """Nothing says that a start has begun when nothing was started."""
+    shell.run_line_magic("serve", "start sim small")
+    before = len(publisher.shown)
+    with pytest.raises(EngineNotPossible, match="runs already"):
+        shell.run_line_magic("serve", "start sim small")
+    assert len(publisher.shown) == before
+
+
+def test_a_terminal_keeps_one_line_a_stage_and_one_every_ten_seconds(capsys: Any) -> None:
+    """A long start is seen to go on; short lines, the arithmetic once."""
+    plan = plan_launch("sim", "small")
+    telling = Telling(None, plan)
+    for second in (0.0, 0.5, 1.0, 9.0, 10.5, 11.0, 20.6):
+        stage = "launched" if second == 0 else "loading"
+        telling.event(EngineEvent("vllm", stage, second, f"Loading shard {second} " + "x" * 500))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" · ")[0] for line in lines if line.startswith("vllm:")] == [
+        "vllm: launched, 0 s",
+        "vllm: loading, 0 s",
+        "vllm: loading, 10 s",
+        "vllm: loading, 21 s",
+    ]
+    assert max(map(len, lines)) < 200
+
+
+def test_stop_gives_all_endpoints_back_and_goes_on_when_one_does_not_end(
+    shell: Any, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One server that cannot be ended keeps no other one running, and no endpoint."""
+    shell.run_line_magic("serve", "start sim small --name first")
+    shell.run_line_magic("serve", "start sim small --name second")
+    first, second = running()
+    monkeypatch.setattr(type(first), "stop", lambda self: (_ for _ in ()).throw(EngineError("stuck")) if self is first else None)
+    with pytest.raises(EngineError, match="stuck"):
+        shell.run_line_magic("serve", "stop")
+    monkeypatch.undo()
+    assert (first.state, second.state) == ("stopped", "stopped")
+    assert not {"first", "second"} & set(client.settings.endpoints)
+    first.stop()
+    second.stop()
+
+
+def test_a_name_that_hides_a_provider_says_so(shell: Any, client: FakeClient) -> None:
+    """openai/... is asked of this server as long as it runs: that is no surprise afterwards."""
+    ready = shell.run_line_magic("serve", "start sim small --name openai")
+    assert "Until it is stopped it answers what is asked of openai/..." in str(ready).replace("\n", " ")
+    assert "Until" not in str(shell.run_line_magic("serve", "start sim small --name mine"))
