@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from nbllm import current
@@ -24,10 +27,14 @@ from nbllm.service.configuration import ServiceSettings, load_service
 from nbllm.service.context import ASKING, Service, exchange_of
 from nbllm.service.flow_specs import Example, describe_all
 from nbllm.service.gate import Gate
+from nbllm.service.guard import Guard
 from nbllm.service.keys import open_keys
 from nbllm.service.limiting import Limiter
+from nbllm.service.logs import access_log, logging_to, stdout_writer
 from nbllm.service.metrics import Metrics
-from nbllm.service.problems import openai_error, problem_of, problem_response
+from nbllm.service.problems import ServiceProblem, problem_answer, problem_of
+
+_log = logging.getLogger("nbllm.service")
 
 
 def create_app(
@@ -60,6 +67,15 @@ def create_app(
     app = FastAPI(title=service.name, lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
     _include(app)
+    app.add_middleware(Guard, service=service)
+    if config.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allowed_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After", "Location", "RateLimit", "RateLimit-Policy"],
+        )
     for kind in (NbllmError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _failed)
     return app
@@ -105,6 +121,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     async with AsyncExitStack() as stack:
         if service.own_client:
+            if service.access_log is None:
+                writer = stdout_writer()
+                stack.callback(writer.close)
+                stack.enter_context(logging_to(writer, "nbllm"))
+                service.access_log = access_log(writer)
             service.client.adopt_loop()
             stack.push_async_callback(service.client.aclose)
             current.set_process_client(service.client)
@@ -137,11 +158,13 @@ def _counting(service: Service, loop: asyncio.AbstractEventLoop) -> Callable[[Ca
     return counted
 
 
-async def _failed(request: Request, error: Exception) -> Response:
+async def _failed(connection: HTTPConnection, error: Exception) -> Response:
     """Answer with the problem of an error, in the shape of the path."""
+    if connection.scope["type"] == "websocket":
+        raise error  # the guard knows how to refuse one
     problem = problem_of(error)
-    exchange = exchange_of(request)
+    exchange = exchange_of(connection)
     exchange.noted["problem"] = problem.type
-    if request.url.path.startswith("/v1/"):
-        return openai_error(problem)
-    return problem_response(problem, exchange.request_id)
+    if problem.status >= 500 and not isinstance(error, ServiceProblem):
+        _log.error("Request %s failed.", exchange.request_id, exc_info=error)
+    return problem_answer(connection.scope["path"], problem, exchange.request_id)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nbllm.service.gate import Gate
     from nbllm.service.keys import KeyStore
     from nbllm.service.limiting import Limiter
+    from nbllm.service.logs import AccessLog
     from nbllm.service.metrics import Metrics
 
 Face = Literal["flow", "v1"]
@@ -71,6 +72,7 @@ class Service:
     limiter: Limiter
     metrics: Metrics
     flows: Mapping[str, Any] = field(default_factory=dict)
+    access_log: AccessLog | None = None
     jobs: Any = None
     idempotency: Any = None
     parts: list[Callable[[Service], AbstractAsyncContextManager[Any]]] = field(default_factory=list)

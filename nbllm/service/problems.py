@@ -197,6 +197,11 @@ def problem_response(problem: Problem, request_id: str = "") -> Response:
     return Response(msgspec.json.encode(body), problem.status, headers=headers_of(problem), media_type="application/problem+json")
 
 
+def problem_answer(path: str, problem: Problem, request_id: str) -> Response:
+    """Return the response in the shape that a path has."""
+    return openai_error(problem) if path.startswith("/v1/") else problem_response(problem, request_id)
+
+
 def openai_error(problem: Problem) -> Response:
     """Return the response in the shape of OpenAI's errors, which its SDK maps to its classes by status."""
     error = {

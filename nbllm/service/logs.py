@@ -1,0 +1,177 @@
+"""Logs of a service: one JSON object a line, on stdout, written by a thread so that a full pipe stalls no request.
+
+A request's line holds ids, numbers and names; what was asked and answered is in none, unless log_prompts says so. Every other
+record, tracebacks too, goes through the redactor.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, Protocol
+
+import msgspec
+import structlog
+
+from nbllm.redaction import redact
+
+_MOST_LINES = 50_000
+_PAUSE_S = 0.05
+"""How long lines are gathered before they are written together."""
+_CLOSE_S = 2.0
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class AccessLog(Protocol):
+    """Where the guard puts the line of a request."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Write one line."""
+
+
+class LineWriter:
+    """Writes lines from a thread. What comes faster than it can be written is dropped and counted; a stream that fails too."""
+
+    def __init__(self, stream: BinaryIO, *, most_lines: int = _MOST_LINES) -> None:
+        self._stream = stream
+        self._lines: deque[bytes] = deque()
+        self._most_lines = most_lines
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._awake = False
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="nbllm-log", daemon=True)
+        self._thread.start()
+
+    def write(self, line: bytes) -> None:
+        """Have a line written soon. From any thread; never waits."""
+        if len(self._lines) >= self._most_lines:
+            self.dropped += 1
+            return
+        self._lines.append(line)
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
+
+    def close(self) -> None:
+        """Write what waits, for two seconds at most, and end the thread."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(_CLOSE_S)
+
+    def _run(self) -> None:
+        while not (self._closing.is_set() and not self._lines):
+            self._wake.wait()
+            self._wake.clear()
+            self._closing.wait(_PAUSE_S)
+            self._awake = False
+            self._write_all()
+
+    def _write_all(self) -> None:
+        lines = []
+        while self._lines:
+            lines.append(self._lines.popleft())
+        if self.dropped:
+            dropped, self.dropped = self.dropped, 0
+            lines.append(_encode({"event": "log lines were dropped", "level": "warning", "lines": dropped}))
+        try:
+            if lines:
+                self._stream.write(b"\n".join(lines) + b"\n")
+                self._stream.flush()
+        except (OSError, ValueError):  # a closed pipe, a full disk: no reason to stop serving
+            self.dropped += len(lines)
+
+
+class _Lines:
+    """What structlog writes to."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def msg(self, line: bytes) -> None:
+        """Write one line."""
+        self._writer.write(line)
+
+    debug = info = warning = error = critical = msg
+
+
+def access_log(writer: LineWriter) -> AccessLog:
+    """Return a structlog logger whose lines are JSON."""
+    log: AccessLog = structlog.wrap_logger(
+        _Lines(writer),
+        processors=[structlog.processors.TimeStamper(fmt="iso", utc=True), _rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )
+    return log
+
+
+def _rendered(_: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
+    fields["level"] = level
+    return _encode(fields)
+
+
+class JsonHandler(logging.Handler):
+    """Records of the standard library's logging as lines of the same shape."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+        self._formatter = structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _redacted,
+            ],
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            self._writer.write(self._formatter.format(record).encode("utf-8", "replace"))
+        except Exception:
+            self.handleError(record)
+
+
+def _redacted(_: Any, __: str, fields: MutableMapping[str, Any]) -> str:
+    shown = {name: redact(value) if isinstance(value, str) else value for name, value in fields.items()}
+    return _encode(shown).decode()
+
+
+@contextmanager
+def logging_to(writer: LineWriter, *names: str) -> Iterator[None]:
+    """Have these loggers write JSON lines for a with block, and to nothing else."""
+    handler = JsonHandler(writer)
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate, level in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+
+def stdout_writer() -> LineWriter:
+    """Return a writer to this process's stdout, whatever stands for it; where that has no bytes, to stderr's."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):
+            return LineWriter(stream.buffer)
+    return LineWriter(_Nowhere())  # type: ignore[arg-type]  # it has the two methods that are used
+
+
+class _Nowhere:
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing."""
