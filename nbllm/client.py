@@ -32,6 +32,7 @@ from nbllm.watched import streams, way_of
 
 if TYPE_CHECKING:
     from nbllm.house import House
+    from nbllm.storage.redis_shared import Shared
 
 __all__ = ["BudgetLine", "Client"]
 
@@ -42,7 +43,8 @@ class Client(Books):
     endpoints: name -> Endpoint. ladder: model ids to try in order when a call names none. home: folder of cache, ledger and
     recordings. settings: a Settings of your own instead of files and variables. providers: replaces how a kind of endpoint is
     reached ("openai_compatible", "litellm", "simulated"), for tests. on_call: called with a CallRecord after every call, in a
-    worker thread. Further keywords are settings by name (deadline_s=30, budget_session_usd="5.00").
+    worker thread. shared: a Redis by its URL, or what open_shared(url) returned: cache, single flight, budgets, breakers and
+    limits are there then, for all replicas. Further keywords are settings by name (deadline_s=30, budget_session_usd="5.00").
 
     Raises ConfigurationError for settings that cannot work; nothing is opened or sent before the first call.
     """
@@ -56,6 +58,7 @@ class Client(Books):
         settings: Settings | None = None,
         providers: Mapping[str, Provider] | None = None,
         on_call: Callable[[CallRecord], object] | None = None,
+        shared: Shared | str | None = None,
         **values: Any,
     ) -> None:
         base = Settings.load() if settings is None else settings
@@ -71,6 +74,7 @@ class Client(Books):
             )
         self._hooks = [on_call] if on_call is not None else []
         self._listeners: list[Callable[[CallRecord], object]] = []
+        self._shared = _opened(shared, self._settings) if isinstance(shared, str) else shared
         self._lock = threading.Lock()
         self._house: House | None = None
         self._lent: LoopHost | None = None
@@ -251,6 +255,7 @@ class Client(Books):
                 providers=self._providers,
                 on_trouble=self._news.heard,
                 executor=lambda: Crew(8, "nbllm-check"),
+                shared=self._shared,
             )
             house.storage.prepare()  # a home that cannot be used is said before anything is sent, whatever the call wants from it
         except BaseException:
@@ -311,3 +316,9 @@ class Client(Books):
         if self._house is not None:
             keep_for_parent(self._house)
             self._house = None
+
+
+def _opened(url: str, settings: Settings) -> Shared:
+    from nbllm.storage.open import shared_at
+
+    return shared_at(url, cache_size_bytes=int(settings.cache_size_mb * 1_000_000))

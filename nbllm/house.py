@@ -6,6 +6,8 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from nbllm.background import LoopHost
 from nbllm.core.breaker import BreakerState
@@ -27,6 +29,9 @@ from nbllm.settings import Endpoint, Settings
 from nbllm.storage.memory import MemoryState
 from nbllm.storage.open import open_storage
 
+if TYPE_CHECKING:
+    from nbllm.storage.redis_shared import Shared
+
 
 class House:
     """Everything that a client opens, and closes again."""
@@ -41,6 +46,7 @@ class House:
         providers: Mapping[str, Provider],
         on_trouble: Callable[[str], object],
         executor: Callable[[], Executor],
+        shared: Shared | None = None,
     ) -> None:
         self.host = host
         self.lent = lent
@@ -57,6 +63,9 @@ class House:
             recordings_bytes=int(now.recordings_mb * 1_000_000),
             on_trouble=on_trouble,
         )
+        self._shared = shared
+        if shared is not None:
+            self.storage = replace(self.storage, store=shared.store, flights=shared.flights, budgets=shared.budgets)
         self._closing = False
         self._found: Route | None = None
         self._found_endpoints: dict[str, Endpoint] = {}
@@ -74,8 +83,8 @@ class House:
                 ledger=self.storage.ledger,
                 recordings=lambda: self.storage.recordings,
                 budgets=self.storage.budgets,
-                breaker_states=MemoryState[BreakerState](),
-                bucket_states=MemoryState[BucketState](),
+                breaker_states=MemoryState[BreakerState]() if shared is None else shared.breaker_states,
+                bucket_states=MemoryState[BucketState]() if shared is None else shared.bucket_states,
                 executor=executor,
                 flow=lambda: current_flow() if settings().recordings else None,
             )
@@ -123,6 +132,8 @@ class House:
         await self.pool.aclose()
         for fake in self._fakes.values():
             await fake.aclose()
+        if self._shared is not None:
+            await self._shared.aclose()
 
     async def standing(self) -> dict[str, str]:
         """Return how each model that the settings name, or that was found, stands (Client.astanding)."""

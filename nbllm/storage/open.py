@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from nbllm.core.ports import BudgetStore, Flights, Ledger, Recordings, ResponseStore
+from nbllm.errors import ConfigurationError
 from nbllm.storage.budgets import SqliteBudgets
 from nbllm.storage.faults import OnTrouble
 from nbllm.storage.flights import SqliteFlights
@@ -15,6 +17,9 @@ from nbllm.storage.ledger import SqliteLedger
 from nbllm.storage.recordings import DEFAULT_BYTES, DEFAULT_DAYS, SqliteRecordings
 from nbllm.storage.response_cache import DEFAULT_SIZE_BYTES, DiskResponseStore
 from nbllm.storage.state import state_database
+
+if TYPE_CHECKING:
+    from nbllm.storage.redis_shared import Shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +80,15 @@ def open_storage(
         recordings=SqliteRecordings(home, days=recordings_days, limit_bytes=recordings_bytes, on_trouble=on_trouble),
         budgets=SqliteBudgets(home, state),
     )
+
+
+def shared_at(url: str, **options: Any) -> Shared:
+    """Return open_shared(url, **options). Raises ConfigurationError for a bad address, and for missing packages."""
+    try:
+        from nbllm.storage.redis_shared import open_shared
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"Sharing through Redis needs a package that is not installed ({exc.name}).",
+            hint="pip install 'nbllm[service-redis]'",
+        ) from None
+    return open_shared(url, **options)

@@ -11,8 +11,9 @@ from nbllm.core.ports import BudgetStore, Flights, Recordings, ResponseStore
 from nbllm.storage.home import Home
 from nbllm.storage.memory import MemoryBudgets, MemoryFlights, MemoryRecordings, MemoryResponseStore
 from nbllm.storage.open import open_storage
+from tests.redis_server import RedisServer, running_redis
 
-BACKENDS = ("disk", "memory")
+BACKENDS = ("disk", "memory", "redis")
 
 
 class Clock:
@@ -30,8 +31,15 @@ class Backend:
     store: ResponseStore
     flights: Flights
     budgets: BudgetStore
-    recordings: Recordings
+    recordings: Recordings | None
     clock: Clock
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One redis-server for all tests of a process."""
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture(params=BACKENDS)
@@ -39,6 +47,9 @@ def backend(request, tmp_path) -> Iterator[Backend]:
     clock = Clock()
     if request.param == "memory":
         yield Backend(MemoryResponseStore(), MemoryFlights(now=clock), MemoryBudgets(), MemoryRecordings(), clock)
+        return
+    if request.param == "redis":
+        yield on_redis(request.getfixturevalue("redis_server"), clock)
         return
     from nbllm.storage.flights import SqliteFlights
     from nbllm.storage.state import state_database
@@ -50,3 +61,13 @@ def backend(request, tmp_path) -> Iterator[Backend]:
     flights.close()
     home.close()
     storage.close()
+
+
+def on_redis(server: RedisServer, clock: Clock) -> Backend:
+    """Return the ports on an empty Redis. Recordings, and the ledger, are each machine's own."""
+    from nbllm.storage.redis_flights import RedisFlights
+    from nbllm.storage.redis_shared import open_shared
+
+    server.flush()
+    shared = open_shared(server.url)
+    return Backend(shared.store, RedisFlights(shared.link, now=clock), shared.budgets, None, clock)

@@ -11,6 +11,7 @@ from nbllm.core.ports import Balance, Scope
 from nbllm.errors import BudgetExceeded
 from nbllm.storage.memory import MemoryBudgets
 from nbllm.storage.open import open_storage
+from tests.conformance.conftest import Clock, on_redis
 
 D = Decimal
 
@@ -124,25 +125,27 @@ _STEPS = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_STEPS)
-def test_disk_and_memory_agree(tmp_path_factory, steps):
+@pytest.mark.parametrize("kind", ["disk", "redis"])
+def test_each_backend_agrees_with_memory(request, tmp_path_factory, kind, steps):
     """Whatever is reserved and settled, both backends hold the same balances and refuse the same attempts."""
     storage = open_storage(tmp_path_factory.mktemp("home") / "home", session="s")
+    held = storage.budgets if kind == "disk" else on_redis(request.getfixturevalue("redis_server"), Clock()).budgets
     limits = {"a": D(12), "b": None}
 
     async def run() -> None:
-        for kind, number, names, amount in steps:
+        for step, number, names, amount in steps:
             scopes = [Scope(name, limits[name]) for name in names]
             outcomes = []
-            for budgets in (storage.budgets, memory):
+            for budgets in (held, memory):
                 try:
-                    outcomes.append(await getattr(budgets, kind)(f"r{number}", scopes, amount))
+                    outcomes.append(await getattr(budgets, step)(f"r{number}", scopes, amount))
                 except BudgetExceeded as exc:
                     outcomes.append(exc.scope)
-            if kind == "settle" and outcomes[0] == {}:
+            if step == "settle" and outcomes[0] == {}:
                 assert all(limits[name] is None for name in names), "only scopes without a limit may be left out"
             else:
                 assert outcomes[0] == outcomes[1]
-        assert await storage.budgets.balance(["a", "b"]) == await memory.balance(["a", "b"])
+        assert await held.balance(["a", "b"]) == await memory.balance(["a", "b"])
 
     memory = MemoryBudgets()
     try:

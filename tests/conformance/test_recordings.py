@@ -3,7 +3,12 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 
+import pytest
+
 from nbllm.core.ports import Recording
+
+pytestmark = pytest.mark.parametrize("backend", ["disk", "memory"], indirect=True)
+"""Not on Redis: texts stay on the machine that saw them."""
 
 
 def recording(number: int, **changes) -> Recording:
