@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Never, Self, Unpack, get_args
 
 from nbllm.asking import Prompt, chat_request, embed_request
 from nbllm.background import BACKGROUND, LoopHost
-from nbllm.books import Books, BudgetLine, refuse_on_loop
+from nbllm.books import BudgetLine
 from nbllm.closing import in_thread, keep_for_parent, shut, watch
-from nbllm.core.messages import CallRecord, ProviderKind, Request
+from nbllm.core.messages import CallRecord, ProviderKind
 from nbllm.core.ports import Provider
 from nbllm.core.reply import Reply
 from nbllm.crew import Crew
@@ -25,10 +25,11 @@ from nbllm.doors import door
 from nbllm.errors import ConfigurationError
 from nbllm.live import LiveCall
 from nbllm.notices import News, say
+from nbllm.sending import Sending
 from nbllm.session import process_session
 from nbllm.settings import CallOptions, EmbedOptions, Endpoint, Settings
 from nbllm.streams import AsyncStream, Stream
-from nbllm.watched import streams, way_of
+from nbllm.watched import streams
 
 if TYPE_CHECKING:
     from nbllm.house import House
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["BudgetLine", "Client"]
 
 
-class Client(Books):
+class Client(Sending):
     """One resilient, cached, metered way to every model. A context manager, sync and async; `close()` leaves nothing behind.
 
     endpoints: name -> Endpoint. ladder: model ids to try in order when a call names none. home: folder of cache, ledger and
@@ -131,42 +132,6 @@ class Client(Books):
     async def aembed(self, texts: Sequence[str], *more: Never, **options: Unpack[EmbedOptions]) -> Any:
         """Async twin of `embed`."""
         return self._said(await self._await(embed_request(texts, options, self._settings, more))).vectors
-
-    # ------------------------------------------------------------------ the ways in
-
-    def _wait(self, request: Request) -> Reply:
-        house, way = self._open_house(), way_of(request)
-        refuse_on_loop(house, "ask")
-        opened = house.road.try_hit(request)
-        if not isinstance(opened, Request):
-            house.settle(opened.written)
-            return way.hit(opened.reply)
-        return way.wait(house.host, house.call, opened)
-
-    async def _await(self, request: Request) -> Reply:
-        house, way = self._open_house(), way_of(request)
-        opened = house.road.try_hit(request, own_thread=False)
-        if not isinstance(opened, Request):
-            await house.asettle(opened.written)
-            return way.hit(opened.reply)
-        return await way.run(house.host, house.call, opened)
-
-    def _live(self, request: Request, *, own_thread: bool = True) -> LiveCall:
-        house, way = self._open_house(), way_of(request)
-        if own_thread:
-            refuse_on_loop(house, "stream")
-        opened = house.road.try_hit(request, own_thread=own_thread)
-        if not isinstance(opened, Request):
-            if own_thread:
-                house.settle(opened.written)
-            return LiveCall(None, request, house.call, hit=self._news.added(way.hit(opened.reply)))
-        return way.live(house.host, house.call, opened, self._news.added)
-
-    def _said(self, reply: Reply) -> Reply:
-        reply = self._news.added(reply)
-        if reply.notes:
-            say(reply.notes)
-        return reply
 
     # ------------------------------------------------------------------ settings
 

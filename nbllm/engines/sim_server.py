@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hmac
-import json
 import os
 import sys
 import time
@@ -18,10 +17,12 @@ from typing import Any
 
 from aiohttp import web
 
-from nbllm.core.messages import Chat, Delta, Ending, Rung, Usage
+from nbllm.core.messages import Delta, Ending, Rung, Usage
 from nbllm.core.ports import RateLimits, Wire
-from nbllm.engines.sim_wire import BadBody, body_of, chat_of, choice, counts, delta_of, whole
+from nbllm.engines.sim_wire import chat_of, whole
 from nbllm.errors import AttemptFailed, InvalidRequest, NbllmError
+from nbllm.providers.served_answer import DONE, ChunkWriter, model_row
+from nbllm.providers.served_body import BadBody, ChatBody, body_of, chat_body
 from nbllm.providers.sim_answer import input_tokens
 from nbllm.providers.sim_options import parse
 from nbllm.providers.simulated import IDENTITY, Simulated, speed_from
@@ -102,7 +103,7 @@ class SimServer:
         return web.Response()
 
     async def _models(self, _: web.Request) -> web.Response:
-        rows = [{"id": name, "object": "model", "created": 0, "owned_by": "nbllm (simulated)"} for name in self._names]
+        rows = [model_row(name, "nbllm (simulated)") for name in self._names]
         return web.json_response({"object": "list", "data": rows})
 
     async def _metrics(self, _: web.Request) -> web.Response:
@@ -130,33 +131,32 @@ class SimServer:
             body = body_of(await request.read())
             if body.get("model") not in self._names:
                 return _error(404, f"The model `{body.get('model')!s:.80}` does not exist.", "NotFoundError")
-            chat = chat_of(body)
+            asked = chat_body(body)
         except BadBody as error:
             return _error(400, str(error), "BadRequestError", error.field)
-        options = body.get("stream_options")
-        usage = isinstance(options, dict) and options.get("include_usage") is True
         self._numbers["waiting"] += 1
         try:
             await self._seats.acquire()
         finally:
             self._numbers["waiting"] -= 1
         try:
-            return await self._answer(request, chat, str(body["model"]), streamed=body.get("stream") is True, usage=usage)
+            return await self._answer(request, asked)
         finally:
             self._seats.release()
 
-    async def _answer(self, request: web.Request, chat: Chat, name: str, *, streamed: bool, usage: bool) -> web.StreamResponse:
-        answering = _Answering()
-        wire = Wire(rung=self._rung, content=chat, streamed=streamed, deadline_s=_DEADLINE_S)
-        head = {"id": f"chatcmpl-{time.time_ns():x}", "created": int(time.time()), "model": name, "system_fingerprint": FINGERPRINT}
+    async def _answer(self, request: web.Request, asked: ChatBody) -> web.StreamResponse:
+        answering, chat = _Answering(), chat_of(asked)
+        wire = Wire(rung=self._rung, content=chat, streamed=asked.streamed, deadline_s=_DEADLINE_S)
+        head = {"id": f"chatcmpl-{time.time_ns():x}", "created": int(time.time()), "model": asked.model}
+        head["system_fingerprint"] = FINGERPRINT
         held = input_tokens(chat)
         self._numbers["running"] += 1
         self._numbers["kv_tokens"] += held
         work = asyncio.create_task(self._provider.send(wire, answering))
         try:
-            if not streamed:
+            if not asked.streamed:
                 return web.json_response(whole(head, [d async for d in _pieces(work, answering)], self._done(await work)))
-            return await self._stream(request, head, work, answering, usage=usage)
+            return await self._stream(request, head, work, answering, usage=asked.counted)
         except AttemptFailed as error:
             self._ended["error"] += 1
             return _failed(request, error)
@@ -175,14 +175,13 @@ class SimServer:
         self, request: web.Request, head: dict[str, Any], work: asyncio.Task[Ending], answering: _Answering, *, usage: bool
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-        head |= {"object": "chat.completion.chunk"}
-        began = False
+        writer, began = ChunkWriter(head), False
         async for delta in _pieces(work, answering):
             if not began:
                 await response.prepare(request)
                 began = True
-                await _send(response, {**head, "choices": [choice({"role": "assistant", "content": ""})]})
-            await _send(response, {**head, "choices": [choice(delta_of(delta), delta)]})
+                await response.write(writer.first())
+            await response.write(writer.delta(delta))
         if work.exception() is not None and began:
             if request.transport is not None:
                 request.transport.close()  # broken off in mid-answer, as the fault wants it
@@ -190,10 +189,10 @@ class SimServer:
         ending = self._done(await work)
         if not began:
             await response.prepare(request)
-        await _send(response, {**head, "choices": [choice({}) | {"finish_reason": ending.finish_reason}]})
+        await response.write(writer.last(ending.finish_reason))
         if usage:
-            await _send(response, {**head, "choices": [], "usage": counts(ending.usage)})
-        await response.write(b"data: [DONE]\n\n")
+            await response.write(writer.usage(ending.usage))
+        await response.write(DONE)
         return response
 
     def _done(self, ending: Ending) -> Ending:
@@ -216,10 +215,6 @@ async def _pieces(work: asyncio.Task[Ending], answering: _Answering) -> AsyncIte
         while not answering.deltas.empty():
             yield answering.deltas.get_nowait()
         return
-
-
-async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:
-    await response.write(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode())
 
 
 def _failed(request: web.Request, error: AttemptFailed) -> web.StreamResponse:

@@ -25,8 +25,8 @@ _UNHEEDED = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "str
 """Fields that say who asks, or how to keep the books; a server has its own ways for both."""
 _READ = frozenset(
     {
-        "logprobs", "max_completion_tokens", "max_tokens", "messages", "model", "n", "response_format", "seed", "stop", "store", "stream",
-        "temperature", "tools", "top_logprobs", "top_p",
+        "logprobs", "max_completion_tokens", "max_tokens", "messages", "model", "n", "response_format", "seed", "stop", "store",
+        "stream", "temperature", "tools", "top_logprobs", "top_p",
     }
 )  # fmt: skip
 _CHAT = PASSED_ON | _UNHEEDED | _READ
@@ -78,7 +78,7 @@ def body_of(raw: bytes) -> dict[str, Any]:
 
 
 def refuse_others(body: Mapping[str, Any], *, embeds: bool = False) -> None:
-    """Refuse fields that are not served: what leads elsewhere (base_url, headers, keys, extra) and what nobody knows. Raises BadBody."""
+    """Refuse what is not served: fields that lead elsewhere (base_url, headers, keys, extra) and unknown ones. Raises BadBody."""
     for name in body.keys() - (_EMBED if embeds else _CHAT):
         if body[name] is not None:
             raise BadBody(f"there is no field {name!r:.80} here", name[:80])
@@ -93,11 +93,13 @@ def chat_body(body: Mapping[str, Any]) -> ChatBody:
     if type(messages) is not list or not messages or not all(type(m) is dict and m.get("role") for m in messages):
         raise BadBody("messages must be a list of messages, each with a role", "messages")
     streamed, counted = _streams(body)
-    return ChatBody(model=_model(body), messages=messages, options=_options(body), streamed=streamed, counted=counted)
+    options = _options(body)
+    return ChatBody(model=_model(body), messages=messages, options=options, streamed=streamed, counted=counted)
 
 
 def _options(body: Mapping[str, Any]) -> dict[str, Any]:
-    get, options = body.get, {}
+    get = body.get
+    options: dict[str, Any] = {}
     limit = _limit(body)
     if limit is not None:
         options["max_tokens"] = limit

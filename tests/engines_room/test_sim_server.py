@@ -10,10 +10,10 @@ import pytest
 from nbllm import Client
 from nbllm.engines import Engine, plan_launch, start
 from nbllm.engines.door import Door
-from nbllm.engines.sim_wire import BadBody, body_of, chat_of
 from nbllm.engines.status import names_on, samples
 from nbllm.engines.watch import Rhythm
 from nbllm.errors import EngineNotPossible
+from nbllm.providers.served_body import BadBody, body_of, chat_body
 
 TEXT = "Summarise: The cat sat on the mat. Dogs bark at night. Birds sing in the morning."
 
@@ -119,7 +119,7 @@ def test_its_metrics_have_vllms_names_and_count(engine: Engine, client: Client) 
 def test_bad_bodies_are_refused_by_field(body: bytes, problem: str) -> None:
     """Nothing that is no request reaches the model."""
     with pytest.raises(BadBody, match=problem):
-        chat_of(body_of(body))
+        chat_body(body_of(body))
 
 
 def test_a_simulated_model_that_does_not_exist_is_refused_before_the_launch() -> None:
