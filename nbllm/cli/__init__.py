@@ -1,4 +1,4 @@
-"""The command `nbllm`: demo, doctor, cache, export. What a command needs is imported when it is run."""
+"""The command `nbllm`: demo, doctor, cache, export, parity. What a command needs is imported when it is run."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
     _cache_parser(commands)
     _export_parser(commands)
+    _parity_parser(commands)
     return top
 
 
@@ -73,6 +74,21 @@ def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     export.set_defaults(run="export")
 
 
+def _parity_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parity = commands.add_parser(
+        "parity",
+        help="does a service ask and answer as the notebook did?",
+        description="Replay recorded runs of an app's flows (its examples.json, and what is recorded in your home) on the "
+        "notebook's road and through the service, on one cache and with recorded answers, so at no cost. What differs is shown. "
+        "Exit code 1: something does.",
+    )
+    parity.add_argument("app", metavar="APP", help="the folder of an exported app")
+    parity.add_argument(
+        "--notebook", metavar="NOTEBOOK", help="its .ipynb file; without it the recordings are what is compared with"
+    )
+    parity.set_defaults(run="parity")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 well, 1 something is wrong (said on stderr or by doctor), 2 bad arguments."""
     top = parser()
@@ -108,6 +124,10 @@ def _run(given: argparse.Namespace) -> int:
         from nbllm.cli.export import export
 
         return export(given)
+    if given.run == "parity":
+        from nbllm.cli.parity import compare
+
+        return compare(given)
     from nbllm.cli.cache import cache
 
     return cache(given)

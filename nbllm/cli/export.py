@@ -29,7 +29,7 @@ def export(given: argparse.Namespace) -> int:
         given.flow,
         Path(given.out),
         settings=settings,
-        recordings=_recordings(settings),
+        recordings=recordings_of(settings),
         examples=given.examples,
         include=given.include,
         folder=folder,
@@ -43,7 +43,7 @@ def export(given: argparse.Namespace) -> int:
     return 0
 
 
-def _recordings(settings: Settings) -> Sequence[Recording]:
+def recordings_of(settings: Settings) -> Sequence[Recording]:
     """Return the newest calls that were recorded in the home of these settings, () where there is none."""
     if not settings.home.exists():
         return ()

@@ -42,12 +42,16 @@ NbllmError
  |    |    +-- EngineDoesNotFit      model and cache need more memory than there is; nothing was started
  |    +-- EngineFailed             did not become ready; `.reason`, `.log_tail`; what was started is ended
  |    |    +-- EngineWedged          says that it is healthy and completes nothing
+ +-- AppError                     exported apps that run below a notebook
+ |    +-- AppNotPossible           no such app, or the port is taken; nothing was started
+ |    +-- AppFailed                did not become ready; `.log_tail`; what was started is ended
  +-- StorageError                 what lasts could not be read or written
  +-- SloViolated (AssertionError) measured percentiles or error rates are over what was promised
 """
 
 from __future__ import annotations
 
+from nbllm.errors.apps import AppError, AppFailed, AppNotPossible
 from nbllm.errors.base import (
     NbllmError,
     NbllmWarning,
@@ -112,6 +116,9 @@ __all__ = [
     "Advice",
     "AllRungsFailed",
     "AnswerTooLarge",
+    "AppError",
+    "AppFailed",
+    "AppNotPossible",
     "AttemptFailed",
     "AttemptTimeout",
     "AuthenticationFailed",

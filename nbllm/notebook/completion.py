@@ -11,12 +11,15 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 from nbllm.notebook.manuals import MANUALS
 from nbllm.notebook.names import users_names
+from nbllm.notebook.serve_manual import EXPORT
 from nbllm.settings.flags import Flag, Manual
 from nbllm.settings.llm_manual import LLM_LINE
 from nbllm.settings.tables import CALL_OPTIONS, SETTABLE
 
 _LINE = re.compile(r"^\s*(?:[\w.,\s\[\]\"']*=\s*)?(%%?)(\w+)\s+(.*)$", re.DOTALL)
 _MOST = 500
+_OF_APPS = ("up", "parity", "load")
+"""Words of %serve that a folder follows."""
 
 
 def offered(line: str, names: Mapping[str, Callable[[], Iterable[str]]]) -> tuple[str, list[str]] | None:
@@ -30,6 +33,8 @@ def offered(line: str, names: Mapping[str, Callable[[], Iterable[str]]]) -> tupl
         return None
     if match.group(2) in {"llm", "nbllm"} and match.group(1) == "%":
         manual = LLM_LINE
+    if match.group(2) == "serve" and match.group(1) == "%%":
+        manual = EXPORT
     words = re.split(r"\s+", match.group(3))
     fragment, before = words[-1], words[:-1]
     if manual.rest == "text" and _in_prompt(manual, before):
@@ -44,6 +49,8 @@ def offered(line: str, names: Mapping[str, Callable[[], Iterable[str]]]) -> tupl
             return value, _values(flag, value, names)
         used = {n for w in before if (f := manual.flag(w)) and not f.repeat for n in f.names}
         return fragment, [n for n in manual.names if n.startswith(fragment) and n not in used]
+    if manual.name == "%serve" and before[:1] and before[0] in _OF_APPS:
+        return fragment, _files(fragment)
     found, texts = _words(manual, fragment, names)
     # What is set takes a value, what is reset is only named.
     return found, [text.rstrip("=") for text in texts] if {"--reset", "reset"} & set(before) else texts

@@ -16,6 +16,7 @@ from nbllm.notebook.magics import LLMMagics
 from nbllm.notebook.manuals import MANUALS
 from nbllm.notebook.questions import Questions
 from nbllm.notebook.serve_magic import ServeMagics
+from nbllm.notebook.serve_manual import EXPORT
 from nbllm.settings.llm_manual import LLM
 
 _BOOKS = ("llm_config", "llm_models", "llm_usage", "llm_plot", "llm_calls", "llm_cache", "llm_budget")
@@ -74,6 +75,7 @@ def _write_manuals() -> None:
     for name in _BOOKS:
         getattr(BookMagics, name).__doc__ = MANUALS[name].text()
     ServeMagics.serve.__doc__ = MANUALS["serve"].text()
+    ServeMagics.serve_cell.__doc__ = EXPORT.text()
 
 
 def _owner(function: Any) -> str:
@@ -100,6 +102,7 @@ def load_ipython_extension(shell: Any) -> None:
     for name in _BOOKS:
         loaded.register("line", name, getattr(books, name))
     loaded.register("line", "serve", servers.serve)
+    loaded.register("cell", "serve", servers.serve_cell)
     setattr(shell, _ATTRIBUTE, loaded)
     if others:
         marks = " and ".join(("%%" if kind == "cell" else "%") + "llm" for kind in others)

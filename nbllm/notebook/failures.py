@@ -47,7 +47,7 @@ def message_lines(error: NbllmError, width: int = 88) -> list[str]:
     lines = []
     for row in f"{type(error).__name__}: {error.summary}".splitlines():
         indent = row[: len(row) - len(row.lstrip())] + "  "
-        lines += textwrap.wrap(row, width, subsequent_indent=indent, break_long_words=False)
+        lines += textwrap.wrap(row, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     # A summary of several lines names each cause already.
     causes = [] if "\n" in error.summary else _causes(error)
     for cause in causes[:_SHOWN_CAUSES]:
@@ -60,7 +60,9 @@ def message_lines(error: NbllmError, width: int = 88) -> list[str]:
     if len(causes) > _SHOWN_CAUSES:
         lines.append(f"  - and {len(causes) - _SHOWN_CAUSES} more")
     for row in error.hint.splitlines():
-        lines += textwrap.wrap(row, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
+        lines += textwrap.wrap(
+            row, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
     if isinstance(error, CallFailed) and error.call_id:
         rung = getattr(error, "rung", "")
         where = f"On {rung}. " if rung and not causes else ""

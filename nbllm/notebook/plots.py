@@ -216,7 +216,7 @@ def timeline(ax: Axes, series: Series) -> Axes:
     seconds = np.maximum(series.latency_s[known], 1e-6)
     ax.set_yscale("log")
     ax.set_ylim(float(seconds.min()) / 3, float(seconds.max()) * 3)
-    ax.yaxis.set_major_formatter(lambda value, _: _short_time(value))
+    ax.yaxis.set_major_formatter(lambda value, _: wording.short_time(value))
     ax.yaxis.set_minor_formatter(_TimesBetween())
     _from_first(ax, times)
     style.legend(ax)
@@ -243,15 +243,7 @@ class _TimesBetween(LogFormatter):
         super().__init__(labelOnlyBase=False, minor_thresholds=(2, 0.4))  # the second: matplotlib's own, below it each tick
 
     def __call__(self, value: float, pos: int | None = None) -> str:
-        return _short_time(value) if super().__call__(value, pos) else ""
-
-
-def _short_time(seconds: float) -> str:
-    """Return a tick's time with its unit; 1e-9 guards against 0.9999999 ms."""
-    for unit_s, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= unit_s * (1 - 1e-9):
-            return f"{seconds / unit_s:g} {unit}"
-    return f"{seconds:g} s"
+        return wording.short_time(value) if super().__call__(value, pos) else ""
 
 
 def _since_first(started_at: Floats) -> tuple[Floats, str]:

@@ -1,4 +1,4 @@
-"""%serve: model servers on this machine as endpoints of the session. What it takes is declared in nbllm.notebook.serve_manual."""
+"""%serve: model servers on this machine as endpoints of the session; apps in serve_apps.py. What it takes is in serve_manual.py."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, magics_class, no_var_expand
 
 from nbllm.notebook.flags import parse
-from nbllm.notebook.serve_manual import OWN, SERVE, VERBS
+from nbllm.notebook.serve_manual import APPS, EXPORT, OWN, SERVE, VERBS
 from nbllm.settings.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from nbllm.engines import Engine, EngineEvent, EngineStatus, Plan
+    from nbllm.notebook.serve_apps import AppVerbs
     from nbllm.notebook.views import View
 
 _ORIGIN = "%serve"
 _LINE_EVERY_S = 10.0
-_OWN = {flag.dest for flag in OWN}
+_OWN = {flag.dest for flag in (*APPS, *OWN)}
 _PLANNED = ("python", "name", "served_name", "port", "force", "usd_per_hour")
+APP_VERBS = ("up", "parity", "load", "gateway")
 _ATTACHED = ("name", "model", "api_key_env", "usd_per_hour")
 
 
 @magics_class
 class ServeMagics(Magics):
-    """Start, look after and stop model servers."""
+    """Start, look after and stop model servers and exported apps."""
 
     def __init__(self, shell: Any, client: Callable[[], Any], **kwargs: Any) -> None:
         super().__init__(shell, **kwargs)
@@ -34,15 +36,45 @@ class ServeMagics(Magics):
         self._client = client
         self._before: dict[str, tuple[Any, str]] = {}
         """Endpoint's name -> what the settings had under it before, and where from."""
+        self._apps: AppVerbs | None = None
 
     @no_var_expand
-    def serve(self, line: str) -> View:
-        """Start, look after or stop a server."""
+    def serve(self, line: str) -> Any:
+        """Start, look after or stop a server or an app."""
         parsed = parse(SERVE, line)
         verb, *words = parsed.words or ("status",)
         if verb not in VERBS:
             raise UsageError(f"%serve does not know {verb!r}. {did_you_mean(verb, VERBS)} (%serve? is the manual.)")
-        return getattr(self, f"_{verb}")(words, parsed.values)  # type: ignore[no-any-return]  # each of the four returns a View
+        if verb in APP_VERBS:
+            _only_for(verb, parsed.values, set(self.apps.takes[verb]))
+            self.apps.check(parsed.values)
+            return getattr(self.apps, verb)(words, parsed.values)
+        return getattr(self, f"_{verb}")(words, parsed.values)
+
+    def _export(self, words: list[str], values: Mapping[str, Any]) -> View:
+        from nbllm.notebook.serve_export import export_here, flow_named
+
+        _only_for("export", values, {"out", "include", "examples", "force"})
+        if len(words) != 1 or "out" not in values:
+            raise UsageError("Write %serve export FLOW --out FOLDER. (%%serve? is the manual of the cell that does the same.)")
+        return export_here(self._shell, self._client(), flow_named(words[0], self._shell.user_ns), values)
+
+    @no_var_expand
+    def serve_cell(self, line: str, cell: str) -> View:
+        """Run the cell and export its flow."""
+        __tracebackhide__ = True  # as in export_cell
+        from nbllm.notebook.serve_export import export_cell
+
+        return export_cell(self._shell, self._client(), parse(EXPORT, line).values, cell)
+
+    @property
+    def apps(self) -> AppVerbs:
+        """The words about apps; loaded with the first of them."""
+        if self._apps is None:
+            from nbllm.notebook.serve_apps import AppVerbs
+
+            self._apps = AppVerbs(self._shell, self._client)
+        return self._apps
 
     def _start(self, words: list[str], values: Mapping[str, Any]) -> View:
         from nbllm.engines import plan_launch, start
@@ -80,26 +112,51 @@ class ServeMagics(Magics):
         from nbllm.notebook.views import View
 
         _only_for("status", values, set())
-        engines = _named(words)
-        if not engines:
-            return View("No model server was started or attached here.", (), ("%serve start sim large starts a simulated one.",))
+        engines, apps = self._named(words)
+        if not engines and not apps:
+            hints = ("%serve start sim large starts a simulated one, %serve up FOLDER an exported app.",)
+            return View("No model server and no app runs here.", (), hints)
         found = [engine.status() for engine in engines]
         notes = tuple(f"{status.name}: {status.trouble}" for status in found if status.trouble)
-        return View("Model servers of this session", (_table(found),), notes)
+        tables = ((_table(found),) if found else ()) + self._app_tables(apps)
+        return View("Servers and apps of this session" if apps else "Model servers of this session", tables, notes)
+
+    def _app_tables(self, names: list[str]) -> tuple[Any, ...]:
+        if not names:
+            return ()
+        from nbllm.notebook.app_view import status_table
+
+        return status_table([app for app in self.apps.running() if app.name in names], self.apps.gateway_url)
 
     def _stop(self, words: list[str], values: Mapping[str, Any]) -> View:
         from nbllm.notebook.views import View
 
         _only_for("stop", values, set())
-        engines = _named(words)
+        engines, apps = self._named(words)
+        for name in apps:  # first: they may be asking the engines
+            self.apps.stop(name)
         for engine in engines:
             engine.begin_stop()
             endpoint, origin = self._before.pop(engine.name, (None, _ORIGIN))
             self._client().configure(origin=origin, endpoints={engine.name: endpoint})
         for engine in engines:
             engine.stop()
-        names = ", ".join(engine.name for engine in engines)
-        return View(f"Stopped: {names}." if engines else "Nothing was running.")
+        names = ", ".join([*apps, *(engine.name for engine in engines)])
+        return View(f"Stopped: {names}." if names else "Nothing was running.")
+
+    def _named(self, words: list[str]) -> tuple[list[Engine], list[str]]:
+        """Return the engines and the apps of those names, all without one. Raises UsageError for a name that none has."""
+        from nbllm.engines import running
+
+        engines = {engine.name: engine for engine in running()}
+        apps = self.apps.names() if "nbllm.notebook.serve_apps" in sys.modules else []
+        for word in words:
+            if word.rstrip("/") not in {*engines, *apps}:
+                raise UsageError(f"No server {word!r} runs here. {did_you_mean(word, [*engines, *apps])}")
+        if not words:
+            return list(engines.values()), apps
+        wanted = [word.rstrip("/") for word in words]
+        return [engines[name] for name in wanted if name in engines], [name for name in wanted if name in apps]
 
     def _use(self, engine: Engine) -> None:
         """Make it an endpoint of the current client for this session."""
@@ -175,17 +232,6 @@ def _only_for(verb: str, values: Mapping[str, Any], own: set[str]) -> None:
     if wrong:
         flag = next(flag.names[-1] for flag in SERVE.flags if flag.dest == wrong[0])
         raise UsageError(f"{flag} does not go with %serve {verb}. (%serve? is the manual.)")
-
-
-def _named(words: list[str]) -> list[Engine]:
-    """Return the engines of those names, all without one. Raises UsageError for a name that none has."""
-    from nbllm.engines import running
-
-    engines = {engine.name: engine for engine in running()}
-    for word in words:
-        if word not in engines:
-            raise UsageError(f"No server {word!r} runs here. {did_you_mean(word, engines)}")
-    return [engines[word] for word in words] if words else list(engines.values())
 
 
 def _table(found: list[EngineStatus]) -> Any:

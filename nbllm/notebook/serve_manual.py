@@ -11,7 +11,7 @@ from nbllm.settings import reading
 from nbllm.settings.flags import Flag, Manual
 from nbllm.settings.option import BadValue
 
-VERBS = ("start", "status", "stop", "attach")
+VERBS = ("start", "status", "stop", "attach", "export", "up", "parity", "load", "gateway")
 
 
 def _port(text: str) -> int:
@@ -35,7 +35,37 @@ OWN = (
     Flag(names=("--key-env",), dest="api_key_env", read=str, metavar="NAME",
          help="attach: the environment variable that holds the server's key."),
 )  # fmt: skip
-"""Options of the magic itself, by what they become."""
+"""Options for engines, by what they become."""
+
+_OUT = Flag(names=("-o", "--out"), dest="out", read=str, metavar="NAME",
+            help="up, parity, load, gateway: variable that keeps what is shown. export: the folder.")  # fmt: skip
+_INCLUDE = Flag(names=("--include",), dest="include", read=str, metavar="PATH", completes="files", repeat=True,
+                help="A file that the flow reads: it travels in data/. May be given several times.")  # fmt: skip
+_EXAMPLES = Flag(names=("--examples",), dest="examples", read=str, metavar="WHICH", completes=("all", "1", "5"), repeat=True,
+                 help="Recorded runs that travel, redacted: all, a number (the newest), or ids.")  # fmt: skip
+APPS = (
+    _OUT,
+    _INCLUDE,
+    _EXAMPLES,
+    Flag(names=("--home",), dest="home", read=str, metavar="DIR", completes="files",
+         help="up: where its cache, ledger and budgets are; by default where this notebook's are."),
+    Flag(names=("--users",), dest="users", read=reading.count, metavar="N", help="load: people who ask (50)."),
+    Flag(names=("--seconds",), dest="seconds", read=reading.duration_s, metavar="TIME", help="load: how long they do (20s)."),
+    Flag(names=("--every",), dest="every_s", read=reading.duration_s, metavar="TIME",
+         help="load: from one question of a person to the next, on average (1s)."),
+    Flag(names=("--ramp",), dest="ramp_s", read=reading.duration_s, metavar="TIME", help="load: time over which they come (0s)."),
+    Flag(names=("--even",), dest="even", help="load: questions at equal distances, not by chance."),
+    Flag(names=("--limit",), dest="limit_s", read=reading.duration_s, metavar="TIME",
+         help="load: longest wait for an answer (30s)."),
+    Flag(names=("--tier",), dest="tier", read=str, metavar="NAME", help="load: ask as a key of this tier (unlimited)."),
+    Flag(names=("--p95",), dest="p95_s", read=reading.duration_s, metavar="TIME", help="load: promise to check."),
+    Flag(names=("--p50",), dest="p50_s", read=reading.duration_s, metavar="TIME", help="load: promise to check."),
+    Flag(names=("--error-rate",), dest="error_rate", read=reading.share, metavar="SHARE", help="load: promise to check."),
+    Flag(names=("--flow",), dest="flow", read=str, metavar="NAME", completes="functions",
+         help="load: which flow, of an app with several."),
+    Flag(names=("--save",), dest="save", read=str, metavar="FILE", completes="files", help="load: write the plot to a file too."),
+)  # fmt: skip
+"""Options for exported apps."""
 
 
 def _engine_flags(row: EngineOption) -> list[Flag]:
@@ -65,26 +95,33 @@ def _reader(row: EngineOption) -> Callable[[str], Any]:
 
 SERVE = Manual(
     name="%serve",
-    summary="Start a model server here and use it as an endpoint; look after it; stop it.",
+    summary="Model servers and exported apps on this machine: start, compare, load, stop.",
     usage=(
-        "%serve start ENGINE MODEL [options]",
+        "%serve start ENGINE MODEL [options]        a model server as an endpoint",
+        "%serve attach URL [--name NAME] [-m MODEL] [--key-env NAME]",
+        "%serve export FLOW --out FOLDER            a flow as an app, as %%serve does",
+        "%serve up APP [--port N] [-o NAME]         an exported app as a service",
+        "%serve parity APP                          notebook and service: the same?",
+        "%serve load APP [--users N] [--seconds TIME] [options]",
+        "%serve gateway [--port N] [-o NAME]        this session for other SDKs",
         "%serve status [NAME]",
         "%serve stop [NAME]",
-        "%serve attach URL [--name NAME] [-m MODEL] [--key-env NAME]",
     ),
     examples="""
         %serve start vllm Qwen/Qwen2.5-0.5B-Instruct --max-model-len 4096
         %serve start vllm my-model --python /opt/vllm/bin/python
-        %serve start llama models/qwen2.5-0.5b-q4.gguf
         %serve start ollama qwen2.5:0.5b           # ollama pull it first
         %serve start sim large                     # simulated, works everywhere
         %serve attach http://127.0.0.1:8000/v1 --name lab
-        %serve status
+        %serve up support_app -o app               # app.base_url, app.key
+        %serve parity support_app
+        %serve load support_app --users 50 --seconds 20 --p95 500ms
         %serve stop
 
-        Then ask it by its endpoint's name: %%llm -m vllm/qwen
+        Then ask a model server by its endpoint's name: %%llm -m vllm/qwen
+        %%serve? is the manual of the cell that exports a flow.
     """,
-    flags=(*OWN, *(flag for row in OPTIONS.values() for flag in _engine_flags(row))),
+    flags=(*APPS, *OWN, *(flag for row in OPTIONS.values() for flag in _engine_flags(row))),
     more=f"""
         ENGINE is {", ".join(list(ENGINES)[:-1])} or {list(ENGINES)[-1]} (sim). An engine
         is a program of its own, with an environment of its own; %serve finds it on
@@ -92,9 +129,46 @@ SERVE = Manual(
         Before the start it is worked out whether the model fits; what cannot fit is
         refused, with the longest --max-model-len that does. It listens on 127.0.0.1
         only, with a random key, and is ready after it has completed a token.
-        Ctrl-C while it starts ends it; a later Ctrl-C does not reach it. It ends with
-        %serve stop and with this kernel, however that ends.
+        Ctrl-C while it starts ends it; a later Ctrl-C does not reach it.
         Options without an engine in brackets are those of vllm and sglang.
+
+        up runs an exported app on 127.0.0.1 with a random key, shows both, and what
+        it was asked and cost so far. parity replays recorded runs of its flows here
+        and in the app on one cache, at no cost, and shows what differs. load sends
+        requests when they are due, whatever became of those before, to apps on this
+        machine only. gateway is this notebook's own client behind OpenAI's /v1: other
+        SDKs share its cache, ledger and budgets.
+        Everything ends with %serve stop and with this kernel, however that ends.
     """,
     words=(*VERBS, *ENGINES),
 )
+EXPORT = Manual(
+    name="%%serve",
+    summary="Run the cell, then export a flow as a service: code, tests, settings, containers.",
+    usage=("%%serve --flow NAME --out FOLDER [options]",),
+    examples="""
+        %%serve --flow triage --out support_app
+        @flow
+        def triage(ticket: str, lang: str = "en") -> Triage:
+            return ask(f"Classify, in {lang}:\\n{ticket}", schema=Triage).data
+
+        %%serve --flow triage --out support_app --examples all --include labels.csv
+        # a flow that is defined above; the same as %serve export triage --out ...
+    """,
+    flags=(
+        Flag(names=("--flow",), dest="flow", read=reading.identifier, metavar="NAME", completes="functions",
+             help="The flow, defined in this cell or above. Without it: the one flow that the cell defines."),
+        Flag(names=("--out",), dest="out", read=str, metavar="FOLDER", completes="files", help="Where the project goes."),
+        _INCLUDE,
+        _EXAMPLES,
+        Flag(names=("--force",), dest="force", help="Overwrite files of the project that were changed by hand."),
+    ),
+    more="""
+        Of this session's cells, in the order in which they ran, those go along that the
+        flow needs: imports, functions, classes, constants, %%llm cells. What cannot be
+        exported is told at once, with its cell and line, and then nothing is written.
+        The result is proved in a clean process without network before it is written.
+        Next: %serve up FOLDER, %serve parity FOLDER.
+    """,
+    rest="none",
+)  # fmt: skip

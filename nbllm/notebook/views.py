@@ -38,7 +38,7 @@ def columns(*heads: str) -> tuple[Column, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of texts under heads. caption: what the rows are. empty: what to say when there are none."""
+    """Rows of texts under heads, or without any where all heads are "". caption: what they are. empty: what to say without rows."""
 
     columns: tuple[Column, ...]
     rows: Sequence[Sequence[str]]
@@ -53,8 +53,12 @@ class Table:
         cells = [[c.head for c in self.columns], *([plain(cell).replace("\n", " ") for cell in row] for row in self.rows)]
         widths = _fitted([max(len(row[i]) for row in cells) for i in range(len(self.columns))], self.columns)
         lines = [line for row in cells for line in _lines(row, widths, self.columns)]
-        lines.insert(1, "  ".join("─" * width for width in widths))
+        lines[:1] = [lines[0], "  ".join("─" * width for width in widths)] if self._headed else []
         return head + "\n".join(lines)
+
+    @property
+    def _headed(self) -> bool:
+        return any(column.head for column in self.columns)
 
     def html(self) -> str:
         """Return the table as HTML."""
@@ -77,7 +81,7 @@ class Table:
         )
         return (
             '<table style="border-collapse:collapse;border:0;font-variant-numeric:tabular-nums;margin:0.3em 0">'
-            f"{head}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+            f"{head}{f'<thead><tr>{heads}</tr></thead>' if self._headed else ''}<tbody>{rows}</tbody></table>"
         )
 
     def markdown(self) -> str:

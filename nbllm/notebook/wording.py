@@ -82,3 +82,11 @@ def bar(share: float, width: int = 10) -> str:
     """Return a bar of text for a share; the number beside it says the same."""
     full = round(min(1.0, max(0.0, share)) * width)
     return "█" * full + "░" * (width - full)
+
+
+def short_time(seconds: float) -> str:
+    """Return a tick's time with its unit; 1e-9 guards against 0.9999999 ms."""
+    for unit_s, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= unit_s * (1 - 1e-9):
+            return f"{seconds / unit_s:g} {unit}"
+    return f"{seconds:g} s"

@@ -23,6 +23,8 @@ from nbllm.settings.toml_lines import line_of
 
 TABLE = "service"
 DEFAULT_TIER = "default"
+UNLIMITED_TIER = "unlimited"
+"""Built in, like the default one: nothing a minute is limited. For load tests, and callers whom one trusts."""
 _TIER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _LOOPBACK = frozenset({"localhost", "::1"})
 
@@ -41,6 +43,12 @@ class Tier:
     streams: int | None = 20
     day_usd: Decimal | None = None
     priority: int = 0
+
+
+_BUILT_IN: Mapping[str, Tier] = {
+    DEFAULT_TIER: Tier(),
+    UNLIMITED_TIER: Tier(name=UNLIMITED_TIER, requests_per_minute=None, streams=None),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +90,7 @@ class ServiceSettings:
     metrics_port: int | None = None
     on_state_loss: Literal["refuse", "allow"] = "refuse"
     log_prompts: bool = False
-    tiers: Mapping[str, Tier] = field(default_factory=lambda: {DEFAULT_TIER: Tier()}, hash=False)
+    tiers: Mapping[str, Tier] = field(default_factory=lambda: dict(_BUILT_IN), hash=False)
 
     @property
     def public(self) -> bool:
@@ -180,7 +188,7 @@ def service_settings(table: Any) -> ServiceSettings:
                 hint='For example "https://app.example.org", without a path.',
                 path=("allowed_origins",),
             )
-    made = {DEFAULT_TIER: Tier()} | {name: _tier(name, tier) for name, tier in tiers.items()}
+    made = dict(_BUILT_IN) | {name: _tier(name, tier) for name, tier in tiers.items()}
     return ServiceSettings(**values, tiers=made)
 
 

@@ -16,18 +16,20 @@ from typing import Any, Self
 from nbllm.redaction import redact
 
 _ABSENT = "(not sent)"
-_MOST_LINES = 60
+_MOST_LINES, _MOST_ONE_SIDED = 60, 4
+_FOLLOWS = frozenset({"source", "cost_usd", "saved_usd", "requests"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallTrace:
-    """One call of a run, as plain JSON values. A field that is None in `content` or `options` was not set.
+    """One call of a run, as plain JSON values. A field that is None in `options` was not set.
 
-    asked: what can change the answer: messages, parameters, schema. options: how it was to be got. answer: text and data. books:
-    rung, source, what it cost and saved in USD as text, requests.
+    models: as named in the call; None: not known, as of a recording. asked: what can change the answer: messages, parameters,
+    schema. options: how it was to be got. answer: text and data. books: rung, source, what it cost and saved in USD as text,
+    requests.
     """
 
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = ()
     asked: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     answer: Mapping[str, Any] = field(default_factory=dict)
@@ -37,7 +39,7 @@ class CallTrace:
     @property
     def key(self) -> str:
         """What the call asks, as one text."""
-        return json.dumps([list(self.models), self.asked], sort_keys=True, default=str)
+        return json.dumps(self.asked, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class RunTrace:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return what `as_json` gave."""
-        calls = tuple(CallTrace(**{**call, "models": tuple(call["models"])}) for call in value["calls"])
+        calls = tuple(CallTrace(**{**c, "models": None if c["models"] is None else tuple(c["models"])}) for c in value["calls"])
         return cls(**{**value, "calls": calls})
 
 
@@ -71,10 +73,16 @@ class Difference:
     before: Any
     after: Any
 
-    def lines(self, names: tuple[str, str]) -> list[str]:
-        """Return it for a reader: short values on a line each, longer ones as a diff."""
+    def lines(self, names: tuple[str, str], again: str = "") -> list[str]:
+        """Return it for a reader: short values on a line each, longer ones as a diff. again: said with where."""
+        if None in (self.before, self.after):
+            who, said = (names[1], self.after) if self.before is None else (names[0], self.before)
+            return [
+                f"{self.where}: {self.what}{again}",
+                *(f"  {who}: {line}" for line in _shown(said).splitlines()[:_MOST_ONE_SIDED]),
+            ]
         left, right = _shown(self.before), _shown(self.after)
-        head = f"{self.where}: {self.what}"
+        head = f"{self.where}: {self.what}{again}"
         if max(len(left), len(right)) <= 90 and "\n" not in left + right:
             width = max(map(len, names))
             return [head, f"  - {names[0]:<{width}}  {left}", f"  + {names[1]:<{width}}  {right}"]
@@ -99,7 +107,7 @@ class ParityReport:
     @property
     def ok(self) -> bool:
         """Whether there was something to compare and all of it is the same."""
-        return self.runs > 0 and self.equal == self.runs and not self.skipped
+        return self.runs > 0 and not self.differences and not self.skipped
 
     @property
     def share(self) -> float:
@@ -117,24 +125,40 @@ class ParityReport:
     def __str__(self) -> str:
         """Return the verdict and each difference."""
         lines = [self.title()]
-        for difference in self.differences:
-            lines += ["", *difference.lines(self.names)]
+        for difference, count in _grouped(self.differences):
+            again = f" (and {count - 1} more times)" if count > 1 else ""
+            lines += ["", *difference.lines(self.names, again)]
         lines += ["", *(f"Not compared: {why}" for why in self.skipped)] if self.skipped else []
         return "\n".join([*lines, *self.notes])
 
 
+def _grouped(differences: Sequence[Difference]) -> list[tuple[Difference, int]]:
+    """Return differences that are the same but for where they are once, with how many there are."""
+    counts: dict[str, tuple[Difference, int]] = {}
+    for one in differences:
+        known = json.dumps([one.what, one.before, one.after], sort_keys=True, default=str)
+        first, count = counts.get(known, (one, 0))
+        counts[known] = (first, count + 1)
+    return list(counts.values())
+
+
 def compare(
-    before: Sequence[RunTrace], after: Sequence[RunTrace], *, names: tuple[str, str] = ("notebook", "service"), **more: Any
+    before: Sequence[RunTrace],
+    after: Sequence[RunTrace],
+    *,
+    names: tuple[str, str] = ("notebook", "service"),
+    settings: Sequence[Difference] = (),
+    skipped: Sequence[str] = (),
 ) -> ParityReport:
-    """Compare runs of the same arguments on two sides, in the same order. more: skipped and notes of the report."""
-    found: list[Difference] = []
+    """Compare runs of the same arguments on two sides, in order. settings: what differs besides. skipped: of the report."""
+    found: list[Difference] = list(settings)
     equal = 0
     for number, (left, right) in enumerate(zip(before, after, strict=True), 1):
         differences = _of_run(f"{left.flow}, run {number}", left, right)
         equal += not differences
         found += differences
     calls = sum(len(run.calls) for run in after)
-    return ParityReport(runs=len(after), calls=calls, equal=equal, differences=tuple(found), names=names, **more)
+    return ParityReport(runs=len(after), calls=calls, equal=equal, differences=tuple(found), names=names, skipped=tuple(skipped))
 
 
 def _of_run(where: str, left: RunTrace, right: RunTrace) -> list[Difference]:
@@ -144,11 +168,10 @@ def _of_run(where: str, left: RunTrace, right: RunTrace) -> list[Difference]:
         found += _of_call(f"{where}, call {number}", one, other)
     found += [Difference(where, "a call that only one side makes", _last_message(call), None) for call in only_left]
     found += [Difference(where, "a call that only one side makes", None, _last_message(call)) for call in only_right]
-    if left.error != right.error and left.knows_result:
+    # A problem's text is not the name of an exception: what is compared is whether there was a result.
+    if bool(left.error) != bool(right.error):
         found.append(Difference(where, "how it ended", left.error or "with a result", right.error or "with a result"))
-    elif right.error and not left.knows_result:
-        found.append(Difference(where, "how it ended", "with a result", right.error))
-    elif left.knows_result and not _same(left.result, right.result):
+    elif not left.error and left.knows_result and not _same(left.result, right.result):
         found.append(Difference(where, "the result", left.result, right.result))
     return found
 
@@ -174,18 +197,24 @@ def _paired(
 
 def _of_call(where: str, left: CallTrace, right: CallTrace) -> list[Difference]:
     found = []
-    if left.models != right.models:
-        found.append(Difference(where, "models", ", ".join(left.models) or "the default", ", ".join(right.models) or "the default"))
+    if None not in (left.models, right.models) and left.models != right.models:
+        found.append(Difference(where, "models", _named(left.models), _named(right.models)))
     found += _messages(where, left.asked.get("messages"), right.asked.get("messages"))
     for part, name in ((left.asked, "asked"), (left.options, "options"), (left.books, "books"), (left.answer, "answer")):
         other: Mapping[str, Any] = getattr(right, name)
-        for key in sorted({*part, *other} - {"messages"}):
+        # What is asked differently is no hit: that it then costs something, and saves nothing, follows from that.
+        follows = _FOLLOWS if found and name == "books" else frozenset()
+        for key in sorted({*part, *other} - {"messages"} - follows):
             known = name == "asked" or (key in part and key in other)  # a recording knows less than a run
             if known and not _same(part.get(key), other.get(key)):
                 found.append(Difference(where, key, part.get(key, _ABSENT), other.get(key, _ABSENT)))
     if left.error != right.error:
         found.append(Difference(where, "error", left.error or "none", right.error or "none"))
     return found
+
+
+def _named(models: Sequence[str] | None) -> str:
+    return ", ".join(models or ()) or "the default"
 
 
 def _messages(where: str, left: Any, right: Any) -> list[Difference]:

@@ -30,7 +30,7 @@ from nbllm.testing import FakeProvider
 
 _BARE = {Chat: asdict(Chat(messages=())), Embed: asdict(Embed(texts=()))}
 _OPTIONS = asdict(Options())
-_NOT_OPTIONS = {"schema_type", "check", "user", "watched", "on_interrupt", "tags"}
+_NOT_OPTIONS = {"schema_type", "check", "user", "watched", "on_interrupt", "tags", "scopes"}
 """Objects of a process, and who asked and watched: they differ between a notebook and a service by their nature."""
 
 
@@ -50,7 +50,9 @@ class RecordedRun:
         for call in self.calls:
             asked = dict(call.get("prompt") or {"messages": call.get("messages", [])})
             rung = call.get("rung") or call.get("model")
-            calls.append(CallTrace(asked=asked, answer={"text": call.get("text", "")}, books={"rung": rung} if rung else {}))
+            calls.append(
+                CallTrace(models=None, asked=asked, answer={"text": call.get("text", "")}, books={"rung": rung} if rung else {})
+            )
         return RunTrace(
             flow=self.flow, arguments=self.arguments, calls=tuple(calls), result=self.result, knows_result=self.knows_result
         )

@@ -1,0 +1,75 @@
+"""`nbllm parity`: recorded runs of an app's flows, replayed on the notebook's road and through the service, at no cost."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nbllm.cli.export import recordings_of
+from nbllm.export import read_ipynb, render_flows, slice_notebook
+from nbllm.export.magic_settings import with_magics
+from nbllm.export.refusals import ExportRefused
+from nbllm.service.replay import NotebookSide, app_runs, every_run, parity
+from nbllm.service.tracing import RecordedRun, recorded_runs
+from nbllm.settings import Settings
+
+
+def compare(given: argparse.Namespace) -> int:
+    """Compare and print what differs. Returns 0 when nothing does, else 1."""
+    folder = Path(given.app)
+    notebook = Path(given.notebook) if given.notebook else None
+    settings = Settings.load(start=notebook.absolute().parent if notebook else None)
+    travelling = app_runs(folder)
+    served = flows_named_in(folder)
+    runs = every_run(travelling, recorded_runs(recordings_of(settings), served))
+    runs = [run for run in runs if run.flow in served] or travelling
+    report = parity(folder, runs, notebook=_side(notebook, settings, runs) if notebook else None)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def flows_named_in(folder: Path) -> set[str]:
+    """Return the names that app.py takes from flows.py: what an app serves can be said without running it."""
+    import ast
+
+    path = folder / "app.py"
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
+    except SyntaxError:
+        return set()
+    found = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "flows"}
+    imported = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "flows"]
+    return found | {alias.name for n in imported for alias in n.names}
+
+
+def _side(notebook: Path, settings: Settings, runs: Sequence[RecordedRun]) -> NotebookSide:
+    """Return the notebook's side: its flows as slices, loaded here, and what its calls are made with."""
+    cells = read_ipynb(notebook)
+    settings, refusals = with_magics(settings, cells)
+    names = list(dict.fromkeys(run.flow for run in runs))
+    if refusals:
+        raise ExportRefused(", ".join(names), refusals)
+    folder = notebook.absolute().parent
+    return NotebookSide({name: _loaded(render_flows(slice_notebook(cells, flow=name)), name, folder) for name in names}, settings)
+
+
+def _loaded(text: str, flow: str, folder: Path) -> Callable[..., Any]:
+    """Return a flow of a module's text; what the module imports may lie beside the notebook."""
+    with tempfile.TemporaryDirectory(prefix="nbllm-parity-") as name:
+        path = Path(name) / f"notebook_{flow}.py"
+        path.write_text(text, encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:  # cannot be: the path ends in .py
+            raise ImportError(str(path))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+        spec.loader.exec_module(module)
+    function: Callable[..., Any] = getattr(module, flow)
+    return function

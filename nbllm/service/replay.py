@@ -1,0 +1,167 @@
+"""Parity of an app: recorded runs, replayed on the notebook's road and through the service, on one cache, at no cost.
+
+The service runs as it always does, over HTTP on loopback, in a process of its own; only its models are recorded answers, and its
+cache is the one that the notebook's side has filled. So a call that asks the very same is a hit, and one that does not is none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbllm
+from nbllm.errors import ConfigurationError, NbllmError
+from nbllm.redaction import redact
+from nbllm.service.configuration import load_service
+from nbllm.service.flow_specs import describe_all
+from nbllm.service.parity import Difference, ParityReport, RunTrace, compare
+from nbllm.service.tracing import RecordedAnswers, RecordedRun, TracingClient, run_here
+from nbllm.settings import Settings
+
+LIMIT_S = 600.0
+MARK = "nbllm-parity:"
+
+
+class ParityFailed(NbllmError):
+    """The comparison itself could not be made: no app, no runs, or a service that does not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookSide:
+    """The notebook: its flows by name, and the settings that its calls are made with."""
+
+    flows: Mapping[str, Callable[..., Any]]
+    settings: Settings
+
+
+def app_runs(folder: Path) -> list[RecordedRun]:
+    """Return the runs that travel with an app, in its examples.json; none without one. Raises ParityFailed."""
+    path = folder / "examples.json"
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            RecordedRun(row["flow"], row["arguments"], tuple(row.get("calls", ())), row.get("result"), knows_result="result" in row)
+            for row in rows
+        ]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ParityFailed(f"{path} cannot be read: {error}.", hint="Export the app anew with --examples.") from None
+
+
+def every_run(*groups: Iterable[RecordedRun]) -> list[RecordedRun]:
+    """Return the runs of several sources, each flow's set of arguments once; earlier groups win."""
+    found: dict[str, RecordedRun] = {}
+    for group in groups:
+        for run in group:
+            found.setdefault(json.dumps([run.flow, run.arguments], sort_keys=True, default=str), run)
+    return list(found.values())
+
+
+def parity(
+    folder: Path, runs: Sequence[RecordedRun], *, notebook: NotebookSide | None = None, limit_s: float = LIMIT_S
+) -> ParityReport:
+    """Replay runs on both sides and compare; without a notebook the service is held against the recordings alone.
+
+    folder: the app's. limit_s: longest time for the service's side. Raises ParityFailed, and ConfigurationError for settings or
+    flows that cannot work. Nothing is sent to a model, nothing is written to the app's home. Not on an event loop.
+    """
+    folder = folder.expanduser().resolve()
+    if not (folder / "app.py").is_file():
+        raise ParityFailed(
+            f"{folder.name} holds no app.py.", hint="%%serve --flow NAME --out FOLDER or `nbllm export` makes an app."
+        )
+    if not runs:
+        raise ParityFailed(
+            f"There is no recorded run of a flow of {folder.name} to replay.",
+            hint="Run the flow once where recordings are on (in a notebook they are), or export it with --examples.",
+        )
+    with tempfile.TemporaryDirectory(prefix="nbllm-parity-", ignore_cleanup_errors=True) as name:
+        home = Path(name) / "home"
+        before, skipped = ([run.trace() for run in runs], {}) if notebook is None else _notebook(notebook, runs, home)
+        told = _service(folder, runs, home, fill=notebook is None, limit_s=limit_s)
+    after = [RunTrace.from_json(run) for run in told["runs"]]
+    known = [number for number, run in enumerate(after) if run.flow not in told["unknown"] and run.flow not in skipped]
+    missing = tuple(f"{flow}: the app does not serve it" for flow in told["unknown"])
+    names = ("recorded" if notebook is None else "notebook", "service")
+    settings = _settings_differences(folder, notebook) if notebook is not None else []
+    return compare(
+        [before[number] for number in known], [after[number] for number in known], names=names, settings=settings,
+        skipped=(*missing, *(f"{flow}: {why}" for flow, why in skipped.items())),
+    )  # fmt: skip
+
+
+def _notebook(side: NotebookSide, runs: Sequence[RecordedRun], home: Path) -> tuple[list[RunTrace], dict[str, str]]:
+    """Run everything twice on the notebook's road: once to fill the cache, once from it."""
+    specs: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    for flow in dict.fromkeys(run.flow for run in runs):
+        if flow not in side.flows:
+            skipped[flow] = "the notebook has no such flow"
+            continue
+        try:
+            specs |= describe_all([side.flows[flow]])
+        except ConfigurationError as error:
+            skipped[flow] = error.summary
+    answers = RecordedAnswers()
+    with TracingClient(settings_for(side.settings, runs), home, answers) as client:
+        for run in runs:
+            if run.flow in specs:
+                run_here(specs[run.flow], run, client, answers)
+        again = [run_here(specs[run.flow], run, client, answers) if run.flow in specs else run.trace() for run in runs]
+    return again, skipped
+
+
+def settings_for(settings: Settings, runs: Sequence[RecordedRun]) -> Settings:
+    """Return settings that name a model: where nothing is configured, that which answered the newest recorded call."""
+    if settings.model or settings.ladder:
+        return settings
+    rungs = [str(call["rung"]) for run in reversed(runs) for call in run.calls if call.get("rung")]
+    return settings.with_values("parity", {"model": rungs[0]}) if rungs else settings
+
+
+def _service(folder: Path, runs: Sequence[RecordedRun], home: Path, *, fill: bool, limit_s: float) -> dict[str, Any]:
+    """Run everything through the service in a process of its own; return what it told."""
+    told_runs = [{"flow": r.flow, "arguments": r.arguments, "calls": list(r.calls)} for r in runs]
+    task = {"folder": str(folder), "home": str(home), "runs": told_runs, "fill": fill}
+    root = str(Path(nbllm.__file__).resolve().parents[1])
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *paths]), "NBLLM_HOME": str(home), "MPLBACKEND": "agg"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "nbllm.service.replaying"], input=json.dumps(task, default=str), capture_output=True, text=True,
+            encoding="utf-8", errors="replace", timeout=limit_s, cwd=folder, env=variables, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ParityFailed(f"The service of {folder.name} took longer than {limit_s:g} s for {len(runs)} runs.") from None
+    line = next((text for text in reversed(done.stdout.splitlines()) if text.startswith(MARK)), None)
+    if line is None:
+        last = "\n".join(f"  {text}" for text in done.stderr.strip().splitlines()[-6:]) or f"  exit code {done.returncode}"
+        raise ParityFailed(redact(f"The service of {folder.name} did not run. Its last words:\n{last}"))
+    told: dict[str, Any] = json.loads(line.removeprefix(MARK))
+    return told
+
+
+def _settings_differences(folder: Path, notebook: NotebookSide) -> list[Difference]:
+    """Return the budgets that differ: they limit calls without a trace in those that stay below them."""
+    ours = _budgets(notebook.settings)
+    theirs = _budgets(load_service(folder / "settings.toml", {})[0])
+    return [
+        Difference("settings", name, ours.get(name, "not set"), theirs.get(name, "not set"))
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def _budgets(settings: Settings) -> dict[str, str]:
+    """Return the hard budgets that are set, by name."""
+    flat = {name: value for name, value in settings.flat().items() if name.startswith("budget.") and value not in (None, {}, ())}
+    flat.pop("budget.soft", None)
+    return {name: str(value) for name, value in flat.items()}
