@@ -6,6 +6,7 @@ key; "default" is there in any case.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ from nbllm.settings.tables import WEEK_S
 from nbllm.settings.toml_lines import line_of
 
 TABLE = "service"
+HOSTS_VARIABLE = "NBLLM_SERVICE_ALLOWED_HOSTS"
+"""Names to add to allowed_hosts, with commas between them: what only the place knows where an app runs (a pod's address)."""
 DEFAULT_TIER = "default"
 UNLIMITED_TIER = "unlimited"
 """Built in, like the default one: nothing a minute is limited. For load tests, and callers whom one trusts."""
@@ -171,6 +174,9 @@ def load_service(path: Path, environ: Mapping[str, str] | None = None) -> tuple[
         where = ".".join((TABLE, *error.path))
         line = line_of(text, (TABLE, *error.path))
         raise SettingsFileError(error.at(where), path=str(path), line=line, hint=error.hint) from None
+    named = (os.environ if environ is None else environ).get(HOSTS_VARIABLE, "")
+    if hosts := tuple(host.strip() for host in named.split(",") if host.strip()):
+        config = replace(config, allowed_hosts=(*config.allowed_hosts, *hosts))
     if config.keys_file:
         config = replace(config, keys_file=str(path.absolute().parent / Path(config.keys_file).expanduser()))
     return settings, config

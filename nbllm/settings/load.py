@@ -76,7 +76,9 @@ def load_variables(environ: Mapping[str, str]) -> Settings:
 # ---------------------------------------------------------------------------------------------------- variables
 
 
-ELSEWHERE = frozenset({"NBLLM_SIM_SPEED", "NBLLM_KEY_HOSTS", "NBLLM_SERVICE_KEY", "NBLLM_SERVICE_KEYS_FILE"})
+ELSEWHERE = frozenset(
+    {"NBLLM_SIM_SPEED", "NBLLM_KEY_HOSTS", "NBLLM_SERVICE_KEY", "NBLLM_SERVICE_KEYS_FILE", "NBLLM_SERVICE_ALLOWED_HOSTS"}
+)
 """Variables of ours that are no settings: how fast simulated models play (providers/simulated.py), the keys of a service
 (service/keys.py), and what no file may say, which host may get a key that a file names (providers/hosts.py)."""
 
