@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
@@ -88,14 +89,19 @@ def _environment(settings: SettingsFile) -> dict[str, str]:
 
 
 def _compose_environment(environment: Mapping[str, str]) -> str:
-    lines = [f'    {name}: "{value}"' if value else f"    {name}: ${{{name}:-}}" for name, value in environment.items()]
+    lines = [f"    {name}: {_quoted(value)}" if value else f"    {name}: ${{{name}:-}}" for name, value in environment.items()]
     return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as YAML, with the $ that compose and Kubernetes would read as a variable's doubled."""
+    return json.dumps(text).replace("$", "$$")
 
 
 def _kubernetes_environment(environment: Mapping[str, str], app: str) -> str:
     pad = " " * 12
     return "\n".join(
-        f'{pad}- {{ name: {name}, value: "{value}" }}'
+        f"{pad}- {{ name: {name}, value: {_quoted(value)} }}"
         if value
         else f"{pad}- {{ name: {name}, valueFrom: {{ secretKeyRef: {{ name: {app}, key: {name} }} }} }}"
         for name, value in environment.items()
