@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-from bench import calls, crowd, footprint, meter, peers, scale
+from bench import calls, crowd, export, footprint, meter, peers, scale
 from bench.measure import Row, server
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +37,7 @@ SECTIONS = {
     "meter": meter.meter,
     "memory": footprint.memory,
     "growth": scale.growth,
+    "export": lambda _, home: export.export(home),
 }
 PEERS = {"peers": peers.peers}
 """What is measured only when --peers asks for it."""
