@@ -9,8 +9,8 @@ from importlib import resources
 
 _PLACE = re.compile(r"@@([a-z_]+)@@")
 _SUFFIX = ".tmpl"
-_NAMES = {"dockerignore": ".dockerignore", "gitignore": ".gitignore"}
-"""Files whose names begin with a dot, which tools would take for their own where the templates lie."""
+_NAMES = {"dockerignore": ".dockerignore", "gitignore": ".gitignore", "app_tests": "tests"}
+"""Names that tools would take for their own where the templates lie."""
 
 
 @cache
@@ -23,7 +23,7 @@ def templates() -> Mapping[str, str]:
         folder, prefix = todo.pop()
         for item in folder.iterdir():
             if item.is_dir():
-                todo.append((item, f"{prefix}{item.name}/"))
+                todo.append((item, f"{prefix}{_NAMES.get(item.name, item.name)}/"))
             elif item.name.endswith(_SUFFIX):
                 name = item.name.removesuffix(_SUFFIX)
                 found[prefix + _NAMES.get(name, name)] = item.read_text(encoding="utf-8")

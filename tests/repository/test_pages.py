@@ -89,6 +89,7 @@ def test_the_page_of_settings_names_every_file_of_the_home(tmp_path: Path, monke
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     with Client(home=tmp_path / "home", recordings=True, budget_session_usd=1) as client:
         client.ask("Name a river.", model="sim/small")
+        assert client.recordings.newest(1)  # it is written by a thread of its own; reading waits for that
         names = {entry.name for entry in (tmp_path / "home").iterdir() if not entry.name.endswith(("-wal", "-shm", "-journal"))}
     assert {"ledger.db", "state.db", "recordings.db", "cache", "run"} <= names
     assert [name for name in names if f"`{name}`" not in page and f"`{name}/`" not in page] == []
