@@ -144,7 +144,7 @@ SERVE = Manual(
 )
 EXPORT = Manual(
     name="%%serve",
-    summary="Run the cell, then export a flow as a service: code, tests, settings, containers.",
+    summary="Run the cell, then export a flow as the project of a service.",
     usage=("%%serve --flow NAME --out FOLDER [options]",),
     examples="""
         %%serve --flow triage --out support_app
