@@ -27,9 +27,15 @@ _END = (
     "UPDATE jobs SET status = ?, result = ?, problem = ?, finished_at = ?, expires_at = ?, owner = NULL, "
     "webhook_at = CASE WHEN webhook IS NULL THEN NULL ELSE ? END WHERE "
 )
-_DIED = (
+DIED = (
     '{"status": 500, "title": "Worker died", "detail": "Processes died over this job again and again; it is not tried any more."}'
 )
+
+
+def full(most: int, *, of_caller: bool = False) -> JobsFull:
+    """Return the error that says that as many jobs wait as may."""
+    whose = "jobs of this key" if of_caller else "jobs"
+    return JobsFull(f"{most} {whose} are waiting; no more are taken just now.", hint="Try again later.")
 
 
 class SqliteJobs:
@@ -63,11 +69,9 @@ class SqliteJobs:
         def run(con: sqlite3.Connection) -> Job:
             queued = "SELECT count(*) FROM jobs WHERE status = 'queued'"
             if con.execute(queued).fetchone()[0] >= most_queued:
-                raise JobsFull(f"{most_queued} jobs are waiting; no more are taken just now.", hint="Try again later.")
+                raise full(most_queued)
             if con.execute(f"{queued} AND caller = ?", (job.caller,)).fetchone()[0] >= most_of_caller:
-                raise JobsFull(
-                    f"{most_of_caller} jobs of this key are waiting; no more are taken just now.", hint="Try again later."
-                )
+                raise full(most_of_caller, of_caller=True)
             con.execute(
                 "INSERT INTO jobs (job_id, caller, tier, flow, arguments, status, priority, created_at, webhook) "
                 "VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
@@ -158,7 +162,7 @@ class SqliteJobs:
                 lapsed = "status = 'running' AND owner = ?"
                 _end(con, f"{lapsed} AND cancel_requested", (owner,), "cancelled", now, self._keep_s)
                 poison = (owner, self._most_lapses - 1)
-                _end(con, f"{lapsed} AND lapses >= ?", poison, "failed", now, self._keep_s, problem=_DIED)
+                _end(con, f"{lapsed} AND lapses >= ?", poison, "failed", now, self._keep_s, problem=DIED)
                 sql = "UPDATE jobs SET status = 'queued', owner = NULL, started_at = NULL, lapses = lapses + 1"
                 back += [row[0] for row in con.execute(f"{sql} WHERE {lapsed} RETURNING job_id", (owner,)).fetchall()]
             return back

@@ -1,0 +1,204 @@
+"""The JobStore of all replicas and workers, on Redis. A lease is a time on Redis's clock, renewed while its job runs.
+
+The row is the truth. Workers are told by `announce` that there is something to do; what they are told may be lost or come twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from hashlib import sha256
+from typing import Any, cast
+from uuid import uuid4
+
+from nbllm.errors import StorageError
+from nbllm.service import redis_jobs_lua as lua
+from nbllm.service.job_store import DIED, MOST_LAPSES, WEBHOOK_RETRY_S, full
+from nbllm.service.ports import Delivery, Job, JobLease, JobStatus, LeaseState, NewJob
+from nbllm.storage.redis_link import Link, Script
+
+LEASE_S = 10.0
+TELL_AGAIN_S = 15.0
+_FLOATS = frozenset({"created_at", "started_at", "finished_at", "expires_at"})
+_COUNTS = frozenset({"priority", "attempts", "lapses"})
+_NAMES = frozenset(field.name for field in fields(Job))
+
+
+class RedisJobs:
+    """Jobs, kept for keep_s seconds after their end. now: Unix time of the rows.
+
+    lease_s: a worker that gives no sign of life for so long counts as dead. announce: tells workers of a queued job; what it
+    raises is no error, since a job that nobody takes is announced again.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        keep_s: float = 86400.0,
+        most_lapses: int = MOST_LAPSES,
+        lease_s: float = LEASE_S,
+        now: Callable[[], float] = time.time,
+        announce: Callable[[str], None] | None = None,
+    ) -> None:
+        self._link = link
+        self._prefix = link.key("jobs:")
+        self._keep_s = keep_s
+        self._most_lapses = most_lapses
+        self._lease_s = lease_s
+        self._now = now
+        self._announce = announce
+        self.renew_every_s = min(1.0, lease_s / 4)
+
+    async def add(self, job: NewJob, *, most_queued: int, most_of_caller: int) -> Job:
+        """See JobStore."""
+        values: dict[str, Any] = {
+            "tier": job.tier,
+            "flow": job.flow,
+            "arguments": job.arguments,
+            "priority": job.priority,
+            "created_at": self._now(),
+        }
+        if job.webhook is not None:
+            values["webhook"] = job.webhook
+        flat = [part for pair in values.items() for part in pair]
+        where = _list(job.caller, job.flow)
+        got = await self._run(lua.ADD, uuid4().hex, job.caller, where, most_queued, most_of_caller, *flat)
+        if got in (b"full", b"mine"):
+            raise full(most_queued) if got == b"full" else full(most_of_caller, of_caller=True)
+        added = _job(got)
+        await self._tell([added.job_id])
+        return added
+
+    async def get(self, caller: str, job_id: str) -> Job | None:
+        """See JobStore."""
+        row = await self._link.call("HGETALL", f"{self._prefix}job:{job_id}")
+        if not row:
+            return None
+        job = _job([part for pair in row.items() for part in pair])
+        return job if job.caller == caller else None
+
+    async def list(self, caller: str, flow: str, *, limit: int, before: str | None = None) -> Sequence[Job]:
+        """See JobStore."""
+        rows = await self._run(lua.LIST, caller, _list(caller, flow), before or "", limit)
+        return [_job(row) for row in rows]
+
+    async def claim(self, job_id: str | None = None) -> JobLease | None:
+        """See JobStore."""
+        args = [uuid4().hex, job_id or "", self._lease_s, self._now()]
+        asking = asyncio.ensure_future(self._run(lua.CLAIM, *args, keys=[self._link.key("fence")]))
+        try:
+            row = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(self._return)
+            raise
+        return _lease(row)
+
+    def _return(self, done: asyncio.Future[Any]) -> None:
+        """Put back what nobody will run."""
+        if not done.cancelled() and done.exception() is None and (lease := _lease(done.result())) is not None:
+            with suppress(StorageError):
+                self._link.submit("EVAL", lua.BACK.text, 0, self._prefix, *self._back(lease))
+
+    async def renew(self, lease: JobLease) -> LeaseState:
+        """See JobStore. A lease that lapsed, but that nobody swept, is held again."""
+        state = await self._run(lua.RENEW, lease.job.job_id, lease.fencing, self._lease_s)
+        return cast("LeaseState", state.decode())
+
+    async def finish(self, lease: JobLease, status: JobStatus, *, result: str | None = None, problem: str | None = None) -> bool:
+        """See JobStore."""
+        now = self._now()
+        how = [now, now + self._keep_s, _maybe(result), _maybe(problem), uuid4().hex]
+        return bool(await self._run(lua.FINISH, lease.job.job_id, lease.fencing, status, *how))
+
+    async def give_back(self, lease: JobLease) -> bool:
+        """See JobStore."""
+        given = bool(await self._run(lua.BACK, *self._back(lease)))
+        if given:
+            await self._tell([lease.job.job_id])
+        return given
+
+    def _back(self, lease: JobLease) -> Sequence[Any]:
+        now = self._now()
+        return lease.job.job_id, lease.fencing, now, now + self._keep_s, uuid4().hex
+
+    async def cancel(self, caller: str, job_id: str) -> Job | None:
+        """See JobStore."""
+        now = self._now()
+        row = await self._run(lua.CANCEL, job_id, caller, now, now + self._keep_s)
+        return None if row is None else _job(row)
+
+    async def sweep(self) -> Sequence[str]:
+        """See JobStore. Workers are told of what was put back, and again of what has been waiting."""
+        now = self._now()
+        args = [now, now + self._keep_s, self._most_lapses, "=" + DIED, TELL_AGAIN_S]
+        back, again = ([job_id.decode() for job_id in ids] for ids in await self._run(lua.SWEEP, *args))
+        await self._tell([*back, *again])
+        return back
+
+    async def counts(self) -> Mapping[JobStatus, int]:
+        """See JobStore."""
+        found = await self._link.call("HGETALL", f"{self._prefix}counts")
+        counts = {name.decode(): int(count) for name, count in found.items() if int(count) > 0}
+        return cast("Mapping[JobStatus, int]", counts)
+
+    async def due_webhooks(self, limit: int) -> Sequence[Delivery]:
+        """See JobStore."""
+        now = self._now()
+        due = await self._run(lua.DUE, now, now + WEBHOOK_RETRY_S, limit)
+        return [Delivery(_job(row), int(attempt)) for attempt, row in due]
+
+    async def webhook_settled(self, job_id: str, *, again_at: float | None = None) -> None:
+        """See JobStore."""
+        await self._run(lua.HOOK, job_id, "" if again_at is None else again_at)
+
+    async def aclose(self) -> None:
+        """See JobStore. The link is closed by whoever opened it."""
+
+    async def _tell(self, job_ids: Iterable[str]) -> None:
+        """Announce jobs, in a thread: the broker may be slow to take it."""
+        announce, ids = self._announce, tuple(job_ids)
+        if announce is None or not ids:
+            return
+
+        def tell() -> None:
+            for job_id in ids:
+                announce(job_id)
+
+        with suppress(Exception):  # whatever a broker raises: the sweeper announces it again
+            await asyncio.to_thread(tell)
+
+    async def _run(self, script: Script, *args: Any, keys: Sequence[str] = ()) -> Any:
+        return await self._link.script(script, keys, [self._prefix, *args])
+
+
+def _list(caller: str, flow: str) -> str:
+    return sha256(json.dumps([caller, flow]).encode()).hexdigest()
+
+
+def _maybe(text: str | None) -> str:
+    return "" if text is None else "=" + text
+
+
+def _pairs(row: Sequence[bytes]) -> dict[str, str]:
+    return {row[index].decode(): row[index + 1].decode() for index in range(0, len(row), 2)}
+
+
+def _job(row: Sequence[bytes]) -> Job:
+    values: dict[str, Any] = {}
+    for name, text in _pairs(row).items():
+        if name in _FLOATS:
+            values[name] = float(text)
+        elif name in _COUNTS:
+            values[name] = int(text)
+        elif name in _NAMES:
+            values[name] = text == "1" if name == "cancel_requested" else text
+    return Job(**values)
+
+
+def _lease(row: Sequence[bytes] | None) -> JobLease | None:
+    return None if row is None else JobLease(_job(row), int(_pairs(row)["fencing"]))

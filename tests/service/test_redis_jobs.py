@@ -1,0 +1,99 @@
+"""The JobStore of several replicas and workers: the conformance suite on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from nbllm.service.ports import JobLease
+from nbllm.service.redis_jobs import RedisJobs
+from nbllm.storage.redis_link import Link
+from tests.redis_server import RedisServer
+from tests.service.conformance_idempotency import KEEP_S, Clock
+from tests.service.conformance_jobs import MOST_LAPSES, JobsConformance, JobsMachine, added, lease, new
+from tests.service.redis_world import RedisWorld
+
+
+def make(link: Link, clock: Clock) -> RedisJobs:
+    return RedisJobs(link, keep_s=KEEP_S, most_lapses=MOST_LAPSES, now=clock)
+
+
+def lapse(server: RedisServer, link: Link, got: Any) -> None:
+    if isinstance(got, JobLease):
+        with server.client() as client:
+            if client.hget(link.key(f"jobs:job:{got.job.job_id}"), "fencing") == str(got.fencing).encode():
+                client.zadd(link.key("jobs:leases"), {got.job.job_id: 0}, xx=True)
+
+
+@pytest.fixture
+def world(redis_server: RedisServer) -> Iterator[RedisWorld[RedisJobs]]:
+    made = RedisWorld(redis_server, make, "claim", lapse)
+    yield made
+    made.close()
+
+
+class TestRedis(JobsConformance):
+    """The suite on Redis."""
+
+
+def test_any_order_of_events(redis_server: RedisServer) -> None:
+    """The machine of the suite finds no order of events in which a job is lost, or two may write one's end."""
+
+    class Machine(JobsMachine):
+        make_world = staticmethod(lambda: RedisWorld(redis_server, make, "claim", lapse))
+
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(Machine, settings=settings(max_examples=30, stateful_step_count=30, deadline=None))
+
+
+def test_a_lease_lapses_by_itself_and_renewing_keeps_it(redis_server: RedisServer) -> None:
+    """A worker that gives no sign of life for the time of its lease loses its job to the next sweep; one that does keeps it."""
+    redis_server.flush()
+
+    async def main() -> None:
+        link = Link(redis_server.url)
+        store = RedisJobs(link, lease_s=0.15)
+        await added(store, new(), new())
+        dead, living = await lease(store), await lease(store)
+        for _ in range(3):
+            await asyncio.sleep(0.08)
+            assert await store.renew(living) == "held"
+        assert await store.sweep() == [dead.job.job_id]
+        assert await store.renew(dead) == "lost"
+        await link.aclose()
+
+    asyncio.run(main())
+
+
+def test_workers_are_told(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a new job, of one that was given back or swept, and again of one that waits, in case the message was lost.
+
+    A broker that fails keeps no job from being taken.
+    """
+    redis_server.flush()
+    monkeypatch.setattr("nbllm.service.redis_jobs.TELL_AGAIN_S", 0.05)
+    told: list[str] = []
+
+    def announce(job_id: str) -> None:
+        told.append(job_id)
+        raise ConnectionError("no broker")
+
+    async def main() -> None:
+        link = Link(redis_server.url)
+        store = RedisJobs(link, announce=announce)
+        (job,) = await added(store, new())
+        assert told == [job.job_id]
+        assert await store.give_back(await lease(store))
+        assert len(told) == 2
+        await store.sweep()
+        await asyncio.sleep(0.1)
+        assert await store.sweep() == []
+        assert told == [job.job_id] * 3
+        await link.aclose()
+
+    asyncio.run(main())
