@@ -85,7 +85,7 @@ class RedisIdempotency:
 
     async def begin(self, caller: str, key: str, fingerprint: str, *, again: bool = False) -> Claim | Stored | Blocked:
         """See IdempotencyStore. The first that comes to Redis gets the claim."""
-        args = [self._now(), fingerprint, int(again), self._keep_s, self._lease_s, uuid4().hex]
+        args: list[Any] = [self._now(), fingerprint, int(again), self._keep_s, self._lease_s, uuid4().hex]
         asking = asyncio.ensure_future(self._link.script(_BEGIN, [self._key(caller, key), self._link.key("fence")], args))
         try:
             got = await asyncio.shield(asking)
@@ -118,7 +118,7 @@ class RedisIdempotency:
             return False
         until = self._now() + self._keep_s
         keep_ms = int((self._keep_s + self._lease_s) * 1000)
-        args = [claim.fencing, outcome.status, json.dumps(outcome.headers), outcome.body, until, keep_ms, uuid4().hex]
+        args: list[Any] = [claim.fencing, outcome.status, json.dumps(outcome.headers), outcome.body, until, keep_ms, uuid4().hex]
         try:
             return bool(await self._link.script(_FINISH, [self._of(claim)], args))
         finally:
