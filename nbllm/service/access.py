@@ -50,8 +50,15 @@ async def known(connection: HTTPConnection, _: Annotated[object, Security(_beare
 
 async def authenticated(connection: HTTPConnection, _: Annotated[object, Security(_bearer)]) -> Caller:
     """Return who asks, within the limits of its tier. Raises NotAuthenticated, OverLimit, LimitsUnavailable."""
-    service, exchange = service_of(connection), exchange_of(connection)
-    caller = identified(service, exchange, connection.headers.get("authorization"))
+    return await admitted(service_of(connection), exchange_of(connection), connection.headers.get("authorization"))
+
+
+async def admitted(service: Service, exchange: Exchange, authorization: str | None) -> Caller:
+    """Return who an Authorization header stands for, and count the request.
+
+    Raises NotAuthenticated, OverLimit, LimitsUnavailable.
+    """
+    caller = identified(service, exchange, authorization)
     try:
         exchange.headers.extend(await service.limiter.count_request(caller))
     except OverLimit as over:

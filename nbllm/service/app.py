@@ -33,6 +33,8 @@ from nbllm.service.limiting import Limiter
 from nbllm.service.logs import access_log, logging_to, stdout_writer
 from nbllm.service.metrics import Metrics
 from nbllm.service.problems import ServiceProblem, problem_answer, problem_of
+from nbllm.service.v1_models import Menu
+from nbllm.service.v1_routes import v1_routes
 
 _log = logging.getLogger("nbllm.service")
 
@@ -94,11 +96,13 @@ def _service(name: str, config: ServiceSettings, client: Client, *, own_client: 
         limiter=Limiter(allow_blind=config.on_state_loss == "allow"),
         metrics=Metrics(lambda: rungs),
         flows=flows,
+        menu=Menu(client, (), config.models),
     )
 
 
 def _include(app: FastAPI) -> None:
     """Add all routes."""
+    app.router.routes[:0] = v1_routes()  # first, because a router compares paths in order
     app.include_router(health.router)
 
 

@@ -63,7 +63,8 @@ class ServiceSettings:
     callers on this machine. max_body_bytes, max_depth: of a request's JSON. max_running, max_waiting, queue_wait_s: requests that
     run at once, that wait for their turn, and how long. idle_s: how long a connection may be silent, and how long a client may
     leave an answer unread. header_timeout_s: how long headers, and each piece of a body, may take to come. max_connections: at
-    once. grace_s: how long requests may go on after SIGTERM. cache_partition: who shares stored answers on /v1: each "key" has its
+    once. grace_s: how long requests may go on after SIGTERM. models: what /v1 may name besides the models and routes of nbllm's own
+    settings; "vllm/*" is all of an endpoint. cache_partition: who shares stored answers on /v1: each "key" has its
     own, or the "app" one. flow_partition: the part of the cache that flows use. keys_file: where the keys are, "" for
     service-keys.json in the home. metrics_port: /metrics on a port of its own on the loopback; None: on the service's, behind a
     key. on_state_loss: what requests get while limits cannot be counted. log_prompts: whether what is asked is logged (redacted).
@@ -84,6 +85,7 @@ class ServiceSettings:
     idle_s: float = 75.0
     header_timeout_s: float = 10.0
     grace_s: float = 20.0
+    models: tuple[str, ...] = ()
     cache_partition: Literal["key", "app"] = "key"
     flow_partition: str = ""
     keys_file: str = ""
@@ -139,6 +141,7 @@ SERVICE_OPTIONS = _options(
     _time("idle_s", "Longest silence of a connection."),
     _time("header_timeout_s", "Longest time for headers, and for each piece of a body."),
     _time("grace_s", "How long requests may go on after SIGTERM."),
+    Option(name="models", kind="texts", default=(), optional=False, is_name=True, help="Further models that /v1 may name."),
     Option(name="cache_partition", kind="choice", default="key", choices=("key", "app"), optional=False, help="Who shares on /v1."),
     Option(name="flow_partition", kind="text", default="", optional=False, help="Part of the cache that flows use."),
     Option(name="keys_file", kind="text", default="", optional=False, help="File of the keys."),

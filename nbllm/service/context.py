@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nbllm.service.limiting import Limiter
     from nbllm.service.logs import AccessLog
     from nbllm.service.metrics import Metrics
+    from nbllm.service.v1_models import Menu
 
 Face = Literal["flow", "v1"]
 EXCHANGE = "nbllm.exchange"
@@ -71,6 +72,7 @@ class Service:
     gate: Gate
     limiter: Limiter
     metrics: Metrics
+    menu: Menu
     flows: Mapping[str, Any] = field(default_factory=dict)
     access_log: AccessLog | None = None
     jobs: Any = None

@@ -204,15 +204,28 @@ def problem_answer(path: str, problem: Problem, request_id: str) -> Response:
 
 def openai_error(problem: Problem) -> Response:
     """Return the response in the shape of OpenAI's errors, which its SDK maps to its classes by status."""
-    error = {
+    headers = headers_of(problem)
+    if not _helps_to_retry(problem):
+        headers["X-Should-Retry"] = "false"  # OpenAI's SDKs heed it: the road has retried already, and n times m is a storm
+    return Response(
+        msgspec.json.encode({"error": openai_body(problem)}), problem.status, headers=headers, media_type="application/json"
+    )
+
+
+def openai_body(problem: Problem) -> dict[str, Any]:
+    """Return a problem as the member "error" of an answer, or of an event of a stream."""
+    return {
         "message": " ".join(part for part in (problem.title, problem.detail) if part),
         "type": _openai_type(problem),
         "param": problem.parameter,
         "code": _OPENAI_CODES.get(problem.type, problem.type.replace("-", "_")),
     }
-    return Response(
-        msgspec.json.encode({"error": error}), problem.status, headers=headers_of(problem), media_type="application/json"
-    )
+
+
+def _helps_to_retry(problem: Problem) -> bool:
+    if problem.status in {408, 409}:
+        return True
+    return problem.status in {429, 503} and problem.type != "insufficient-quota" and problem.retry_after_s is not None
 
 
 _OPENAI_CODES = {"unauthenticated": "invalid_api_key", "rate-limited": "rate_limit_exceeded"}
