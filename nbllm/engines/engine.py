@@ -103,7 +103,8 @@ class Engine:
             if self._process.problem:
                 return f"It has ended: {self._process.problem}."
             reason = reason_of(self._process.log_tail(REASON_LINES), self._process.exit_code)
-            return "\n".join((f"It has ended{reason.how}: {reason.said}.", *reason.lines))
+            why = "" if reason.code == "unknown" else f": {reason.said}"
+            return "\n".join((f"It has ended{reason.how}{why}.", *reason.lines))
         if state == "wedged":
             return "It says that it is healthy and completes nothing. Stop it and start it again."
         return "It does not answer." if state == "silent" else ""

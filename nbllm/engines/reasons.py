@@ -14,7 +14,9 @@ from dataclasses import dataclass
 _SHOWN_LINES = 4
 _SHOWN_CHARS = 240
 _LAST_LINES = 40
-_CHATTER = re.compile(r"^.{0,60}?\b(?:TRACE|DEBUG|INFO|WARN|WARNING)\b|^\s*(?:raise\b|File \")|See root cause above")
+_CHATTER = re.compile(
+    r"^.{0,60}?\b(?:TRACE|DEBUG|INFO|WARN|WARNING)\b|^\s*(?:raise\b|File \")|See (?:root cause|stack trace) \(?above"
+)
 """Lines that report no error, name many options, and would be mistaken for a reason; and those that only point at one."""
 _ERROR = re.compile(r"\b(?:\w*(?:Error|Exception)|ERROR|error|CRITICAL|FATAL|[Ff]atal)\b")
 _THROWN = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt|Exit)\b(?:: |$)")

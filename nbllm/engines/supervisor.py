@@ -102,18 +102,18 @@ class Tree:
         self.process = process
         self.exit_code: int | None = None
 
-    def reap(self) -> None:
-        """Take in who has ended: the engine, and on Linux also orphans that came to this process."""
+    def reap(self) -> bool:
+        """Take in who has ended: the engine, and on Linux also orphans that came to this process. Whether any child is left."""
         if not POSIX:
             self.exit_code = self.process.poll()
-            return
+            return self.exit_code is None
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return True
             if pid == self.process.pid:
                 self.exit_code = self.process.returncode = os.waitstatus_to_exitcode(status)
 
@@ -131,9 +131,11 @@ class Tree:
         told: set[int] = set()
         end_s = time.monotonic() + limit_s
         while True:
-            self.reap()
+            children = self.reap()
             left = self._left()
-            if not left:
+            # A look at /proc takes its time: who becomes an orphan meanwhile may be seen below neither parent, old or new. On
+            # Linux orphans come here, so that nobody is left when there is no child.
+            if not left and not (LINUX and children):
                 return True
             for pid in left:
                 if again or pid not in told:

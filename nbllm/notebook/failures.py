@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -68,8 +69,20 @@ def message_lines(error: NbllmError, width: int = 88) -> list[str]:
         where = f"On {rung}. " if rung and not causes else ""
         spent = "" if " spent" in error.summary else f"Spent: {wording.usd(error.spent_usd)}. "
         lines.append(f"  {where}{spent}%llm_calls {short_id(error.call_id)} shows the call.")
+    lines += [f"  {server}" for server in _servers("\n".join([*lines, getattr(error, "rung", "")]))]
     lines += [f"  {note}" for note in getattr(error, "__notes__", [])]
     return lines
+
+
+def _servers(text: str) -> list[str]:
+    """Return what is wrong with those servers of this session whose models a text names."""
+    engines = sys.modules.get("nbllm.engines.engine")  # not loaded: none was started
+    known = [] if engines is None else [(engine.name, engine.state) for engine in engines.running()]
+    return [
+        f"{name} {'has ended' if state == 'ended' else f'is {state}'}: %serve status says more."
+        for name, state in known
+        if state != "ready" and re.search(rf"(?<![\w./-]){re.escape(name)}/", text)
+    ]
 
 
 def _causes(error: BaseException) -> list[Exception]:

@@ -11,9 +11,10 @@ import pytest
 
 from nbllm import Client
 from nbllm.engines import Engine, EngineEvent, Plan, plan_launch, start
+from nbllm.engines.supervisor import below
 from nbllm.errors import EngineFailed
 from tests.engines.server import CONTEXT_TOKENS, PYTHON
-from tests.engines_room.processes import linux_only, marked, wait_until_gone
+from tests.engines_room.processes import linux_only, marked, wait_until_ended, wait_until_gone
 from tests.notebook.kernel import running_kernel
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
@@ -80,9 +81,23 @@ def test_served_from_a_notebook_it_answers_and_is_gone_when_the_kernel_is_killed
             assert kernel.run(f"%serve start vllm {model_dir} --python {PYTHON} {flags}") == "ok", kernel.of("error")
             assert kernel.run("%%llm -m vllm/tiny -t 0 -o answer\nWhat is grandeur?") == "ok", kernel.of("error")
             assert kernel.value("bool(answer.text), answer.cost_usd == 0") == "(True, True)"
-            assert len(marked(mark)) >= 4  # kernel, supervisor, server, engine core
-            kernel.manager.provisioner.process.kill()
+            process = kernel.manager.provisioner.process
+            started = below(process.pid)
+            assert len(started) >= 4  # supervisor, server, engine core, and what these have started
+            process.kill()
             wait_until_gone(mark, 5.0)
+            wait_until_ended(started, 0.5)
     finally:
         for pid in marked(mark):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_cause_that_one_of_its_processes_wrote_is_told(model_dir: Path) -> None:
+    """More memory than there is, of which the server itself only says that another process has failed: the cause is found above."""
+    plan = plan_launch(
+        "vllm", str(model_dir), {**OPTIONS, "cpu_kvcache_gb": 90_000}, served_name="tiny", python=PYTHON, force=True, name="huge"
+    )
+    with pytest.raises(EngineFailed, match="it ran out of memory") as caught:
+        start(plan)
+    assert caught.value.reason == "out_of_memory"
+    assert "requested memory" in str(caught.value)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+
+from nbllm.engines.supervisor import _parents
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
@@ -31,3 +34,11 @@ def wait_until_gone(mark: str, limit_s: float) -> float:
         assert time.monotonic() - began_s < limit_s, f"still there after {limit_s} s: {left}"
         time.sleep(0.02)
     return time.monotonic() - began_s
+
+
+def wait_until_ended(pids: Collection[int], limit_s: float) -> None:
+    """Wait until none of these processes lives: some overwrite their environment, and with it a mark. Fail after limit_s."""
+    end_s = time.monotonic() + limit_s
+    while left := set(pids) & _parents().keys():
+        assert time.monotonic() < end_s, f"still there after {limit_s} s: {left}"
+        time.sleep(0.02)

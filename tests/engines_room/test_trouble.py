@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -276,3 +277,19 @@ def test_attaching_to_something_else_says_so(odd_server: str, monkeypatch: pytes
     with pytest.raises(EngineFailed, match=r"The server at 127\.0\.0\.1:\d+ does not answer: no answer within 0\.2 s"):
         attach(odd_server)
     assert running() == []
+
+
+@linux_only
+def test_who_is_between_two_parents_is_not_forgotten(tmp_path: Path) -> None:
+    """A look at all processes may see an orphan below neither parent, old or new: while there is a child, it looks again."""
+    script = (
+        "import signal, subprocess, sys\n"
+        "from nbllm.engines import supervisor\n"
+        "child = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(60)'])\n"
+        "tree = supervisor.Tree(child)\n"
+        "seen, below = [], supervisor.below\n"
+        "supervisor.below = lambda root: below(root) if len(seen) > 2 else seen.append(root) or []\n"
+        "print(tree._signalled(signal.SIGKILL, 5.0, again=True), child.returncode)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.stdout.strip(), done.stderr) == ("True -9", "")

@@ -8,6 +8,7 @@ from _thread import interrupt_main
 from decimal import Decimal
 from pathlib import Path
 from threading import Timer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -249,6 +250,22 @@ def test_frames_of_a_flow_stay(shell: Any, client: FakeClient, capsys: Any) -> N
     shown = capsys.readouterr().out
     assert "in mine" in shown
     assert "current.py" not in shown
+
+
+@pytest.mark.parametrize(("state", "said"), [("ended", "lab has ended"), ("wedged", "lab is wedged"), ("ready", "")])
+def test_a_server_of_the_session_that_failed_is_named(
+    shell: Any, client: FakeClient, capsys: Any, monkeypatch: pytest.MonkeyPatch, state: str, said: str
+) -> None:
+    """A call that fails because its server has ended or is wedged says so, and where more is said."""
+    known = {name: SimpleNamespace(name=name, state=state) for name in ("lab", "other", "b")}
+    monkeypatch.setattr("nbllm.engines.engine._running", known)
+    client.refuses = ConnectionFailed("Connection refused.", rung="lab/qwen")
+    shell.user_ns["start"] = client.start
+    shell.run_cell("start('x')")
+    shown = capsys.readouterr().out
+    assert ("%serve status says more." in shown) == bool(said)
+    assert shown.count("says more") == bool(said)
+    assert said in shown
 
 
 def test_code_that_a_library_has_written_is_no_frame_of_the_users(shell: Any, client: FakeClient, capsys: Any) -> None:
