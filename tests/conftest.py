@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.redis_server import RedisServer, running_redis
 
 # Limits in wall-clock time for one generated case say more about the machine than about the code.
 settings.register_profile("nbllm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -21,3 +24,10 @@ def only_new_objects_are_searched() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One redis-server for all tests of a process; without one on PATH they are skipped, and counted."""
+    with running_redis() as server:
+        yield server

@@ -11,7 +11,7 @@ from nbllm.core.ports import BudgetStore, Flights, Recordings, ResponseStore
 from nbllm.storage.home import Home
 from nbllm.storage.memory import MemoryBudgets, MemoryFlights, MemoryRecordings, MemoryResponseStore
 from nbllm.storage.open import open_storage
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import RedisServer
 
 BACKENDS = ("disk", "memory", "redis")
 
@@ -33,13 +33,6 @@ class Backend:
     budgets: BudgetStore
     recordings: Recordings | None
     clock: Clock
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """One redis-server for all tests of a process."""
-    with running_redis() as server:
-        yield server
 
 
 @pytest.fixture(params=BACKENDS)

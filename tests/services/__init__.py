@@ -1,0 +1,1 @@
+"""Several processes at once, with real parts: redis-server, Celery workers, replicas (make test-services)."""
