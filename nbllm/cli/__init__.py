@@ -1,4 +1,4 @@
-"""The command `nbllm`: demo, doctor, cache, export, parity. What a command needs is imported when it is run."""
+"""The command `nbllm`: demo, doctor, cache, export, parity, serve, keys. What a command needs is imported when it is run."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     _cache_parser(commands)
     _export_parser(commands)
     _parity_parser(commands)
+    _serve_parsers(commands)
     return top
 
 
@@ -89,6 +90,33 @@ def _parity_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parity.set_defaults(run="parity")
 
 
+def _serve_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run an exported app",
+        description="Run the app in a folder until Ctrl-C or SIGTERM, on this machine's loopback unless its settings or --host say "
+        "otherwise. What is open to whom is said on stderr, the log goes to stdout as JSON.",
+    )
+    serve.add_argument("folder", metavar="DIR", help="the folder of an exported app")
+    serve.add_argument("--host", metavar="HOST", help="address to listen on, instead of the settings'")
+    serve.add_argument("--port", metavar="PORT", type=int, help="port to listen on, instead of the settings'; 0: a free one")
+    serve.set_defaults(run="serve")
+
+    keys = commands.add_parser("keys", help="who may call an app", description="Make, list or revoke the keys of an app.")
+    actions = keys.add_subparsers(metavar="ACTION", title="actions", required=True)
+    make = actions.add_parser("make", help="make a key; it is printed once")
+    make.add_argument("folder", metavar="DIR", help="the folder of an exported app")
+    make.add_argument("--tier", metavar="TIER", default="default", help="which of the settings' tiers it has (default)")
+    make.add_argument("--note", metavar="TEXT", default="", help="whom it is for")
+    listed = actions.add_parser("list", help="ids, tiers and notes; never the keys")
+    listed.add_argument("folder", metavar="DIR", help="the folder of an exported app")
+    revoke = actions.add_parser("revoke", help="take a key back")
+    revoke.add_argument("folder", metavar="DIR", help="the folder of an exported app")
+    revoke.add_argument("key_id", metavar="ID", help="its id, or the key itself")
+    for name, action in (("make", make), ("list", listed), ("revoke", revoke)):
+        action.set_defaults(run="keys", action=name)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 well, 1 something is wrong (said on stderr or by doctor), 2 bad arguments."""
     top = parser()
@@ -128,6 +156,10 @@ def _run(given: argparse.Namespace) -> int:
         from nbllm.cli.parity import compare
 
         return compare(given)
+    if given.run in {"serve", "keys"}:
+        from nbllm.cli import serve
+
+        return serve.serve(given) if given.run == "serve" else serve.keys(given)
     from nbllm.cli.cache import cache
 
     return cache(given)

@@ -32,6 +32,7 @@ from nbllm.service.keys import open_keys
 from nbllm.service.limiting import Limiter
 from nbllm.service.logs import access_log, logging_to, stdout_writer
 from nbllm.service.metrics import Metrics
+from nbllm.service.metrics_port import metrics_port
 from nbllm.service.problems import ServiceProblem, problem_answer, problem_of
 from nbllm.service.v1_models import Menu
 from nbllm.service.v1_routes import v1_routes
@@ -97,6 +98,7 @@ def _service(name: str, config: ServiceSettings, client: Client, *, own_client: 
         metrics=Metrics(lambda: rungs),
         flows=flows,
         menu=Menu(client, (), config.models),
+        parts=[metrics_port],
     )
 
 
@@ -124,27 +126,35 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what the service needs, in order; close it in reverse. Raises HomeUnusable and others before anything is served."""
     service: Service = app.state.service
     async with AsyncExitStack() as stack:
-        if service.own_client:
-            if service.access_log is None:
-                writer = stdout_writer()
-                stack.callback(writer.close)
-                stack.enter_context(logging_to(writer, "nbllm"))
-                service.access_log = access_log(writer)
-            service.client.adopt_loop()
-            stack.push_async_callback(service.client.aclose)
-            current.set_process_client(service.client)
-            stack.callback(current.set_process_client, None)
-        counted = _counting(service, asyncio.get_running_loop())
-        service.client.on_call(counted, at_once=True)
-        stack.callback(service.client.off_call, counted)
-        service.client.models()  # opens the home: one that cannot be used is said now
-        service.keys.list()
-        stack.push_async_callback(service.end_spawned)
-        for part in service.parts:
-            await stack.enter_async_context(part(service))
+        try:
+            await _open(service, stack)
+        except NbllmError as error:
+            service.failure = error
+            raise
         yield
-        service.draining = True
-        service.gate.close()
+        service.drain()
+
+
+async def _open(service: Service, stack: AsyncExitStack) -> None:
+    """Enter everything that the service needs."""
+    if service.own_client:
+        if service.access_log is None:
+            writer = stdout_writer()
+            stack.callback(writer.close)
+            stack.enter_context(logging_to(writer, "nbllm"))
+            service.access_log = access_log(writer)
+        service.client.adopt_loop()
+        stack.push_async_callback(service.client.aclose)
+        current.set_process_client(service.client)
+        stack.callback(current.set_process_client, None)
+    counted = _counting(service, asyncio.get_running_loop())
+    service.client.on_call(counted, at_once=True)
+    stack.callback(service.client.off_call, counted)
+    service.client.models()  # opens the home: one that cannot be used is said now
+    service.keys.list()
+    stack.push_async_callback(service.end_spawned)
+    for part in service.parts:
+        await stack.enter_async_context(part(service))
 
 
 def _counting(service: Service, loop: asyncio.AbstractEventLoop) -> Callable[[CallRecord], None]:

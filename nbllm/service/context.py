@@ -79,6 +79,10 @@ class Service:
     idempotency: Any = None
     parts: list[Callable[[Service], AbstractAsyncContextManager[Any]]] = field(default_factory=list)
     draining: bool = False
+    metrics_address: str | None = None
+    """Where /metrics is, when it has a port of its own."""
+    failure: Exception | None = None
+    """Why the app did not start."""
     readiness: tuple[float, list[str]] | None = None
     """When /ready last looked, on the monotonic clock, and what was missing."""
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -102,6 +106,11 @@ class Service:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Take nothing new: the service is about to end."""
+        self.draining = True
+        self.gate.close()
 
     def caller_context(self, caller: Caller, face: Face) -> CallerContext:
         """Return for whom calls are that one caller makes: its name in the ledger, its part of the cache, its budget of the day."""

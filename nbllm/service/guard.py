@@ -41,6 +41,7 @@ _LEFT = 499
 """The status, in log and numbers, of a request whose client left before it was answered (nginx's)."""
 _MOST_PROMPT = 4000
 _LINGER_S = 1.0
+_BREATHE_EVERY = 16
 
 
 class ClientLeft(Exception):
@@ -136,6 +137,7 @@ class _Request(_Passage):
     _unread = False
     """Whether there is a body of which not all was read: the connection cannot be used again."""
     _given_away = False
+    _sent = 0
     _listens = False
     _looking: asyncio.Task[None] | None = None
 
@@ -239,6 +241,10 @@ class _Request(_Passage):
             self.status = message["status"]
             message = {**message, "headers": self.with_headers(list(message.get("headers", ())))}
         await self._send(message)
+        self._sent += 1
+        if self._sent % _BREATHE_EVERY == 0:
+            # Sending to who left, or reads as fast as it comes, waits for nothing: others, and word of the leaving, get their turn.
+            await asyncio.sleep(0)
 
     async def _fail(self, error: Exception) -> None:
         """Answer with what went wrong; an answer that has begun can only be cut."""

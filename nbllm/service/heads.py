@@ -87,6 +87,12 @@ def _is_ours(name: str, scope: Scope, config: ServiceSettings) -> bool:
     return not config.allowed_hosts or name in _LOCAL_NAMES
 
 
+def is_local_name(host: str) -> bool:
+    """Whether a Host header names the loopback."""
+    match = _HOST.match(host.lower())
+    return match is not None and match[1] in _LOCAL_NAMES
+
+
 def is_local(scope: Scope) -> bool:
     """Whether a request came over the loopback, or over a socket in the file system."""
     server = scope.get("server")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
-from starlette.responses import StreamingResponse
 
 from nbllm.service import create_app
 from nbllm.service.access import Authenticated
 from nbllm.service.context import service_of
+from nbllm.service.streaming import ClosedStream
 from tests.service.running import write_settings
 
 
@@ -50,7 +50,7 @@ def probe_app(folder: Path, service: str = "", **given: Any) -> tuple[FastAPI, S
             return {}
 
     @app.post("/drip")
-    async def drip(caller: Authenticated) -> StreamingResponse:
+    async def drip(caller: Authenticated) -> ClosedStream:
         async def pieces() -> AsyncIterator[bytes]:
             try:
                 while True:
@@ -58,7 +58,7 @@ def probe_app(folder: Path, service: str = "", **given: Any) -> tuple[FastAPI, S
             finally:
                 seen.ended.set()
 
-        return StreamingResponse(pieces())
+        return ClosedStream(pieces())
 
     @app.post("/broken")
     async def broken(caller: Authenticated) -> None:

@@ -6,20 +6,13 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 
 from nbllm.service.context import Service
-
-SETTINGS = """
-ladder = ["sim/small"]
-
-[service]
-{service}
-"""
+from nbllm.service.serving import server_for
 
 
 def write_settings(folder: Path, service: str = "", top: str = 'ladder = ["sim/small"]') -> Path:
@@ -36,7 +29,7 @@ class Running:
 
     host: str
     port: int
-    key: str
+    key: str = field(repr=False)
     service: Service
     loop: asyncio.AbstractEventLoop
 
@@ -56,9 +49,8 @@ def running(app: FastAPI, *, tier: str = "default") -> Iterator[Running]:
     """Serve an app on a free port for a with block; a key is made for it first."""
     service: Service = app.state.service
     key, _ = service.keys.make(tier)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
-    )
+    server = server_for(app, service)
+    server.config.host, server.config.port, server.config.timeout_graceful_shutdown = "127.0.0.1", 0, 2
     loops: list[asyncio.AbstractEventLoop] = []
 
     def serve() -> None:

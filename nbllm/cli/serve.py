@@ -1,0 +1,101 @@
+"""`nbllm serve` and `nbllm keys`: run an exported app; who may call it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbllm.cli.paper import Paper, age, plural
+from nbllm.errors import ConfigurationError, InvalidRequest
+from nbllm.settings.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_INSTALL = 'pip install "nbllm[service]"'
+
+
+def serve(given: argparse.Namespace) -> int:
+    """Serve the app of a folder until it is told to end."""
+    _needs("fastapi", "uvicorn", "limits", "prometheus_client", "structlog", "httptools")
+    folder = _folder(given.folder)
+    shown = given.folder
+    from nbllm.service.serving import serve as serve_app
+
+    app = _app(folder)
+    paper = Paper(sys.stderr)
+    # The key is shown once, to who started the service: what is redacted everywhere else is meant for them.
+    serve_app(
+        app,
+        host=given.host,
+        port=given.port,
+        say=lambda line: print(line, file=paper.out, flush=True),
+        keys_command=f"nbllm keys make {shown}",
+    )
+    return 0
+
+
+def _app(folder: Path) -> FastAPI:
+    """Return the app of a folder: `app` of its app.py, run as if from within the folder; else one of its settings alone."""
+    from fastapi import FastAPI
+
+    from nbllm.service.app import create_app
+
+    os.chdir(folder)
+    if not (folder / "app.py").is_file():
+        return create_app(settings=folder / "settings.toml")
+    sys.path.insert(0, str(folder))
+    found = getattr(importlib.import_module("app"), "app", None)
+    if not isinstance(found, FastAPI):
+        raise ConfigurationError(f"{folder / 'app.py'} has no app.", hint="It says: app = create_app(flows=[...], settings=...)")
+    return found
+
+
+def keys(given: argparse.Namespace) -> int:
+    """Make, list or revoke keys of the app in a folder."""
+    from nbllm.service.configuration import load_service
+    from nbllm.service.keys import open_keys
+
+    settings, config = load_service(_folder(given.folder) / "settings.toml")
+    store, paper = open_keys(settings.home, config.keys_file), Paper()
+    if given.action == "make":
+        if given.tier not in config.tiers:
+            raise InvalidRequest(f"There is no tier {given.tier!r} in the settings.", hint=did_you_mean(given.tier, config.tiers))
+        text, key = store.make(given.tier, note=given.note)
+        print(text, file=paper.out)  # not through the redactor: this is where it is shown, once
+        print(f"nbllm: key {key.id} of tier {key.tier}; it is shown once and kept nowhere.", file=sys.stderr)
+    elif given.action == "revoke":
+        key = store.revoke(given.key_id.removeprefix("nbllm_")[:8] if given.key_id.startswith("nbllm_") else given.key_id)
+        paper.line(f"  Key {key.id} of tier {key.tier} is revoked; running services know within a second.")
+    else:
+        rows = [(k.id, k.tier, age(time.time() - k.made_at) if k.made_at else "", k.note) for k in store.list()]
+        if rows:
+            paper.table(("id", "tier", "#age", "note"), rows)
+        paper.line(f"  {plural(len(rows), 'key')} in {store.path}")
+    return 0
+
+
+def _folder(name: str) -> Path:
+    """Return an app's folder. Raises ConfigurationError for what is none."""
+    folder = Path(name).absolute()
+    if not (folder / "settings.toml").is_file():
+        raise ConfigurationError(
+            f"{folder} holds no app: there is no settings.toml.", hint="Export one: nbllm export NOTEBOOK --flow NAME --out DIR"
+        )
+    return folder
+
+
+def _needs(*modules: str) -> None:
+    """Say which package is missing, and how it is had."""
+    for module in modules:
+        if module == "httptools" and sys.platform == "win32":
+            continue
+        try:
+            importlib.import_module(module)
+        except ImportError as exc:
+            raise ConfigurationError(f"A service needs {exc.name or module}, which is not installed.", hint=_INSTALL) from None

@@ -1,0 +1,59 @@
+"""What a service says when it opens: where it is, what is open to whom, who shares what."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+from nbllm.service.context import Service
+
+_WIDTH = 11
+
+
+def opening_lines(service: Service, listening: socket.socket, key: str | None, keys_command: str) -> Iterator[str]:
+    """Yield lines for a person. key: one that was made just now, shown here and nowhere else."""
+    config = service.config
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{port}"
+    yield f"{service.name} on {address}"
+    whom = "everybody who can reach this machine" if config.public else "programs on this machine only"
+    yield _line("open to", f"{whom}; a key is needed for all but /health and /ready")
+    if config.public:
+        yield _line("", "It speaks plain HTTP: put a proxy with TLS before it.")
+    if key is not None:
+        yield _line("key", f"{key} (shown once; more: {keys_command})")
+    else:
+        count = len(service.keys.list())
+        yield _line("keys", f"{count} (more: {keys_command})")
+    for name in service.flows:
+        yield _line("flow", f"POST /flows/{name}, /flows/{name}/stream, /flows/{name}/jobs; WebSocket /flows/{name}/ws")
+    yield _line("models", f"{address}/v1 (OpenAI's interface): {', '.join(_models(service)) or 'what is found'}")
+    yield _line("names", _names(service))
+    yield _line("web pages", ", ".join(config.allowed_origins) or "none may call it (allowed_origins)")
+    if service.metrics_address is not None:
+        yield _line("metrics", f"{service.metrics_address}, without a key, for this machine only")
+    else:
+        yield _line("metrics", "/metrics, behind a key")
+    if config.docs or (config.docs is None and not config.public):
+        yield _line("docs", f"{address}/docs" + ("" if config.docs else ", for this machine only"))
+    else:
+        yield _line("docs", "off" if config.docs is False else "for callers on this machine only")
+    share = "each key has its own part" if config.cache_partition == "key" else "all keys share one"
+    yield _line("cache", f"/v1: {share}; flows: all keys share one")
+
+
+def _models(service: Service) -> list[str]:
+    settings = service.client.settings
+    return list(dict.fromkeys([*settings.routes, *((settings.model,) if settings.model else ()), *settings.ladder]))
+
+
+def _names(service: Service) -> str:
+    allowed = ", ".join(service.config.allowed_hosts)
+    if service.config.public:
+        return f"called {allowed}" if allowed else "any (name them in allowed_hosts)"
+    return f"called localhost, 127.0.0.1{', ' + allowed if allowed else ''}"
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:<{_WIDTH}}{text}"

@@ -1,0 +1,138 @@
+"""Run an app as a server: one process, with limits on slow clients, an orderly end, and a word on what is open to whom."""
+
+from __future__ import annotations
+
+import math
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from nbllm.errors import ConfigurationError
+from nbllm.service.context import Service
+from nbllm.service.keys import KEY_VARIABLE, MINIMUM_BYTES
+from nbllm.service.logs import access_log, logging_to, stdout_writer
+from nbllm.service.opening import opening_lines
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_BACKLOG = 2048
+
+
+def serve(
+    app: FastAPI,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    say: Callable[[str], object],
+    keys_command: str = "nbllm keys make DIR",
+) -> None:
+    """Serve an app until SIGTERM or Ctrl-C; what is under way then has the settings' grace to finish.
+
+    host, port: instead of the settings'. say: gets lines for a person, about what is open to whom; the log goes to stdout. Raises
+    ConfigurationError before anything is open: no key for a public address, a port that is taken, a home that cannot be used.
+    """
+    service: Service = app.state.service
+    changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    service.config = replace(service.config, **changes)  # type: ignore[arg-type]  # the two have their own types
+    key = _first_key(service, keys_command)
+    with _bound(service.config.host, service.config.port) as listening:
+        writer = stdout_writer()
+        try:
+            with logging_to(writer, "nbllm", "uvicorn", "uvicorn.error", "asyncio"):
+                service.access_log = access_log(writer)
+                _run(app, service, listening, lambda: [say(line) for line in opening_lines(service, listening, key, keys_command)])
+        finally:
+            writer.close()
+
+
+def server_for(app: FastAPI, service: Service, opened: Callable[[], object] = lambda: None) -> Server:
+    """Return a server of an app, with the limits of its settings. opened: called when it takes requests."""
+    config = service.config
+    http: Any = "auto"
+    sockets: Any = "auto"
+    if sys.platform != "win32":  # there is no httptools there: uvicorn's own protocol serves, without limits on slow heads
+        from nbllm.service.protocol import protocols_for
+
+        http, sockets = protocols_for(config)
+    return Server(
+        uvicorn.Config(
+            app,
+            http=http,
+            ws=sockets,
+            ws_max_size=config.max_body_bytes,
+            ws_per_message_deflate=False,
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=math.ceil(config.idle_s),
+            timeout_graceful_shutdown=math.ceil(config.grace_s),
+        ),
+        service,
+        opened,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which tells the service when it begins and when it is to end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, opened: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._service = service
+        self._opened = opened
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._opened()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take nothing new, let what runs finish, end. A signal that was asked for is no failure of the process."""
+        self._service.drain()
+        await super().shutdown(sockets)
+        self._captured_signals.clear()
+
+
+def _run(app: FastAPI, service: Service, listening: socket.socket, opened: Callable[[], object]) -> None:
+    server = server_for(app, service, opened)
+    try:
+        server.run(sockets=[listening])
+    except SystemExit:  # uvicorn's way to say that the app did not start
+        if service.failure is not None:
+            raise service.failure from None
+        raise
+
+
+def _first_key(service: Service, keys_command: str) -> str | None:
+    """Return a new key where there is none yet and only this machine can reach the service; refuse a public address without."""
+    if service.keys.list():
+        return None
+    if service.config.public:
+        raise ConfigurationError(
+            f"{service.config.host} can be reached from other machines, and this service has no key. Nothing was opened.",
+            hint=f"Make one: {keys_command} - or set {KEY_VARIABLE} to {MINIMUM_BYTES} random bytes or more.",
+        )
+    return service.keys.make(note="made at the first start")[0]
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises ConfigurationError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{host} port {port} cannot be opened: {exc.strerror or exc}.",
+            hint="Is another service running there? Name another port, or 0 for a free one.",
+        ) from None
+    except OverflowError:
+        raise ConfigurationError(f"{port} is no port.", hint="0 to 65535.") from None

@@ -1,0 +1,152 @@
+"""Clients that are slow, many, or send heads without end: each is cut, others are served meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.service.probes import Seen, probe_app
+from tests.service.raw import Line, ask
+from tests.service.running import Running, running
+
+
+@pytest.fixture(scope="module")
+def probes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Seen]]:
+    """An app that waits 0.2 s for heads and 1 s for readers, and has room for ten connections."""
+    app, seen = probe_app(tmp_path_factory.mktemp("app"), "header_timeout_s = 0.2\nidle_s = 1\nmax_connections = 10")
+    with running(app) as it:
+        yield it, seen
+
+
+@pytest.fixture
+def app(probes: tuple[Running, Seen]) -> Running:
+    return probes[0]
+
+
+def test_a_connection_that_says_nothing_is_closed(app: Running) -> None:
+    """Who connects and is silent is cut after the time for a head."""
+    began_s = time.monotonic()
+    with Line(app) as line:
+        assert line.closed()
+    assert 0.1 < time.monotonic() - began_s < 1.5
+
+
+@pytest.mark.parametrize("drip", [b"X-A: 1\r\n", b"\r\n"], ids=["headers", "empty lines"])
+def test_a_head_that_drips_is_cut(app: Running, drip: bytes) -> None:
+    """A head that comes a line at a time (slow loris) has as long as any other; empty lines before it count, too."""
+    began_s = time.monotonic()
+    with Line(app) as line:
+        if drip != b"\r\n":
+            line.send(b"GET /health HTTP/1.1\r\n")
+        line.socket.settimeout(0.05)
+        cut = False
+        while time.monotonic() - began_s < 3 and not cut:
+            try:
+                line.send(drip)
+                cut = line.socket.recv(1000) is not None  # the refusal, or the end
+            except TimeoutError:
+                continue
+            except OSError:
+                cut = True
+    assert cut
+    assert time.monotonic() - began_s < 1.5
+
+
+def test_dripping_between_requests_is_cut_too(app: Running) -> None:
+    """A connection that was used once and then drips empty lines has no more time than a new one."""
+    with Line(app) as line:
+        assert line.ask("/health").status == 200
+        began_s = time.monotonic()
+        line.socket.settimeout(0.05)
+        cut = False
+        while time.monotonic() - began_s < 3 and not cut:
+            try:
+                line.send(b"\r\n")
+                cut = line.socket.recv(1000) is not None
+            except TimeoutError:
+                continue
+            except OSError:
+                cut = True
+        assert cut
+        assert time.monotonic() - began_s < 1.5
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"".join(b"X-%d: 1\r\n" % n for n in range(200)),
+        b"X-A: " + b"a" * 100_000 + b"\r\n",
+        b"".join(b"X-%d: " % n + b"b" * 2000 + b"\r\n" for n in range(40)),
+    ],
+    ids=["many", "one large", "large together"],
+)
+def test_a_flood_of_headers_is_refused(app: Running, head: bytes) -> None:
+    """A head may have 100 headers and 32 kB; more is 431, and nothing of it is kept."""
+    with Line(app) as line:
+        line.send(f"GET /health HTTP/1.1\r\nHost: {line.host}\r\n".encode() + head + b"\r\n")
+        answer = line.read()
+        assert (answer.status, answer.kind) == (431, "head-too-large")
+        assert answer.headers["connection"] == "close"
+
+
+def test_a_path_without_end_is_refused(app: Running) -> None:
+    """The path counts to the head."""
+    with Line(app) as line:
+        line.send(b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert line.read().status == 431
+
+
+@pytest.mark.parametrize(
+    "said", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"HELP\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 100]
+)
+def test_what_is_no_http_is_refused(app: Running, said: bytes) -> None:
+    """TLS, other protocols and noise get 400 and an end."""
+    with Line(app) as line:
+        line.send(said)
+        assert line.read().status == 400
+        assert line.closed()
+
+
+def test_an_answer_that_nobody_reads_is_cut(app: Running, probes: tuple[Running, Seen]) -> None:
+    """A client that asks for a stream and does not read it is cut after the idle time; what made the stream has ended."""
+    seen = probes[1]
+    with Line(app) as line:
+        line.send(f"POST /drip HTTP/1.1\r\nHost: {line.host}\r\nAuthorization: Bearer {app.key}\r\n\r\n".encode())
+        assert seen.ended.wait(8)
+
+
+def test_an_idle_connection_is_closed(app: Running) -> None:
+    """A connection that is kept for a next request is closed after the idle time."""
+    with Line(app) as line:
+        assert line.ask("/health").status == 200
+        assert line.closed()
+
+
+def test_too_many_connections_are_refused_and_room_comes_back(app: Running) -> None:
+    """Over max_connections a new one is told 503 with Retry-After at once; when others end, there is room again."""
+    with ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(Line(app))
+        with Line(app) as late:
+            answer = late.read()
+            assert answer.status == 503
+            assert int(answer.headers["retry-after"]) >= 1
+    until_s = time.monotonic() + 5
+    while time.monotonic() < until_s:
+        try:
+            if ask(app, "/health").status == 200:
+                return
+        except ConnectionError:
+            continue
+    raise AssertionError("no room came back")
+
+
+def test_requests_that_are_sent_together_are_answered_in_order(app: Running) -> None:
+    """Pipelined requests on one connection each get their answer; a fault in a later one does not harm the first."""
+    with Line(app) as line:
+        one = f"GET /health HTTP/1.1\r\nHost: {line.host}\r\n\r\n".encode()
+        line.send(one + one)
+        assert line.read().status == 200
