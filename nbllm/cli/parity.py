@@ -14,7 +14,7 @@ from nbllm.cli.export import recordings_of
 from nbllm.export import read_ipynb, render_flows, slice_notebook
 from nbllm.export.magic_settings import with_magics
 from nbllm.export.refusals import ExportRefused
-from nbllm.service.replay import NotebookSide, app_runs, every_run, parity
+from nbllm.service.replay import NotebookSide, app_runs, every_run, flows_named_in, parity
 from nbllm.service.tracing import RecordedRun, recorded_runs
 from nbllm.settings import Settings
 
@@ -31,20 +31,6 @@ def compare(given: argparse.Namespace) -> int:
     report = parity(folder, runs, notebook=_side(notebook, settings, runs) if notebook else None)
     print(report)
     return 0 if report.ok else 1
-
-
-def flows_named_in(folder: Path) -> set[str]:
-    """Return the names that app.py takes from flows.py: what an app serves can be said without running it."""
-    import ast
-
-    path = folder / "app.py"
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
-    except SyntaxError:
-        return set()
-    found = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "flows"}
-    imported = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "flows"]
-    return found | {alias.name for n in imported for alias in n.names}
 
 
 def _side(notebook: Path, settings: Settings, runs: Sequence[RecordedRun]) -> NotebookSide:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 
 from nbllm.errors import AppError
 from nbllm.notebook import wording
@@ -36,19 +36,13 @@ def line_of(numbers: Numbers) -> str:
     return " · ".join([*parts, *([f"{numbers.running} under way"] if numbers.running else [])])
 
 
-def flows_of(app: App) -> list[str]:
-    """Return the names of the flows that an app serves."""
-    status, body = app.get("/v1/models")
-    ids = [str(model.get("id", "")) for model in json.loads(body).get("data", ())] if status == 200 else []
-    return [name.removeprefix("flow/") for name in ids if name.startswith("flow/")]
-
-
 class Card:
     """Makes the views of one app: the key is in those of the first two minutes, until the first request came."""
 
     def __init__(self, app: App, flows: list[str]) -> None:
         self._app = app
         self._flows = flows
+        self._numbers = Numbers()
 
     def view(self, *, key: bool = True) -> View:
         """Return how it is now."""
@@ -56,7 +50,7 @@ class Card:
         if app.state in {"ended", "stopped"}:
             return self._over()
         try:
-            numbers = numbers_of(app)
+            numbers = self._numbers = numbers_of(app)
         except AppError as error:
             return View(f"{app.name}: {error.summary}", (), (error.hint,))
         shown = key and not numbers.requests and app.uptime_s < KEY_SHOWN_S
@@ -83,10 +77,16 @@ class Card:
         return ("Send the key as Authorization: Bearer KEY. It is shown once and holds until the app stops.",) if shown else ()
 
     def _over(self) -> View:
+        table = self._table("", self._numbers)
         if self._app.state == "stopped":
-            return View(f"{self._app.name} is stopped.")
+            return View(f"{self._app.name} is stopped", (table,))
         first, *lines = self._app.trouble.splitlines()
-        return View(f"{self._app.name}: {first}", (), tuple(lines))
+        return View(f"{self._app.name}: {first}", (table,), tuple(lines))
+
+    def last_look(self) -> None:
+        """Take in its numbers once more, before it is stopped."""
+        with contextlib.suppress(AppError):
+            self._numbers = numbers_of(self._app)
 
 
 def status_row(app: App) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbllm.core.arrivals import LoadResult
-from nbllm.core.statistics import SloReport, check_slo
+from nbllm.core.statistics import Criterion, SloReport, check_slo
 from nbllm.notebook import style, wording
 from nbllm.notebook.load_plot import load
 from nbllm.notebook.plot_view import PlotView, saved
@@ -44,12 +44,24 @@ def result_view(name: str, result: LoadResult, report: SloReport | None) -> View
         ("cost", wording.usd(cost_usd) + (f", and {unknown:,} of unknown cost" if unknown else "")),
     ]
     if report is not None:
-        rows += [("promise", str(criterion).strip()) for criterion in report.criteria]
+        rows += [("promise", _promise(criterion)) for criterion in report.criteria]
     title = f"Load on {name}: {wording.plural(result.plan.users, 'user')} for {result.plan.seconds:g} s"
     verdict = "" if report is None else f". {report.verdict()}"
     stopped = " (stopped before its time)" if result.stopped else ""
     notes = (*result.notes, "Latency counts from when a request was due, so that waiting in line is in it.")
     return View(f"{title}{stopped}{verdict}", (Table(columns=columns("", ""), rows=rows),), notes)
+
+
+def _promise(criterion: Criterion) -> str:
+    """Return one promise beside what was measured."""
+    if criterion.name == "error_rate":
+        name, allowed = "errors", f"{criterion.allowed:.2%}"
+        measured = "" if criterion.measured is None else f"{criterion.measured:.2%}"
+    else:
+        name, allowed, measured = criterion.name.removesuffix("_s").upper(), _time(criterion.allowed), _time(criterion.measured)
+    if criterion.measured is None:
+        return f"{name} at most {allowed}: cannot be told, {criterion.why}"
+    return f"{name} at most {allowed}: {'holds' if criterion.ok else 'does not hold'}, {measured}"
 
 
 def plot(result: LoadResult, *, p95_s: float | None = None, save: str | None = None) -> PlotView:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 
 from nbllm.notebook import wording
-from nbllm.notebook.app_view import Card, flows_of
+from nbllm.notebook.app_view import Card
 from nbllm.notebook.live_card import LiveCard
 from nbllm.notebook.running_app import App, running, start_app
 from nbllm.notebook.views import Text, View
@@ -55,6 +55,8 @@ class AppVerbs:
 
     def up(self, words: list[str], values: Mapping[str, Any]) -> None:
         """Run an app, show where it is and how it does, and keep it where asked to."""
+        from nbllm.service.replay import flows_named_in
+
         folder = _folder("up", words)
         home = Path(values.get("home", self._client().settings.home)).expanduser()
         card = LiveCard(self._shell, View(f"{folder.name}: starting"))
@@ -75,7 +77,7 @@ class AppVerbs:
                 error._render_traceback_ = lambda: said  # type: ignore[attr-defined]
             raise
         self._keep(values, app)
-        views = Card(app, flows_of(app))
+        views = Card(app, sorted(flows_named_in(folder)))
         self._cards[app.name] = (views, card)
         card.show(views.view())
         card.follow(lambda: (views.view(), app.state != "up"))
@@ -97,14 +99,14 @@ class AppVerbs:
 
     def parity(self, words: list[str], values: Mapping[str, Any]) -> View:
         """Replay recorded runs here and in the app; a difference makes the cell fail."""
-        from nbllm.service.replay import NotebookSide, app_runs, every_run, parity
+        from nbllm.service.replay import NotebookSide, app_runs, every_run, flows_named_in, parity
         from nbllm.service.tracing import recorded_runs
 
         folder = _folder("parity", words)
         client = self._client()
         here = {name: value for name, value in self._shell.user_ns.items() if getattr(value, "__nbllm_flow__", "") == name}
         ours = recorded_runs(client.recordings.newest(_RECORDINGS), here)
-        runs = [run for run in every_run(ours, app_runs(folder)) if run.flow in _app_flows(folder, here)]
+        runs = [run for run in every_run(ours, app_runs(folder)) if run.flow in flows_named_in(folder)]
         side = NotebookSide(here, client.settings) if here else None
         report = parity(folder, runs, notebook=side)
         self._keep(values, report)
@@ -207,10 +209,12 @@ class AppVerbs:
             gateway, self._gateway = self._gateway, None
             gateway.stop()
             return
+        views, card = self._cards.pop(name, (None, None))
+        if views is not None:
+            views.last_look()
         for app in running():
             if app.name == name:
                 app.stop()
-        views, card = self._cards.pop(name, (None, None))
         if views is not None and card is not None:
             card.end(views.view())
 
@@ -246,7 +250,9 @@ def _running_app(name: str) -> App:
 
 
 def _one_flow(app: App, wanted: str | None) -> str:
-    flows = flows_of(app)
+    from nbllm.service.replay import flows_named_in
+
+    flows = sorted(flows_named_in(app.folder))
     if wanted is not None and wanted not in flows:
         raise UsageError(f"--flow {wanted}: {app.name} does not serve it. {did_you_mean(wanted, flows)}")
     if wanted is None and len(flows) != 1:
@@ -266,15 +272,6 @@ def _display(shell: Any, shown: Any) -> None:
 def _starting(card: LiveCard, name: str, elapsed_s: float, line: str) -> None:
     if elapsed_s >= 1 and card.in_place:
         card.show(View(f"{name}: starting, {wording.seconds(round(elapsed_s))}", (), (line,) if line else ()))
-
-
-def _app_flows(folder: Path, here: Mapping[str, Any]) -> set[str]:
-    """Return which flows are compared: those of the app that are defined here, else those whose runs travel with it."""
-    from nbllm.service.replay import app_runs
-
-    names = {run.flow for run in app_runs(folder)}
-    text = (folder / "app.py").read_text(encoding="utf-8") if (folder / "app.py").is_file() else ""
-    return names | {name for name in here if f"flows.{name}" in text}
 
 
 def _engine_keys(folder: Path) -> dict[str, str]:

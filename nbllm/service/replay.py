@@ -6,6 +6,7 @@ cache is the one that the notebook's side has filled. So a call that asks the ve
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -54,6 +55,18 @@ def app_runs(folder: Path) -> list[RecordedRun]:
         ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ParityFailed(f"{path} cannot be read: {error}.", hint="Export the app anew with --examples.") from None
+
+
+def flows_named_in(folder: Path) -> set[str]:
+    """Return the names that app.py takes from flows.py: what an app serves can be said without running it."""
+    path = folder / "app.py"
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
+    except SyntaxError:
+        return set()
+    found = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "flows"}
+    imported = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "flows"]
+    return found | {alias.name for n in imported for alias in n.names}
 
 
 def every_run(*groups: Iterable[RecordedRun]) -> list[RecordedRun]:
