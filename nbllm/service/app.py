@@ -34,6 +34,7 @@ from nbllm.service.logs import access_log, logging_to, stdout_writer
 from nbllm.service.metrics import Metrics
 from nbllm.service.metrics_port import metrics_port
 from nbllm.service.problems import ServiceProblem, problem_answer, problem_of
+from nbllm.service.sharing import share, shared_of
 from nbllm.service.v1_models import Menu
 from nbllm.service.v1_routes import v1_routes
 
@@ -61,12 +62,16 @@ def create_app(
         raise ConfigurationError("create_app() got neither settings nor a client.", hint="Give settings=Path(...)/'settings.toml'.")
     specs = describe_all(flows, _examples(Path(examples)) if examples is not None else None)
     config = settings if isinstance(settings, ServiceSettings) else ServiceSettings()
-    own = client is None
+    own, shared = client is None, None
+    name = name or (path.absolute().parent.name if path else "nbllm")
     if path is not None:
         its_settings, config = load_service(path)
-        client = client or Client(settings=its_settings)
+        shared = shared_of(name, config, its_settings) if own else None
+        client = client or Client(settings=its_settings, shared=shared)
     assert client is not None  # noqa: S101 - one of the two was given
-    service = _service(name or (path.absolute().parent.name if path else "nbllm"), config, client, own_client=own, flows=specs)
+    service = _service(name, config, client, own_client=own, flows=specs)
+    if shared is not None:
+        share(service, shared)
     app = FastAPI(title=service.name, lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
     _include(app)
