@@ -117,23 +117,23 @@ def unfenced(text: str) -> str:
     return text
 
 
-def json_of(text: str) -> Any:
-    """Return the value of a JSON text, strictly; raises Invalid with the place of the mistake."""
+def json_of(text: str, *, what: str = "answer") -> Any:
+    """Return the value of a JSON text, strictly; raises Invalid with the place of the mistake. what: how the text is called."""
     if len(text) > MAX_TEXT_CHARS:
-        raise Invalid(f"The answer has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} will do.")
+        raise Invalid(f"The {what} has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} will do.")
     if not text:
-        raise Invalid("The answer is empty; JSON was asked for.")
+        raise Invalid(f"The {what} is empty; JSON was asked for.")
     try:
         return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         near = text[max(0, error.pos - 20) : error.pos + 20]
-        raise Invalid(f"The answer is no JSON: {error.msg} at line {error.lineno}, column {error.colno}, near {near!r}.") from None
+        raise Invalid(f"The {what} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}, near {near!r}.") from None
     except RecursionError:
-        raise Invalid("The answer's JSON is nested too deeply.") from None
+        raise Invalid(f"The {what}'s JSON is nested too deeply.") from None
     except Invalid:
         raise
     except ValueError as error:  # numbers of thousands of digits
-        raise Invalid(f"The answer's JSON cannot be read: {error}.") from None
+        raise Invalid(f"The {what}'s JSON cannot be read: {error}.") from None
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -22,12 +22,14 @@ from nbllm import current
 from nbllm.client import Client
 from nbllm.core.messages import CallRecord
 from nbllm.errors import ConfigurationError, NbllmError
-from nbllm.service import health
+from nbllm.service import flow_app, health
 from nbllm.service.configuration import ServiceSettings, load_service
 from nbllm.service.context import ASKING, Service, exchange_of
+from nbllm.service.flow_events import ANSWER_HEADERS
 from nbllm.service.flow_specs import Example, describe_all
 from nbllm.service.gate import Gate
 from nbllm.service.guard import Guard
+from nbllm.service.idempotency import HEADER, REPLAYED_HEADER, RETRY_HEADER
 from nbllm.service.keys import open_keys
 from nbllm.service.limiting import Limiter
 from nbllm.service.logs import access_log, logging_to, stdout_writer
@@ -74,15 +76,23 @@ def create_app(
         share(service, shared)
     app = FastAPI(title=service.name, lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
-    _include(app)
+    _include(app, service)
     app.add_middleware(Guard, service=service)
     if config.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.allowed_origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
-            expose_headers=["X-Request-Id", "Retry-After", "Location", "RateLimit", "RateLimit-Policy"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id", HEADER, RETRY_HEADER, "Webhook-Url"],
+            expose_headers=[
+                "X-Request-Id",
+                "Retry-After",
+                "Location",
+                "RateLimit",
+                "RateLimit-Policy",
+                REPLAYED_HEADER,
+                *ANSWER_HEADERS,
+            ],
         )
     for kind in (NbllmError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _failed)
@@ -107,10 +117,11 @@ def _service(name: str, config: ServiceSettings, client: Client, *, own_client: 
     )
 
 
-def _include(app: FastAPI) -> None:
+def _include(app: FastAPI, service: Service) -> None:
     """Add all routes."""
     app.router.routes[:0] = v1_routes()  # first, because a router compares paths in order
     app.include_router(health.router)
+    flow_app.install(app, service)
 
 
 def _examples(path: Path) -> dict[str, Sequence[Example]]:

@@ -21,14 +21,18 @@ from pydantic.json_schema import GenerateJsonSchema
 from nbllm.core.reply import Reply
 from nbllm.core.typed_schema import modern
 from nbllm.current import flow
-from nbllm.errors import ConfigurationError, InvalidRequest, NbllmError
+from nbllm.errors import ConfigurationError, InvalidRequest
+from nbllm.service.problems import ServiceProblem
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _ANNOTATE = "Annotate it with what JSON can hold: str, int, list[str], a dataclass, a TypedDict or a pydantic model."
 
 
-class WrongResult(NbllmError):
-    """A flow returned something else than its signature says."""
+class WrongResult(ServiceProblem):
+    """A flow returned something else than its signature says. The value itself, which may be private, is not told."""
+
+    def __init__(self, detail: str, advice: str) -> None:
+        super().__init__(500, "wrong-result", "The flow returned something else than it says.", f"{detail} {advice}")
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,10 @@ class FlowSpec:
             got = "a Reply" if isinstance(value, Reply) else f"a value of type {type(value).__name__}"
             where = _first_problem(exc)
             hint = "Return reply.text, or reply.data." if isinstance(value, Reply) else "Correct the flow or its return annotation."
-            raise WrongResult(
-                f"The flow {self.name} says that it returns {said}, and returned {got} ({where}).", hint=hint
-            ) from None
+            raise WrongResult(f"The flow {self.name} says that it returns {said}, and returned {got} ({where}).", hint) from None
         except Exception as exc:  # a type's own serializer may raise anything
             message = f"What the flow {self.name} returned as {said} cannot be written as JSON ({type(exc).__name__})."
-            raise WrongResult(message, hint="NaN, infinities and bytes that are no UTF-8 are no JSON.") from None
+            raise WrongResult(message, "NaN, infinities and bytes that are no UTF-8 are no JSON.") from None
 
 
 def describe(function: Callable[..., Any], *, examples: Sequence[Example] = ()) -> FlowSpec:

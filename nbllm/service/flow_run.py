@@ -1,0 +1,157 @@
+"""One run of a flow beside the service's own loop: plain flows in worker threads, async ones on a loop of their own.
+
+A flow is the user's code: it may print, block, raise anything or never come back. Whatever it does, its caller has an answer when
+the time is over, and its calls end upstream when nobody waits for them any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import NoReturn
+
+from pydantic import BaseModel
+
+from nbllm import current
+from nbllm.background import Job, awaited
+from nbllm.client import Client
+from nbllm.crew import Crew
+from nbllm.errors import NbllmError
+from nbllm.flow_context import WATCHER, FlowStopped
+from nbllm.redaction import redact
+from nbllm.service.flow_loop import FlowLoop
+from nbllm.service.flow_specs import FlowSpec
+from nbllm.service.flow_watch import Follower
+from nbllm.service.problems import ServiceProblem
+
+MOST_STUCK = 64
+"""Runs that do not come back although their time is over: this many threads may be lost to them."""
+_COMES_BACK_S = 1.0
+_FRAMES = 5
+_log = logging.getLogger("nbllm.service")
+
+
+class FlowRunner:
+    """Runs flows with one client.
+
+    running: how many at once at most; more than that is the gate's to refuse. timeout_s: how long one may take. say_why: whether
+    the log gets the text of exceptions that flows raise, which may hold what callers sent.
+    """
+
+    def __init__(self, client: Client, *, running: int, timeout_s: float, say_why: bool = False) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._say_why = say_why
+        self._crew = Crew(running + MOST_STUCK, "nbllm-flow")
+        self._loop = FlowLoop()
+        self._watches: set[asyncio.Task[None]] = set()
+        self.stuck = 0
+        """Runs that were given up and have not come back yet."""
+
+    async def run(
+        self,
+        spec: FlowSpec,
+        arguments: BaseModel,
+        follower: Follower,
+        *,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """Return the result as JSON. The flow's calls are those of whoever pays in the context of this call (Service.paying).
+
+        Raises what the flow raises of nbllm's errors, and a ServiceProblem for all else: another exception, a wrong result, a flow
+        whose time is over, too many that have not come back. A caller that is cancelled ends the flow's calls.
+        """
+        if self.stuck >= MOST_STUCK:
+            title = "Too many runs of flows have not come back after their time was over."
+            raise ServiceProblem(503, "flows-stuck", title, retry_after_s=30.0)
+        at_most_s = self._timeout_s if timeout_s is None else timeout_s
+        start = self._in_loop if spec.is_async else self._in_thread
+        run = asyncio.ensure_future(start(spec, arguments, follower))
+        try:
+            done, _ = await asyncio.wait([run], timeout=at_most_s)
+        except BaseException:
+            self._give_up(spec, run, follower)
+            raise
+        if done:
+            return run.result()
+        self._give_up(spec, run, follower)
+        detail = f"{spec.name} did not end in {at_most_s:g} s and was stopped."
+        raise ServiceProblem(504, "flow-timeout", "The flow took too long.", detail)
+
+    def _give_up(self, spec: FlowSpec, run: asyncio.Future[bytes], follower: Follower) -> None:
+        """End a run's calls, and see whether its code comes back."""
+        follower.stop()
+        watch = asyncio.get_running_loop().create_task(self._watch(spec, run))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
+
+    async def _watch(self, spec: FlowSpec, run: asyncio.Future[bytes]) -> None:
+        done, _ = await asyncio.wait([run], timeout=_COMES_BACK_S)
+        if not done:
+            self.stuck += 1
+            _log.warning("The flow %s was given up and does not come back; its thread is lost until it does.", spec.name)
+            try:
+                if spec.is_async:
+                    await self._loop.answers(_COMES_BACK_S)
+                await asyncio.wait([run])
+            finally:
+                self.stuck -= 1
+        if not run.cancelled():
+            run.exception()  # looked at: nobody waits for it any more
+
+    # ------------------------------------------------------------------ the two kinds of flows
+
+    async def _in_thread(self, spec: FlowSpec, arguments: BaseModel, follower: Follower) -> bytes:
+        def work() -> bytes:
+            WATCHER.set(follower)
+            try:
+                with current.use(self._client):
+                    return spec.result_json(spec.call(arguments))
+            except BaseException as exc:
+                self._raise(spec, exc)
+
+        submitted: Future[bytes] = self._crew.submit(copy_context().run, work)
+        return await asyncio.wrap_future(submitted)
+
+    async def _in_loop(self, spec: FlowSpec, arguments: BaseModel, follower: Follower) -> bytes:
+        async def work() -> bytes:
+            WATCHER.set(follower)
+            try:
+                with current.use(self._client):
+                    return spec.result_json(await spec.call(arguments))
+            except asyncio.CancelledError as exc:
+                if follower.stopped:
+                    raise
+                self._raise(spec, exc)
+            except BaseException as exc:
+                self._raise(spec, exc)
+
+        job = Job(self._loop.host(), work)
+        let_go = follower.hold(job.cancel)  # a stop ends the whole task, not only its calls of the moment
+        job.done.then(let_go)
+        return await awaited(job)
+
+    def _raise(self, spec: FlowSpec, exc: BaseException) -> NoReturn:
+        """Raise what a caller gets for what a flow raised: never a SystemExit, which would end the service."""
+        if isinstance(exc, NbllmError):
+            raise exc
+        kind = type(exc).__name__
+        if not isinstance(exc, FlowStopped):
+            frames = traceback.extract_tb(exc.__traceback__)[-_FRAMES:]
+            where = " < ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames))
+            _log.error("The flow %s raised %s in %s%s", spec.name, kind, where, f": {redact(str(exc))}" if self._say_why else "")
+        raise ServiceProblem(
+            500, "flow-failed", "The flow failed.", f"{spec.name} raised {kind}; the service's log says where."
+        ) from None
+
+    async def aclose(self) -> None:
+        """End what is idle; what is stuck is left behind and does not keep the process."""
+        self._crew.shutdown(wait=False, cancel_futures=True)
+        await self._loop.aclose()
+        watches = tuple(self._watches)
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
