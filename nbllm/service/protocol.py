@@ -75,7 +75,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
-        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:  # it is a WebSocket's now
+            return
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
 
     def _await_head(self) -> None:

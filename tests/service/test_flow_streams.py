@@ -251,6 +251,14 @@ def test_nonsense_while_a_run_goes_on(tmp_path: Path) -> None:
         until(lambda: served.fake.in_flight == 0, within_s=1)
 
 
+def test_a_websocket_lives_longer_than_a_head_may_take(tmp_path: Path) -> None:
+    """The time for a request's head is no limit on what comes after the handshake."""
+    with serving(
+        tmp_path, FakeProvider(default=Script(pieces=("late",), first_after_s=0.5)), service="header_timeout_s = 0.2"
+    ) as it:
+        assert ws(it, "say", {"text": "hi"})[-1][1]["result"] == "late"
+
+
 def test_a_websocket_that_says_nothing(tmp_path: Path) -> None:
     """It is closed when no start came in time."""
     with serving(tmp_path, service="header_timeout_s = 0.1") as served:
