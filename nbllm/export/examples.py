@@ -63,14 +63,14 @@ def _what_there_is(flow: str, every: Sequence[Mapping[str, Any]]) -> str:
 
 
 def examples_json(flow: str, picked: Picked, results: Mapping[str, Any]) -> bytes:
-    """Return examples.json: a list of runs with flow, arguments, result and calls (messages, model, rung, text)."""
+    """Return examples.json: a list of runs with flow, arguments, result and calls (rung, model, prompt, text)."""
     told = [
         {
             "flow": flow,
             "arguments": run["arguments"],
             "result": results.get(str(run["run"])),
             "calls": [
-                {"messages": c["messages"], "model": str(c["rung"]).partition("/")[2], "rung": c["rung"], "text": c["text"]}
+                {"rung": c["rung"], "model": str(c["rung"]).partition("/")[2], "prompt": c["prompt"], "text": c["text"]}
                 for c in run["calls"]
             ],
         }

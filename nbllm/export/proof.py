@@ -130,7 +130,7 @@ def recorded_runs(flow: str, recordings: Iterable[Recording]) -> list[dict[str, 
             continue
         key = str(one.flow.get("run"))
         run = by_run.setdefault(key, {"run": key, "arguments": one.flow.get("arguments", {}), "calls": []})
-        run["calls"].append({"messages": one.prompt["messages"], "rung": one.model, "text": one.answer.get("text", "")})
+        run["calls"].append({"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")})
     return list(by_run.values())
 
 

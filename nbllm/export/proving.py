@@ -58,7 +58,7 @@ class _Answers:
     def _answer(self, wire: Wire) -> str:
         messages = wire.content.messages if isinstance(wire.content, Chat) else ()
         key = _key(messages)
-        same = [call["text"] for call in self.run if _key(call["messages"]) == key]
+        same = [call["text"] for call in self.run if _key(call["prompt"]["messages"]) == key]
         number = self.provider.calls - 1
         return (same[0] if same else self.run[number]["text"] if number < len(self.run) else "") or "ok"
 
@@ -181,7 +181,7 @@ def _replay(module: ModuleType, flow: str, run: Mapping[str, Any], told: dict[st
         told["problems"].append(f"A recorded run fails: {type(error).__name__}: {error!s:.300}")
         return
     sent = [_key(w.content.messages) for w in provider.requests if isinstance(w.content, Chat)]
-    recorded = [_key(call["messages"]) for call in run["calls"]]
+    recorded = [_key(call["prompt"]["messages"]) for call in run["calls"]]
     if sorted(sent) == sorted(recorded):
         told["runs"] += 1
         told["results"][run["run"]] = _as_json(function, result)
