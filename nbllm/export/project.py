@@ -20,6 +20,7 @@ from nbllm.export.module import render_flows
 from nbllm.export.modules import Origins, origins
 from nbllm.export.plan import Plan, digest, write
 from nbllm.export.proof import Proof, prove
+from nbllm.export.proof_refusals import proof_refusals
 from nbllm.export.refusals import ExportRefused, Refusal
 from nbllm.export.requirements import Requirements, closure, requirements_text, unhashed_text
 from nbllm.export.settings_file import SettingsFile, settings_file
@@ -161,20 +162,10 @@ def _proved(parts: _Parts, out: Path) -> tuple[Plan, Proof]:
     works_in = "data" if parts.data.below else ""
     proof = prove(parts.found, runs, settings=parts.live, beside=code, works_in=works_in)
     if not proof.ok:
-        raise ExportRefused(
-            parts.found.flow, [Refusal(kind="proof", reason=p.rstrip("."), todo=_todo(p, parts)) for p in proof.problems]
-        )
+        raise ExportRefused(parts.found.flow, proof_refusals(proof, parts.found, parts.flows, parts.data.read))
     if parts.picked.runs:
         files["examples.json"] = examples_json(parts.found.flow, parts.picked, proof.results)
     return Plan(files), proof
-
-
-def _todo(problem: str, parts: _Parts) -> str:
-    if "FileNotFoundError" in problem and parts.data.read:
-        return f"Take the file along: --include {' '.join(parts.data.read)}"
-    if "recorded run" in problem:
-        return "Run the flow once more in the notebook, so that its newest recording is of this code; or: %llm_calls forget"
-    return ""
 
 
 def _notes(parts: _Parts, proof: Proof) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nbllm import Settings
-from nbllm.export import read_ipynb
+from nbllm.export import history_cells, read_ipynb
 from nbllm.export.target import MANIFEST
 from tests.export.exporting import NOTEBOOK, exported, ipynb, refused, tree
 
@@ -107,3 +108,43 @@ def test_no_model_is_refused(tmp_path: Path) -> None:
     assert exported(tmp_path / "app", "from nbllm import ask, flow",
                     "@flow\ndef triage(t: str) -> str:\n    return ask(t).text",
                     settings=Settings(home=tmp_path, model="sim/large")).written  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flow", "reason"),
+    [
+        ("def triage(t):\n    return ask(t, model='sim/small').text", "no annotation"),
+        ("def triage(t: str) -> Thing:\n    return Thing(ask(t, model='sim/small').text)", "Thing"),
+        ("def triage(t: Thing) -> str:\n    return ask(str(t), model='sim/small').text", "Thing"),
+        ("def é(t: str) -> str:\n    return ask(t, model='sim/small').text", "no name for a flow"),
+    ],
+)
+def test_flows_that_cannot_be_served_are_refused_with_their_cell(tmp_path: Path, flow: str, reason: str) -> None:
+    """No annotations, types that no JSON can hold, names that no path can have: the service's own reasons, at the flow's cell."""
+    name = flow[4 : flow.index("(")]
+    error = refused(tmp_path / "app", "from nbllm import ask, flow", "class Thing:\n    pass", f"@flow\n{flow}", flow=name)
+    assert [(r.kind, r.cell) for r in error.refusals] == [("proof", 3)]
+    assert reason in error.refusals[0].reason
+
+
+def test_what_fails_at_import_is_told_by_its_cell(tmp_path: Path) -> None:
+    """An error while the module is imported has the cell that it is of."""
+    error = refused(tmp_path / "app", "from nbllm import ask, flow", "a = 1\n\nx = [1 / 0, a]",
+                    "@flow\ndef triage(t: str) -> str:\n    return ask(t + str(x), model='sim/small').text")  # fmt: skip
+    assert [(r.kind, r.cell) for r in error.refusals] == [("proof", 2)]
+    assert "ZeroDivisionError" in error.refusals[0].reason
+
+
+def test_a_session_is_exported_with_its_settings(tmp_path: Path) -> None:
+    """Inputs of a live session in the order in which they ran; the client's settings count, lines of %llm_config do not again."""
+    inputs = ["", NOTEBOOK[0], "%llm_config model=sim/small", NOTEBOOK[2], NOTEBOOK[3], "print(1)"]
+    settings = Settings(home=tmp_path).replace_values("%llm_config", model="sim/large")
+    done = exported(tmp_path / "app", notebook=history_cells(inputs), settings=settings)
+    assert b'model = "sim/large"' in tree(done.out)["settings.toml"]
+
+
+def test_types_hold(app: Path) -> None:
+    """mypy, strict, finds nothing in what was generated, each file by itself: what it imports is others'."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=skip", "--cache-dir", os.devnull, "app.py", "tests"]
+    done = subprocess.run(command, cwd=app, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
