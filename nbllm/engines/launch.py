@@ -59,7 +59,7 @@ def _launch(plan: Plan, port: int, on_event: OnEvent | None, timeout_s: float, r
         door = Door(endpoint.base_url, key)
         asked = wait_until_ready(door, plan.kind, plan.names[0], telling.tick, timeout_s=timeout_s)
         telling.tell("ready")
-        watch = Watch(door, asked, plan.kind.metrics, rhythm)
+        watch = Watch(door, asked, plan.kind.metrics, rhythm, lambda: process.alive)
         usd = None if plan.usd_per_hour is None else Decimal(str(plan.usd_per_hour))
         engine = Engine(
             plan.name, plan.kind.title, endpoint, asked, watch, process=process, usd_per_hour=usd, simulated=plan.kind.simulated

@@ -109,6 +109,8 @@ class SupervisedProcess:
         if not self._ended:
             self._supervisor_died()
         self.exited.set()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_S)  # no zombie of it stays
 
     def _supervisor_died(self) -> None:
         """End what it can no longer end, and remove what it can no longer remove."""
@@ -149,11 +151,16 @@ class SupervisedProcess:
         return True
 
     def let_go(self) -> None:
-        """Close the pipe: the supervisor ends what is left, and itself. Does not wait for that."""
+        """Have the supervisor end what is left, and itself. Does not wait for that."""
         self.log_tail(REASON_LINES)
+        pipe = self._process.stdin
+        if pipe is None or pipe.closed:
+            return
         with contextlib.suppress(OSError, ValueError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+            pipe.write(b"stop\n")  # a child that this process forked may hold the pipe open, so that its end alone does not tell
+            pipe.flush()
+        with contextlib.suppress(OSError, ValueError):
+            pipe.close()
 
     def forget(self) -> None:
         """In a forked child: let go of the pipe, which is the parent's; as long as a child held it, it would not close."""

@@ -14,6 +14,8 @@ from nbllm.errors import EngineFailed, EngineWedged
 LOOK_EVERY_S = 0.2
 ASK_S = 10.0
 HELLO = "Hi"
+_OTHER_WAY = {400, 404, 405, 422}
+"""Statuses that say that the server does not do this, but perhaps the other."""
 Tick = Callable[[Stage], object]
 
 
@@ -124,13 +126,10 @@ def first_token(door: Door, kind: EngineKind, model: str, tick: Callable[[], obj
         if completed(answer):
             return asked
         said = said or f"{answer.status} {answer.message()}"
-        if answer.status not in {400, 404, 405, 422}:
+        if answer.status not in _OTHER_WAY:
             break
-    raise EngineFailed(
-        f"{kind.title} lists {model} and completes nothing: {said}",
-        reason="no_completion",
-        hint="A model for embeddings or another task cannot be asked here.",
-    )
+    hint = "A model for embeddings or another task cannot be asked here." if answer.status in _OTHER_WAY else ""
+    raise EngineFailed(f"{kind.title} lists {model} and completes nothing: {said}", reason="no_completion", hint=hint)
 
 
 def completed(answer: Answer) -> bool:

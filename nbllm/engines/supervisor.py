@@ -1,9 +1,9 @@
 """A small process that starts an engine and ends it, with everything the engine started, when the kernel lets go of it.
 
 Runs in a session of its own, so that an interrupt of the kernel reaches neither it nor the engine. Its standard input is the only
-tie to the kernel: one line of JSON says what to start, and the end of the pipe, which the system closes however the kernel ends,
-says to stop. Lines of JSON on its standard output tell what happens. Uses the standard library only and nothing of nbllm, so that
-it starts in milliseconds and wherever the kernel's Python does.
+tie to the kernel: one line of JSON says what to start; a second line says to stop, and so does the end of the pipe, which the
+system closes however the kernel ends. Lines of JSON on its standard output tell what happens. Uses the standard library only and
+nothing of nbllm, so that it starts in milliseconds and wherever the kernel's Python does.
 
 On Linux it is the reaper of everything below it (PR_SET_CHILD_SUBREAPER), so that a child that leaves the group or the session, or
 whose parent dies, is still found. On other POSIX systems what `ps` shows below the engine and its group are ended; on Windows
@@ -224,8 +224,7 @@ def _start(spec: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 def _wait_for_the_end(closed: threading.Event) -> None:
     with contextlib.suppress(OSError, ValueError):
-        while sys.stdin.read(1):
-            pass
+        sys.stdin.readline()  # "stop", or the end of the pipe
     closed.set()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nbllm.engines.catalog import MetricNames
@@ -30,15 +31,21 @@ class Rhythm:
 
 
 class Watch:
-    """Looks after one engine, on a thread of its own once started. A busy engine is not asked: its count of tokens moves."""
+    """Looks after one engine, on a thread of its own once started, as long as it lives: then another program may have its port.
 
-    def __init__(self, door: Door, asked: Asked, names: MetricNames | None, rhythm: Rhythm) -> None:
+    A busy engine is not asked: its count of tokens moves.
+    """
+
+    def __init__(
+        self, door: Door, asked: Asked, names: MetricNames | None, rhythm: Rhythm, alive: Callable[[], bool] = lambda: True
+    ) -> None:
         self.wedged = False
         self.silent = False
         self._door = door
         self._asked = asked
         self._names = names
         self._rhythm = rhythm
+        self._alive = alive
         self._pace = Pace()
         self._lock = threading.Lock()
         self._last_tokens: float | None = None
@@ -94,7 +101,7 @@ class Watch:
 
     def _run(self) -> None:
         self.metrics()
-        while not self._stop.wait(self._rhythm.every_s):
+        while not self._stop.wait(self._rhythm.every_s) and self._alive():
             self.look()
 
     def look(self) -> None:
@@ -125,7 +132,7 @@ class Watch:
         return before is not None and now is not None and now - before > 1  # one token may be our own
 
     def _give_up_if_stopped(self) -> None:
-        if self._stop.is_set():
+        if self._stop.is_set() or not self._alive():
             raise _Stopped
 
 

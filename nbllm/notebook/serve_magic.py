@@ -89,10 +89,12 @@ class ServeMagics(Magics):
         timeout = {"timeout_s": values["timeout_s"]} if "timeout_s" in values else {}
         try:
             engine = start(plan, telling.event, **timeout)
-        except KeyboardInterrupt as error:
-            said = [f"KeyboardInterrupt: the start of {plan.kind.title} was stopped; nothing of it is left."]
-            # IPython asks an exception for this before it formats one itself.
-            error._render_traceback_ = lambda: said  # type: ignore[attr-defined]
+        except BaseException as error:
+            telling.failed()
+            if isinstance(error, KeyboardInterrupt):
+                said = [f"KeyboardInterrupt: the start of {plan.kind.title} was stopped; nothing of it is left."]
+                # IPython asks an exception for this before it formats one itself.
+                error._render_traceback_ = lambda: said  # type: ignore[attr-defined]
             raise
         self._use(engine)
         return View(f"{engine.title} is ready: {engine.model}", (), self._how_to_ask(engine))
@@ -155,7 +157,7 @@ class ServeMagics(Magics):
                 raise UsageError(f"No server {word!r} runs here. {did_you_mean(word, [*engines, *apps])}")
         if not words:
             return list(engines.values()), apps
-        wanted = [word.rstrip("/") for word in words]
+        wanted = list(dict.fromkeys(word.rstrip("/") for word in words))
         return [engines[name] for name in wanted if name in engines], [name for name in wanted if name in apps]
 
     def _use(self, engine: Engine) -> None:
@@ -193,6 +195,11 @@ class Telling:
         if told is None or event.stage != told.stage or event.elapsed_s - told.elapsed_s >= _LINE_EVERY_S:
             self._told = event
             sys.stdout.write(f"{self._view(str(event)) if told is None else event}\n")
+
+    def failed(self) -> None:
+        """Show that it is over: a display that says "loading" would go on saying so in the notebook."""
+        if self._handle is not None:
+            self._update(self._view(f"{self._plan.name} was not started"))
 
     def _view(self, line: str) -> View:
         from nbllm.notebook.views import Table, View, columns

@@ -33,7 +33,10 @@ def test_an_interrupt_does_not_reach_a_running_engine_and_a_kill_ends_it(kernel:
     assert kernel.run("%serve start sim small") == "ok"
     assert kernel.run("%%llm -m sim-server/small -o a\nSay hello.") == "ok"
     before = set(marked(MARK))
-    stopped = kernel.run("time.sleep(30)", interrupt_when=lambda message: message["msg_type"] == "execute_input")
+    # Only once the cell itself runs: an interrupt before is the kernel's own, and then no answer comes.
+    stopped = kernel.run(
+        "print('runs', flush=True); time.sleep(30)", interrupt_when=lambda message: message["msg_type"] == "stream"
+    )
     assert stopped == "error"
     assert set(marked(MARK)) == before
     assert kernel.run("%%llm -m sim-server/small --cache off -o b\nSay hello.") == "ok"

@@ -293,3 +293,39 @@ def test_who_is_between_two_parents_is_not_forgotten(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
     assert (done.stdout.strip(), done.stderr) == ("True -9", "")
+
+
+@linux_only
+def test_a_pipe_that_somebody_else_holds_too_does_not_keep_it_running(fake: MakePlan, mark: str) -> None:
+    """A child that was forked during the start holds the pipe: the end is said in words as well."""
+    engine = start(fake("slow"))
+    pipe = engine._process._process.stdin if engine._process else None
+    assert pipe is not None
+    held = os.dup(pipe.fileno())
+    began_s = time.monotonic()
+    try:
+        engine.stop()
+    finally:
+        os.close(held)
+    assert time.monotonic() - began_s < 2.0
+    assert marked(mark) == []
+
+
+def test_a_dead_engines_port_is_asked_no_more(fake: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program may have it by now: the watch ends with the engine."""
+    engine = start(fake("dies_later", idle_probe=True), rhythm=Rhythm(every_s=0.05, limit_s=0.5))
+    until(lambda: engine.state == "ended", 5.0)
+    watching = engine._watch._thread
+    assert watching is not None
+    until(lambda: not watching.is_alive(), 5.0)
+    engine.stop()
+
+
+@linux_only
+def test_a_supervisor_that_has_ended_is_no_zombie(fake: MakePlan, mark: str) -> None:
+    """An engine that died by itself leaves not even an entry in the list of processes."""
+    engine = start(fake("dies_later"))
+    until(lambda: engine.state == "ended", 5.0)
+    supervisor = engine._process._process.pid if engine._process else 0
+    until(lambda: not Path(f"/proc/{supervisor}").exists(), 5.0)
+    engine.stop()

@@ -167,3 +167,12 @@ def test_a_name_that_hides_a_provider_says_so(shell: Any, client: FakeClient) ->
     ready = shell.run_line_magic("serve", "start sim small --name openai")
     assert "Until it is stopped it answers what is asked of openai/..." in str(ready).replace("\n", " ")
     assert "Until" not in str(shell.run_line_magic("serve", "start sim small --name mine"))
+
+
+def test_a_start_that_failed_does_not_go_on_loading(shell: Any, client: FakeClient, publisher: Publisher) -> None:
+    """What stays in the notebook is how it ended; what is named twice is shown once."""
+    with pytest.raises(EngineFailed):
+        shell.run_line_magic("serve", "start sim large?fault=503")
+    assert publisher.shown[-1][0]["text/plain"].startswith("sim-server was not started")
+    shell.run_line_magic("serve", "start sim large")
+    assert str(shell.run_line_magic("serve", "status sim-server sim-server")).count("Simulated server") == 1
