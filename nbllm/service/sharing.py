@@ -29,10 +29,15 @@ def shared_of(name: str, config: ServiceSettings, settings: Settings, environ: M
         return None
     return shared_at(
         url,
-        namespace=f"nbllm:{name}",
+        namespace=namespace_of(name),
         cache_size_bytes=int(settings.cache_size_mb * 1_000_000),
         on_state_loss=config.on_state_loss,
     )
+
+
+def namespace_of(name: str) -> str:
+    """Return what all keys of an app begin with."""
+    return f"nbllm:{name}"
 
 
 def share(service: Service, shared: Shared) -> None:

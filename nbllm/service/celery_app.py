@@ -1,0 +1,54 @@
+"""The Celery app through which replicas tell workers of jobs. It carries ids; what is to be done, and by whom, is in the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+from celery import Celery
+
+TASK = "nbllm.run_job"
+_ANSWERS_S = 2.0
+
+
+def celery_app(url: str, namespace: str) -> Celery:
+    """Return the app on a Redis. Nothing is opened yet. namespace: what the names of its queue and keys begin with."""
+    app = Celery("nbllm", broker=broker_url(url))
+    app.conf.update(
+        task_default_queue=f"{namespace}:queue",
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        result_backend=None,
+        task_acks_late=False,  # a message that is lost is sent again by the sweep: the row is the truth
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "global_keyprefix": f"{namespace}:celery:",
+            "socket_timeout": _ANSWERS_S,
+            "socket_connect_timeout": _ANSWERS_S,
+            "socket_keepalive": True,
+        },
+    )
+    return app
+
+
+def broker_url(url: str) -> str:
+    """Return the address as Celery writes it: it has its own way to name a Unix socket."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{parts.path}?virtual_host={database}"
+
+
+def announcing(app: Celery) -> Callable[[str], None]:
+    """Return what tells the workers of a job. It blocks for a moment, and raises what the broker raises."""
+
+    def announce(job_id: str) -> None:
+        app.send_task(TASK, args=[job_id], ignore_result=True, retry=False)
+
+    return announce
