@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nbllm.cli.paper import Paper, age, plural
 from nbllm.errors import ConfigurationError, InvalidRequest
 from nbllm.settings.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 _INSTALL = 'pip install "nbllm[service]"'
 
@@ -25,9 +20,10 @@ def serve(given: argparse.Namespace) -> int:
     _needs("fastapi", "uvicorn", "limits", "prometheus_client", "structlog", "httptools")
     folder = _folder(given.folder)
     shown = given.folder
+    from nbllm.service.loading import load_app
     from nbllm.service.serving import serve as serve_app
 
-    app = _app(folder)
+    app = load_app(folder)
     paper = Paper(sys.stderr)
     # The key is shown once, to who started the service: what is redacted everywhere else is meant for them.
     serve_app(
@@ -38,22 +34,6 @@ def serve(given: argparse.Namespace) -> int:
         keys_command=f"nbllm keys make {shown}",
     )
     return 0
-
-
-def _app(folder: Path) -> FastAPI:
-    """Return the app of a folder: `app` of its app.py, run as if from within the folder; else one of its settings alone."""
-    from fastapi import FastAPI
-
-    from nbllm.service.app import create_app
-
-    os.chdir(folder)
-    if not (folder / "app.py").is_file():
-        return create_app(settings=folder / "settings.toml")
-    sys.path.insert(0, str(folder))
-    found = getattr(importlib.import_module("app"), "app", None)
-    if not isinstance(found, FastAPI):
-        raise ConfigurationError(f"{folder / 'app.py'} has no app.", hint="It says: app = create_app(flows=[...], settings=...)")
-    return found
 
 
 def keys(given: argparse.Namespace) -> int:

@@ -62,7 +62,8 @@ class Service:
     own_client: whether the app made the client, and closes it. flows: by name. parts: context managers that are entered when the
     app starts, after the client, and left in reverse order when it ends: whoever needs a beginning and an end adds one.
     draining: no new work is taken; what runs may finish. runner: runs flows; idempotency, job_store: what is kept between requests,
-    in the home unless something shared was put there before the app starts; jobs: who runs jobs.
+    in the home unless something shared was put there before the app starts; jobs: who runs jobs; jobs_elsewhere: workers do, and
+    this process only looks after them.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Service:
     idempotency: Any = None
     job_store: Any = None
     jobs: Any = None
+    jobs_elsewhere: bool = False
     parts: list[Callable[[Service], AbstractAsyncContextManager[Any]]] = field(default_factory=list)
     draining: bool = False
     metrics_address: str | None = None

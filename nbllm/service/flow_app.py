@@ -24,6 +24,7 @@ from nbllm.service.idempotency_store import SqliteIdempotency
 from nbllm.service.job_routes import job_router
 from nbllm.service.job_store import SqliteJobs
 from nbllm.service.jobs import AT_ONCE, JobHands
+from nbllm.service.remote_hands import RemoteHands
 from nbllm.service.webhooks import Webhooks
 from nbllm.storage.home import Home
 
@@ -70,7 +71,8 @@ async def _at_work(service: Service) -> AsyncIterator[None]:
         service.webhooks = Webhooks(config.webhook_hosts, webhook_secret(service.client.settings.home, os.environ))
         stack.push_async_callback(service.webhooks.aclose)
         if service.flows and service.jobs is None:
-            hands = service.jobs = JobHands(service, service.job_store, service.webhooks)
+            kind = RemoteHands if service.jobs_elsewhere else JobHands
+            hands = service.jobs = kind(service, service.job_store, service.webhooks)
             hands.start()
             stack.push_async_callback(hands.stop)
         yield

@@ -40,10 +40,12 @@ def namespace_of(name: str) -> str:
     return f"nbllm:{name}"
 
 
-def share(service: Service, shared: Shared) -> None:
-    """Have a service keep what replicas share on a Redis, before it begins."""
+def share(service: Service, shared: Shared, environ: Mapping[str, str] = os.environ) -> None:
+    """Have a service keep what replicas share on a Redis, before it begins. Its jobs are for workers."""
+    from nbllm.service.celery_app import announcing, celery_app
     from nbllm.service.redis_counters import RedisCounters
     from nbllm.service.redis_idempotency import RedisIdempotency
+    from nbllm.service.redis_jobs import RedisJobs
 
     config = service.config
 
@@ -56,4 +58,7 @@ def share(service: Service, shared: Shared) -> None:
 
     service.limiter = Limiter(RedisCounters(shared.link), allow_blind=config.on_state_loss == "allow")
     service.idempotency = RedisIdempotency(shared.link, keep_s=config.idempotency_keep_s)
+    announce = announcing(celery_app(environ[VARIABLE].strip(), namespace_of(service.name)))
+    service.job_store = RedisJobs(shared.link, keep_s=config.job_keep_s, announce=announce)
+    service.jobs_elsewhere = True
     service.parts.insert(0, opened)

@@ -137,7 +137,9 @@ def _service_app() -> tuple[FastAPI, str]:
     """Return the app of the folder that NBLLM_APP names, by default the current one, and its Redis. Raises ConfigurationError."""
     url = os.environ.get(VARIABLE, "").strip()
     if not url:
-        raise ConfigurationError("Workers share jobs through Redis, and REDIS_URL is not set.", hint="REDIS_URL=redis://HOST:PORT/0")
+        raise ConfigurationError(
+            "Workers share jobs through Redis, and REDIS_URL is not set.", hint="REDIS_URL=redis://HOST:PORT/0"
+        )
     loaded = load_app(Path(os.environ.get("NBLLM_APP") or ".").absolute())
     service: Service = loaded.state.service
     service.config = replace(service.config, metrics_port=None)  # that is the replicas'; workers of one machine would fight for it

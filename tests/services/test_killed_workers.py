@@ -1,0 +1,78 @@
+"""Workers that are killed, again and again: every job that was accepted comes to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.services.cluster import Caller, Cluster, running_cluster
+
+CYCLES = 50
+WHOLE = (10, 20, 30, 40)
+"""Cycles in which the whole worker is killed, its main process too, and another is started."""
+
+
+@pytest.mark.timeout(420)
+def test_killed_workers_lose_no_accepted_job(tmp_path: Path) -> None:
+    """In 50 cycles of kill -9 while jobs run, no accepted job is lost: each is done, with its own result, and ran at least once."""
+    with running_cluster(tmp_path / "app", replicas=1, workers=0) as cluster:
+        ids = asyncio.run(_killing(cluster))
+        runs = Counter(cluster.runs)
+        assert len(ids) == 2 * CYCLES
+        assert all(runs[text] >= 1 for text in ids)
+        assert sum(runs.values()) > len(ids), "no run was cut short: the test killed nobody at work"
+
+
+async def _killing(cluster: Cluster) -> dict[str, str]:
+    """Kill, then wait for the ends; return the jobs by their texts."""
+    worker = cluster.worker("-c", "2")
+    ids: dict[str, str] = {}
+    chance = random.Random(7)
+    async with Caller(cluster) as caller:
+        for cycle in range(CYCLES):
+            for text in (f"job{cycle}a", f"job{cycle}b"):
+                taken = await caller.post("/flows/note/jobs", {"text": text, "seconds": 0.3})
+                assert taken.status == 202, taken.body
+                ids[text] = taken.headers["location"]
+            await _somebody_runs(cluster)
+            await asyncio.sleep(chance.random() * 0.2)
+            if cycle in WHOLE:
+                cluster.kill(worker)
+                worker = cluster.worker("-c", "2")
+            else:
+                for pid in cluster.children(worker)[:2]:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        await _all_done(cluster, caller, ids)
+    return ids
+
+
+async def _somebody_runs(cluster: Cluster) -> None:
+    give_up_s = time.monotonic() + 60
+    with cluster.redis.client() as client:
+        began = len(cluster.runs)
+        while len(cluster.runs) == began and not int(client.hget("nbllm:app:jobs:counts", "running") or 0):
+            assert time.monotonic() < give_up_s, cluster.logs()
+            await asyncio.sleep(0.02)
+
+
+async def _all_done(cluster: Cluster, caller: Caller, ids: dict[str, str]) -> None:
+    give_up_s = time.monotonic() + 180
+    left = dict(ids)
+    while left:
+        for text, where in list(left.items()):
+            job = (await caller.get(where)).json
+            assert job["status"] in ("queued", "running", "done"), job
+            if job["status"] == "done":
+                assert job["result"] == text
+                del left[text]
+        assert time.monotonic() < give_up_s, (left, cluster.logs())
+        await asyncio.sleep(0.5)
