@@ -16,7 +16,7 @@ from sysconfig import get_path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nbllm.errors import CallFailed, NbllmError
+from nbllm.errors import CallFailed, ConfigurationError, NbllmError
 
 if TYPE_CHECKING:
     from nbllm.core.reply import Reply
@@ -69,20 +69,34 @@ def message_lines(error: NbllmError, width: int = 88) -> list[str]:
         where = f"On {rung}. " if rung and not causes else ""
         spent = "" if " spent" in error.summary else f"Spent: {wording.usd(error.spent_usd)}. "
         lines.append(f"  {where}{spent}%llm_calls {short_id(error.call_id)} shows the call.")
-    lines += [f"  {server}" for server in _servers("\n".join([*lines, getattr(error, "rung", "")]))]
+    lines += [f"  {server}" for server in _servers(error, "\n".join([*lines, getattr(error, "rung", "")]))]
     lines += [f"  {note}" for note in getattr(error, "__notes__", [])]
     return lines
 
 
-def _servers(text: str) -> list[str]:
-    """Return what is wrong with those servers of this session whose models a text names."""
+def _servers(error: NbllmError, text: str) -> list[str]:
+    """Return what is wrong with those servers of this session whose models a text names, and which of them were never started."""
     engines = sys.modules.get("nbllm.engines.engine")  # not loaded: none was started
-    known = [] if engines is None else [(engine.name, engine.state) for engine in engines.running()]
-    return [
+    known = {} if engines is None else {engine.name: engine.state for engine in engines.running()}
+    said = [
         f"{name} {'has ended' if state == 'ended' else f'is {state}'}: %serve status says more."
-        for name, state in known
-        if state != "ready" and re.search(rf"(?<![\w./-]){re.escape(name)}/", text)
+        for name, state in known.items()
+        if state != "ready" and _names(text, name)
     ]
+    if isinstance(error, ConfigurationError):  # after a restart of the kernel, say
+        from nbllm.engines.catalog import ENGINES
+
+        said += [
+            f"No server {kind.endpoint} runs in this session: %serve start {name} MODEL starts one."
+            for name, kind in ENGINES.items()
+            if kind.endpoint not in known and _names(text, kind.endpoint)
+        ]
+    return said
+
+
+def _names(text: str, endpoint: str) -> bool:
+    """Whether a text names a model of an endpoint."""
+    return re.search(rf"(?<![\w./-]){re.escape(endpoint)}/", text) is not None
 
 
 def _causes(error: BaseException) -> list[Exception]:

@@ -18,7 +18,14 @@ from nbllm import Client
 from nbllm.core.messages import Delta, Partial
 from nbllm.core.meter_line import meter_line
 from nbllm.core.reply import Reply
-from nbllm.errors import AllRungsFailed, AuthenticationFailed, BudgetExceeded, ConnectionFailed, StreamInterrupted
+from nbllm.errors import (
+    AllRungsFailed,
+    AuthenticationFailed,
+    BudgetExceeded,
+    ConfigurationError,
+    ConnectionFailed,
+    StreamInterrupted,
+)
 from nbllm.live import Restarted, Started
 from nbllm.notebook.progress import Progress
 from tests.notebook.fakes import FakeClient, Publisher, attempt, delta, reply
@@ -266,6 +273,21 @@ def test_a_server_of_the_session_that_failed_is_named(
     assert ("%serve status says more." in shown) == bool(said)
     assert shown.count("says more") == bool(said)
     assert said in shown
+
+
+def test_after_a_restart_it_is_said_that_no_server_runs(
+    shell: Any, client: FakeClient, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell that asks a server of the kernel before: how it is started, not only that there is no such endpoint."""
+    monkeypatch.setattr("nbllm.engines.engine._running", {})
+    with Client(home=tmp_path / "home") as own:
+        shell.user_ns["own"] = own
+        shell.run_cell("own.ask('Hi', model='sim-server/large')")
+    assert "%serve start sim-server MODEL starts one." in " ".join(capsys.readouterr().out.split())
+    client.refuses = ConfigurationError("vllm/tiny: LiteLLM needs the package 'vllm' for this provider. Nothing was sent.")
+    shell.user_ns["start"] = client.start
+    shell.run_cell("start('x')")
+    assert "No server vllm runs in this session: %serve start vllm MODEL" in " ".join(capsys.readouterr().out.split())
 
 
 def test_code_that_a_library_has_written_is_no_frame_of_the_users(shell: Any, client: FakeClient, capsys: Any) -> None:
