@@ -1,19 +1,21 @@
 """What a body must be before anybody parses it: small, JSON by its type, in UTF-8, not too deep, without NaN.
 
 Parsers differ in what they let through: Python's takes NaN and UTF-16, and nesting of a thousand levels. All checks here take time
-in proportion to the length of the body (about 10 ms for 1 MB at worst).
+in proportion to the length of the body (some 40 ms for 1 MB at worst).
 """
 
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 
 from nbllm.service.problems import ServiceProblem
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 """A JSON string, or what begins as one and does not end: always a match, so that no place of the text is looked at twice."""
 _NO_NUMBER = re.compile(rb"NaN|Infinity")
-_BRACKETS = bytes.maketrans(b"[]", b"{}")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""Brackets as steps down and up: 1 and -1, as signed bytes."""
 _NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"{}[]")))
 _JSON_TYPE = re.compile(rb"application/(?:[a-z0-9.+-]+\+)?json\s*(?:;\s*charset\s*=\s*\"?utf-?8\"?\s*)?;?\s*\Z", re.IGNORECASE)
 _usual_type = b"application/json"
@@ -50,14 +52,9 @@ def check_json(body: bytes, max_depth: int) -> None:
 
 
 def _deeper(bare: bytes, max_depth: int) -> bool:
-    """Whether brackets (of a text without strings) are nested deeper than that. Each pass takes the innermost level away."""
-    brackets = bare.translate(_BRACKETS, _NO_BRACKETS)
-    for _ in range(max_depth):
-        inner = brackets.replace(b"{}", b"")
-        if inner == brackets:  # nothing, or what was never closed: a parser would follow each
-            return inner.count(b"{") > max_depth
-        brackets = inner
-    return bool(brackets)
+    """Whether brackets (of a text without strings) are nested deeper than that."""
+    steps = memoryview(bare.translate(_STEPS, _NO_BRACKETS)).cast("b")
+    return max(accumulate(steps), default=0) > max_depth
 
 
 def _malformed(detail: str) -> ServiceProblem:

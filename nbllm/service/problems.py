@@ -78,10 +78,10 @@ _TABLE = (
     _Rule(errors.AttemptTimeout, 504, "upstream-timeout", "The model did not answer in time."),
     _Rule(errors.DeadlineExceeded, 504, "deadline-exceeded", "The answer did not come in time."),
     _Rule(errors.ValidationFailed, 502, "invalid-answer", "No answer of the model was of the shape that is needed.", own=False),
-    _Rule(errors.CallFailed, 502, "upstream-failed", "The model gave no answer."),
+    _Rule(errors.CallFailed, 502, "upstream-failed", "The model gave no answer.", own=False),
     _Rule(errors.StorageError, 503, "storage", "What lasts cannot be read or written just now.", 5.0, own=False),
 )
-"""The first that fits counts: most specific first."""
+"""The first that fits counts: most specific first. What tells of the app's own endpoints (addresses, names of keys) is not own."""
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -96,22 +96,22 @@ def problem_of(error: BaseException) -> Problem:
         return _of_budget(error)
     if isinstance(error, errors.AllRungsFailed):
         return _of_all(error)
-    for rule in _TABLE:
-        if isinstance(error, rule.error):
-            given = getattr(error, "retry_after_s", None)
-            return Problem(
-                status=rule.status,
-                type=rule.type,
-                title=rule.title,
-                detail=_detail(error) if rule.own else "",
-                retry_after_s=rule.retry_after_s if given is None else given,
-                parameter=getattr(error, "parameter", None),
-            )
-    return Problem(status=500, type="internal", title=_UNKNOWN)
+    rule = _rule_of(error)
+    if rule is None:
+        return Problem(status=500, type="internal", title=_UNKNOWN)
+    given = getattr(error, "retry_after_s", None)
+    return Problem(
+        status=rule.status,
+        type=rule.type,
+        title=rule.title,
+        detail=error.summary if rule.own and isinstance(error, errors.NbllmError) else "",
+        retry_after_s=rule.retry_after_s if given is None else given,
+        parameter=getattr(error, "parameter", None),
+    )
 
 
-def _detail(error: BaseException) -> str:
-    return error.summary if isinstance(error, errors.NbllmError) else ""
+def _rule_of(error: BaseException) -> _Rule | None:
+    return next((rule for rule in _TABLE if isinstance(error, rule.error)), None)
 
 
 def _of_http(error: HTTPException) -> Problem:
@@ -166,6 +166,8 @@ def _of_all(error: errors.AllRungsFailed) -> Problem:
     """Return the problem that all causes share; of different ones, the one that says most about when it will be well again."""
     causes = [problem_of(cause) for cause in error.exceptions]
     by_status = {problem.status: problem for problem in reversed(causes)}
+    rules = [_rule_of(cause) for cause in error.exceptions]
+    detail = error.summary if all(rule is not None and rule.own for rule in rules) else ""
     if len(by_status) == 1:
         one = causes[0]
         waits = [problem.retry_after_s for problem in causes if problem.retry_after_s is not None]
@@ -173,15 +175,13 @@ def _of_all(error: errors.AllRungsFailed) -> Problem:
             status=one.status,
             type=one.type,
             title=one.title,
-            detail=error.summary,
+            detail=detail,
             retry_after_s=min(waits) if waits else None,
             parameter=one.parameter,
         )
     found = by_status.get(503)
     status, retry_s = (503, found.retry_after_s) if found else (504 if 504 in by_status else 502, None)
-    return Problem(
-        status=status, type="upstream-failed", title="No model gave an answer.", detail=error.summary, retry_after_s=retry_s
-    )
+    return Problem(status=status, type="upstream-failed", title="No model gave an answer.", detail=detail, retry_after_s=retry_s)
 
 
 # ---------------------------------------------------------------------------------------------------- on the wire

@@ -1,0 +1,160 @@
+"""Limits of a key: requests and tokens a minute, streams at once; headers that say so; a clock that is set back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from limits.errors import StorageError as LimitsStorageError
+
+from nbllm.service.configuration import Tier
+from nbllm.service.context import Caller
+from nbllm.service.limiting import Limiter, LimitsUnavailable, MemoryCounters, OverLimit
+from nbllm.service.problems import headers_of
+
+
+class Clock:
+    """Two clocks that are set by hand."""
+
+    now_s = 1_000.0
+    epoch_s = 1_700_000_000.0
+
+    def now(self) -> float:
+        return self.now_s
+
+    def epoch(self) -> float:
+        return self.epoch_s
+
+
+def made(**tier: Any) -> tuple[Limiter, Clock, Caller]:
+    clock = Clock()
+    counters = MemoryCounters(now_s=clock.now, epoch_s=clock.epoch)
+    return Limiter(counters), clock, Caller("ab12", Tier(**tier))
+
+
+def passes(limiter: Limiter, caller: Caller) -> bool:
+    try:
+        asyncio.run(limiter.count_request(caller))
+    except OverLimit:
+        return False
+    return True
+
+
+def test_a_key_has_its_requests_a_minute_and_no_more() -> None:
+    """The limit holds for the key; another key has its own; after the window there is room again."""
+    limiter, clock, caller = made(requests_per_minute=5)
+    assert [passes(limiter, caller) for _ in range(7)] == [True] * 5 + [False] * 2
+    assert passes(limiter, Caller("other", caller.tier))
+    clock.now_s += 121
+    assert passes(limiter, caller)
+
+
+def test_an_answer_says_how_much_is_left_and_a_refusal_when_to_come_back() -> None:
+    """RateLimit and RateLimit-Policy are on each answer; a refusal is 429 with Retry-After and both."""
+    limiter, _, caller = made(requests_per_minute=2)
+    headers = dict(asyncio.run(limiter.count_request(caller)))
+    assert headers[b"ratelimit-policy"] == b'"requests";q=2;w=60'
+    assert headers[b"ratelimit"].startswith(b'"requests";r=1;t=')
+    assert passes(limiter, caller)
+    with pytest.raises(OverLimit) as refused:
+        asyncio.run(limiter.count_request(caller))
+    assert refused.value.problem.status == 429
+    assert 1 <= int(headers_of(refused.value.problem)["Retry-After"]) <= 60
+    assert dict(refused.value.headers_to_add)[b"ratelimit"].startswith(b'"requests";r=0;')
+
+
+@given(st.lists(st.floats(0, 30), min_size=1, max_size=80), st.integers(1, 20))
+def test_in_any_minute_at_most_twice_the_limit_passes(pauses_s: list[float], limit: int) -> None:
+    """However requests are spread, those that pass within any 60 s stay near the limit (the window is an estimate: under twice)."""
+    limiter, clock, caller = made(requests_per_minute=limit)
+    passed: list[float] = []
+    for pause_s in pauses_s:
+        clock.now_s += pause_s / 10
+        if passes(limiter, caller):
+            passed.append(clock.now_s)
+    for at_s in passed:
+        assert sum(at_s <= other < at_s + 60 for other in passed) < 2 * limit + 1
+
+
+def test_a_clock_that_is_set_back_neither_locks_out_nor_lets_through() -> None:
+    """The time of day may jump by a year either way: what was counted stays counted, and is over after a minute."""
+    limiter, clock, caller = made(requests_per_minute=3)
+    assert [passes(limiter, caller) for _ in range(4)] == [True, True, True, False]
+    for jump_s in (-86_400 * 365, 86_400 * 730):
+        clock.epoch_s += jump_s
+        assert not passes(limiter, caller)
+    clock.now_s += 121
+    assert passes(limiter, caller)
+
+
+def test_tokens_are_counted_afterwards_and_hold_the_next_request() -> None:
+    """An answer's tokens may go over the limit, as nobody knew before; then the key waits until its minute is over."""
+    limiter, clock, caller = made(requests_per_minute=None, tokens_per_minute=100)
+    assert passes(limiter, caller)
+    asyncio.run(limiter.count_tokens(caller, 250))
+    with pytest.raises(OverLimit, match="tokens a minute") as refused:
+        asyncio.run(limiter.count_request(caller))
+    assert 1 <= int(headers_of(refused.value.problem)["Retry-After"]) <= 61 or clock.epoch_s < time.time()
+    clock.now_s += 61
+    assert passes(limiter, caller)
+
+
+def test_streams_at_once_are_limited_and_given_back() -> None:
+    """A key may hold so many streams; one that ends, however it ends, makes room."""
+    limiter, _, caller = made(streams=2)
+    with ExitStack() as held:
+        held.enter_context(limiter.stream(caller))
+        with pytest.raises(ZeroDivisionError), limiter.stream(caller):
+            raise ZeroDivisionError
+        held.enter_context(limiter.stream(caller))
+        with pytest.raises(OverLimit, match="streams at once"):
+            held.enter_context(limiter.stream(caller))
+        with limiter.stream(Caller("other", caller.tier)):
+            pass
+    assert limiter._streams == {}
+
+
+def test_nothing_is_limited_where_the_tier_says_so() -> None:
+    """None means not limited: nothing is counted and no header is sent."""
+    limiter, _, caller = made(requests_per_minute=None, tokens_per_minute=None, streams=None)
+    assert asyncio.run(limiter.count_request(caller)) == ()
+    with ExitStack() as held:
+        for _ in range(1000):
+            held.enter_context(limiter.stream(caller))
+
+
+class Gone(MemoryCounters):
+    """Counters that cannot be reached."""
+
+    STORAGE_SCHEME = ["async+nbllm-gone"]  # noqa: RUF012 - limits' own way to name a storage
+
+    async def acquire_sliding_window_entry(self, *_: Any, **__: Any) -> bool:
+        raise LimitsStorageError(ConnectionError())
+
+    async def check(self) -> bool:
+        raise LimitsStorageError(ConnectionError())
+
+
+def test_counters_that_are_gone_close_the_door_unless_told_otherwise() -> None:
+    """What protects money fails closed: 503 with Retry-After; on_state_loss = "allow" lets requests pass uncounted."""
+    caller = Caller("a", Tier())
+    with pytest.raises(LimitsUnavailable) as refused:
+        asyncio.run(Limiter(Gone()).count_request(caller))
+    assert refused.value.problem.status == 503
+    assert "Retry-After" in headers_of(refused.value.problem)
+    assert asyncio.run(Limiter(Gone(), allow_blind=True).count_request(caller)) == ()
+    assert not asyncio.run(Limiter(Gone()).works())
+
+
+def test_counters_of_keys_that_are_gone_are_forgotten() -> None:
+    """Memory does not grow with every key that ever called."""
+    limiter, clock, _ = made()
+    for number in range(300):
+        assert passes(limiter, Caller(f"key{number}", Tier()))
+        clock.now_s += 2
+    assert len(limiter._storage._counts) < 150

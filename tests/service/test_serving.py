@@ -1,0 +1,205 @@
+"""`nbllm serve` as a process of its own: what it loads, says and refuses, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.service.raw import Line
+from tests.service.running import Running, write_settings
+
+APP = """
+import asyncio, sys
+from pathlib import Path
+from nbllm import flow, ask
+from nbllm.service import create_app
+from nbllm.service.access import Authenticated
+from nbllm.service.context import service_of
+from fastapi import Request
+
+app = create_app(settings=Path(__file__).with_name("settings.toml"))
+
+@app.post("/work")
+async def work(request: Request, caller: Authenticated) -> dict[str, str]:
+    async with service_of(request).gate.enter(caller):
+        with service_of(request).paying(caller, "flow"):
+            reply = await service_of(request).client.aask("Say hi. CONFIDENTIAL-PROMPT")
+        await asyncio.sleep(0.8)
+    return {"text": reply.text}
+
+@app.get("/modules")
+async def modules(caller: Authenticated) -> list[str]:
+    return sorted({name.partition(".")[0] for name in sys.modules})
+"""
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+
+@dataclass
+class Process:
+    """A service that runs. line: for requests to it."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    key: str
+    said: str
+
+    def line(self) -> Line:
+        return Line(Running("127.0.0.1", self.port, self.key, None, None), 10)  # type: ignore[arg-type]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+def environ(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NBLLM_")}
+    return {**kept, "NBLLM_SIM_SPEED": "0", **more}
+
+
+@contextmanager
+def served(folder: Path, *more: str) -> Iterator[Process]:
+    """Run `nbllm serve` on a folder until the block ends."""
+    command = [sys.executable, "-m", "nbllm.cli", "serve", str(folder), "--port", "0", *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ())
+    try:
+        assert process.stderr is not None
+        said = ""
+        while "  cache" not in said:
+            line = process.stderr.readline().decode()
+            if not line:
+                raise AssertionError(f"it did not start: {said}")
+            said += line
+        port = re.search(r"http://[^:]+:(\d+)", said)
+        key = re.search(r"nbllm_[0-9a-f]{8}_\S{43}", said)
+        assert port
+        yield Process(process, int(port[1]), key[0] if key else "", said)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_settings(tmp_path, "grace_s = 5\nmetrics_port = 0\nqueue_wait_s = 5")
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+def test_a_service_that_runs_has_loaded_no_notebook_and_ends_in_order(folder: Path) -> None:
+    """A running service holds no Jupyter, plots or LiteLLM; its log has no prompt and no key; SIGTERM lets a request finish.
+
+    After SIGTERM nothing new is taken, what runs is answered within the grace, the process ends with 0 and leaves no lock.
+    """
+    with served(folder) as it:
+        with it.line() as line:
+            loaded = set(line.ask("/modules", headers=it.headers).json)
+        assert not loaded & {"IPython", "ipywidgets", "matplotlib", "litellm", "jupyterlab", "jupyter_core", "ipykernel", "zmq"}
+        with it.line() as busy, it.line() as idle:
+            assert idle.ask("/health").status == 200
+            head = f"POST /work HTTP/1.1\r\nHost: {busy.host}\r\nAuthorization: Bearer {it.key}\r\n\r\n"
+            busy.send(head.encode())
+            time.sleep(0.3)
+            it.process.send_signal(signal.SIGTERM)
+            answer = busy.read()
+            assert answer.status == 200
+            assert "text" in answer.json
+            assert idle.closed()
+        with pytest.raises(OSError, match="refused"):
+            it.line()
+        out, err = it.process.communicate(timeout=5)
+        assert it.process.returncode == 0
+    lines = [json.loads(line) for line in out.decode().splitlines()]
+    work = next(line for line in lines if line.get("route") == "/work")
+    assert work["status"] == 200
+    assert re.fullmatch(r"[0-9a-f]{32}", work["request_id"])
+    for text in (out, err):
+        assert b"CONFIDENTIAL" not in text
+        assert it.key.encode() not in text  # it was on stderr once, before this
+    assert b"Traceback" not in out + err
+    assert not list((folder / ".state" / "run").glob("*.lock"))
+
+
+def test_what_does_not_end_within_the_grace_is_cut(folder: Path) -> None:
+    """A request that runs longer than the grace is told 503 with Retry-After, and the process ends."""
+    write_settings(folder, "grace_s = 1")
+    (folder / "app.py").write_text(APP.replace("asyncio.sleep(0.8)", "asyncio.sleep(60)"))
+    with served(folder) as it, it.line() as line:
+        line.send(f"POST /work HTTP/1.1\r\nHost: {line.host}\r\nAuthorization: Bearer {it.key}\r\n\r\n".encode())
+        time.sleep(0.3)
+        began_s = time.monotonic()
+        it.process.send_signal(signal.SIGTERM)
+        answer = line.read()
+        assert (answer.status, answer.kind) == (503, "draining")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert it.process.wait(5) == 0
+        assert time.monotonic() - began_s < 4
+
+
+def test_it_says_what_is_open_to_whom_and_the_key_once(folder: Path) -> None:
+    """On the first start a key is made and shown; on the second it is not shown again. The numbers' own port needs no key."""
+    with served(folder) as it:
+        assert "programs on this machine only" in it.said
+        assert "none may call it" in it.said
+        assert it.key
+        port = int(re.search(r"metrics +http://127.0.0.1:(\d+)", it.said)[1])  # type: ignore[index]
+        with Line(Running("127.0.0.1", port, "", None, None)) as line:  # type: ignore[arg-type]
+            assert b"nbllm_requests_running" in line.ask("/metrics").body
+        with Line(Running("127.0.0.1", port, "", None, None)) as line:  # type: ignore[arg-type]
+            assert line.ask("/metrics", headers={"Host": "evil.example"}).status == 421
+    key_file = folder / ".state" / "service-keys.json"
+    assert it.key not in key_file.read_text()
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    with served(folder) as it:
+        assert not it.key
+
+
+def refused(folder: Path, *more: str, **variables: str) -> str:
+    """Run `nbllm serve` where it is to refuse; return what it says."""
+    command = [sys.executable, "-m", "nbllm.cli", "serve", str(folder), *more]
+    done = subprocess.run(command, capture_output=True, timeout=30, env=environ(**variables), check=False)
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    assert "Traceback" not in said
+    return said
+
+
+def test_a_public_address_needs_a_key(folder: Path) -> None:
+    """Without a key nothing is opened on 0.0.0.0; a key of one's own that is short is refused, too."""
+    assert "has no key" in refused(folder, "--host", "0.0.0.0")
+    assert "32 bytes" in refused(folder, "--host", "0.0.0.0", NBLLM_SERVICE_KEY="short")
+
+
+def test_a_port_that_is_taken_is_said(folder: Path) -> None:
+    """The address is named, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(folder, "--port", str(port))
+    assert f"127.0.0.1 port {port} cannot be opened" in said
+    assert "Name another port" in said
+
+
+def test_a_folder_that_is_no_app_and_bad_settings_are_said(folder: Path) -> None:
+    """Both are one message with the place, not a traceback."""
+    assert "holds no app" in refused(folder / "nothing")
+    write_settings(folder, "max_runing = 3")
+    said = refused(folder)
+    assert "settings.toml, line 4" in said
+    assert "max_running" in said
+
+
+def test_a_home_that_cannot_be_used_is_said(folder: Path) -> None:
+    """A home that is no folder is said before anything is served."""
+    (folder / ".state").write_text("I am a file")
+    assert ".state" in refused(folder)
