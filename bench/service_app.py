@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI, Request, Response
+
 _SETTINGS = """
 model = "b/bench"
 recordings = false
@@ -41,7 +43,7 @@ day_usd = 10000
 def main() -> None:
     kind, upstream, *rest = sys.argv[1:]
     said = os.fdopen(os.dup(1), "w", buffering=1)
-    with open(os.devnull, "wb") as nowhere:
+    with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)  # the log goes where a container's goes, and nobody reads it
     if kind == "bare":
         _bare(upstream, said)
@@ -55,7 +57,9 @@ def _ours(upstream: str, home: Path, running: int, said: Any) -> None:
 
     home.mkdir(parents=True, exist_ok=True)
     path = home / "settings.toml"
-    path.write_text(_SETTINGS.format(upstream=upstream, running=running, waiting=running if running < 64 else 256), encoding="utf-8")
+    path.write_text(
+        _SETTINGS.format(upstream=upstream, running=running, waiting=running if running < 64 else 256), encoding="utf-8"
+    )
     app = create_app(settings=path)
     service = app.state.service
     key, _ = service.keys.make()
@@ -65,7 +69,6 @@ def _ours(upstream: str, home: Path, running: int, said: Any) -> None:
 def _bare(upstream: str, said: Any) -> None:
     import aiohttp
     import uvicorn
-    from fastapi import FastAPI, Request, Response
 
     app = FastAPI()
     session: list[aiohttp.ClientSession] = []

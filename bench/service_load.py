@@ -1,4 +1,4 @@
-"""A load generator that costs little: raw HTTP/1.1 over plain asyncio, in a process of its own, so that what is measured is the server.
+"""A load generator that costs little: HTTP/1.1 over plain asyncio, in a process of its own: what is measured is the server.
 
 python -m bench.service_load < JSON        prints the numbers as JSON; see `load`
 """
@@ -52,7 +52,12 @@ def load(
     asked = {"port": port, "path": path, "callers": callers, "requests": requests, "key": key, "body": body}
     asked |= {"fresh": fresh, "pause_s": pause_s}
     done = subprocess.run(
-        [sys.executable, "-m", "bench.service_load"], input=json.dumps(asked), capture_output=True, text=True, check=True, timeout=600
+        [sys.executable, "-m", "bench.service_load"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
     )
     return Load(**json.loads(done.stdout))
 
@@ -98,7 +103,7 @@ class _Caller(asyncio.Protocol):
         else:
             self._next()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._run.closed()
 
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from nbllm.core.messages import Chat, Embed, Message, Options, Request
 from nbllm.errors import InvalidRequest
 from nbllm.flow_context import CALLER, CallerContext, partition_of, payers
+from nbllm.plain_values import check_text, checked, plain
 from nbllm.settings import Settings
 
 Prompt = str | Sequence[Message]
@@ -43,17 +44,19 @@ def chat_request(
     *,
     watched: bool,
     on_interrupt: Literal["restart", "raise"],
+    from_json: bool = False,
 ) -> Request:
     """Return the request for a prompt and the keywords of the call. Raises InvalidRequest or SchemaError; nothing was sent.
 
-    more: what came by position besides the prompt, which is a mistake.
+    more: what came by position besides the prompt, which is a mistake. from_json: the messages come from JSON that nobody else
+    holds and that has no escaped NUL in it: they need no copy, and their texts can be sent.
     """
     if more:
         raise _misplaced(more[0])
     values = _values(given, settings)
     schema, check, tools, wanted, stop = (values[name] for name in ("schema", "check", "tools", "response_format", "stop"))
     content = Chat(
-        messages=_messages(prompt, values["system"], insists="system" in given),
+        messages=_messages(prompt, values["system"], insists="system" in given, from_json=from_json),
         temperature=values["temperature"],
         max_tokens=values["max_tokens"],
         top_p=values["top_p"],
@@ -61,9 +64,9 @@ def chat_request(
         logprobs=values["logprobs"],
         sample=values["sample"],
         partition=partition_of(values["partition"]),
-        stop=_checked(stop, "stop=") if stop is not None else None,
-        tools=tuple(_plain(tools, "tools=")) if tools is not None else None,
-        response_format=_plain(wanted, "response_format=") if wanted is not None else None,
+        stop=checked(stop, "stop=") if stop is not None else None,
+        tools=tuple(plain(tools, "tools=")) if tools is not None else None,
+        response_format=plain(wanted, "response_format=") if wanted is not None else None,
         json_schema=_schema_json(schema) if schema is not None else None,
         extra=_extra(values["extra"]) if values["extra"] else {},
     )
@@ -152,25 +155,7 @@ def _refuse_async(check: Any) -> None:
         )
 
 
-def check_text(text: str, where: str) -> None:
-    """Refuse what cannot be sent as UTF-8 (lone surrogates) and what servers choke on (NUL); names the place."""
-    nul = text.find("\0")
-    if nul >= 0:
-        raise InvalidRequest(
-            f"The {where} holds a NUL character at position {nul}.", hint='Remove it, for example with text.replace("\\0", "").'
-        )
-    if text.isascii():
-        return
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        raise InvalidRequest(
-            f"The {where} holds a lone surrogate (U+{ord(text[exc.start]):04X}) at position {exc.start}, which is no text.",
-            hint='Was it read with errors="surrogateescape"? Decode it properly, or use text.encode("utf-8", "replace").decode().',
-        ) from None
-
-
-def _messages(prompt: Prompt, system: str | None, *, insists: bool) -> tuple[Message, ...]:
+def _messages(prompt: Prompt, system: str | None, *, insists: bool, from_json: bool) -> tuple[Message, ...]:
     """Return the messages. insists: the system prompt is the call's own; one of the settings gives way to one in the messages."""
     if isinstance(prompt, str):
         if not prompt.strip():
@@ -178,7 +163,7 @@ def _messages(prompt: Prompt, system: str | None, *, insists: bool) -> tuple[Mes
         check_text(prompt, "prompt")
         messages: tuple[Message, ...] = ({"role": "user", "content": prompt},)
     else:
-        messages = _listed(prompt)
+        messages = _listed(prompt, from_json=from_json)
     if system is None:
         return messages
     check_text(system, "system prompt")
@@ -189,7 +174,7 @@ def _messages(prompt: Prompt, system: str | None, *, insists: bool) -> tuple[Mes
     return ({"role": "system", "content": system}, *messages)
 
 
-def _listed(prompt: object) -> tuple[Message, ...]:
+def _listed(prompt: object, *, from_json: bool) -> tuple[Message, ...]:
     if not isinstance(prompt, (list, tuple)):
         raise InvalidRequest(
             f"The prompt is a {type(prompt).__name__}.", hint="Give a string, or a list of messages in OpenAI's shape."
@@ -213,59 +198,18 @@ def _listed(prompt: object) -> tuple[Message, ...]:
                 f"Message {number} ({message['role']}) has no content. Nothing was sent.",
                 hint="Write what it says, or leave it out.",
             )
+    if from_json:
+        return tuple(prompt)
     # A copy: the request must not change when the caller appends to the conversation.
-    return tuple(_plain(list(prompt), "messages", "message {}"))
-
-
-def _checked(value: Any, where: str) -> Any:
-    """Return the value; refuses text in it that cannot be sent."""
-    if isinstance(value, str):
-        check_text(value, where)
-    elif isinstance(value, Mapping):
-        for name, part in value.items():
-            _checked(name, where)
-            _checked(part, where)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            _checked(part, where)
-    return value
-
-
-def _plain(value: Any, where: str, part: str = "") -> Any:
-    """Return a deep copy as plain JSON values. Raises InvalidRequest for what is none. part: how an item of a list is called."""
-    import json
-
-    try:
-        if part:
-            for number, item in enumerate(value):
-                _checked(item, part.format(number))
-        else:
-            _checked(value, where)
-        # In its own order: models write fields in the order in which a schema names them.
-        return json.loads(json.dumps(_dicts(value), allow_nan=False))
-    except RecursionError:
-        raise InvalidRequest(f"{where} is nested too deeply, or holds itself. Nothing was sent.", hint="Flatten it.") from None
-    except (TypeError, ValueError) as exc:
-        if isinstance(exc, InvalidRequest):
-            raise
-        raise InvalidRequest(
-            f"{where} cannot be sent as JSON: {exc}. Nothing was sent.",
-            hint="It may hold text, finite numbers, booleans, None, lists and dicts with text keys.",
-        ) from None
-
-
-def _dicts(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _dicts(item) for key, item in value.items()}
-    return [_dicts(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return tuple(plain(list(prompt), "messages", "message {}"))
 
 
 def _extra(extra: Mapping[str, Any]) -> Mapping[str, Any]:
     _refuse_bypasses(extra)
     if isinstance(extra.get("extra_body"), Mapping):  # LiteLLM puts it into the body, over what is there
         _refuse_bypasses(extra["extra_body"])
-    plain: Mapping[str, Any] = _plain(extra, "extra=")
-    return plain
+    sent: Mapping[str, Any] = plain(extra, "extra=")
+    return sent
 
 
 def _refuse_bypasses(fields: Mapping[str, Any]) -> None:

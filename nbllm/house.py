@@ -101,6 +101,8 @@ class House:
 
     async def asettle(self, written: Written) -> None:
         """Wait for the same on the caller's own loop."""
+        if isinstance(written, asyncio.Future):
+            written = await written  # the loop's next turn
         if isinstance(written, Future):
             row = asyncio.wrap_future(written)
             row.add_done_callback(looked_at)

@@ -24,7 +24,7 @@ class Sending(Books):
         to say of the call is in reply.notes and is said nowhere else.
         """
         house = self._open_house()
-        opened = house.road.try_hit(request, own_thread=False)
+        opened = house.road.try_hit(request, own_thread=False, together=True)
         if not isinstance(opened, Request):
             await house.asettle(opened.written)
             if sink is not None:

@@ -128,10 +128,11 @@ class Road:
         )
         return request.opened(call)
 
-    def try_hit(self, request: Request, *, own_thread: bool = True) -> Hit | Request:
+    def try_hit(self, request: Request, *, own_thread: bool = True, together: bool = False) -> Hit | Request:
         """Return an exact hit on the first rung, or the opened request, to be handed to the road without anything done twice.
 
         own_thread: the caller's thread may be kept busy for a moment; False on an event loop, where a long text is not parsed.
+        together: the caller awaits the hit's row, which may be committed with those of other hits of this turn of its loop.
         The user's own code (a check, a type's validators) may take any time: it runs on the road, under the deadline.
         """
         request = self.open(request)
@@ -148,7 +149,7 @@ class Road:
             return routed
         recorder = self.recorder
         row = recorder.answered(reply, routed)
-        waits = written(recorder.ledger.add_call, row, call)
+        waits = written(lambda it: recorder.ledger.add_call(it, together=together), row, call)
         if waits is not None and call.deadline_at_s - self._clock.now_s() < SETTLE_S:
             waits = None  # no time to wait for it; the writer commits it all the same
         recorder.keep_texts(reply, routed)

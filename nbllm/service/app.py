@@ -38,7 +38,7 @@ from nbllm.service.metrics_port import metrics_port
 from nbllm.service.problems import ServiceProblem, problem_answer, problem_of
 from nbllm.service.sharing import share, shared_of
 from nbllm.service.v1_models import Menu
-from nbllm.service.v1_routes import v1_routes
+from nbllm.service.v1_routes import direct, v1_routes
 
 _log = logging.getLogger("nbllm.service")
 
@@ -113,6 +113,7 @@ def _service(name: str, config: ServiceSettings, client: Client, *, own_client: 
         metrics=Metrics(lambda: rungs),
         flows=flows,
         menu=Menu(client, (), config.models),
+        endpoints=direct(),
         parts=[metrics_port],
     )
 
@@ -179,11 +180,13 @@ def _counting(service: Service, loop: asyncio.AbstractEventLoop) -> Callable[[Ca
     def counted(record: CallRecord) -> None:
         service.metrics.call(record)
         caller = ASKING.get()
-        if caller is None or caller.tier.tokens_per_minute is None:
+        if caller is None or caller.tier.tokens_per_minute is None or not record.attempts:
             return
         tokens = sum((usage.input_tokens or 0) + (usage.output_tokens or 0) for usage in (a.usage for a in record.attempts))
-        # A client of somebody else's may run its calls on a loop of its own.
-        loop.call_soon_threadsafe(lambda: service.spawn(service.limiter.count_tokens(caller, tokens), "counting tokens"))
+        if service.own_client:  # then this is its loop
+            service.count_tokens(caller, tokens)
+        else:
+            loop.call_soon_threadsafe(service.count_tokens, caller, tokens)
 
     return counted
 

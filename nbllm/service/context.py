@@ -18,6 +18,7 @@ from nbllm.service.configuration import ServiceSettings, Tier
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
+    from starlette.types import ASGIApp
 
     from nbllm.client import Client
     from nbllm.service.gate import Gate
@@ -83,6 +84,8 @@ class Service:
     job_store: Any = None
     jobs: Any = None
     jobs_elsewhere: bool = False
+    endpoints: Mapping[tuple[str, str], ASGIApp] = field(default_factory=dict)
+    """Endpoints that need no router, by method and path."""
     parts: list[Callable[[Service], AbstractAsyncContextManager[Any]]] = field(default_factory=list)
     draining: bool = False
     metrics_address: str | None = None
@@ -100,6 +103,11 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._spawned_is_over)
         return task
+
+    def count_tokens(self, caller: Caller, tokens: int) -> None:
+        """Have the tokens of an answer counted: at once where that takes no waiting, else in the background."""
+        if not self.limiter.count_tokens_here(caller, tokens):
+            self.spawn(self.limiter.count_tokens(caller, tokens), "counting tokens")
 
     def _spawned_is_over(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

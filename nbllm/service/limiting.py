@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from limits import RateLimitItemPerMinute
@@ -52,12 +53,15 @@ class Limiter:
         self._storage: Any = MemoryCounters() if storage is None else storage
         self._requests = SlidingWindowCounterRateLimiter(self._storage)
         self._tokens = FixedWindowRateLimiter(self._storage)
+        self._memory = self._storage if isinstance(self._storage, MemoryCounters) else None
         self._allow_blind = allow_blind
         self._items: dict[tuple[str, int], RateLimitItemPerMinute] = {}
         self._streams: dict[str, int] = {}
 
     async def count_request(self, caller: Caller) -> tuple[Header, ...]:
         """Count one request of a caller; return RateLimit headers. Raises OverLimit, LimitsUnavailable."""
+        if self._memory is not None:
+            return self._count_here(caller, self._memory)
         try:
             return await self._count(caller)
         except LimitsStorageError:
@@ -83,6 +87,33 @@ class Limiter:
         if not passed:
             raise OverLimit("requests a minute", item.amount, reset_s, headers)
         return headers
+
+    def _count_here(self, caller: Caller, memory: MemoryCounters) -> tuple[Header, ...]:
+        """Do as _count, without its six awaits: in memory they take ten times as long as the counting."""
+        tier, key_id = caller.tier, caller.key_id
+        if tier.tokens_per_minute is not None:
+            used, left_s = memory.count_of(self._item("tokens", tier.tokens_per_minute).key_for(key_id))
+            if used >= tier.tokens_per_minute:
+                headers = _headers("tokens", tier.tokens_per_minute, 0, left_s)
+                raise OverLimit("tokens a minute", tier.tokens_per_minute, left_s, headers)
+        if tier.requests_per_minute is None:
+            return ()
+        item = self._item("requests", tier.requests_per_minute)
+        passed, left, reset_s = memory.hit_sliding(item.key_for(key_id), item.amount, item.get_expiry())
+        headers = _headers("requests", item.amount, left if passed else 0, reset_s)
+        if not passed:
+            raise OverLimit("requests a minute", item.amount, reset_s, headers)
+        return headers
+
+    def count_tokens_here(self, caller: Caller, tokens: int) -> bool:
+        """Do as count_tokens where that takes no waiting; False where it does, and nothing was counted."""
+        limit, memory = caller.tier.tokens_per_minute, self._memory
+        if memory is None:
+            return False
+        if limit is not None and tokens > 0:
+            item = self._item("tokens", limit)
+            memory.add(item.key_for(caller.key_id), item.get_expiry(), tokens)
+        return True
 
     async def count_tokens(self, caller: Caller, tokens: int) -> None:
         """Count the tokens of an answer. What cannot be counted is lost: the answer is there already."""
@@ -125,10 +156,14 @@ class Limiter:
         return item
 
 
+@lru_cache(maxsize=64)
+def _policy(what: str, amount: int) -> bytes:
+    return f'"{what}";q={amount};w={_WINDOW_S}'.encode()
+
+
 def _headers(what: str, amount: int, left: int, reset_s: float) -> tuple[Header, ...]:
     """Return RateLimit and RateLimit-Policy as draft-ietf-httpapi-ratelimit-headers-10 has them."""
-    policy = f'"{what}";q={amount};w={_WINDOW_S}'
-    return (b"ratelimit-policy", policy.encode()), (b"ratelimit", f'"{what}";r={left};t={math.ceil(reset_s)}'.encode())
+    return (b"ratelimit-policy", _policy(what, amount)), (b"ratelimit", f'"{what}";r={left};t={math.ceil(reset_s)}'.encode())
 
 
 class MemoryCounters(Storage, TimestampedSlidingWindow):
@@ -154,6 +189,10 @@ class MemoryCounters(Storage, TimestampedSlidingWindow):
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Add to a counter, which lives so many seconds from when it is new; return it."""
+        return self.add(key, expiry, amount)
+
+    def add(self, key: str, expiry: float, amount: int) -> int:
+        """Do as incr, at once."""
         now_s = self._now_s()
         self._forget(now_s)
         count, until_s = self._counts.get(key, (0, 0.0))
@@ -179,6 +218,29 @@ class MemoryCounters(Storage, TimestampedSlidingWindow):
             return False
         await self.incr(self.sliding_window_keys(key, expiry, self._now_s())[1], 2 * expiry, amount)
         return True
+
+    def count_of(self, key: str) -> tuple[int, float]:
+        """Return a counter and how many seconds it lives still; (0, 0) for one that is not there."""
+        now_s = self._now_s()
+        count, until_s = self._counts.get(key, (0, 0.0))
+        return (count, until_s - now_s) if until_s > now_s else (0, 0.0)
+
+    def hit_sliding(self, key: str, limit: int, expiry: int) -> tuple[bool, int, float]:
+        """Add one to the sliding window unless that goes over the limit; return whether, what is left, and when some comes back.
+
+        The same as hit and get_window_stats of limits' SlidingWindowCounterRateLimiter, one after the other.
+        """
+        now_s = self._now_s()
+        before, this = self.sliding_window_keys(key, expiry, now_s)
+        left_s = expiry - now_s % expiry
+        previous, current = self._count(before, now_s), self._count(this, now_s)
+        passed = math.floor(previous * left_s / expiry + current) + 1 <= limit
+        if passed:
+            current = self.add(this, 2 * expiry, 1)
+        remaining = max(0, limit - math.floor(previous * left_s / expiry + current))
+        resets = [left_s % (expiry / previous)] if previous else []
+        resets += [(left_s + expiry) % expiry] if current else []
+        return passed, remaining, min(resets, default=0.0)
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Return count and remaining seconds of the window before and of this one."""

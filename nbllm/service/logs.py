@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol
 
 import msgspec
@@ -87,32 +88,22 @@ class LineWriter:
 
 
 class _Lines:
-    """What structlog writes to."""
+    """The lines of requests. By hand: what structlog does for one takes a twentieth of what a hit does."""
 
     def __init__(self, writer: LineWriter) -> None:
-        self._writer = writer
+        self._write = writer.write
 
-    def msg(self, line: bytes) -> None:
-        """Write one line."""
-        self._writer.write(line)
-
-    debug = info = warning = error = critical = msg
+    def info(self, event: str, **fields: Any) -> None:
+        """Write one line, in the shape that all others have."""
+        fields["event"] = event
+        fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        fields["level"] = "info"
+        self._write(_encode(fields))
 
 
 def access_log(writer: LineWriter) -> AccessLog:
-    """Return a structlog logger whose lines are JSON."""
-    log: AccessLog = structlog.wrap_logger(
-        _Lines(writer),
-        processors=[structlog.processors.TimeStamper(fmt="iso", utc=True), _rendered],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        cache_logger_on_first_use=True,
-    )
-    return log
-
-
-def _rendered(_: Any, level: str, fields: MutableMapping[str, Any]) -> bytes:
-    fields["level"] = level
-    return _encode(fields)
+    """Return what writes a line of JSON for each request."""
+    return _Lines(writer)
 
 
 class JsonHandler(logging.Handler):

@@ -16,7 +16,7 @@ from nbllm.providers.served_answer import completion, encode
 from nbllm.providers.served_body import BadBody, ChatBody, body_of, chat_body, refuse_others
 from nbllm.service.context import Service
 from nbllm.service.problems import ServiceProblem
-from nbllm.service.v1_endpoint import Ask, Endpoint, bad_request, reply_headers, send_json, told
+from nbllm.service.v1_endpoint import Ask, Endpoint, bad_request, body_bytes, reply_headers, send_json, told
 from nbllm.service.v1_stream import stream_answer
 
 
@@ -28,10 +28,10 @@ class ChatCompletions(Endpoint):
     async def answer(self, ask: Ask, send: Send) -> None:
         """Answer from a model or a flow, as a whole or as it comes."""
         service, caller, http = ask
-        asked = asked_of(await http.body())
+        asked = asked_of(raw := await body_bytes(http))
         service.menu.check(asked.model)
         with service.paying(caller, "v1"):
-            request = request_for(service, asked)
+            request = request_for(service, asked, from_json=b"\\u0000" not in raw)
             if asked.streamed:
                 with service.limiter.stream(caller):
                     async with service.gate.enter(caller):
@@ -62,7 +62,7 @@ def asked_of(raw: bytes) -> ChatBody:
         raise bad_request(error) from None
 
 
-def request_for(service: Service, asked: ChatBody) -> Request:
+def request_for(service: Service, asked: ChatBody, *, from_json: bool) -> Request:
     """Return the road's request. Fields that are passed on stand beside what the settings send with every request."""
     settings = service.client.settings
     given = asked.options
@@ -71,6 +71,13 @@ def request_for(service: Service, asked: ChatBody) -> Request:
         given["extra"] = {**settings.call["extra"], **given["extra"]}
     streamed = asked.streamed
     try:
-        return chat_request(asked.messages, given, settings, watched=streamed, on_interrupt="raise" if streamed else "restart")
+        return chat_request(
+            asked.messages,
+            given,
+            settings,
+            watched=streamed,
+            on_interrupt="raise" if streamed else "restart",
+            from_json=from_json,
+        )
     except InvalidRequest as error:
         raise ServiceProblem(400, "invalid-request", "The request makes no sense:", error.summary, parameter="messages") from None

@@ -11,7 +11,7 @@ from nbllm.providers.served_answer import embeddings, encode, model_row
 from nbllm.providers.served_body import BadBody, EmbedBody, body_of, embed_body, refuse_others
 from nbllm.service.problems import ServiceProblem
 from nbllm.service.v1_chat import ChatCompletions
-from nbllm.service.v1_endpoint import Ask, Endpoint, bad_request, json_headers, reply_headers, send_json, told
+from nbllm.service.v1_endpoint import Ask, Endpoint, bad_request, body_bytes, json_headers, reply_headers, send_json, told
 from nbllm.service.v1_models import FLOW, ModelNotServed
 
 
@@ -49,7 +49,7 @@ class Embeddings(Endpoint):
     async def answer(self, ask: Ask, send: Send) -> None:
         """Embed texts."""
         service, caller, http = ask
-        asked = _asked(await http.body())
+        asked = _asked(await body_bytes(http))
         service.menu.check(asked.model)
         if asked.model.startswith(FLOW):
             raise ModelNotServed(asked.model, hint="A flow embeds nothing.")
@@ -75,7 +75,14 @@ def _asked(raw: bytes) -> EmbedBody:
         raise bad_request(error) from None
 
 
+_ENDPOINTS: tuple[Endpoint, ...] = (ChatCompletions(), Embeddings(), Models(), Model())
+
+
 def v1_routes() -> list[Route]:
     """Return the routes, the most used first."""
-    endpoints: tuple[Endpoint, ...] = (ChatCompletions(), Embeddings(), Models(), Model())
-    return [Route(one.path, one, methods=[one.method]) for one in endpoints]
+    return [Route(one.path, one, methods=[one.method]) for one in _ENDPOINTS]
+
+
+def direct() -> dict[tuple[str, str], Endpoint]:
+    """Return the endpoints that need no router, by method and path."""
+    return {(one.method, one.path): one for one in _ENDPOINTS if "{" not in one.path}

@@ -82,9 +82,9 @@ class SqliteLedger:
         self._open_calls.add(row.call_id)  # after it: opening the file forgets what was known of another
         return done
 
-    def add_call(self, row: CallRow) -> Written:
+    def add_call(self, row: CallRow, *, together: bool = False) -> Written:
         """Insert a call that is closed already."""
-        return self._insert_call(row, self._db.execute)
+        return self._insert_call(row, self._db.execute_in_turn if together else self._db.execute)
 
     def close_call(self, row: CallRow) -> Written:
         """Close a call; one that is closed already stays as it is."""

@@ -155,7 +155,13 @@ class Database:
 
         The future of a statement that goes together is that of the loop's next turn; see Written.
         """
-        loop = self._together.loop()
+        return self._execute_with(self._together.loop(), sql, parameters)
+
+    def execute_in_turn(self, sql: str, parameters: Sequence[Any]) -> Written:
+        """Commit one statement with all that come in this turn of the caller's loop, where it has one."""
+        return self._execute_with(self._together.loop(waits=True), sql, parameters)
+
+    def _execute_with(self, loop: asyncio.AbstractEventLoop | None, sql: str, parameters: Sequence[Any]) -> Written:
         if loop is None:
             return self.execute(sql, parameters)
         job = Job(lambda con: _no_result(con.execute(sql, parameters)), None, time.monotonic() + ROW_WAIT_S)

@@ -35,14 +35,17 @@ class Together:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._planned = False
 
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """Return the loop whose next turn a job of the caller should wait for; None: it should not."""
+    def loop(self, *, waits: bool = False) -> asyncio.AbstractEventLoop | None:
+        """Return the loop whose next turn a job of the caller should wait for; None: it should not.
+
+        waits: it would even where no crowd is known, because more such jobs may come in this turn.
+        """
         loop = asyncio._get_running_loop()  # noqa: SLF001 - public but for its name; the public one raises
         if loop is None:
             return None
         if self._waiting:
             return loop if loop is self._loop else None
-        return loop if self._crowd() else None
+        return loop if waits or self._crowd() else None
 
     @property
     def here(self) -> bool:

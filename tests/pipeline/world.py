@@ -58,7 +58,7 @@ class Book:
         self.calls_by_id[row.call_id] = row
         return self._written("close_call")
 
-    def add_call(self, row: CallRow) -> Written:
+    def add_call(self, row: CallRow, *, together: bool = False) -> Written:
         if self.trouble is not None:
             raise self.trouble
         assert row.call_id not in self.calls_by_id

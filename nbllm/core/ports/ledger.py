@@ -94,7 +94,7 @@ class Ledger(Protocol):
     def close_call(self, row: CallRow) -> Written:
         """Close a call that open_call opened: status, source, rung and numbers of `row`."""
 
-    def add_call(self, row: CallRow) -> Written:
+    def add_call(self, row: CallRow, *, together: bool = False) -> Written:
         """Insert a call that is closed already (a hit: one commit instead of two)."""
 
     def open_attempt(self, attempt: Attempt) -> Written:
