@@ -62,18 +62,27 @@ def _what_there_is(flow: str, every: Sequence[Mapping[str, Any]]) -> str:
     return f"Recorded runs of {flow}, the newest first: {names}{' ...' if len(every) > _SHOWN_RUNS else ''}."
 
 
-def examples_json(flow: str, picked: Picked, results: Mapping[str, Any]) -> bytes:
-    """Return examples.json: a list of runs with flow, arguments, result and calls (rung, model, prompt, text)."""
-    told = [
-        {
-            "flow": flow,
-            "arguments": run["arguments"],
-            "result": results.get(str(run["run"])),
-            "calls": [
-                {"rung": c["rung"], "model": str(c["rung"]).partition("/")[2], "prompt": c["prompt"], "text": c["text"]}
-                for c in run["calls"]
-            ],
-        }
-        for run in picked.runs
-    ]
+def examples_json(flow: str, picked: Picked, results: Mapping[str, Any], around: Mapping[str, Any] | None = None) -> bytes:
+    """Return examples.json: a list of runs with flow, arguments, result and calls (rung, model, prompt, text).
+
+    around: by the run's id, what %%llm cells had asked for all runs, and the exported flow asks in each.
+    """
+    told = []
+    for run in picked.runs:
+        outside = (around or {}).get(str(run["run"]), ())
+        told.append(
+            {
+                "flow": flow,
+                "arguments": run["arguments"],
+                "result": results.get(str(run["run"])),
+                "calls": list(map(_call, run["calls"])),
+                **({"around": list(map(_call, outside))} if outside else {}),
+            }
+        )
     return (json.dumps(redact_json(told), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n").encode()
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "rung": call["rung"], "model": str(call["rung"]).partition("/")[2], "prompt": call["prompt"], "text": call["text"],
+    }  # fmt: skip

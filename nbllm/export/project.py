@@ -156,7 +156,7 @@ def _proved(parts: _Parts, out: Path) -> tuple[Plan, Proof]:
     check_target(out, {path: digest(one) for path, one in files.items()}, force=True)  # before the time that a proof takes
     code = {path: one for path, one in files.items() if not path.startswith("vendor/")}
     proving = parts.picked.proving
-    runs = [r for r in parts.recordings if r.flow is not None and str(r.flow.get("run")) in proving]
+    runs = [r for r in parts.recordings if r.flow is None or str(r.flow.get("run")) in proving]
     if parts.picked.runs:
         code["examples.json"] = examples_json(parts.found.flow, parts.picked, {})
     works_in = "data" if parts.data.below else ""
@@ -164,7 +164,7 @@ def _proved(parts: _Parts, out: Path) -> tuple[Plan, Proof]:
     if not proof.ok:
         raise ExportRefused(parts.found.flow, proof_refusals(proof, parts.found, parts.flows, parts.data.read))
     if parts.picked.runs:
-        files["examples.json"] = examples_json(parts.found.flow, parts.picked, proof.results)
+        files["examples.json"] = examples_json(parts.found.flow, parts.picked, proof.results, proof.around)
     return Plan(files), proof
 
 

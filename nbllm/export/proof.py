@@ -21,6 +21,7 @@ from nbllm.settings import Settings
 
 LIMIT_S = 60.0
 _MARK = "nbllm-proof:"
+_MOST_AROUND = 200
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
 
 
@@ -30,7 +31,8 @@ class Proof:
 
     problems: why the slice is not proved, () when it is. runs: recorded runs whose prompts came out the same. skipped: runs that
     could not be tried, and why. imported_s: how long the import took, in seconds; None when it failed. results: what each run
-    returned, as JSON, by the run's id. app: whether the app around the flow was made too.
+    returned, as JSON, by the run's id. app: whether the app around the flow was made too. around: by the run's id, recorded calls
+    outside of the flow that it made: those of %%llm cells.
     """
 
     problems: tuple[str, ...]
@@ -39,6 +41,7 @@ class Proof:
     imported_s: float | None = None
     results: Mapping[str, Any] = field(default_factory=dict)
     app: bool = False
+    around: Mapping[str, Any] = field(default_factory=dict)
     stdout: str = field(default="", repr=False)
 
     @property
@@ -78,7 +81,8 @@ def prove(
             "module": str(path),
             "flow": found.flow,
             "home": str(place / "home"),
-            "runs": recorded_runs(found.flow, recordings),
+            "runs": recorded_runs(found.flow, recordings := tuple(recordings)),
+            "around": calls_around(recordings),
             "settings": _settings(settings),
             "app": "app.py" in (beside or {}),
         }
@@ -112,6 +116,7 @@ def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> 
         told["imported_s"],
         told["results"],
         told["app"],
+        told["around"],
         done.stdout,
     )
 
@@ -132,6 +137,16 @@ def recorded_runs(flow: str, recordings: Iterable[Recording]) -> list[dict[str, 
         run = by_run.setdefault(key, {"run": key, "arguments": one.flow.get("arguments", {}), "calls": []})
         run["calls"].append({"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")})
     return list(by_run.values())
+
+
+def calls_around(recordings: Iterable[Recording]) -> list[dict[str, Any]]:
+    """Return the newest recorded calls outside of flows, each set of messages once: what %%llm cells asked once for all runs."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in sorted(recordings, key=lambda r: r.started_at):
+        if one.flow is None and "messages" in one.prompt:
+            key = json.dumps(one.prompt["messages"], sort_keys=True, default=str)
+            found[key] = {"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")}
+    return list(found.values())[-_MOST_AROUND:]
 
 
 def _settings(settings: Settings | None) -> dict[str, Any]:

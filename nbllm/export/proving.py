@@ -11,7 +11,7 @@ import sys
 import time
 import typing
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,8 +29,8 @@ def main() -> None:
     task = json.loads(sys.stdin.read())
     sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - what reads from a person finds nobody
     warnings.simplefilter("ignore")
-    told: dict[str, Any] = {"problems": [], "skipped": [], "runs": 0, "imported_s": None, "results": {}, "app": False}
-    answers = _Answers()
+    told: dict[str, Any] = {"problems": [], "skipped": [], "runs": 0, "imported_s": None, "results": {}, "app": False, "around": {}}
+    answers = _Answers(task["around"])
     provider = answers.provider
     client = _client(task, provider)
     set_process_client(client)
@@ -49,17 +49,30 @@ def main() -> None:
 
 
 class _Answers:
-    """A provider that answers what was recorded for the same messages, else for the call of the same number, else "ok"."""
+    """A provider that answers what was recorded for the same messages, else for the call of the same number, else "ok".
 
-    def __init__(self) -> None:
+    around: recorded calls outside of flows. What a %%llm cell asked once, the module asks in each run: `used` has those of a run.
+    """
+
+    def __init__(self, around: Sequence[dict[str, Any]]) -> None:
         self.run: list[dict[str, Any]] = []
+        self.used: list[dict[str, Any]] = []
+        self._around = {_key(call["prompt"]["messages"]): call for call in around}
         self.provider = FakeProvider(default=self._answer)
+
+    def begin(self, calls: list[dict[str, Any]]) -> None:
+        """From here on answer for these calls of a run."""
+        self.run, self.used = calls, []
+        self.provider.requests.clear()
 
     def _answer(self, wire: Wire) -> str:
         messages = wire.content.messages if isinstance(wire.content, Chat) else ()
         key = _key(messages)
         same = [call["text"] for call in self.run if _key(call["prompt"]["messages"]) == key]
-        number = self.provider.calls - 1
+        if not same and key in self._around:
+            self.used.append(self._around[key])
+            return self._around[key]["text"] or "ok"
+        number = self.provider.calls - len(self.used) - 1
         return (same[0] if same else self.run[number]["text"] if number < len(self.run) else "") or "ok"
 
 
@@ -170,8 +183,7 @@ def _line_of(error: BaseException, path: str) -> str:
 def _replay(module: ModuleType, flow: str, run: Mapping[str, Any], told: dict[str, Any], answers: _Answers) -> None:
     provider = answers.provider
     function = getattr(module, flow)
-    provider.requests.clear()
-    answers.run = run["calls"]
+    answers.begin(run["calls"])
     try:
         args, kwargs = _bound(function, run["arguments"])
         result = function(*args, **kwargs)
@@ -181,10 +193,11 @@ def _replay(module: ModuleType, flow: str, run: Mapping[str, Any], told: dict[st
         told["problems"].append(f"A recorded run fails: {type(error).__name__}: {error!s:.300}")
         return
     sent = [_key(w.content.messages) for w in provider.requests if isinstance(w.content, Chat)]
-    recorded = [_key(call["prompt"]["messages"]) for call in run["calls"]]
+    recorded = [_key(call["prompt"]["messages"]) for call in (*run["calls"], *answers.used)]
     if sorted(sent) == sorted(recorded):
         told["runs"] += 1
         told["results"][run["run"]] = _as_json(function, result)
+        told["around"][run["run"]] = answers.used
         return
     new = [key for key in sent if key not in recorded] or sent
     old = [key for key in recorded if key not in sent] or recorded

@@ -147,23 +147,32 @@ def compare(
     after: Sequence[RunTrace],
     *,
     names: tuple[str, str] = ("notebook", "service"),
+    around: Sequence[Sequence[CallTrace]] = (),
     settings: Sequence[Difference] = (),
     skipped: Sequence[str] = (),
 ) -> ParityReport:
-    """Compare runs of the same arguments on two sides, in order. settings: what differs besides. skipped: of the report."""
+    """Compare runs of the same arguments on two sides, in order. settings: what differs besides. skipped: of the report.
+
+    around: for each run, calls that the first side may have made outside of it, such as a %%llm cell of the notebook: where the
+    second side makes one of them within the run, the two are compared.
+    """
     found: list[Difference] = list(settings)
     equal = 0
     for number, (left, right) in enumerate(zip(before, after, strict=True), 1):
-        differences = _of_run(f"{left.flow}, run {number}", left, right)
+        outside = around[number - 1] if around else ()
+        differences = _of_run(f"{left.flow}, run {number}", left, right, outside)
         equal += not differences
         found += differences
     calls = sum(len(run.calls) for run in after)
     return ParityReport(runs=len(after), calls=calls, equal=equal, differences=tuple(found), names=names, skipped=tuple(skipped))
 
 
-def _of_run(where: str, left: RunTrace, right: RunTrace) -> list[Difference]:
+def _of_run(where: str, left: RunTrace, right: RunTrace, around: Sequence[CallTrace]) -> list[Difference]:
     found = []
-    pairs, only_left, only_right = _paired(left.calls, right.calls)
+    within, outside = _set_apart(left.calls, right.calls, around)
+    for one, other in outside:
+        found += _of_call(f"{where}, a call for the whole notebook", one, other)
+    pairs, only_left, only_right = _paired(left.calls, within)
     for number, one, other in pairs:
         found += _of_call(f"{where}, call {number}", one, other)
     found += [Difference(where, "a call that only one side makes", _last_message(call), None) for call in only_left]
@@ -174,6 +183,23 @@ def _of_run(where: str, left: RunTrace, right: RunTrace) -> list[Difference]:
     elif not left.error and left.knows_result and not _same(left.result, right.result):
         found.append(Difference(where, "the result", left.result, right.result))
     return found
+
+
+def _set_apart(
+    left: Sequence[CallTrace], right: Sequence[CallTrace], around: Sequence[CallTrace]
+) -> tuple[list[CallTrace], list[tuple[CallTrace, CallTrace]]]:
+    """Return the second side's calls that are the run's own, and the others, each with the call around the first side's runs."""
+    own = {call.key for call in left}
+    known = {_text(call.asked.get("messages")): call for call in around}
+    within: list[CallTrace] = []
+    outside: list[tuple[CallTrace, CallTrace]] = []
+    for call in right:
+        twin = None if call.key in own else known.get(_text(call.asked.get("messages")))
+        if twin is None:
+            within.append(call)
+        else:
+            outside.append((twin, call))
+    return within, outside
 
 
 def _paired(

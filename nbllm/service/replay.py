@@ -50,7 +50,14 @@ def app_runs(folder: Path) -> list[RecordedRun]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [
-            RecordedRun(row["flow"], row["arguments"], tuple(row.get("calls", ())), row.get("result"), knows_result="result" in row)
+            RecordedRun(
+                row["flow"],
+                row["arguments"],
+                tuple(row.get("calls", ())),
+                row.get("result"),
+                knows_result="result" in row,
+                around=tuple(row.get("around", ())),
+            )
             for row in rows
         ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -107,6 +114,7 @@ def parity(
     settings = _settings_differences(folder, notebook) if notebook is not None else []
     return compare(
         [before[number] for number in known], [after[number] for number in known], names=names, settings=settings,
+        around=[runs[number].around_traces() for number in known],
         skipped=(*missing, *(f"{flow}: {why}" for flow, why in skipped.items())),
     )  # fmt: skip
 
@@ -143,7 +151,8 @@ def settings_for(settings: Settings, runs: Sequence[RecordedRun]) -> Settings:
 def _service(folder: Path, runs: Sequence[RecordedRun], home: Path, *, fill: bool, limit_s: float) -> dict[str, Any]:
     """Run everything through the service in a process of its own; return what it told."""
     told_runs = [{"flow": r.flow, "arguments": r.arguments, "calls": list(r.calls)} for r in runs]
-    task = {"folder": str(folder), "home": str(home), "runs": told_runs, "fill": fill}
+    around = {json.dumps(call, sort_keys=True, default=str): call for run in runs for call in run.around}
+    task = {"folder": str(folder), "home": str(home), "runs": told_runs, "around": list(around.values()), "fill": fill}
     root = str(Path(nbllm.__file__).resolve().parents[1])
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *paths]), "NBLLM_HOME": str(home), "MPLBACKEND": "agg"}

@@ -33,7 +33,8 @@ def main() -> None:
     sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - what reads from a person finds nobody
     key = os.environ["NBLLM_SERVICE_KEY"] = secrets.token_urlsafe(32)
     os.environ.pop("NBLLM_SERVICE_KEYS_FILE", None)
-    runs = [RecordedRun(run["flow"], run["arguments"], tuple(run["calls"])) for run in task["runs"]]
+    around = tuple(task["around"])
+    runs = [RecordedRun(run["flow"], run["arguments"], tuple(run["calls"]), around=around) for run in task["runs"]]
     folder = Path(task["folder"])
     answers = RecordedAnswers()
     with TracingClient(settings_for(load_service(folder / "settings.toml")[0], runs), Path(task["home"]), answers) as client:

@@ -30,32 +30,41 @@ from nbllm.testing import FakeProvider
 
 _BARE = {Chat: asdict(Chat(messages=())), Embed: asdict(Embed(texts=()))}
 _OPTIONS = asdict(Options())
+_MOST_AROUND = 200
 _NOT_OPTIONS = {"schema_type", "check", "user", "watched", "on_interrupt", "tags", "scopes"}
 """Objects of a process, and who asked and watched: they differ between a notebook and a service by their nature."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """One recorded run of a flow: its arguments and its calls, as recordings keep them; result: where it is known."""
+    """One recorded run of a flow: its arguments and its calls, as recordings keep them; result: where it is known.
+
+    around: calls outside of any flow: a %%llm cell that was asked once for the whole notebook, a service asks in each run.
+    """
 
     flow: str
     arguments: Mapping[str, Any]
     calls: tuple[Mapping[str, Any], ...]
     result: Any = None
     knows_result: bool = False
+    around: tuple[Mapping[str, Any], ...] = ()
 
     def trace(self) -> RunTrace:
         """Return what is known of it, to compare with."""
-        calls = []
-        for call in self.calls:
-            asked = dict(call.get("prompt") or {"messages": call.get("messages", [])})
-            rung = call.get("rung") or call.get("model")
-            calls.append(
-                CallTrace(models=None, asked=asked, answer={"text": call.get("text", "")}, books={"rung": rung} if rung else {})
-            )
         return RunTrace(
-            flow=self.flow, arguments=self.arguments, calls=tuple(calls), result=self.result, knows_result=self.knows_result
-        )
+            flow=self.flow, arguments=self.arguments, calls=tuple(map(_recorded_trace, self.calls)), result=self.result,
+            knows_result=self.knows_result,
+        )  # fmt: skip
+
+    def around_traces(self) -> tuple[CallTrace, ...]:
+        """Return what is known of the calls outside of flows."""
+        return tuple(map(_recorded_trace, self.around))
+
+
+def _recorded_trace(call: Mapping[str, Any]) -> CallTrace:
+    asked = dict(call.get("prompt") or {"messages": call.get("messages", [])})
+    rung = call.get("rung") or call.get("model")
+    return CallTrace(models=None, asked=asked, answer={"text": call.get("text", "")}, books={"rung": rung} if rung else {})
 
 
 def recorded_runs(recordings: Iterable[Recording], flows: Iterable[str]) -> list[RecordedRun]:
@@ -64,16 +73,23 @@ def recorded_runs(recordings: Iterable[Recording], flows: Iterable[str]) -> list
     A call within a flow within a flow belongs to the inner one: only runs of whole calls are replayed.
     """
     wanted = set(flows)
+    around: dict[str, Mapping[str, Any]] = {}
     runs: dict[tuple[str, str], list[Recording]] = defaultdict(list)
     for one in sorted(recordings, key=lambda r: r.started_at):
         if one.flow is not None and one.flow.get("name") in wanted:
             runs[one.flow["name"], str(one.flow.get("run"))].append(one)
+        elif one.flow is None and "messages" in one.prompt:
+            around[json.dumps(one.prompt["messages"], sort_keys=True, default=str)] = _told(one)
     by_arguments: dict[str, RecordedRun] = {}
     for (name, _), calls in runs.items():
         arguments = (calls[0].flow or {}).get("arguments", {})
-        told = tuple({"prompt": c.prompt, "rung": c.model, "text": c.answer.get("text", "")} for c in calls)
-        by_arguments[json.dumps([name, arguments], sort_keys=True, default=str)] = RecordedRun(name, arguments, told)
+        known = json.dumps([name, arguments], sort_keys=True, default=str)
+        by_arguments[known] = RecordedRun(name, arguments, tuple(map(_told, calls)), around=tuple(around.values())[-_MOST_AROUND:])
     return list(by_arguments.values())
+
+
+def _told(one: Recording) -> Mapping[str, Any]:
+    return {"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")}
 
 
 class RecordedAnswers(FakeProvider):
@@ -81,19 +97,28 @@ class RecordedAnswers(FakeProvider):
 
     def __init__(self) -> None:
         super().__init__(default=self._answer)
-        self._calls: Sequence[Mapping[str, Any]] = ()
+        self._run: RecordedRun | None = None
         self._at = 0
 
     def begin(self, run: RecordedRun) -> None:
         """From here on answer for this run."""
-        self._calls, self._at = run.calls, 0
+        self._run, self._at = run, 0
 
     def _answer(self, wire: Wire) -> str:
         messages = _plain_json(wire.content.messages if isinstance(wire.content, Chat) else ())
+        calls, around = (self._run.calls, self._run.around) if self._run else ((), ())
+        beside = _same_messages(around, messages)
+        if beside is not None and _same_messages(calls, messages) is None:
+            return beside or "ok"
         number, self._at = self._at, self._at + 1
-        recorded = [(_plain_json(_messages_of(call)), str(call.get("text", ""))) for call in self._calls]
-        same = [text for said, text in recorded if redact(json.dumps(said)) == redact(json.dumps(messages))]
-        return (same[0] if same else recorded[number][1] if number < len(recorded) else "") or "ok"
+        same = _same_messages(calls, messages)
+        return (same if same is not None else str(calls[number].get("text", "")) if number < len(calls) else "") or "ok"
+
+
+def _same_messages(calls: Sequence[Mapping[str, Any]], messages: Any) -> str | None:
+    """Return the recorded text of the call with the same messages, None without one."""
+    wanted = redact(json.dumps(messages))
+    return next((str(c.get("text", "")) for c in calls if redact(json.dumps(_plain_json(_messages_of(c)))) == wanted), None)
 
 
 def _messages_of(call: Mapping[str, Any]) -> Any:

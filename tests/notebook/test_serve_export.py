@@ -14,6 +14,7 @@ from nbllm.export import ExportRefused
 from nbllm.notebook import extension
 from nbllm.notebook.completion import offered
 from nbllm.notebook.serve_manual import EXPORT, SERVE
+from nbllm.service.replay import app_runs, parity
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -70,6 +71,19 @@ def test_a_flow_is_named_with_its_recorded_runs(session: Any) -> None:
     view = run(session, "%serve export triage --out support_app --examples all")
     assert "1 recorded run travel" in str(view)
     assert "The printer burns." in Path("support_app/examples.json").read_text(encoding="utf-8")
+
+
+def test_a_flow_that_reads_an_llm_cell_is_exported_before_and_after_it_ran(session: Any) -> None:
+    """What the cell asked once, the module asks in each run: its recorded runs still ask the same, and so do those that travel."""
+    run(session, TYPES)
+    run(session, "%%llm -m sim/small -o rules\nPut this into one sentence: fires first, then leaks.")
+    flow_cell = FLOW.replace("Classify, in {lang}", "Classify by {rules.text}, in {lang}")
+    run(session, f"%%serve --flow triage --out support_app\n{flow_cell}")
+    run(session, "triage('The printer burns.')")
+    view = run(session, "%serve export triage --out support_app --examples all")
+    assert "1 recorded run asked the same" in " ".join(str(view).split())
+    report = parity(Path("support_app"), app_runs(Path("support_app")))
+    assert report.ok, str(report)
 
 
 def test_everything_in_the_way_is_told_at_once(session: Any) -> None:

@@ -145,6 +145,35 @@ def test_each_change_is_named(app: Path, runs: list[RecordedRun], file: str, cha
     assert shown in str(report)
 
 
+def test_a_cell_that_was_asked_once_is_asked_in_the_run_by_the_service(app: Path, tmp_path: Path) -> None:
+    """A %%llm cell of the notebook is a function of the module: what it asks was recorded outside of the flow, and is compared."""
+    rules = """
+from nbllm.flow_context import once_in_a_flow
+
+@once_in_a_flow
+def rules():
+    return ask("Put the policy into one sentence: fires first.", model="sim/large")
+"""
+    flows = FLOWS.replace("@flow", rules + "\n@flow").replace("Classify.\\n{", "Classify by {rules().text}.\\n{")
+    (app / "flows.py").write_text(flows, encoding="utf-8")
+    with Client(settings=notebook_settings(), home=tmp_path / "home", recordings=True) as client, use(client):
+        policy = ask("Put the policy into one sentence: fires first.", model="sim/large")
+
+        @flow
+        def triage(ticket: str, lang: str = "en") -> Triage:
+            facts = ask(f"List the facts, in {lang}:\n{ticket}", model="sim/small", feature="triage")
+            return ask(f"Classify by {policy.text}.\n{facts.text}", schema=Triage, max_tokens=200).data  # type: ignore[no-any-return]
+
+        triage("The printer burns.")
+        found = recorded_runs(client.recordings.newest(10), ["triage"])
+    for notebook in (NotebookSide({"triage": triage}, notebook_settings()), None):
+        report = parity(app, found, notebook=notebook)
+        assert report.ok, str(report)
+        assert report.calls == 3
+    (app / "flows.py").write_text(flows.replace("fires first", "fires last"), encoding="utf-8")
+    assert "fires last" in str(parity(app, found, notebook=NotebookSide({"triage": triage}, notebook_settings())))
+
+
 def test_a_flow_that_fails_in_the_service_alone_is_told(app: Path, runs: list[RecordedRun]) -> None:
     """How it ended differs, and the report holds what the service said."""
     flows = app / "flows.py"
