@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-from bench import calls, crowd, export, footprint, meter, peers, scale
+from bench import calls, crowd, export, footprint, meter, peers, scale, service_redis
 from bench.measure import Row, server
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +38,7 @@ SECTIONS = {
     "memory": footprint.memory,
     "growth": scale.growth,
     "export": lambda _, home: export.export(home),
+    "shared": service_redis.shared,
 }
 PEERS = {"peers": peers.peers}
 """What is measured only when --peers asks for it."""
