@@ -29,6 +29,12 @@ class Fit:
     problem: str = ""
     hint: str = ""
 
+    def checked(self, *, force: bool) -> Fit:
+        """Return it, after a check unless it is launched by force."""
+        if not force:
+            self.check()
+        return self
+
     def check(self) -> None:
         """Raise EngineDoesNotFit with the arithmetic when it cannot fit."""
         if self.problem:

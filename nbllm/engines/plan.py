@@ -91,17 +91,15 @@ def plan_launch(
 
     kind: a name of nbllm.engines.catalog. model: a folder, a file or a model's id. options: nbllm.engines.options, dashes or
     underscores, values or their text. name: of the endpoint, by default the engine's. served_name: what the server calls the model.
-    python: the Python of the engine's own environment. port: by default a free one. force: launch what does not fit all the same.
-    usd_per_hour: what the machine costs, for the status. Raises EngineNotPossible, EngineDoesNotFit.
+    python: of the engine's own environment. port: by default a free one. force: launch what does not fit. usd_per_hour: what the
+    machine costs, for the status. Raises EngineNotPossible, EngineDoesNotFit.
     """
     row = engine_kind(kind)
     chosen = choose(row, options or {})
     files = ModelFiles(None, {}, None) if row.simulated else model_files(model, chosen.values.get("revision"), environ)
     endpoint, target, served = _checked(row, model, files, name or row.endpoint, served_name, port)
     command = _command(row, python, environ)
-    fitting = fit(row, model, chosen.values, files, gpus(environ) if row.sized else None, machine_bytes())
-    if not force:
-        fitting.check()
+    fitting = fit(row, model, chosen.values, files, gpus(environ) if row.sized else None, machine_bytes()).checked(force=force)
     return Plan(
         kind=row,
         name=endpoint,

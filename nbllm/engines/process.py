@@ -55,17 +55,7 @@ class SupervisedProcess:
         self._last_log = ""
         self._folder = Path(tempfile.mkdtemp(prefix="nbllm-engine-"))  # only this user's, by mkdtemp
         self._log = self._folder / "engine.log"
-        words = list(argv)
-        if key_file is not None:
-            words += [key_file[0], str(self._folder / "key.yaml")]
-            (self._folder / "key.yaml").write_text(key_file[1], encoding="utf-8")
-        spec = {
-            "argv": words,
-            "env": {**env, MARK: self._mark},
-            "folder": str(self._folder),
-            "log": str(self._log),
-            "secrets": list(masked),
-        }
+        spec = self._spec(argv, env, masked, key_file)
         # By its file, isolated and without site: it needs nothing of this Python's packages and of the user's folder.
         self._process = subprocess.Popen(  # noqa: S603 - our own file
             [sys.executable, "-I", "-S", str(_SUPERVISOR)],
@@ -81,6 +71,24 @@ class SupervisedProcess:
         except BaseException:  # an interrupt: nobody else could stop it any more
             self.stop()
             raise
+
+    def _spec(
+        self, argv: Sequence[str], env: Mapping[str, str], masked: Sequence[str], key_file: tuple[str, str] | None
+    ) -> dict[str, Any]:
+        """Return what the supervisor is told; the key's file is written."""
+        words = list(argv)
+        if key_file is not None:
+            flag, text = key_file
+            path = self._folder / "key.yaml"
+            path.write_text(text, encoding="utf-8")
+            words += [flag, str(path)]
+        return {
+            "argv": words,
+            "env": {**env, MARK: self._mark},
+            "folder": str(self._folder),
+            "log": str(self._log),
+            "secrets": list(masked),
+        }
 
     def _tell(self, line: str) -> None:
         pipe = self._process.stdin

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from nbllm.engines import Plan, plan_launch, running
 from nbllm.engines.catalog import ENGINES, EngineKind, MetricNames
+from tests.engines_room.processes import marked
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 
@@ -49,3 +53,15 @@ def nothing_is_left() -> Iterator[None]:
     """No test ends with an engine running."""
     yield
     assert running() == []
+
+
+@pytest.fixture
+def mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A mark of all that a test starts, which is gone 5 s later; folders of engines are made below tmp_path."""
+    monkeypatch.setenv("NBLLM_TEST_MARK", f"{os.getpid()}-{tmp_path.name}")
+    monkeypatch.setenv("FAKE_WAIT_S", "0")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    yield (text := f"NBLLM_TEST_MARK={os.getpid()}-{tmp_path.name}")
+    for pid in marked(text):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -42,3 +42,12 @@ def wait_until_ended(pids: Collection[int], limit_s: float) -> None:
     while left := set(pids) & _parents().keys():
         assert time.monotonic() < end_s, f"still there after {limit_s} s: {left}"
         time.sleep(0.02)
+
+
+def until(true: Callable[[], object], limit_s: float) -> float:
+    """Wait until something is true and return how long that took; fail after limit_s."""
+    began_s = time.monotonic()
+    while not true():
+        assert time.monotonic() - began_s < limit_s
+        time.sleep(0.01)
+    return time.monotonic() - began_s

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -22,30 +19,9 @@ from nbllm.engines.reasons import reason_of
 from nbllm.engines.watch import Rhythm
 from nbllm.errors import EngineFailed, EngineNotPossible, EngineWedged
 from tests.engines_room.conftest import FAKE
-from tests.engines_room.processes import linux_only, marked, wait_until_gone
+from tests.engines_room.processes import linux_only, marked, until, wait_until_gone
 
 MakePlan = Callable[..., Plan]
-
-
-@pytest.fixture
-def mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """A mark of all that a test starts, which is gone 5 s later; folders of engines are made below tmp_path."""
-    monkeypatch.setenv("NBLLM_TEST_MARK", f"{os.getpid()}-{tmp_path.name}")
-    monkeypatch.setenv("FAKE_WAIT_S", "0")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    yield (text := f"NBLLM_TEST_MARK={os.getpid()}-{tmp_path.name}")
-    for pid in marked(text):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def until(true: Callable[[], object], limit_s: float) -> float:
-    """Wait until something is true and return how long that took; fail after limit_s."""
-    began_s = time.monotonic()
-    while not true():
-        assert time.monotonic() - began_s < limit_s
-        time.sleep(0.01)
-    return time.monotonic() - began_s
 
 
 @linux_only
@@ -141,33 +117,6 @@ def test_an_engine_that_dies_later_leaves_no_process_and_no_file(fake: MakePlan,
     until(lambda: not list(tmp_path.glob("nbllm-engine-*")), 5.0)
     assert "the device is gone" in engine.status().trouble
     assert "exit code 3" in engine.status().trouble
-
-
-@linux_only
-@pytest.mark.parametrize("after_start", [True, False], ids=["runs", "starts"])
-def test_a_killed_supervisor_leaves_none_of_the_engines_children(
-    fake: MakePlan, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after_start: bool
-) -> None:
-    """Kill -9 of the supervisor: the engine and three children that left its session are gone, and it is said what happened."""
-
-    def kill() -> None:
-        until(lambda: len(marked(mark)) >= 7, 10.0)
-        (supervisor,) = [pid for pid in marked(mark) if b"supervisor.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(supervisor, signal.SIGKILL)
-
-    if after_start:
-        engine = start(fake("stubborn"))
-        kill()
-        until(lambda: engine.state == "ended", 5.0)
-        assert "ended from outside" in engine.status().trouble
-    else:
-        killing = threading.Thread(target=kill)
-        killing.start()
-        with pytest.raises(EngineFailed, match="ended from outside"):
-            start(fake("stubborn", health="/nothing", first_answer_s=60.0), timeout_s=20.0)
-        killing.join()
-    wait_until_gone(mark, 5.0)
-    until(lambda: not list(tmp_path.glob("nbllm-engine-*")), 5.0)
 
 
 def test_a_program_that_cannot_be_run_leaves_no_file(fake: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,55 +226,3 @@ def test_attaching_to_something_else_says_so(odd_server: str, monkeypatch: pytes
     with pytest.raises(EngineFailed, match=r"The server at 127\.0\.0\.1:\d+ does not answer: no answer within 0\.2 s"):
         attach(odd_server)
     assert running() == []
-
-
-@linux_only
-def test_who_is_between_two_parents_is_not_forgotten(tmp_path: Path) -> None:
-    """A look at all processes may see an orphan below neither parent, old or new: while there is a child, it looks again."""
-    script = (
-        "import signal, subprocess, sys\n"
-        "from nbllm.engines import supervisor\n"
-        "child = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(60)'])\n"
-        "tree = supervisor.Tree(child)\n"
-        "seen, below = [], supervisor.below\n"
-        "supervisor.below = lambda root: below(root) if len(seen) > 2 else seen.append(root) or []\n"
-        "print(tree._signalled(signal.SIGKILL, 5.0, again=True), child.returncode)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
-    assert (done.stdout.strip(), done.stderr) == ("True -9", "")
-
-
-@linux_only
-def test_a_pipe_that_somebody_else_holds_too_does_not_keep_it_running(fake: MakePlan, mark: str) -> None:
-    """A child that was forked during the start holds the pipe: the end is said in words as well."""
-    engine = start(fake("slow"))
-    pipe = engine._process._process.stdin if engine._process else None
-    assert pipe is not None
-    held = os.dup(pipe.fileno())
-    began_s = time.monotonic()
-    try:
-        engine.stop()
-    finally:
-        os.close(held)
-    assert time.monotonic() - began_s < 2.0
-    assert marked(mark) == []
-
-
-def test_a_dead_engines_port_is_asked_no_more(fake: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another program may have it by now: the watch ends with the engine."""
-    engine = start(fake("dies_later", idle_probe=True), rhythm=Rhythm(every_s=0.05, limit_s=0.5))
-    until(lambda: engine.state == "ended", 5.0)
-    watching = engine._watch._thread
-    assert watching is not None
-    until(lambda: not watching.is_alive(), 5.0)
-    engine.stop()
-
-
-@linux_only
-def test_a_supervisor_that_has_ended_is_no_zombie(fake: MakePlan, mark: str) -> None:
-    """An engine that died by itself leaves not even an entry in the list of processes."""
-    engine = start(fake("dies_later"))
-    until(lambda: engine.state == "ended", 5.0)
-    supervisor = engine._process._process.pid if engine._process else 0
-    until(lambda: not Path(f"/proc/{supervisor}").exists(), 5.0)
-    engine.stop()
