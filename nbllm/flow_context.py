@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -107,6 +108,12 @@ def partition_of(own: str) -> str:
     """Return the part of the cache that a call sees: its own or the settings', else that of whom the code runs for."""
     caller = CALLER.get()
     return own if own or caller is None or caller.partition is None else caller.partition
+
+
+def stored_constant(path: str) -> Any:
+    """Return a constant that an export took out of the code (`--include NAME`): JSON, from the working folder as all its files."""
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be one more import of everybody
+        return json.load(file)
 
 
 def once_in_a_flow(function: Callable[[], T]) -> Callable[[], T]:

@@ -68,7 +68,11 @@ def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     export.add_argument("--examples", nargs="+", default=[], metavar="WHICH",
                         help="recorded runs that travel, redacted: all, a number (the newest so many) or ids of runs")  # fmt: skip
     export.add_argument(
-        "--include", nargs="+", default=[], metavar="PATH", help="files of the notebook's folder that travel in data/"
+        "--include",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="files of the notebook's folder, and constants by name, that travel in data/",
     )
     export.add_argument("--force", action="store_true", help="overwrite what you changed, too")
     export.add_argument("--json", action="store_true", help="print what was written as JSON")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -33,13 +33,14 @@ class DataFiles:
     refusals: tuple[Refusal, ...] = ()
 
 
-def data_files(found: Slice, include: Sequence[str], folder: Path | None) -> DataFiles:
-    """Return the files that are asked for. include: files and folders by their path from the notebook's folder.
+def data_files(found: Slice, include: Sequence[str], folder: Path | None, *, constants: Mapping[str, bytes]) -> DataFiles:
+    """Return the files that are asked for. include: files and folders by their path from the notebook's folder. constants: values
+    that were taken out of the code, by the path where it looks for them.
 
     They keep these paths: beside flows.py when all of them lie in data/, else below data/, where the app then works.
     """
     refusals: list[Refusal] = []
-    chosen: dict[str, bytes] = {}
+    chosen: dict[str, bytes] = dict(constants)
     for wanted in include:
         try:
             chosen |= _chosen(wanted, folder)
@@ -104,4 +105,4 @@ def _constant_notes(found: Slice) -> Iterable[str]:
                 if size >= LARGE_CONSTANT_BYTES:
                     target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
                     name = ast.unparse(target)[:60]
-                    yield f"Cell {kept.number}: {name} is a constant of {size / 1000:,.0f} kB; it is in flows.py."
+                    yield f"Cell {kept.number}: {name} is a constant of {size / 1000:,.0f} kB in flows.py; --include takes it out."

@@ -11,6 +11,7 @@ from typing import Any
 import nbllm
 from nbllm.core.ports import Recording
 from nbllm.export.cells import Cell
+from nbllm.export.constants import move_constants
 from nbllm.export.data_files import DataFiles, data_files
 from nbllm.export.examples import Picked, examples_json, pick
 from nbllm.export.files import project_files
@@ -68,8 +69,8 @@ def export_flow(
 
     cells: a notebook's (`read_ipynb`) or a session's (`history_cells`). settings: what calls are made with; lines of %llm_config
     and %llm_budget in a notebook's cells come on top. recordings: calls as a client keeps them; the newest run of the flow and
-    those that `examples` picks ("all", a number, ids of runs) are held against the slice. include: files that travel in data/, by
-    their path from `folder`, the notebook's. force: overwrite what the user changed, too.
+    those that `examples` picks ("all", a number, ids of runs) are held against the slice. include: what travels in data/: files by
+    their path from `folder`, the notebook's, and constants by their name. force: overwrite what the user changed, too.
 
     Raises ExportRefused with every reason at once, and ExportError for the target folder. Nothing is written then.
     """
@@ -112,14 +113,15 @@ def _gather(
         found = slice_notebook(cells, flow=flow)
     except ExportRefused as error:
         raise ExportRefused(flow, [*error.refusals, *refusals]) from None
-    text = render_flows(found)
-    where = origins(text, cells, folder)
+    moved = move_constants(found, include, folder)
+    found = moved.found
+    where = origins(render_flows(found), cells, folder)
     text = render_flows(found, local_modules=where.local_modules)
     picked = pick(found.flow, recordings, examples)
     own = settings_file(settings, text, used=picked.models)
-    data = data_files(found, include, folder)
+    data = data_files(found, moved.rest, folder, constants=moved.files)
     needs = closure(where.distributions, litellm=own.litellm)
-    refusals += [*where.refusals, *own.refusals, *data.refusals, *picked.refusals]
+    refusals += [*where.refusals, *own.refusals, *moved.refusals, *data.refusals, *picked.refusals]
     refusals += [
         Refusal(kind="module", reason=f"the service needs {name}, which is not installed here, so its version is not known",
                 todo="pip install 'nbllm[service,service-redis]'")

@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from nbllm import Endpoint, Settings
+from nbllm.service import create_app
 from nbllm.service.metrics import Metrics
+from nbllm.service.testing import served
 from tests.export.cluster_schemas import HPA, SCALED_OBJECT
 from tests.export.exporting import NOTEBOOK, exported
 
@@ -229,3 +231,13 @@ def test_queries_name_metrics_and_labels_that_the_service_has(app: Path) -> None
             assert groups <= set().union(*(known[n] for n, _ in names)), query
     scraped = yaml.safe_load((app / "monitoring/prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     assert [one["job_name"] for one in scraped] == ["support-app"]
+
+
+def test_a_running_service_exposes_what_is_asked_for(app: Path) -> None:
+    """/metrics of a service that runs has every family that a query names."""
+    asked = {name for query in expressions(app) for name in re.findall(r"\bnbllm_\w+", query)}
+    with served(create_app(settings=app / "settings.toml")) as service:
+        text = service.get("/metrics", key=service.key).body.decode()
+    families = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
+    assert {re.sub(r"_bucket$", "", name) for name in asked} <= families
+    assert len(asked) >= 12

@@ -142,3 +142,39 @@ def test_files_that_do_not_travel(tmp_path: Path, path: str) -> None:
     error = refused(tmp_path / "app", folder=folder, include=[path])
     assert [r.kind for r in error.refusals] == ["file"]
     assert SECRET not in str(error)
+
+
+def test_constants_travel_when_asked_for_by_name(tmp_path: Path) -> None:
+    """A literal moves to data/ as JSON and the code reads it there: same value, nothing else in the code is touched."""
+    value = {"rules": ["ä", '"', "x" * 30_000], "n": [1, 2.5, True, None]}
+    code = f"# before\nrules: dict = (\n    {value!r}  # inside\n); other = 1  # behind"
+    use = "@flow\ndef triage(t: str) -> str:\n    return ask(rules['rules'][0] + t, model='sim/small').text"
+    done = exported(tmp_path / "app", HEAD, code, use, include=["rules"])
+    found = tree(done.out)
+    assert json.loads(found["data/rules.json"]) == value
+    text = found["flows.py"].decode()
+    assert 'rules: dict = (\n    stored_constant("data/rules.json")  # inside\n); other = 1  # behind' in text
+    assert "from nbllm.flow_context import stored_constant" in text
+    assert "os.chdir(HERE)" in found["app.py"].decode()
+    assert not any("constant of" in note for note in done.notes)
+    assert exported(tmp_path / "app", HEAD, code, use, include=["rules"]).written == ()
+
+
+NO_JSON = ["(1, 2)", "{1: 2}", "{'a', 'b'}", "b'x'", "f'{1}'", "len('x')", "[1e999, 'x']", "-0.0, "]
+
+
+@pytest.mark.parametrize("code", [f"rules = {value}" for value in NO_JSON])
+def test_constants_that_json_would_change_are_refused(code: str, tmp_path: Path) -> None:
+    """Tuples, sets, bytes, keys that are no texts, infinities and what is no literal: by cell."""
+    use = "@flow\ndef triage(t: str) -> str:\n    return ask(f'{rules}{t}', model='sim/small').text"
+    error = refused(tmp_path / "app", HEAD, code, use, include=["rules"], folder=tmp_path)
+    assert [(r.kind, r.cell) for r in error.refusals] == [("file", 2)]
+
+
+def test_the_readers_name_gives_way(tmp_path: Path) -> None:
+    """A notebook that has the name for something of its own keeps it."""
+    use = "@flow\ndef triage(t: str) -> str:\n    return ask(f'{a}{b}{stored_constant}{t}', model='sim/small').text"
+    done = exported(tmp_path / "app", HEAD, "stored_constant = 3\na = [1]\nb = [2]", use, include=["a", "b"])
+    text = tree(done.out)["flows.py"].decode()
+    assert 'a = _stored_constant("data/a.json")\nb = _stored_constant("data/b.json")' in text
+    assert text.count("import stored_constant as _stored_constant") == 1
