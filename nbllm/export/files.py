@@ -16,8 +16,9 @@ WORKER = ("celery", "--app", "nbllm.service.worker", "worker")
 """What runs jobs, in a container."""
 WAITING_METRIC = "nbllm_requests_waiting"
 """The service's gauge of requests that wait for their turn."""
-JOBS_QUEUE = "celery"
-"""The list in Redis in which ids of jobs wait."""
+JOBS_QUEUE = "nbllm:{app}:celery:nbllm:{app}:queue"
+"""The list in Redis in which ids of an app's jobs wait (service/celery_app.py)."""
+_WIDTH = 88
 _NOT_IN_THE_IMAGE = {"requirements.txt", "requirements-unhashed.txt"}
 
 
@@ -34,17 +35,17 @@ def project_files(
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "port": str(PORT),
         "imports": _app_imports(data),
-        "app_lines": _app_lines(flow, data, examples=examples),
+        "app_lines": _app_lines(app, flow, data, examples=examples),
         "copies": _copies(inside),
         "kept": "\n".join(f"!{path}" for path in inside),
         "worker_entrypoint": f'"{WORKER[0]}"',
         "worker_command": ", ".join(f'"{word}"' for word in WORKER[1:]),
         "queue_metric": WAITING_METRIC,
-        "queue_name": JOBS_QUEUE,
+        "queue_name": JOBS_QUEUE.format(app=app),
         "environment": _compose_environment(environment),
         "env": _kubernetes_environment(environment, app),
         "keys": _keys_table(settings),
-        "secret": " ".join(f"--from-literal={name}=..." for name in settings.keys),
+        "secret": "".join(f" --from-literal={name}=..." for name in settings.keys),
     }
     return {path: filled(text, values).encode() for path, text in templates().items()}
 
@@ -54,13 +55,13 @@ def _app_imports(data: DataFiles) -> str:
     return f"{os_line}from pathlib import Path\n\nfrom nbllm.service import create_app"
 
 
-def _app_lines(flow: str, data: DataFiles, *, examples: bool) -> str:
+def _app_lines(app: str, flow: str, data: DataFiles, *, examples: bool) -> str:
     here = "HERE = Path(__file__).resolve().parent\n"
-    given = ', examples=HERE / "examples.json"' if examples else ""
-    call = f'app = create_app(flows=[flows.{flow}], settings=HERE / "settings.toml"{given})'
-    if len(call) > 88:
-        rows = [f"flows=[flows.{flow}]", 'settings=HERE / "settings.toml"', *([given.removeprefix(", ")] if given else [])]
-        call = "app = create_app(\n" + "".join(f"    {row},\n" for row in rows) + ")"
+    given = [f"flows=[flows.{flow}]", 'settings=HERE / "settings.toml"', f'name="{app}"']
+    given += ['examples=HERE / "examples.json"'] if examples else []
+    call = f"app = create_app({', '.join(given)})"
+    if len(call) > _WIDTH:
+        call = "app = create_app(\n" + "".join(f"    {one},\n" for one in given) + ")"
     if not data.files:
         return f"\nimport flows\n\n{here}\n{call}"
     place = 'HERE / "data"' if data.below else "HERE"
@@ -110,6 +111,7 @@ def _kubernetes_environment(environment: Mapping[str, str], app: str) -> str:
 
 def _keys_table(settings: SettingsFile) -> str:
     if not settings.keys:
-        return "It needs no key of a provider."
+        return "None is needed."
     rows = "\n".join(f"| `{name}` | {endpoint} |" for name, endpoint in settings.keys.items())
-    return f"| variable | whose key |\n|---|---|\n{rows}"
+    told = "They are read from the environment. No file here holds one."
+    return f"| variable | whose key |\n|---|---|\n{rows}\n\n{told}"

@@ -16,6 +16,7 @@ from nbllm.export.asked import asked
 from nbllm.export.magic_settings import with_magics
 from nbllm.export.settings_file import SettingsFile, settings_file
 from nbllm.export.toml_text import key, value
+from nbllm.service.configuration import load_service
 from tests.export.making import cells
 
 HEAD = "import nbllm\nfrom nbllm import ask\n"
@@ -156,3 +157,13 @@ def test_lines_that_cannot_be_read_are_refused_with_their_place() -> None:
         Settings(), cells("x = 1\n%llm_config nonsense=1", "%llm_config deadline_s=soon", "%llm_budget week 3")
     )
     assert [(r.kind, r.cell, r.line) for r in refusals] == [("settings", 1, 2), ("settings", 2, 1), ("settings", 3, 1)]
+
+
+def test_the_services_table_is_one_that_the_service_reads(tmp_path: Path) -> None:
+    """Each line of [service] that a reader may take the # off is a setting that there is."""
+    text = written().text
+    head, _, table = text.partition("\n[service]\n")
+    lines = [line.removeprefix("# ") for line in table.splitlines() if line.strip()]
+    (tmp_path / "settings.toml").write_text("\n".join([head, "[service]", *lines]), encoding="utf-8")
+    _, config = load_service(tmp_path / "settings.toml", {})
+    assert (config.port, config.tiers["default"].requests_per_minute) == (8080, 60)
