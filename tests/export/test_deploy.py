@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -16,7 +17,9 @@ import yaml
 
 from nbllm import Endpoint, Settings
 from nbllm.service import create_app
+from nbllm.service.celery_app import celery_app
 from nbllm.service.metrics import Metrics
+from nbllm.service.sharing import namespace_of
 from nbllm.service.testing import served
 from tests.export.cluster_schemas import HPA, SCALED_OBJECT
 from tests.export.exporting import NOTEBOOK, exported
@@ -193,14 +196,19 @@ def test_the_linter_has_nothing_to_say(app: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def triggers(app: Path, kind: str) -> list[dict[str, str]]:
+    """What KEDA looks at, of one kind."""
+    found = [t for one in documents(app) if one["kind"] == "ScaledObject" for t in one["spec"]["triggers"]]
+    return [one["metadata"] for one in found if one["type"] == kind]
+
+
 def expressions(app: Path) -> list[str]:
     """Every query of the dashboard, the alerts and KEDA."""
     dashboard = json.loads((app / "monitoring/grafana/dashboards/app.json").read_text(encoding="utf-8"))
     alerts = yaml.safe_load((app / "monitoring/alerts.yml").read_text(encoding="utf-8"))
     found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     found += [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
-    found += [t["metadata"]["query"] for one in documents(app) if one["kind"] == "ScaledObject" for t in one["spec"]["triggers"]
-              if t["type"] == "prometheus"]  # fmt: skip
+    found += [one["query"] for one in triggers(app, "prometheus")]
     return found
 
 
@@ -241,3 +249,18 @@ def test_a_running_service_exposes_what_is_asked_for(app: Path) -> None:
     families = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
     assert {re.sub(r"_bucket$", "", name) for name in asked} <= families
     assert len(asked) >= 12
+
+
+def test_the_worker_and_its_queue_are_those_of_the_service(app: Path) -> None:
+    """The command names a module that there is, in the folder where it finds the app; KEDA looks at the list that Celery fills."""
+    worker = celery_app("redis://127.0.0.1:1/0", namespace_of("support-app"))
+    prefix = worker.conf.broker_transport_options["global_keyprefix"]
+    (trigger,) = triggers(app, "redis")
+    assert trigger["listName"] == f"{prefix}{worker.conf.task_default_queue}"
+    assert 'name="support-app"' in (app / "app.py").read_text(encoding="utf-8")
+    (container,) = dict(pods(app))["support-app-worker"]["containers"]
+    compose = yaml.safe_load((app / "compose.yaml").read_text(encoding="utf-8"))["services"]["worker"]
+    assert container["command"] + container["args"] == compose["entrypoint"] + compose["command"]
+    module = container["args"][container["args"].index("--app") + 1]
+    assert importlib.util.find_spec(module) is not None
+    assert ("WORKDIR", "/app") in instructions(app)
