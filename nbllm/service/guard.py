@@ -8,9 +8,6 @@ was begun for it. Who asks is decided by the routes (access.py): nothing here co
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,24 +17,14 @@ from nbllm.pipeline.stage import within
 from nbllm.redaction import redact
 from nbllm.service.access import identified
 from nbllm.service.bodies import BodyTooLarge, check_json, check_type
-from nbllm.service.context import EXCHANGE, Exchange, Service
+from nbllm.service.context import Service
 from nbllm.service.gate import GateClosed
-from nbllm.service.heads import Head, check_origin, head_of
-from nbllm.service.metrics import OTHER
-from nbllm.service.problems import Problem, ServiceProblem, problem_answer, problem_of, problem_response
+from nbllm.service.guard_socket import SocketPassage
+from nbllm.service.passage import Passage
+from nbllm.service.problems import ServiceProblem, problem_answer
 
-_log = logging.getLogger("nbllm.service")
 _LOOK_S = 0.2
 """How long a request runs before somebody looks whether its client is still there: most are over before."""
-_SAFE_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
-_NO_STORE = (b"cache-control", b"no-store")
-_OPEN = frozenset({"/health", "/ready", "/metrics"})
-"""What answers while the service ends, and to any name: probes call it by an address. It lets nobody in."""
 _LEFT = 499
 """The status, in log and numbers, of a request whose client left before it was answered (nginx's)."""
 _MOST_PROMPT = 4000
@@ -61,76 +48,12 @@ class Guard:
         if scope["type"] == "http":
             await _Request(self._app, self._service, scope, receive, send).run()
         elif scope["type"] == "websocket":
-            await _Socket(self._app, self._service, scope, receive, send).run()
+            await SocketPassage(self._app, self._service, scope, receive, send).run()
         else:
             await self._app(scope, receive, send)
 
 
-class _Passage:
-    """What requests and WebSockets have in common."""
-
-    def __init__(self, app: ASGIApp, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-        self.app = app
-        self.service = service
-        self.scope = scope
-        self.receive = receive
-        self._send = send
-        self.status = 0
-        self.head: Head = head_of(scope["headers"])
-        self.exchange = scope[EXCHANGE] = Exchange(request_id=self.head.request_id, started_s=time.monotonic())
-
-    def check(self) -> None:
-        """Refuse what comes from a wrong place, and everything new while the service ends."""
-        service = self.service
-        if self.scope["path"] in _OPEN:
-            return
-        check_origin(self.head, self.scope, service.config)
-        if service.draining:
-            raise GateClosed
-
-    def with_headers(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Return an answer's headers with what each of ours has."""
-        own = {name.lower() for name, _ in given}
-        headers = [*given, (b"x-request-id", self.exchange.request_id.encode()), *self.exchange.headers]
-        headers += [pair for pair in _SAFE_HEADERS if pair[0] not in own]
-        if b"cache-control" not in own:
-            headers.append(_NO_STORE)
-        if self.service.draining and b"connection" not in own:
-            headers.append((b"connection", b"close"))
-        return headers
-
-    def done(self, method: str) -> None:
-        """Count and log."""
-        seconds = time.monotonic() - self.exchange.started_s
-        route = getattr(self.scope.get("route"), "path_format", OTHER)
-        self.service.metrics.request(route, method, self.status, seconds)
-        if (reason := self.exchange.noted.get("problem")) is not None:
-            self.service.metrics.refused.labels(reason).inc()
-        log = self.service.access_log
-        if log is None:
-            return
-        caller = self.exchange.caller
-        log.info(
-            "request",
-            request_id=self.exchange.request_id,
-            method=method,
-            route=route,
-            status=self.status,
-            ms=round(seconds * 1000, 2),
-            key=caller.key_id if caller else None,
-            **self.exchange.noted,
-        )
-
-    def problem(self, error: Exception) -> Problem:
-        """Return what is told of an error; one that nobody expected is logged, with the id that the caller gets."""
-        problem = problem_of(error)
-        self.exchange.noted["problem"] = problem.type
-        if problem.status >= 500 and not isinstance(error, ServiceProblem):
-            _log.error("Request %s failed.", self.exchange.request_id, exc_info=error)
-        return problem
-
-
-class _Request(_Passage):
+class _Request(Passage):
     """One HTTP request."""
 
     left = False
@@ -283,62 +206,3 @@ class _Request(_Passage):
                     message = await self.receive()
                     if message["type"] == "http.disconnect" or not message.get("more_body", False):
                         return
-
-
-class _Socket(_Passage):
-    """One WebSocket."""
-
-    _accepted = False
-    _closed = False
-
-    async def run(self) -> None:
-        """Check it, hand it on; what the app leaves open is closed."""
-        try:
-            self.check()
-            await self.app(self.scope, self._received, self.send)
-        except Exception as error:
-            await self._refuse(self.problem(error))
-        finally:
-            self.done("WEBSOCKET")
-
-    async def _received(self) -> Message:
-        message = await self.receive()
-        if message["type"] == "websocket.receive":
-            data = message.get("bytes") or message.get("text") or ""
-            if len(data) > self.service.config.max_body_bytes:
-                await self.send({"type": "websocket.close", "code": 1009, "reason": "The message is too large."})
-                return {"type": "websocket.disconnect", "code": 1009, "reason": None}
-        return message
-
-    async def send(self, message: Message) -> None:
-        """Send on, with the headers of ours where a connection begins."""
-        kind = message["type"]
-        if kind == "websocket.accept":
-            self._accepted, self.status = True, 101
-            message = {**message, "headers": self.with_headers(list(message.get("headers", ())))}
-        elif kind == "websocket.http.response.start":
-            self.status = message["status"]
-            message = {**message, "headers": self.with_headers(list(message.get("headers", ())))}
-        elif kind == "websocket.close":
-            if self._closed:
-                return
-            self._closed = True
-            self.status = self.status or 403
-        await self._send(message)
-
-    async def _refuse(self, problem: Problem) -> None:
-        """Refuse with status and reason where the server can, else close."""
-        if self._accepted:
-            await self.send({"type": "websocket.close", "code": 1011, "reason": problem.title[:120]})
-        else:
-            await deny(self.scope, self.send, problem, self.exchange.request_id)
-
-
-async def deny(scope: Scope, send: Callable[[Message], Awaitable[None]], problem: Problem, request_id: str) -> None:
-    """Refuse a WebSocket that was not accepted yet, as problem+json where the server can."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1008, "reason": problem.title[:120]})
-        return
-    response = problem_response(problem, request_id)
-    await send({"type": "websocket.http.response.start", "status": problem.status, "headers": response.raw_headers})
-    await send({"type": "websocket.http.response.body", "body": response.body, "more_body": False})

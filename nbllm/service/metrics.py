@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from nbllm.core.messages import CallRecord
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # else each counter has a second series, of when it was made
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _MOST_LABELS = 500

@@ -1,0 +1,89 @@
+"""What the guard does for requests and WebSockets alike: an id, where they may come from, headers, a line in the log, numbers."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from nbllm.service.context import EXCHANGE, Exchange, Service
+from nbllm.service.gate import GateClosed
+from nbllm.service.heads import Head, check_origin, head_of
+from nbllm.service.metrics import OTHER
+from nbllm.service.problems import Problem, ServiceProblem, problem_of
+
+_log = logging.getLogger("nbllm.service")
+_SAFE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_NO_STORE = (b"cache-control", b"no-store")
+_OPEN = frozenset({"/health", "/ready", "/metrics"})
+"""What answers while the service ends, and to any name: probes call it by an address. It lets nobody in."""
+
+
+class Passage:
+    """What requests and WebSockets have in common."""
+
+    def __init__(self, app: ASGIApp, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        self.app = app
+        self.service = service
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.status = 0
+        self.head: Head = head_of(scope["headers"])
+        self.exchange = scope[EXCHANGE] = Exchange(request_id=self.head.request_id, started_s=time.monotonic())
+
+    def check(self) -> None:
+        """Refuse what comes from a wrong place, and everything new while the service ends."""
+        service = self.service
+        if self.scope["path"] in _OPEN:
+            return
+        check_origin(self.head, self.scope, service.config)
+        if service.draining:
+            raise GateClosed
+
+    def with_headers(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return an answer's headers with what each of ours has."""
+        own = {name.lower() for name, _ in given}
+        headers = [*given, (b"x-request-id", self.exchange.request_id.encode()), *self.exchange.headers]
+        headers += [pair for pair in _SAFE_HEADERS if pair[0] not in own]
+        if b"cache-control" not in own:
+            headers.append(_NO_STORE)
+        if self.service.draining and b"connection" not in own:
+            headers.append((b"connection", b"close"))
+        return headers
+
+    def done(self, method: str) -> None:
+        """Count and log."""
+        seconds = time.monotonic() - self.exchange.started_s
+        route = getattr(self.scope.get("route"), "path_format", OTHER)
+        self.service.metrics.request(route, method, self.status, seconds)
+        if (reason := self.exchange.noted.get("problem")) is not None:
+            self.service.metrics.refused.labels(reason).inc()
+        log = self.service.access_log
+        if log is None:
+            return
+        caller = self.exchange.caller
+        log.info(
+            "request",
+            request_id=self.exchange.request_id,
+            method=method,
+            route=route,
+            status=self.status,
+            ms=round(seconds * 1000, 2),
+            key=caller.key_id if caller else None,
+            **self.exchange.noted,
+        )
+
+    def problem(self, error: Exception) -> Problem:
+        """Return what is told of an error; one that nobody expected is logged, with the id that the caller gets."""
+        problem = problem_of(error)
+        self.exchange.noted["problem"] = problem.type
+        if problem.status >= 500 and not isinstance(error, ServiceProblem):
+            _log.error("Request %s failed.", self.exchange.request_id, exc_info=error)
+        return problem
