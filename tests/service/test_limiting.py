@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limits.aio.storage import Storage
 from limits.errors import StorageError as LimitsStorageError
 
 from nbllm.service.configuration import Tier
@@ -128,27 +129,79 @@ def test_nothing_is_limited_where_the_tier_says_so() -> None:
             held.enter_context(limiter.stream(caller))
 
 
-class Gone(MemoryCounters):
-    """Counters that cannot be reached."""
+class Elsewhere(Storage):
+    """Counters behind limits' own interface, as those on Redis are; `gone`: they cannot be reached."""
 
-    STORAGE_SCHEME = ["async+nbllm-gone"]  # noqa: RUF012 - limits' own way to name a storage
+    STORAGE_SCHEME = ["async+nbllm-elsewhere"]  # noqa: RUF012 - limits' own way to name a storage
 
-    async def acquire_sliding_window_entry(self, *_: Any, **__: Any) -> bool:
-        raise LimitsStorageError(ConnectionError())
+    def __init__(self, inside: MemoryCounters, *, gone: bool = False) -> None:
+        super().__init__()
+        self.inside = inside
+        self.gone = gone
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return LimitsStorageError
+
+    def _there(self) -> MemoryCounters:
+        if self.gone:
+            raise LimitsStorageError(ConnectionError())
+        return self.inside
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        return await self._there().incr(key, expiry, amount)
+
+    async def get(self, key: str) -> int:
+        return await self._there().get(key)
+
+    async def get_expiry(self, key: str) -> float:
+        return await self._there().get_expiry(key)
+
+    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        return await self._there().acquire_sliding_window_entry(key, limit, expiry, amount)
+
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        return await self._there().get_sliding_window(key, expiry)
 
     async def check(self) -> bool:
-        raise LimitsStorageError(ConnectionError())
+        return await self._there().check()
+
+    async def reset(self) -> int | None:
+        return await self._there().reset()
+
+    async def clear(self, key: str) -> None:
+        await self._there().clear(key)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 40), st.sampled_from("ab"), st.integers(0, 30)), max_size=40),
+    st.integers(1, 6),
+    st.integers(1, 60),
+)
+def test_the_short_way_in_memory_counts_as_limits_does(steps: list[tuple[float, str, int]], requests: int, tokens: int) -> None:
+    """In memory the strategies of limits are worked out without awaits: any sequence passes or is refused as with limits itself."""
+    tier = Tier(requests_per_minute=requests, tokens_per_minute=tokens)
+    here, clock, _ = made()
+    there_clock = Clock()
+    there = Limiter(Elsewhere(MemoryCounters(now_s=there_clock.now, epoch_s=there_clock.epoch)))
+    for pause_s, key_id, used in steps:
+        clock.now_s += pause_s
+        there_clock.now_s += pause_s
+        caller = Caller(key_id, tier)
+        assert passes(here, caller) == passes(there, caller)
+        assert here.count_tokens_here(caller, used)
+        asyncio.run(there.count_tokens(caller, used))
 
 
 def test_counters_that_are_gone_close_the_door_unless_told_otherwise() -> None:
     """What protects money fails closed: 503 with Retry-After; on_state_loss = "allow" lets requests pass uncounted."""
     caller = Caller("a", Tier())
     with pytest.raises(LimitsUnavailable) as refused:
-        asyncio.run(Limiter(Gone()).count_request(caller))
+        asyncio.run(Limiter(Elsewhere(MemoryCounters(), gone=True)).count_request(caller))
     assert refused.value.problem.status == 503
     assert "Retry-After" in headers_of(refused.value.problem)
-    assert asyncio.run(Limiter(Gone(), allow_blind=True).count_request(caller)) == ()
-    assert not asyncio.run(Limiter(Gone()).works())
+    assert asyncio.run(Limiter(Elsewhere(MemoryCounters(), gone=True), allow_blind=True).count_request(caller)) == ()
+    assert not asyncio.run(Limiter(Elsewhere(MemoryCounters(), gone=True)).works())
 
 
 def test_counters_of_keys_that_are_gone_are_forgotten() -> None:
