@@ -33,6 +33,13 @@ def parser() -> argparse.ArgumentParser:
     _cache_parser(commands)
     _export_parser(commands)
     _parity_parser(commands)
+    gateway = commands.add_parser(
+        "gateway",
+        help="OpenAI's wire for other SDKs, on your own cache, ledger and budgets",
+        description="Serve the models that you can reach at /v1 on this machine, behind a random key, until Ctrl-C.",
+    )
+    gateway.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (a free one)")
+    gateway.set_defaults(run="gateway")
     _serve_parsers(commands)
     return top
 
@@ -160,6 +167,10 @@ def _run(given: argparse.Namespace) -> int:
         from nbllm.cli.parity import compare
 
         return compare(given)
+    if given.run == "gateway":
+        from nbllm.cli.gateway import gateway
+
+        return gateway(given)
     if given.run in {"serve", "keys"}:
         from nbllm.cli import serve
 

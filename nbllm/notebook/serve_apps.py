@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,11 +172,12 @@ class AppVerbs:
 
     def gateway(self, words: list[str], values: Mapping[str, Any]) -> View:
         """Open this notebook's client to other SDKs, behind OpenAI's wire."""
+        from nbllm.service.gateway import start_gateway
+
         if words:
             raise UsageError("Write %serve gateway, with --port N for a port of your choice. (%serve? is the manual.)")
         if self._gateway is None:
-            module: Any = import_module("nbllm.service.gateway")
-            self._gateway = module.start_gateway(self._client(), port=values.get("port", 0))
+            self._gateway = start_gateway(self._client(), port=values.get("port", 0))
         elif "port" in values:
             raise UsageError("The gateway is open already: %serve stop gateway first.")
         gateway = self._gateway
