@@ -136,6 +136,8 @@ def test_keys_come_from_secrets(app: Path) -> None:
     for name in ("LAB_KEY", "OPENAI_API_KEY", "NBLLM_SERVICE_KEY"):
         assert variables[name]["valueFrom"]["secretKeyRef"] == {"name": "support-app", "key": name}
     assert variables["NBLLM_KEY_HOSTS"]["value"] == "LAB_KEY@lab.example.org"
+    workers = {one["name"] for one in dict(pods(app))["support-app-worker"]["containers"][0]["env"]}
+    assert set(variables) - workers == {"POD_IP", "NBLLM_SERVICE_ALLOWED_HOSTS"}  # a worker checks whose job it is, and asks models
 
 
 def test_compose(app: Path) -> None:

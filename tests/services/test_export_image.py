@@ -16,14 +16,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.export.exporting import exported, tree
 from tests.export.test_deploy import instructions
+from tests.redis_server import MISSING, RedisServer
 
 KEY = "a-key-of-more-than-thirty-two-bytes-for-this-test"
 START_S = 60.0
@@ -110,21 +113,29 @@ def words_of(app: Path, wanted: str) -> list[str]:
 
 
 @contextmanager
-def started(app: Path, image: Image) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The image's own command, on a free port."""
+def started(app: Path, image: Image, **more: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The image's own command, on a free port, with more variables; killed at the end if it still runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [image.here(word) for word in (*words_of(app, "ENTRYPOINT"), *words_of(app, "CMD"))]
     command[-1] = str(port)
-    command[0] = shutil.which(command[0], path=image.env["PATH"]) or command[0]
-    process = subprocess.Popen(command, cwd=image.root / "app", env={**image.env, "NBLLM_SERVICE_KEY": KEY}, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-    try:
+    with running(image, command, NBLLM_SERVICE_KEY=KEY, **more) as process:
         yield process, port
+
+
+@contextmanager
+def running(image: Image, command: list[str], **more: str) -> Iterator[subprocess.Popen[str]]:
+    """A process in the image's app folder, in a session of its own; killed at the end with its children."""
+    program = shutil.which(command[0], path=image.env["PATH"]) or command[0]
+    process = subprocess.Popen([program, *command[1:]], cwd=image.root / "app", env={**image.env, **more}, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    try:
+        yield process
     finally:
-        process.kill()
-        process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def healthy(app: Path, image: Image, port: int) -> bool:
@@ -132,6 +143,40 @@ def healthy(app: Path, image: Image, port: int) -> bool:
     words = [word.replace("8080", str(port)) for word in words_of(app, "HEALTHCHECK")]
     words[0] = shutil.which(words[0], path=image.env["PATH"]) or words[0]
     return subprocess.run(words, env=image.env, capture_output=True, check=False).returncode == 0
+
+
+def wait_until(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until something is so, while a process runs."""
+    end_s = time.monotonic() + START_S
+    while not done():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end_s
+        time.sleep(0.2)
+
+
+def asked(port: int, path: str, body: Any = None) -> Any:
+    """What the service answers, with the key."""
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own address
+        return json.load(answer)
+
+
+@pytest.mark.skipif(MISSING, reason="no redis-server: the worker of compose.yaml was not started")
+def test_jobs_run_on_the_worker(app: Path, image: Image, redis_server: RedisServer) -> None:
+    """Service and worker as compose.yaml starts them, on one Redis: a job that one takes in, the other does."""
+    redis_server.flush()
+    worker = yaml.safe_load((app / "compose.yaml").read_text(encoding="utf-8"))["services"]["worker"]
+    command = [*worker["entrypoint"], *worker["command"]]
+    shared = {"REDIS_URL": redis_server.url}
+    with running(image, command, **shared, NBLLM_SERVICE_KEY=KEY) as hands, started(app, image, **shared) as (process, port):
+        wait_until(lambda: healthy(app, image, port), process)
+        job = asked(port, "/flows/triage/jobs", {"ticket": "It burns."})
+        wait_until(lambda: asked(port, f"/flows/triage/jobs/{job['id']}")["status"] not in {"queued", "running"}, hands)
+        told = asked(port, f"/flows/triage/jobs/{job['id']}")
+        assert told["status"] == "done", json.dumps(told)
+        assert set(told["result"]) == {"urgent", "topic"}
 
 
 def test_the_image_serves_and_ends(app: Path, image: Image) -> None:
@@ -142,16 +187,8 @@ def test_the_image_serves_and_ends(app: Path, image: Image) -> None:
     assert names & {"ipython", "ipywidgets", "jupyterlab", "matplotlib", "litellm", "pip"} == set()
     before = {name for name in tree(image.root / "app") if "__pycache__" not in name}
     with started(app, image) as (process, port):
-        end_s = time.monotonic() + START_S
-        while not healthy(app, image, port):
-            assert process.poll() is None, process.stdout.read() if process.stdout else ""
-            assert time.monotonic() < end_s
-            time.sleep(0.2)
-        body = json.dumps({"ticket": "It burns."}).encode()
-        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-        asked = urllib.request.Request(f"http://127.0.0.1:{port}/flows/triage", body, headers)
-        with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310 - our own address
-            assert set(json.load(answer)) == {"urgent", "topic"}
+        wait_until(lambda: healthy(app, image, port), process)
+        assert set(asked(port, "/flows/triage", {"ticket": "It burns."})) == {"urgent", "topic"}
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=STOP_S)
     assert process.returncode in {0, -signal.SIGTERM}, said
