@@ -21,8 +21,9 @@ _SAFE_HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 _NO_STORE = (b"cache-control", b"no-store")
-_OPEN = frozenset({"/health", "/ready", "/metrics"})
-"""What answers while the service ends, and to any name: probes call it by an address. It lets nobody in."""
+_PROBED = frozenset({"/health", "/ready"})
+"""What answers to any name, because probes call it by an address, and while the service ends. It says nothing but how it is."""
+_METRICS = "/metrics"
 
 
 class Passage:
@@ -41,10 +42,11 @@ class Passage:
     def check(self) -> None:
         """Refuse what comes from a wrong place, and everything new while the service ends."""
         service = self.service
-        if self.scope["path"] in _OPEN:
+        path = self.scope["path"]
+        if path in _PROBED:
             return
         check_origin(self.head, self.scope, service.config)
-        if service.draining:
+        if service.draining and path != _METRICS:
             raise GateClosed
 
     def with_headers(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
