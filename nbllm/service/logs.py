@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
@@ -137,9 +138,11 @@ def _redacted(_: Any, __: str, fields: MutableMapping[str, Any]) -> str:
 
 @contextmanager
 def logging_to(writer: LineWriter, *names: str) -> Iterator[None]:
-    """Have these loggers write JSON lines for a with block, and to nothing else."""
+    """Have these loggers, and Python's warnings, write JSON lines for a with block, and to nothing else."""
     handler = JsonHandler(writer)
-    loggers = [logging.getLogger(name) for name in names]
+    loggers = [logging.getLogger(name) for name in (*names, "py.warnings")]
+    shown = warnings.showwarning
+    logging.captureWarnings(True)
     before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
@@ -147,6 +150,8 @@ def logging_to(writer: LineWriter, *names: str) -> Iterator[None]:
     try:
         yield
     finally:
+        if warnings.showwarning is not shown:  # else another service had them before this one, and keeps them
+            logging.captureWarnings(False)
         for logger, handlers, propagate, level in before:
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
