@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,6 +34,8 @@ def celery_app(url: str, namespace: str) -> Celery:
             "socket_keepalive": True,
         },
     )
+    if urlsplit(url).scheme == "rediss":
+        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     return app
 
 

@@ -28,10 +28,10 @@ from nbllm.storage.texts import storable
 LIFE_S = 45.0
 BEAT_S = 10.0
 SWEEP_EVERY_S = 30.0
-SETTLED_KEPT_S = 3600
+SETTLED_KEPT_S = 600
 SWEPT_KEPT_S = 86400
 DAY_S = 86400
-_KEPT_S = {"request": 2 * DAY_S, "day": 8 * DAY_S, "session": 90 * DAY_S}
+_KEPT_S = {"request": 6 * 3600, "day": 8 * DAY_S, "session": 90 * DAY_S}
 """How long scopes are kept after their last use, by the first part of their name; those of features and users for good."""
 _AGAIN_S = 1.0
 _MOST_KNOWN = 10_000
@@ -136,7 +136,7 @@ class RedisBudgets:
     async def aclose(self) -> None:
         """Book what waits, and stop giving signs of life."""
         beating, self._beating = self._beating, None
-        if beating is not None:
+        if beating is not None and beating.get_loop() is asyncio.get_running_loop():
             beating.cancel()
             await asyncio.wait([beating])
         if self._booking is not None:
