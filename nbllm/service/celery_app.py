@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 from celery import Celery
 
 TASK = "nbllm.run_job"
+QUEUE = "jobs"
+"""On Redis it is the list NAMESPACE:celery:jobs, by whose length workers can be scaled."""
 _ANSWERS_S = 2.0
 
 
@@ -16,7 +18,7 @@ def celery_app(url: str, namespace: str) -> Celery:
     """Return the app on a Redis. Nothing is opened yet. namespace: what the names of its queue and keys begin with."""
     app = Celery("nbllm", broker=broker_url(url))
     app.conf.update(
-        task_default_queue=f"{namespace}:queue",
+        task_default_queue=QUEUE,
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,

@@ -108,6 +108,21 @@ def test_jobs_run_on_workers(cluster: Cluster) -> None:
     asyncio.run(main())
 
 
+def test_the_queue_is_where_the_export_says(cluster: Cluster) -> None:
+    """The list by whose length an export scales its workers is the one that messages wait in."""
+    from celery import Celery
+
+    from nbllm.export.files import JOBS_QUEUE
+    from nbllm.service.celery_app import announcing, celery_app
+    from nbllm.service.sharing import namespace_of
+
+    broker: Celery = celery_app(cluster.redis.url, namespace_of("nobody-listens"))
+    announcing(broker)("id")
+    broker.close()
+    with cluster.redis.client() as client:
+        assert client.llen(JOBS_QUEUE.format(app="nobody-listens")) == 1
+
+
 def test_redis_stops_and_starts_in_mid_run(cluster: Cluster) -> None:
     """While it is gone what protects money refuses with 503, /ready says so, /health does not; nothing is restarted afterwards."""
 
