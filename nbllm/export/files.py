@@ -16,7 +16,7 @@ WORKER = ("celery", "--app", "nbllm.service.worker", "worker")
 """What runs jobs, in a container."""
 WAITING_METRIC = "nbllm_requests_waiting"
 """The service's gauge of requests that wait for their turn."""
-JOBS_QUEUE = "nbllm:{app}:celery:nbllm:{app}:queue"
+JOBS_QUEUE = "nbllm:{app}:celery:jobs"
 """The list in Redis in which ids of an app's jobs wait (service/celery_app.py)."""
 _WIDTH = 88
 _NOT_IN_THE_IMAGE = {"requirements.txt", "requirements-unhashed.txt"}
