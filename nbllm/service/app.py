@@ -112,7 +112,7 @@ def _service(name: str, config: ServiceSettings, client: Client, *, own_client: 
         limiter=Limiter(allow_blind=config.on_state_loss == "allow"),
         metrics=Metrics(lambda: rungs),
         flows=flows,
-        menu=Menu(client, (), config.models),
+        menu=Menu(client, flows, config.models),
         endpoints=direct(),
         parts=[metrics_port],
     )

@@ -15,8 +15,11 @@ from nbllm.errors import InvalidRequest
 from nbllm.providers.served_answer import completion, encode
 from nbllm.providers.served_body import BadBody, ChatBody, body_of, chat_body, refuse_others
 from nbllm.service.context import Service
+from nbllm.service.idempotency import refuse_key
 from nbllm.service.problems import ServiceProblem
-from nbllm.service.v1_endpoint import Ask, Endpoint, bad_request, body_bytes, reply_headers, send_json, told
+from nbllm.service.v1_endpoint import Ask, Endpoint, Whole, bad_request, body_bytes, keyed, reply_headers, send_whole, told
+from nbllm.service.v1_flows import stream_flow, whole_flow
+from nbllm.service.v1_models import FLOW
 from nbllm.service.v1_stream import stream_answer
 
 
@@ -30,26 +33,38 @@ class ChatCompletions(Endpoint):
         service, caller, http = ask
         asked = asked_of(raw := await body_bytes(http))
         service.menu.check(asked.model)
+        if asked.streamed and keyed(http):
+            await refuse_key(http)
+        if asked.model.startswith(FLOW):
+            if asked.streamed:
+                await stream_flow(ask, asked, send)
+            else:
+                await send_whole(ask, raw, lambda: whole_flow(ask, asked), send)
+            return
         with service.paying(caller, "v1"):
             request = request_for(service, asked, from_json=b"\\u0000" not in raw)
             if asked.streamed:
                 with service.limiter.stream(caller):
                     async with service.gate.enter(caller):
                         await stream_answer(service, http, send, request, counted=asked.counted, model=asked.model)
-                return
-            async with service.gate.enter(caller):
-                reply = await service.client.asend(request)
-        head = {"id": f"chatcmpl-{reply.call_id}", "created": int(time.time()), "model": reply.rung}
-        body = completion(
-            head,
-            reply.message,
-            reasoning=reply.reasoning,
-            finish_reason=reply.finish_reason,
-            usage=reply.usage,
-            logprobs=reply.logprobs,
-            more={"nbllm": told(reply)},
-        )
-        await send_json(send, encode(body), reply_headers(reply))
+            else:
+                await send_whole(ask, raw, lambda: _whole(ask, request), send)
+
+
+async def _whole(ask: Ask, request: Request) -> Whole:
+    async with ask.service.gate.enter(ask.caller):
+        reply = await ask.service.client.asend(request)
+    head = {"id": f"chatcmpl-{reply.call_id}", "created": int(time.time()), "model": reply.rung}
+    body = completion(
+        head,
+        reply.message,
+        reasoning=reply.reasoning,
+        finish_reason=reply.finish_reason,
+        usage=reply.usage,
+        logprobs=reply.logprobs,
+        more={"nbllm": told(reply)},
+    )
+    return Whole(encode(body), reply_headers(reply))
 
 
 def asked_of(raw: bytes) -> ChatBody:

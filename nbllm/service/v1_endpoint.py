@@ -5,16 +5,19 @@ What FastAPI would do for a route (signature, validation, response classes) take
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from starlette.requests import Request as HttpRequest
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from nbllm.core.reply import Reply
 from nbllm.providers.served_body import BadBody
 from nbllm.service.access import admitted
 from nbllm.service.context import Caller, Service, exchange_of, service_of
-from nbllm.service.problems import ServiceProblem
+from nbllm.service.idempotency import once
+from nbllm.service.problems import ServiceProblem, openai_error
 
 Headers = list[tuple[bytes, bytes]]
 STREAM_HEADERS = (
@@ -41,6 +44,38 @@ async def body_bytes(http: HttpRequest) -> bytes:
         return body
     first: bytes = message.get("body", b"")
     return first + b"".join([piece async for piece in http.stream()])
+
+
+class Whole(NamedTuple):
+    """A whole answer, with its headers."""
+
+    body: bytes
+    headers: Headers
+
+
+async def send_whole(ask: Ask, raw: bytes, run: Callable[[], Awaitable[Whole]], send: Send) -> None:
+    """Send what `run` answers; for a request with an Idempotency-Key once, as idempotency.once has it. raw: the request's body."""
+    http = ask.http
+    if not keyed(http):
+        answer = await run()
+        await send_json(send, answer.body, answer.headers)
+        return
+
+    async def replayed() -> Message:
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    async def response() -> Response:
+        answer = await run()
+        return Response(answer.body, headers={name.decode(): value.decode("latin-1") for name, value in answer.headers})
+
+    again = HttpRequest(http.scope, replayed)
+    kept = await once(ask.service, ask.caller, again, response, as_response=lambda problem, _: openai_error(problem))
+    await kept(http.scope, http.receive, send)
+
+
+def keyed(http: HttpRequest) -> bool:
+    """Whether a request has an Idempotency-Key."""
+    return any(name == b"idempotency-key" for name, _ in http.scope["headers"])
 
 
 class Endpoint:

@@ -6,12 +6,24 @@ from starlette.routing import Route
 from starlette.types import Send
 
 from nbllm.asking import embed_request
+from nbllm.core.messages import Request
 from nbllm.errors import InvalidRequest
 from nbllm.providers.served_answer import embeddings, encode, model_row
 from nbllm.providers.served_body import BadBody, EmbedBody, body_of, embed_body, refuse_others
 from nbllm.service.problems import ServiceProblem
 from nbllm.service.v1_chat import ChatCompletions
-from nbllm.service.v1_endpoint import Ask, Endpoint, bad_request, body_bytes, json_headers, reply_headers, send_json, told
+from nbllm.service.v1_endpoint import (
+    Ask,
+    Endpoint,
+    Whole,
+    bad_request,
+    body_bytes,
+    json_headers,
+    reply_headers,
+    send_json,
+    send_whole,
+    told,
+)
 from nbllm.service.v1_models import FLOW, ModelNotServed
 
 
@@ -49,7 +61,8 @@ class Embeddings(Endpoint):
     async def answer(self, ask: Ask, send: Send) -> None:
         """Embed texts."""
         service, caller, http = ask
-        asked = _asked(await body_bytes(http))
+        raw = await body_bytes(http)
+        asked = _asked(raw)
         service.menu.check(asked.model)
         if asked.model.startswith(FLOW):
             raise ModelNotServed(asked.model, hint="A flow embeds nothing.")
@@ -57,13 +70,16 @@ class Embeddings(Endpoint):
             try:
                 request = embed_request(asked.texts, {"model": (asked.model,), **asked.options}, service.client.settings)
             except InvalidRequest as error:
-                raise ServiceProblem(
-                    400, "invalid-request", "The request makes no sense:", error.summary, parameter="input"
-                ) from None
-            async with service.gate.enter(caller):
-                reply = await service.client.asend(request)
-        body = embeddings(reply.rung, reply.vectors, reply.usage, packed=asked.packed, more={"nbllm": told(reply)})
-        await send_json(send, encode(body), reply_headers(reply))
+                problem = ServiceProblem(400, "invalid-request", "The request makes no sense:", error.summary, parameter="input")
+                raise problem from None
+            await send_whole(ask, raw, lambda: _embedded(ask, request, packed=asked.packed), send)
+
+
+async def _embedded(ask: Ask, request: Request, *, packed: bool) -> Whole:
+    async with ask.service.gate.enter(ask.caller):
+        reply = await ask.service.client.asend(request)
+    body = embeddings(reply.rung, reply.vectors, reply.usage, packed=packed, more={"nbllm": told(reply)})
+    return Whole(encode(body), reply_headers(reply))
 
 
 def _asked(raw: bytes) -> EmbedBody:
