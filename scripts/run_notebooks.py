@@ -6,6 +6,7 @@ Each run has a home of its own and no key in its environment. Timestamps of the 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +15,8 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+EXPORTED = "support_app"
+"""What a notebook writes beside itself; no part of the repository."""
 
 
 def run(path: Path, home: Path) -> None:
@@ -42,8 +45,10 @@ def run(path: Path, home: Path) -> None:
 def main() -> int:
     """Run them in order, each in a fresh home."""
     for path in sorted(FOLDER.glob("[0-9]*.ipynb")):
+        shutil.rmtree(FOLDER / EXPORTED, ignore_errors=True)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
             run(path, Path(home) / "home")
+    shutil.rmtree(FOLDER / EXPORTED, ignore_errors=True)
     return 0
 
 

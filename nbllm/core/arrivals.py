@@ -22,6 +22,8 @@ from nbllm.errors import InvalidRequest
 
 Floats = NDArray[np.float64]
 MOST_REQUESTS = 100_000
+_FULL, _LEAST = 30, 4
+"""Requests in a stretch of time from which a P95 says something, and stretches that show a course."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +157,10 @@ class LoadResult:
         return float(np.quantile(late, 0.95)) if late.size else 0.0
 
     def windows(self, most: int = 20) -> list[Window]:
-        """Return percentiles by time, in up to `most` equal stretches of a second or more."""
+        """Return percentiles by time, in up to `most` equal stretches of a second or more, wide enough for 30 requests."""
         if not self.samples:
             return []
-        count = int(max(1, min(most, self.plan.seconds)))
+        count = int(max(1, min(most, self.plan.seconds, max(len(self.samples) / _FULL, _LEAST))))
         edges = np.linspace(0, self.plan.seconds, count + 1)
         due = _column(self.samples, "due_s")
         latency, failed = _column(self.samples, "latency_s"), np.array([bool(s.error) for s in self.samples])

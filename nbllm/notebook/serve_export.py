@@ -106,7 +106,7 @@ def exported_view(done: Exported, kept: Sequence[Kept]) -> View:
     shown = os.path.relpath(done.out)
     files = wording.plural(len(done.written), "file")
     same = f", {len(done.same)} as before" if done.same else ""
-    proof = f"imports alone in {wording.seconds(done.proof.imported_s)}, without network"
+    proof = f"imported in a clean process without network{', the app too' if done.proof.app else ''}"
     if done.proof.runs:
         proof += f"; {wording.plural(done.proof.runs, 'recorded run')} asked the same"
     rows: list[Sequence[str]] = [

@@ -154,6 +154,27 @@ def test_each_fault_shows_what_its_text_promises_on_both_runs(runs: Runs) -> Non
                 assert "cache hit" in shown, (mark, shown)
 
 
+def test_the_service_answers_as_the_notebook_on_both_runs(runs: Runs) -> None:
+    """Exported, run, called with curl, as a stream and through the gateway, compared, loaded, stopped; its key is in no output."""
+    for number, notebook in enumerate(runs("02_to_a_service.ipynb"), 1):
+        (answers,) = [c for c in notebook.cells if "triage(ticket) for ticket" in c.source]
+        queue = re.findall(r"queue='([^']*)'", shown_by(answers))[0]
+        shown = {cell.source.split("\n")[0]: " ".join(shown_by(cell).split()) for cell in notebook.cells if cell.cell_type == "code"}
+        always = {
+            "%%serve --flow triage --out support_app": "defines the flow triage",
+            "%serve up support_app -o app": "support_app is stopped",
+            '!curl -s -D - -H "Authorization: Bearer {app.key}" -H "Content-Type: application/json" \\': f'"queue":"{queue}"',
+            '!curl -s -N -H "Authorization: Bearer {app.key}" -H "Content-Type: application/json" \\': "event: reply",
+            "%serve parity support_app": "Parity 100%: 3 of 3 runs the same",
+            "%serve load support_app --users 20 --seconds 5 --p95 2s --error-rate 1%": "2 of 2 promises hold",
+            "%serve gateway -o gateway": "The gateway is open at http://127.0.0.1",
+            "%serve stop": "Stopped: support_app, gateway.",
+        }
+        for line, said in always.items():
+            assert said in shown[line], (number, line, shown[line])
+        assert not re.search(r"\b[A-Za-z0-9_-]{43}\b", texts(notebook)), number  # what a key looks like
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_only_tagged_cells_may_fail_and_they_do(runs: Runs, name: str) -> None:
     """A cell with the tag raises-exception shows an error on both runs, and no other cell does."""
@@ -181,6 +202,8 @@ def test_committed_outputs_are_there_and_hold_no_path(name: str) -> None:
     assert sum(bool(cell.outputs) for cell in code) >= len(code) // 2, "run: make notebooks"
     assert not re.search(r"/(?:tmp|root|home|work)/\w", (FOLDER / name).read_text(encoding="utf-8"))
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = str([cell.outputs for cell in code if not any("image/png" in o.get("data", {}) for o in cell.outputs)])
+    assert not re.search(r"\b[A-Za-z0-9_-]{43}\b", outputs), "a key"
 
 
 def test_the_texts_say_where_they_are_from() -> None:
