@@ -14,7 +14,7 @@ from pathlib import Path
 import nbllm
 
 ROOT = Path(nbllm.__file__).resolve().parent
-_LEFT_OUT = {"__pycache__", "_notebooks", "labextension", ".ipynb_checkpoints"}
+_LEFT_OUT = {"__pycache__", "requirements.lock", "_notebooks", "labextension", ".ipynb_checkpoints"}
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """The earliest moment that a zip file knows: when an export was made must not change its bytes."""
 _MODE = 0o100644 << 16
@@ -51,18 +51,21 @@ def own_requirements() -> list[str]:
 
 def _of_extra(requirement: str, extra: str) -> str:
     wanted, semicolon, marker = requirement.partition(";")
-    return f"{wanted.strip()}; ({marker.strip()}) and extra == '{extra}'" if semicolon else f"{wanted}; extra == '{extra}'"
+    return f"{wanted.strip()}; ({marker.strip()}) and extra == '{extra}'" if semicolon else f"{wanted.strip()}; extra == '{extra}'"
 
 
 def _package_files() -> list[Path]:
-    """Return the files of the package, in a fixed order; caches, notebooks and the browser's part are of no use to a service."""
+    """Return the files of the package, in a fixed order; caches, notebooks, the lock and the browser's part do not serve."""
     found = (p for p in ROOT.rglob("*") if p.is_file() and not _LEFT_OUT & set(p.relative_to(ROOT).parts) and p.suffix != ".pyc")
     return sorted(found)
 
 
 def _metadata() -> str:
-    wanted = own_requirements()
-    extras = sorted({name for text in wanted for name in re.findall(r"extra == ['\"]([\w-]+)['\"]", text)})
+    from packaging.requirements import Requirement
+
+    # In one form and order, wherever they were read.
+    wanted = sorted({str(Requirement(text)) for text in own_requirements()})
+    extras = sorted({name for text in wanted for name in re.findall(r"extra == \"([\w-]+)\"", text)})
     lines = [
         "Metadata-Version: 2.4", "Name: nbllm", f"Version: {nbllm.__version__}", "Requires-Python: >=3.11",
         "License-Expression: BSD-3-Clause",

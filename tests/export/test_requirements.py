@@ -154,7 +154,7 @@ def test_the_wheel_is_the_code_that_runs_here() -> None:
     assert not any("__pycache__" in one or "_notebooks" in one for one in found)
     record = found["nbllm-0.1.0.dist-info/RECORD"].decode().splitlines()
     assert {line.split(",")[0] for line in record} == set(found)
-    assert "Requires-Dist: fastapi>=0.115; extra == 'service'" in found["nbllm-0.1.0.dist-info/METADATA"].decode()
+    assert 'Requires-Dist: fastapi>=0.115; extra == "service"' in found["nbllm-0.1.0.dist-info/METADATA"].decode()
 
 
 def test_own_requirements_are_the_same_from_checkout_and_from_what_is_installed(
