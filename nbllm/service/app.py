@@ -8,6 +8,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from starlette.routing import Match
 
 from nbllm import current
 from nbllm.client import Client
@@ -197,8 +199,20 @@ async def _failed(connection: HTTPConnection, error: Exception) -> Response:
     if connection.scope["type"] == "websocket":
         raise error  # the guard knows how to refuse one
     problem = problem_of(error)
+    if problem.status == 405:
+        problem = replace(problem, headers={"Allow": ", ".join(_allowed(connection))})
     exchange = exchange_of(connection)
     exchange.noted["problem"] = problem.type
     if problem.status >= 500 and not isinstance(error, ServiceProblem):
         _log.error("Request %s failed.", exchange.request_id, exc_info=error)
     return problem_answer(connection.scope["path"], problem, exchange.request_id)
+
+
+def _allowed(connection: HTTPConnection) -> list[str]:
+    """Return the methods that a path takes: each may be a route of its own, and the router names only those of the first."""
+    routes = connection.scope["app"].routes
+    tries = ((method, {**connection.scope, "method": method}) for method in _METHODS)
+    return [method for method, scope in tries if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+
+
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")

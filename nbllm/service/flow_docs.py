@@ -78,11 +78,20 @@ def answer(spec: FlowSpec, description: str) -> dict[str, Any]:
     }
 
 
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["started", "delta", "restarted", "reply", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 EVENTS: Mapping[str, Any] = {
     "description": "The run as server-sent events: started, delta and restarted of its calls; then reply or error, and the end.",
     "content": {
         "text/event-stream": {
-            "schema": {"type": "string"},
+            "schema": {"type": "array", "items": _EVENT},
+            "itemSchema": _EVENT,
             "example": (
                 'event: started\ndata: {"call":1,"attempt":1,"model":"sim/small"}\n\n'
                 'event: delta\ndata: {"call":1,"text":"Hello"}\n\n'

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Request
+from pydantic import WrapValidator
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
@@ -68,7 +69,7 @@ def flow_router(spec: FlowSpec) -> APIRouter:
 def taking(spec: FlowSpec, endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Return an endpoint whose parameter `arguments` is the flow's own: FastAPI reads it from the annotation."""
     body = Body(openapi_examples=request_examples(spec)) if spec.examples else Body()
-    endpoint.__annotations__["arguments"] = Annotated[spec.arguments, body]
+    endpoint.__annotations__["arguments"] = Annotated[spec.arguments, WrapValidator(lambda value, _: spec.parse(value)), body]
     return endpoint
 
 

@@ -58,6 +58,13 @@ class FlowSpec:
     description: str = ""
     examples: tuple[Example, ...] = ()
 
+    def parse(self, value: Any) -> BaseModel:
+        """Return the arguments of a JSON value: each of its own type, nothing turned into another ("5" is no number, false no 0).
+
+        Raises ValidationError.
+        """
+        return self.arguments.model_validate_json(json.dumps(value), strict=True)
+
     def call(self, arguments: BaseModel) -> Any:
         """Call the flow; return its result, or for an async one what is to be awaited. What was left out has its own default."""
         positional: list[Any] = []
@@ -219,7 +226,7 @@ def _refuse_nan(value: Any) -> None:
 def _misfits(spec: FlowSpec, examples: Sequence[Example]) -> Iterable[tuple[int, str]]:
     for number, example in enumerate(examples, 1):
         try:
-            spec.arguments.model_validate(dict(example.arguments))
+            spec.parse(dict(example.arguments))
         except ValidationError as exc:
             yield number, f"its arguments do not fit ({_first_problem(exc)}). Record it anew."
 

@@ -163,7 +163,7 @@ class FlowSocket:
         if message.get("type") != "start" or message.keys() - {"type", "arguments"}:
             raise ServiceProblem(422, "invalid-fields", "The first message is none.", 'Send {"type": "start", "arguments": {...}}.')
         try:
-            return self._spec.arguments.model_validate(message.get("arguments"))
+            return self._spec.parse(message.get("arguments"))
         except ValidationError as exc:
             found = [{**error, "loc": ("body", "arguments", *error["loc"])} for error in exc.errors(include_url=False)]
             raise RequestValidationError(found) from None

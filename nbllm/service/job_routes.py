@@ -1,4 +1,4 @@
-"""The routes of a flow's jobs: POST takes one (202 and where to look), GET looks and lists, DELETE cancels.
+"""The routes of a flow's jobs: POST takes one (202 and where to look), GET looks and lists, POST to /cancel cancels.
 
 A job belongs to the key that made it; for every other it does not exist (404).
 """
@@ -55,7 +55,7 @@ def job_router(spec: FlowSpec) -> APIRouter:
     add("", _taken(spec), "POST", model, status_code=202, dependencies=[*checked, Depends(keyed)], responses=said)
     add("", _listed(spec), "GET", page, responses=refusals(*_READS))
     add("/{job_id}", _looked_at(spec), "GET", model, responses=refusals(*_READS))
-    add("/{job_id}", _cancelled(spec), "DELETE", model, responses=refusals(*_READS))
+    add("/{job_id}/cancel", _cancelled(spec), "POST", model, responses=refusals(400, 408, 413, 415, *_READS))
     return router
 
 

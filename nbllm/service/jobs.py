@@ -161,7 +161,7 @@ class JobHands:
         """Run the flow; return how it ended."""
         try:
             caller, spec = self._caller(job), self._spec(job)
-            arguments = spec.arguments.model_validate(json.loads(job.arguments))
+            arguments = spec.parse(json.loads(job.arguments))
             with self._service.paying(caller, "flow"):
                 body = await self._service.runner.run(spec, arguments, Follower())
         except ValidationError:

@@ -73,6 +73,7 @@ def test_the_calls_are_the_callers(served: Served) -> None:
         (b"null", {}, 422, "invalid-fields"),
         (b"", {}, 422, "invalid-fields"),
         (b"{}", {}, 422, "invalid-fields"),
+        (b'{"text": "a", "model": 5}', {}, 422, "invalid-fields"),
         (b'{"text": "a"}', {"Content-Type": "text/plain"}, 415, "unsupported-media-type"),
         (b'{"text": "a"}', {"Content-Type": "nonsense;;;"}, 415, "unsupported-media-type"),
         (b'{"text": "a"}', {"Authorization": "Bearer nonsense"}, 401, "unauthenticated"),
@@ -87,6 +88,13 @@ def test_bad_input(served: Served, path: str, body: bytes, headers: dict[str, st
     assert answer.status_code == status, answer.text
     assert kind is None or problem(answer)["type"].endswith(":" + kind)
     assert served.fake.calls == before
+
+
+@pytest.mark.parametrize("limit", [False, "5", 5.5, [5], None])
+def test_no_type_is_taken_for_another(served: Served, limit: object) -> None:
+    """What the schema says is what is taken: no text as a number, no false as 0."""
+    answer = served.http.post("/flows/triage", json=TICKET | {"limit": limit})
+    assert (answer.status_code, problem(answer)["parameter"]) == (422, "limit")
 
 
 def test_numbers_that_are_none(served: Served) -> None:
@@ -114,7 +122,9 @@ def test_unknown_paths_and_methods(served: Served) -> None:
     """What is not there is a problem too."""
     assert problem(served.http.post("/flows/nothing", json={}))["status"] == 404
     assert problem(served.http.post("/flows/../say", json={}))["status"] == 404
-    assert problem(served.http.get("/flows/say"))["status"] == 405
+    for path, methods in (("", "POST"), ("/stream", "POST"), ("/jobs", "GET, POST"), (f"/jobs/{'0' * 32}/cancel", "POST")):
+        refused = served.http.patch(f"/flows/say{path}", json={})
+        assert (problem(refused)["status"], refused.headers["allow"]) == (405, methods)
 
 
 def test_errors_of_models_keep_their_kind(tmp_path: Path) -> None:
@@ -225,11 +235,14 @@ def test_openapi(tmp_path: Path) -> None:
     assert {"400", "401", "409", "413", "415", "422", "429", "500", "502", "503", "504"} <= post["responses"].keys()
     assert [one["name"] for one in post["parameters"]] == ["Idempotency-Key", "Idempotency-Retry"]
     stream = shown["paths"]["/flows/triage/stream"]["post"]
-    assert list(stream["responses"]["200"]["content"]) == ["text/event-stream"]
+    events = stream["responses"]["200"]["content"]
+    assert list(events) == ["text/event-stream"]
+    assert events["text/event-stream"]["itemSchema"]["properties"]["event"]["enum"][0] == "started"
     job = kinds["TriageJob"]["properties"]["result"]["anyOf"]
     assert {"$ref": "#/components/schemas/Triage"} in job
     assert set(shown["paths"]["/flows/triage/jobs"]) == {"post", "get"}
-    assert set(shown["paths"]["/flows/triage/jobs/{job_id}"]) == {"get", "delete"}
+    assert set(shown["paths"]["/flows/triage/jobs/{job_id}"]) == {"get"}
+    assert set(shown["paths"]["/flows/triage/jobs/{job_id}/cancel"]) == {"post"}
 
 
 def test_flows_that_cannot_be_served_keep_the_app_from_being_made(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_another_callers_job(tmp_path: Path) -> None:
     with serving(tmp_path, flows=(say, later)) as served:
         place, other = start(served, "say", {"text": "a"}), served.another_key()
         assert problem(served.http.get(place, headers=other))["type"].endswith("no-such-job")
-        assert served.http.delete(place, headers=other).status_code == 404
+        assert served.http.post(f"{place}/cancel", headers=other).status_code == 404
         assert served.http.get("/flows/say/jobs", headers=other).json() == {"jobs": [], "next": None}
         assert served.http.get(place).status_code == 200
         assert served.http.get(place.replace("/say/", "/later/")).status_code == 404
@@ -111,13 +111,13 @@ def test_cancelling_a_running_job(name: str, tmp_path: Path) -> None:
         place = start(served, name, {"text": "a"})
         until(lambda: served.fake.in_flight)
         asked_s = time.monotonic()
-        answer = served.http.delete(place)
+        answer = served.http.post(f"{place}/cancel")
         assert (answer.status_code, answer.json()["cancel_requested"]) == (200, True)
         until(lambda: served.fake.in_flight == 0)
         assert time.monotonic() - asked_s < 1
         job = ended(served, place)
         assert (job["status"], job["result"], job["error"]) == ("cancelled", None, None)
-        assert served.http.delete(place).json()["status"] == "cancelled"
+        assert served.http.post(f"{place}/cancel").json()["status"] == "cancelled"
 
 
 def test_cancelling_a_queued_job(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_cancelling_a_queued_job(tmp_path: Path) -> None:
         served.it.service.jobs._at_once = 1
         first, second = (start(served, "waits_for_go", {"text": text}) for text in "ab")
         until(lambda: served.http.get(first).json()["status"] == "running")
-        assert served.http.delete(second).json()["status"] == "cancelled"
+        assert served.http.post(f"{second}/cancel").json()["status"] == "cancelled"
         GO.set()
         assert ended(served, first)["result"] == "a"
-        assert served.http.delete(first).json()["status"] == "done"
+        assert served.http.post(f"{first}/cancel").json()["status"] == "done"
         assert ended(served, second)["attempts"] == 0
 
 
