@@ -20,18 +20,20 @@ from nbllm.service.flow_watch import Follower
 from nbllm.service.idempotency import HEADER, KEY_PATTERN, RETRY_HEADER, once, refuse_key
 from nbllm.service.strict_json import StrictRoute, well_formed
 
+# Not `str | None`: a header is text or is not there, and documentation must not say that it may be null.
+_NONE: Any = None
 Key = Annotated[
-    str | None,
+    str,
     Header(alias=HEADER, pattern=KEY_PATTERN, description="The answer to the first request with this key is kept and replayed."),
 ]
 Retry = Annotated[
-    str | None,
+    str,
     Header(alias=RETRY_HEADER, pattern="^true$", description="true: run again although the outcome of the first run is unknown."),
 ]
 COMMON = (400, 401, 408, 413, 415, 422, 429, 500, 502, 503, 504)
 
 
-async def keyed(key: Key = None, retry: Retry = None) -> None:
+async def keyed(key: Key = _NONE, retry: Retry = _NONE) -> None:
     """Document and check the headers that `once` reads: a dependency."""
     del key, retry
 

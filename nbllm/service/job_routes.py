@@ -30,9 +30,11 @@ MOST_QUEUED = 10_000
 MOST_OF_CALLER = 1_000
 _PAGE = 100
 _READS = (401, 404, 422, 429, 500, 503)
+_NONE: Any = None
+"""The default of what may be left out, and must not be documented as if it might be null (see Key)."""
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 WebhookUrl = Annotated[
-    str | None,
+    str,
     Header(
         alias="Webhook-Url", pattern=PATTERN, max_length=2000, description="Told, signed, when the job ends. See /webhooks/secret."
     ),
@@ -60,16 +62,16 @@ def job_router(spec: FlowSpec) -> APIRouter:
 
 
 def _taken(spec: FlowSpec) -> Callable[..., Any]:
-    async def start_job(request: Request, caller: Authenticated, arguments: Any, webhook: WebhookUrl = None) -> Response:
+    async def start_job(request: Request, caller: Authenticated, arguments: Any, webhook: WebhookUrl = _NONE) -> Response:
         """Have the flow run without waiting for it. It runs at least once, whatever process dies meanwhile."""
         service = service_of(request)
         del arguments  # they fit; kept is what came, so that nothing is lost on a way through types
-        if webhook is not None:
+        if webhook:
             service.webhooks.check(webhook)
 
         async def run() -> Response:
             text = json.dumps(json.loads(await request.body()))
-            job = await _added(service, NewJob(flow=spec.name, arguments=text, webhook=webhook, **_of(caller)))
+            job = await _added(service, NewJob(flow=spec.name, arguments=text, webhook=webhook or None, **_of(caller)))
             service.jobs.taken(job)
             return _answer(job, 202, {"Location": f"/flows/{spec.name}/jobs/{job.job_id}"})
 
@@ -97,7 +99,7 @@ def _listed(spec: FlowSpec) -> Callable[..., Any]:
         request: Request,
         caller: Authenticated,
         limit: Annotated[int, Query(ge=1, le=_PAGE)] = 20,
-        before: Annotated[str | None, Query(pattern="^[0-9a-f]{32}$", description="`next` of the page before.")] = None,
+        before: Annotated[str, Query(pattern="^[0-9a-f]{32}$", description="`next` of the page before.")] = _NONE,
     ) -> Response:
         """List this key's jobs of the flow, newest first, without their results."""
         found = await service_of(request).jobs.store.list(caller.key_id, spec.name, limit=limit + 1, before=before)

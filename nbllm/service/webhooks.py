@@ -148,7 +148,9 @@ class _Checked(AbstractResolver):
         await self._inner.close()
 
 
-_INSIDE_6 = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "fec0::/10")))
+_INSIDE_6 = tuple(
+    map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "fec0::/10"))
+)
 """Addresses that carry an IPv4 address inside, or belong to a site: where they end depends on the network."""
 
 
@@ -158,11 +160,8 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        elif any(ip in network for network in _INSIDE_6):
-            return False
+    if isinstance(ip, ipaddress.IPv6Address) and any(ip in network for network in _INSIDE_6):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 

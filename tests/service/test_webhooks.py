@@ -78,7 +78,7 @@ def test_a_webhook_is_signed(receiver: Receiver) -> None:
     [
         "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "255.255.255.255",
         "224.0.0.1", "192.0.2.1", "198.18.0.1", "240.0.0.1", "::1", "::", "fe80::1", "fc00::1", "fd00::1", "ff02::1",
-        "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2001:0:1::1", "::127.0.0.1",
+        "::ffff:127.0.0.1", "::ffff:1.1.1.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2001:0:1::1", "::127.0.0.1",
         "fec0::1", "fe80::1%eth0", "2001:db8::1", "nonsense", "",
     ],
 )  # fmt: skip
@@ -92,7 +92,7 @@ def test_addresses_inside(address: str, receiver: Receiver) -> None:
     assert receiver.seen == []
 
 
-@pytest.mark.parametrize("address", ["93.184.215.14", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize("address", ["93.184.215.14", "1.1.1.1", "2606:4700:4700::1111"])
 def test_addresses_outside(address: str) -> None:
     """The internet at large may be told."""
     assert is_public(address)
