@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-from bench import calls, crowd, export, footprint, meter, peers, scale, service_redis
+from bench import calls, crowd, export, footprint, meter, peers, scale, service, service_redis
 from bench.measure import Row, server
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +39,7 @@ SECTIONS = {
     "growth": scale.growth,
     "export": lambda _, home: export.export(home),
     "shared": service_redis.shared,
+    "service": service.service,
 }
 PEERS = {"peers": peers.peers}
 """What is measured only when --peers asks for it."""
