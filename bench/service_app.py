@@ -53,7 +53,7 @@ def main() -> None:
 
 def _ours(upstream: str, home: Path, running: int, said: Any) -> None:
     from nbllm.service import create_app
-    from nbllm.service.serving import server_for
+    from nbllm.service.serving import server_for, spare_collector
 
     home.mkdir(parents=True, exist_ok=True)
     path = home / "settings.toml"
@@ -63,7 +63,7 @@ def _ours(upstream: str, home: Path, running: int, said: Any) -> None:
     app = create_app(settings=path)
     service = app.state.service
     key, _ = service.keys.make()
-    _serve(server_for(app, service), said, key)
+    _serve(server_for(app, service, spare_collector), said, key)
 
 
 def _bare(upstream: str, said: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import socket
 import sys
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _BACKLOG = 2048
+_YOUNG_OBJECTS = 10_000
+"""New objects between two collections; Python's own is 700."""
 
 
 def serve(
@@ -102,8 +105,22 @@ class Server(uvicorn.Server):
         self._captured_signals.clear()
 
 
+def spare_collector() -> None:
+    """Leave what is loaded out of garbage collections, and collect less often: for a process that does nothing but serve.
+
+    What requests leave behind is counted references as a rule; with Python's own thresholds a tenth of the time went into looking.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
+
+
 def _run(app: FastAPI, service: Service, listening: socket.socket, opened: Callable[[], object]) -> None:
-    server = server_for(app, service, opened)
+    def begun() -> None:
+        spare_collector()
+        opened()
+
+    server = server_for(app, service, begun)
     try:
         server.run(sockets=[listening])
     except SystemExit:  # uvicorn's way to say that the app did not start

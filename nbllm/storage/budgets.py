@@ -25,7 +25,11 @@ REQUEST_SCOPES_KEPT_S = 2 * 86400.0
 
 _ADD = (
     "INSERT INTO scopes (name, spent, reserved, touched_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) DO UPDATE SET "
-    "spent = spent + ?2, reserved = reserved + ?3, touched_at = ?4 RETURNING spent, reserved"
+    "spent = spent + ?2, reserved = reserved + ?3, touched_at = ?4"
+)
+_RESERVE = (
+    "INSERT INTO reservations SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM settled WHERE id = ?1) "
+    "ON CONFLICT (id) DO NOTHING"
 )
 _BOOK = (
     "INSERT INTO scopes (name, spent, reserved, touched_at) VALUES (?1, ?2, 0, ?3) "
@@ -34,6 +38,7 @@ _BOOK = (
 _SETTLED = "SELECT id FROM settled WHERE id IN (SELECT value FROM json_each(?))"
 _SETTLED_ONE = "SELECT id FROM settled WHERE id = ?"
 _MOST_BOOKED = 10_000
+_NONE = Balance(Decimal(0), Decimal(0))
 
 
 class SqliteBudgets:
@@ -60,13 +65,20 @@ class SqliteBudgets:
         def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
             self._sweep_now_and_then(con)
             before = balances(con, [scope.name for scope in scopes])
-            if reservation_id in self._booked or _known(con, reservation_id):
+            if reservation_id in self._booked:
                 return before
-            for scope in scopes:
-                refuse_if_full(scope, before[scope.name], amount_usd)
+            try:
+                for scope in scopes:
+                    refuse_if_full(scope, before[scope.name], amount_usd)
+            except BudgetExceeded:
+                if _known(con, reservation_id):
+                    return before
+                raise
             names = list(before)
-            con.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (reservation_id, amount, json.dumps(names), process))
-            return _add(con, names, spent=0, reserved=amount)
+            if not con.execute(_RESERVE, (reservation_id, amount, json.dumps(names), process)).rowcount:
+                return before
+            _add(con, names, spent=0, reserved=amount)
+            return {name: Balance(held.spent_usd, held.reserved_usd + to_usd(amount)) for name, held in before.items()}
 
         self._reserved.add(reservation_id)
         try:
@@ -95,8 +107,14 @@ class SqliteBudgets:
             settled = (reservation_id, time.time())
             if reservation_id in self._booked or not con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", settled).rowcount:
                 return balances(con, names)
-            _drop(con, reservation_id)
-            return _add(con, names, spent=cost, reserved=0)
+            held = _taken(con, reservation_id)
+            if held is not None and held[1] == names:  # as a rule: then both go in one step
+                _add(con, names, spent=cost, reserved=-held[0])
+            else:
+                if held is not None:
+                    _add(con, held[1], spent=0, reserved=-held[0])
+                _add(con, names, spent=cost, reserved=0)
+            return balances(con, names)
 
         return await self._run(run, kept=True)
 
@@ -207,11 +225,11 @@ def refuse_if_full(scope: Scope, balance: Balance, amount_usd: Decimal) -> None:
 
 def balances(con: sqlite3.Connection, names: Iterable[str]) -> dict[str, Balance]:
     """Return the balance of each name, zero for one never seen."""
-    found: dict[str, Balance] = {}
-    for name in names:
-        row = con.execute("SELECT spent, reserved FROM scopes WHERE name = ?", (storable(name),)).fetchone() or (0, 0)
-        found[name] = Balance(to_usd(row[0]), to_usd(row[1]))
-    return found
+    kept = {name: storable(name) for name in names}
+    marks = ",".join("?" * len(kept))
+    rows = con.execute(f"SELECT name, spent, reserved FROM scopes WHERE name IN ({marks})", tuple(kept.values()))  # noqa: S608 - marks
+    found = {name: Balance(to_usd(spent), to_usd(reserved)) for name, spent, reserved in rows}
+    return {name: found.get(stored, _NONE) for name, stored in kept.items()}
 
 
 def _known(con: sqlite3.Connection, reservation_id: str) -> bool:
@@ -219,21 +237,23 @@ def _known(con: sqlite3.Connection, reservation_id: str) -> bool:
     return bool(con.execute(sql, (reservation_id,)).fetchone()[0])
 
 
-def _add(con: sqlite3.Connection, names: Iterable[str], *, spent: int, reserved: int) -> dict[str, Balance]:
-    """Add to each scope and return the balances after it."""
+def _add(con: sqlite3.Connection, names: Iterable[str], *, spent: int, reserved: int) -> None:
+    """Add to each scope."""
     now = time.time()
-    after: dict[str, Balance] = {}
-    for name in names:
-        ((total_spent, total_reserved),) = con.execute(_ADD, (storable(name), spent, reserved, now)).fetchall()
-        after[name] = Balance(to_usd(total_spent), to_usd(total_reserved))
-    return after
+    con.executemany(_ADD, [(storable(name), spent, reserved, now) for name in names])
 
 
 def _drop(con: sqlite3.Connection, reservation_id: str) -> None:
     """Delete a reservation and give its amount back; none is no error."""
+    held = _taken(con, reservation_id)
+    if held is not None:
+        _add(con, held[1], spent=0, reserved=-held[0])
+
+
+def _taken(con: sqlite3.Connection, reservation_id: str) -> tuple[int, list[str]] | None:
+    """Delete a reservation and return its amount and scopes, None for none."""
     row = con.execute("DELETE FROM reservations WHERE id = ? RETURNING amount, scopes", (reservation_id,)).fetchone()
-    if row:
-        _add(con, json.loads(row[1]), spent=0, reserved=-row[0])
+    return (int(row[0]), json.loads(row[1])) if row else None
 
 
 def _unavailable(exc: StorageError | HomeUnusable) -> BudgetUnavailable:
