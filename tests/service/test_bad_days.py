@@ -26,7 +26,7 @@ def copy(text: str) -> str:
 TIERS = "[service.tiers.paying]\nday_usd = 5\nrequests_per_minute = 1000\n[service.tiers.few]\nrequests_per_minute = 3"
 
 
-WARNS = pytest.mark.filterwarnings("default::nbllm.NbllmWarning")
+WARNS = pytest.mark.filterwarnings("ignore::nbllm.NbllmWarning")
 """In production warnings are lines of the log; in tests they would be errors, raised in the flow."""
 
 
