@@ -149,7 +149,14 @@ SERVICE_OPTIONS = _options(
     _time("idempotency_keep_s", "How long an answer is kept for its Idempotency-Key.", at_most=_KEEP_S),
     Option(name="webhook_hosts", kind="texts", default=(), optional=False, is_name=True, help="Hosts that webhooks may go to."),
     _count("metrics_port", "Port of /metrics on the loopback; 0 for a free one.", at_least=0, at_most=65_535, optional=True),
-    Option(name="on_state_loss", kind="choice", default="refuse", choices=("refuse", "allow"), optional=False, help="See docs."),
+    Option(
+        name="on_state_loss",
+        kind="choice",
+        default="refuse",
+        choices=("refuse", "allow"),
+        optional=False,
+        help="While nothing counts.",
+    ),
     Option(name="log_prompts", kind="flag", default=False, optional=False, help="Whether what is asked is logged."),
 )
 TIER_OPTIONS = _options(

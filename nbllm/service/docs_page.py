@@ -71,18 +71,33 @@ def _page(api: Mapping[str, Any], service: Service, base: str) -> Iterator[str]:
         "<code>nbllm keys make DIR</code>. Errors are <code>application/problem+json</code>, on /v1 in the shape of OpenAI's. "
         'The whole description: <a href="/openapi.json">openapi.json</a>.</p>'
     )
-    for path, methods in api["paths"].items():
-        for method, operation in methods.items():
-            if isinstance(operation, Mapping):
-                yield from _operation(api, path, method.upper(), operation, base)
+    listed = [
+        (path, method.upper(), operation)
+        for path, methods in api["paths"].items()
+        for method, operation in methods.items()
+        if isinstance(operation, Mapping)
+    ]
+    for path, method, operation in listed:
+        if not _is_of_service(operation):
+            yield from _operation(api, path, method, operation, base)
+    for name in service.flows:
+        yield f'<h2><span class="verb">WS</span> <code>/flows/{escape(name)}/ws</code></h2>'
+        yield "<p>A WebSocket with the events of /stream. The first message holds the arguments.</p>"
     yield from _models(service, base)
+    for path, method, operation in listed:
+        if _is_of_service(operation):
+            yield from _operation(api, path, method, operation, base)
     yield "</main></body></html>"
+
+
+def _is_of_service(operation: Mapping[str, Any]) -> bool:
+    return "service" in operation.get("tags", ())
 
 
 def _operation(api: Mapping[str, Any], path: str, method: str, operation: Mapping[str, Any], base: str) -> Iterator[str]:
     yield f'<h2><span class="verb">{escape(method)}</span> <code>{escape(path)}</code></h2>'
     summary, more = str(operation.get("summary", "")), str(operation.get("description", ""))
-    yield f"<p>{escape(summary)}</p>" if summary else ""
+    yield f"<p><strong>{escape(summary)}</strong></p>" if summary else ""
     yield f"<p>{escape(more)}</p>" if more and more != summary else ""
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     schema = _resolved(api, content.get("schema", {}))

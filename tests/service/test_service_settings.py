@@ -102,3 +102,10 @@ def test_what_is_the_loopback(host: str, loopback: bool) -> None:
     """Only this machine's own addresses count as not public."""
     assert is_loopback(host) is loopback
     assert ServiceSettings(host=host).public is not loopback
+
+
+def test_each_setting_is_in_the_documentation() -> None:
+    """docs/service-settings.md names every setting of the service and of its tiers."""
+    text = (Path(__file__).parents[2] / "docs" / "service-settings.md").read_text(encoding="utf-8")
+    for name in (*SERVICE_OPTIONS, *TIER_OPTIONS):
+        assert f"`{name}`" in text, name
