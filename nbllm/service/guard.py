@@ -29,6 +29,7 @@ _LEFT = 499
 """The status, in log and numbers, of a request whose client left before it was answered (nginx's)."""
 _MOST_PROMPT = 4000
 _LINGER_S = 1.0
+_LINGER_BYTES = 16_000_000
 _BREATHE_EVERY = 16
 
 
@@ -196,13 +197,15 @@ class _Request(Passage):
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _linger(self) -> None:
-        """Throw away what still comes, for a second at most.
+        """Throw away what still comes, for a second and 16 MB at most.
 
         A connection that is closed over unread bytes is reset, and a client that is still sending would not see why.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_S):
-                while True:
+                left_bytes = _LINGER_BYTES
+                while left_bytes > 0:
                     message = await self.receive()
                     if message["type"] == "http.disconnect" or not message.get("more_body", False):
                         return
+                    left_bytes -= len(message.get("body", b""))
