@@ -20,6 +20,8 @@ class RemoteHands(JobHands):
 
     async def run_next(self) -> bool:
         """Take the next job and see it through; False when there is none. Raises StorageError when that cannot be known."""
+        if self._stopping:
+            return False
         lease = await self.store.claim()
         if lease is None:
             return False

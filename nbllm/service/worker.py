@@ -1,7 +1,8 @@
 """What runs jobs where replicas share a Redis: `celery --app nbllm.service.worker worker`, in the app's folder or with NBLLM_APP.
 
 A message says that there is a job, and is trusted with nothing: whoever gets one takes the next job from the queue, under a lease
-that it renews. A worker that is killed leaves a lease that lapses; the sweep, here and in every replica, puts its job back.
+that it renews. A worker that is killed leaves a lease that lapses; the sweep, here and in every replica, puts its job back. One
+that is told to end (SIGTERM) takes nothing new, and what has not finished after the settings' grace_s goes back into the queue.
 Each process of a prefork pool opens its own client, sockets and files, after the fork.
 """
 
@@ -9,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from celery.signals import worker_process_shutdown, worker_ready, worker_shutdown
+from celery.signals import worker_process_shutdown, worker_ready, worker_shutdown, worker_shutting_down
 from fastapi import FastAPI
 
 from nbllm.errors import ConfigurationError, NbllmError
@@ -28,17 +30,25 @@ from nbllm.service.remote_hands import RemoteHands
 from nbllm.service.sharing import VARIABLE, namespace_of
 from nbllm.storage.redis_link import Link
 
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+
 SWEEP_EVERY_S = 5.0
 _START_S = 60.0
 _END_S = 10.0
+_LOOK_EVERY_S = 0.5
 _log = logging.getLogger("nbllm.service")
 
 
 class Runtime:
-    """The app's service in one worker process, on a loop of its own thread; opened by the first job, so after any fork."""
+    """The app's service in one worker process, on a loop of its own thread; opened by the first job, so after any fork.
 
-    def __init__(self, app: FastAPI) -> None:
+    over: set when jobs that still run are to be put back, in whichever process they run.
+    """
+
+    def __init__(self, app: FastAPI, over: Event) -> None:
         self._app = app
+        self._over = over
         self._lock = threading.Lock()
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,7 +93,12 @@ class Runtime:
             async with self._app.router.lifespan_context(self._app):
                 self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
                 born.set()
-                await self._end.wait()
+                while not self._end.is_set():
+                    if self._over.is_set():
+                        await self._service.jobs.stop()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_EVERY_S):
+                            await self._end.wait()
         except BaseException as exc:
             if born.is_set():
                 raise
@@ -148,7 +163,8 @@ def _service_app() -> tuple[FastAPI, str]:
 
 _app, _url = _service_app()
 app = celery_app(_url, namespace_of(_app.state.service.name))
-_runtime = Runtime(_app)
+_over = multiprocessing.get_context().Event()
+_runtime = Runtime(_app, _over)
 _sweeper = Sweeper(_app.state.service, _url)
 
 
@@ -162,6 +178,14 @@ def run_job(job_id: str) -> None:
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _ready(**_: Any) -> None:
     _sweeper.start()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _told_to_end(**_: Any) -> None:
+    """Give jobs that run the settings' grace to finish; then they go back into the queue, for another worker."""
+    timer = threading.Timer(_app.state.service.config.grace_s, _over.set)
+    timer.daemon = True
+    timer.start()
 
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]

@@ -31,6 +31,37 @@ def test_killed_workers_lose_no_accepted_job(tmp_path: Path) -> None:
         assert sum(runs.values()) > len(ids), "no run was cut short: the test killed nobody at work"
 
 
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_told_to_end_puts_its_job_back(tmp_path: Path) -> None:
+    """SIGTERM: what does not finish in the grace is queued again, which counts as no death, and the worker is gone soon after."""
+    with running_cluster(tmp_path / "app", replicas=1, workers=1) as cluster:
+        asyncio.run(_ending(cluster))
+
+
+async def _ending(cluster: Cluster) -> None:
+    worker = cluster.processes[-1]
+    async with Caller(cluster) as caller:
+        taken = await caller.post("/flows/note/jobs", {"text": "long", "seconds": 60})
+        where = taken.headers["location"]
+        await _until(cluster, caller, where, "running")
+        worker.terminate()
+        await _until(cluster, caller, where, "queued")
+        give_up_s = time.monotonic() + 20
+        while worker.poll() is None:
+            assert time.monotonic() < give_up_s, cluster.logs()
+            await asyncio.sleep(0.1)
+    with cluster.redis.client() as client:
+        (name,) = client.keys("nbllm:app:jobs:job:*")
+        assert int(client.hget(name, "lapses") or 0) == 0
+
+
+async def _until(cluster: Cluster, caller: Caller, where: str, status: str) -> None:
+    give_up_s = time.monotonic() + 30
+    while (job := (await caller.get(where)).json)["status"] != status:
+        assert time.monotonic() < give_up_s, (job, cluster.logs())
+        await asyncio.sleep(0.05)
+
+
 async def _killing(cluster: Cluster) -> dict[str, str]:
     """Kill, then wait for the ends; return the jobs by their texts."""
     worker = cluster.worker("-c", "2")
