@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +19,7 @@ from nbllm import Client, Endpoint
 from nbllm.errors import BreakerOpen, BudgetExceeded, BudgetUnavailable, NbllmError, ServerFailed
 from nbllm.storage.redis_shared import open_shared
 from nbllm.testing import FakeProvider, Script
-from tests.client.helpers import fake_client
+from tests.client.helpers import fake_client, our_threads
 from tests.redis_server import RedisServer
 
 Replica = Callable[..., Client]
@@ -175,6 +177,34 @@ def test_no_secret_reaches_redis(server, tmp_path, monkeypatch):
     assert b"a plain answer" in found, "or else nothing was looked at"
     assert secret.encode() not in found
     assert "hunter2secret" not in repr(open_shared("redis://user:hunter2secret@localhost:6379/0"))
+
+
+def test_a_closed_client_leaves_nothing(server, tmp_path):
+    """Neither a connection nor a thread is left, and what was spent is booked before the end."""
+    client = fake_client(tmp_path / "h", FakeProvider(default=lambda _: "fine"), shared=server.url, budget_session_usd=5)
+    with client:
+        client.ask("One")
+        with server.client() as plain:
+            assert len(plain.client_list()) == 2
+    with server.client() as plain:
+        assert len(plain.client_list()) == 1
+        assert not plain.keys("*:held:*")
+    assert our_threads() == []
+
+
+def test_a_worker_without_redis_says_what_it_needs(tmp_path):
+    """Before anything starts, by the variable's name."""
+    environ = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import nbllm.service.worker"],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "REDIS_URL is not set" in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
