@@ -1,7 +1,7 @@
 """What Prometheus is told: requests, model calls, tokens, cost, cache, breakers, queue, budgets. Every set of labels is bounded.
 
-Labels are routes (not paths), methods, statuses, tiers' names and the rungs of the app's settings; what is none of these is
-"other". Keys, users and texts are never labels.
+Labels are routes (not paths), methods, statuses, tiers' names, the rungs of the app's settings and the first few that its flows name
+besides; what is none of these is "other". Keys, users and texts are never labels.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # else each counter 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _MOST_LABELS = 500
+_MOST_OTHER_RUNGS = 50
+"""Models that a flow chooses are its code's, but code may take a name from a caller: a set of labels stays bounded."""
 _METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "WEBSOCKET"})
 OTHER = "other"
 
@@ -27,6 +29,7 @@ class Metrics:
     def __init__(self, rungs: Callable[[], Collection[str]] = lambda: ()) -> None:
         self.registry = registry = CollectorRegistry()
         self._rungs = rungs
+        self._others: set[str] = set()
         self.requests = Counter("nbllm_requests", "Requests by route and status.", ("route", "method", "status"), registry=registry)
         self.request_s = Histogram(
             "nbllm_request_seconds", "From the first byte to the last.", ("route",), buckets=_SECONDS, registry=registry
@@ -81,4 +84,11 @@ class Metrics:
         return generate_latest(self.registry)
 
     def _rung(self, name: str | None) -> str:
-        return name if name is not None and name in self._rungs() else OTHER
+        """Return a rung as a label: those of the settings, and the first few that the flows' own code names besides."""
+        if name is None:
+            return OTHER
+        if name not in self._others and name not in self._rungs():
+            if len(self._others) >= _MOST_OTHER_RUNGS:
+                return OTHER
+            self._others.add(name)
+        return name
