@@ -31,6 +31,11 @@ class Flow:
         self.answers: dict[Any, _Once[Any]] = {} if outer is None else outer.answers
         """What once_in_a_flow keeps: one for a flow and the flows that it calls."""
 
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
     @cached_property
     def shown(self) -> Mapping[str, Any]:
         """The flow as recordings keep it: name, run (an id that all its calls share) and arguments."""

@@ -14,6 +14,7 @@ import uvicorn
 
 from nbllm.errors import ConfigurationError
 from nbllm.service.context import Service
+from nbllm.service.flow_prints import flows_print_into_the_log
 from nbllm.service.keys import KEY_VARIABLE, MINIMUM_BYTES
 from nbllm.service.logs import access_log, logging_to, stdout_writer
 from nbllm.service.opening import opening_lines
@@ -46,7 +47,8 @@ def serve(
     with _bound(service.config.host, service.config.port) as listening:
         writer = stdout_writer()
         try:
-            with logging_to(writer, "nbllm", "uvicorn", "uvicorn.error", "asyncio"):
+            prints = flows_print_into_the_log(sys.stdout, say_what=service.config.log_prompts)
+            with logging_to(writer, "nbllm", "uvicorn", "uvicorn.error", "asyncio"), prints:
                 service.access_log = access_log(writer)
                 _run(app, service, listening, lambda: [say(line) for line in opening_lines(service, listening, key, keys_command)])
         finally:

@@ -135,6 +135,12 @@ def test_errors_of_models_keep_their_kind(tmp_path: Path) -> None:
         assert served.http.post("/flows/say", json={"text": "a"}).status_code == 502
 
 
+def test_a_model_that_is_not_there(served: Served) -> None:
+    """A flow that names one is wrong itself: that is no 404 for its caller."""
+    answer = served.http.post("/flows/say", json={"text": "a", "model": "nobody/m"})
+    assert (answer.status_code, problem(answer)["type"]) == (500, "urn:nbllm:problem:unknown-model")
+
+
 def test_a_budget_that_is_used_up(tmp_path: Path) -> None:
     """A key whose day is spent is refused with a time to come again, and nothing is sent; another key goes on."""
     tiers = '[service.tiers.default]\nday_usd = "0.00000001"\n[service.tiers.rich]'

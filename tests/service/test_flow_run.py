@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -18,15 +16,12 @@ import pytest
 import nbllm
 from nbllm import Client, errors
 from nbllm.flow_context import CALLER, CallerContext
-from nbllm.service import flow_run
 from nbllm.service.flow_run import FlowRunner
 from nbllm.service.flow_specs import describe
 from nbllm.service.flow_watch import Event, Follower
 from nbllm.service.problems import ServiceProblem
 from nbllm.testing import FakeProvider, Script
 from tests.client.helpers import fake_client, our_threads, rows
-
-HANGS = Script(pieces=("One ",), hang=True)
 
 
 def ask(text: str) -> str:
@@ -57,11 +52,8 @@ async def run(runner: FlowRunner, function: Callable[..., Any], follower: Follow
     return await runner.run(spec, spec.arguments.model_validate(arguments), follower or Follower())
 
 
-def test(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def in_a_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(main())
-
-
-test.__test__ = False  # type: ignore[attr-defined]  # a helper, whatever its name
 
 
 @by_kind
@@ -85,7 +77,7 @@ def test_a_run(kind: Callable[..., Any], tmp_path: Path) -> None:
             await run(runner, kind, again, text="hi")
             assert (again.made().sources, again.made().cost_usd) == (("cache",), Decimal(0))
 
-    test(main)
+    in_a_loop(main)
     assert our_threads() == []
 
 
@@ -101,7 +93,7 @@ def test_events(kind: Callable[..., Any], tmp_path: Path) -> None:
             assert [event.data for event in seen[1:]] == [{"call": 1, "text": "One "}, {"call": 1, "text": "two."}]
             assert seen[0].data["model"] == "sim/small"
 
-    test(main)
+    in_a_loop(main)
 
 
 def raises(error: BaseException) -> list[Callable[..., Any]]:
@@ -136,7 +128,7 @@ def test_a_flow_that_raises(error: BaseException, number: int, tmp_path: Path, c
             assert await run(runner, KINDS[number], text="hi") == b'"ok"'
 
     with caplog.at_level(logging.INFO, "nbllm.service"):
-        test(main)
+        in_a_loop(main)
     assert "private" not in caplog.text
     assert "test_flow_run.py" in caplog.text or isinstance(error, StopIteration)
 
@@ -149,7 +141,7 @@ def test_the_log_says_why_when_asked_to(tmp_path: Path, caplog: pytest.LogCaptur
             with pytest.raises(ServiceProblem):
                 await run(runner, raises(ValueError("my text, sk-proj-" + "Zx9Yw8Vu7" * 5))[0])
 
-    test(main)
+    in_a_loop(main)
     assert "my text" in caplog.text
     assert "Zx9Yw8Vu7" not in caplog.text
 
@@ -165,7 +157,7 @@ def test_errors_of_ours_keep_their_kind(kind: Callable[..., Any], tmp_path: Path
                 await run(runner, kind, follower, text="hi")
             assert follower.made().calls == 1
 
-    test(main)
+    in_a_loop(main)
 
 
 def wrong_type() -> int:
@@ -182,125 +174,7 @@ def test_a_flow_that_returns_another_type(tmp_path: Path) -> None:
             assert caught.value.problem.type == "wrong-result"
             assert "private" not in str(caught.value)
 
-    test(main)
-
-
-RELEASED = threading.Event()
-
-
-def sleeps() -> str:
-    RELEASED.wait(30)
-    return "late"
-
-
-async def blocks() -> str:
-    RELEASED.wait(30)
-    return "late"
-
-
-async def waits() -> str:
-    await asyncio.sleep(3600)
-    return "late"
-
-
-@pytest.mark.parametrize("sleeper", [sleeps, blocks, waits])
-def test_a_flow_that_sleeps_for_an_hour(sleeper: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its caller is told in time; other flows of both kinds run on, and the service closes at once."""
-    monkeypatch.setattr(flow_run, "_COMES_BACK_S", 0.05)
-    RELEASED.clear()
-
-    async def main() -> None:
-        async with running(tmp_path) as (runner, _):
-            spec = describe(sleeper)
-            started_s = time.monotonic()
-            with pytest.raises(ServiceProblem) as caught:
-                await runner.run(spec, spec.arguments.model_validate({}), Follower(), timeout_s=0.05)
-            assert time.monotonic() - started_s < 1
-            assert (caught.value.problem.status, caught.value.problem.type) == (504, "flow-timeout")
-            await asyncio.sleep(0.2)
-            assert runner.stuck == (0 if sleeper is waits else 1)
-            for kind in KINDS:
-                assert await asyncio.wait_for(run(runner, kind, text="hi"), 5) == b'"ok"'
-        assert time.monotonic() - started_s < 4
-
-    try:
-        test(main)
-    finally:
-        RELEASED.set()
-
-
-def test_too_many_lost_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When too many runs have not come back, others are refused with a time to come again, until they do."""
-    monkeypatch.setattr(flow_run, "_COMES_BACK_S", 0.01)
-    monkeypatch.setattr(flow_run, "MOST_STUCK", 2)
-    RELEASED.clear()
-
-    async def main() -> None:
-        async with running(tmp_path, timeout_s=0.02) as (runner, _):
-            for _ in range(2):
-                with pytest.raises(ServiceProblem):
-                    await run(runner, sleeps)
-            while runner.stuck < 2:
-                await asyncio.sleep(0.01)
-            with pytest.raises(ServiceProblem) as caught:
-                await run(runner, ask, text="hi")
-            assert (caught.value.problem.status, caught.value.problem.retry_after_s) == (503, 30.0)
-            RELEASED.set()
-            while runner.stuck:
-                await asyncio.sleep(0.01)
-            spec = describe(ask)
-            assert await runner.run(spec, spec.arguments.model_validate({"text": "hi"}), Follower(), timeout_s=5) == b'"ok"'
-
-    test(main)
-
-
-@by_kind
-@pytest.mark.parametrize("watched", [False, True], ids=["whole", "streamed"])
-def test_a_caller_that_leaves(kind: Callable[..., Any], watched: bool, tmp_path: Path) -> None:
-    """Upstream is closed within a second, the flow ends, and no thread is left."""
-
-    async def main() -> None:
-        fake = FakeProvider(default=HANGS)
-        async with running(tmp_path, fake) as (runner, client):
-            follower = Follower((lambda _: None) if watched else None)
-            task = asyncio.ensure_future(run(runner, kind, follower, text="hi"))
-            while not fake.in_flight:
-                await asyncio.sleep(0.005)
-            task.cancel()
-            left_s = time.monotonic()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            while fake.in_flight:
-                await asyncio.sleep(0.005)
-            assert time.monotonic() - left_s < 1
-            assert [row.status.value for row in rows(client)] == ["cancelled"]
-            await asyncio.sleep(0.15)
-            assert runner.stuck == 0
-
-    test(main)
-    assert our_threads() == []
-
-
-def stubborn() -> str:
-    while True:
-        try:
-            return ask("hi")
-        except Exception:  # noqa: S112 - a flow that tries for ever
-            continue
-
-
-def test_a_stubborn_flow(tmp_path: Path) -> None:
-    """One that catches every exception and asks again does not go on asking after its time."""
-
-    async def main() -> None:
-        fake = FakeProvider(default=HANGS)
-        async with running(tmp_path, fake, timeout_s=0.1) as (runner, _):
-            with pytest.raises(ServiceProblem):
-                await run(runner, stubborn)
-            await asyncio.sleep(0.2)
-            assert (fake.calls, fake.in_flight, runner.stuck) == (1, 0, 0)
-
-    test(main)
+    in_a_loop(main)
 
 
 LOCKS: list[asyncio.Lock] = []
@@ -322,7 +196,7 @@ def test_async_flows_share_a_loop(tmp_path: Path) -> None:
             assert set(await asyncio.gather(*(run(runner, shares_a_lock) for _ in range(5)))) == {b'"done"'}
 
     LOCKS.clear()
-    test(main)
+    in_a_loop(main)
 
 
 def prints() -> str:
@@ -338,5 +212,5 @@ def test_a_flow_that_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         async with running(tmp_path) as (runner, _):
             assert await run(runner, prints) == b'"returned"'
 
-    test(main)
+    in_a_loop(main)
     assert "printed" in capsys.readouterr().out

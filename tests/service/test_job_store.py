@@ -13,7 +13,8 @@ from nbllm.service.job_store import SqliteJobs
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
 from tests.service.conformance_idempotency import KEEP_S, Clock
-from tests.service.conformance_jobs import MOST_LAPSES, JobsConformance, JobsMachine, added, lease, new
+from tests.service.conformance_jobs import MOST_LAPSES, JobsConformance, added, lease, new
+from tests.service.job_machine import JobsMachine
 from tests.service.sqlite_world import World
 
 

@@ -14,7 +14,8 @@ from nbllm.service.redis_jobs import RedisJobs
 from nbllm.storage.redis_link import Link
 from tests.redis_server import RedisServer
 from tests.service.conformance_idempotency import KEEP_S, Clock
-from tests.service.conformance_jobs import MOST_LAPSES, JobsConformance, JobsMachine, added, lease, new
+from tests.service.conformance_jobs import MOST_LAPSES, JobsConformance, added, lease, new
+from tests.service.job_machine import JobsMachine
 from tests.service.redis_world import RedisWorld
 
 

@@ -1,0 +1,138 @@
+"""Runs of flows that do not end by themselves: their callers hear in time, and nothing goes on upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbllm.service import flow_run
+from nbllm.service.flow_specs import describe
+from nbllm.service.flow_watch import Follower
+from nbllm.service.problems import ServiceProblem
+from nbllm.testing import FakeProvider, Script
+from tests.client.helpers import our_threads, rows
+from tests.service.test_flow_run import KINDS, ask, by_kind, in_a_loop, run, running
+
+HANGS = Script(pieces=("One ",), hang=True)
+RELEASED = threading.Event()
+
+
+def sleeps() -> str:
+    RELEASED.wait(30)
+    return "late"
+
+
+async def blocks() -> str:
+    RELEASED.wait(30)
+    return "late"
+
+
+async def waits() -> str:
+    await asyncio.sleep(3600)
+    return "late"
+
+
+@pytest.mark.parametrize("sleeper", [sleeps, blocks, waits])
+def test_a_flow_that_sleeps_for_an_hour(sleeper: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller is told in time; other flows of both kinds run on, and the service closes at once."""
+    monkeypatch.setattr(flow_run, "_COMES_BACK_S", 0.05)
+    RELEASED.clear()
+
+    async def main() -> None:
+        async with running(tmp_path) as (runner, _):
+            spec = describe(sleeper)
+            started_s = time.monotonic()
+            with pytest.raises(ServiceProblem) as caught:
+                await runner.run(spec, spec.arguments.model_validate({}), Follower(), timeout_s=0.05)
+            assert time.monotonic() - started_s < 1
+            assert (caught.value.problem.status, caught.value.problem.type) == (504, "flow-timeout")
+            await asyncio.sleep(0.2)
+            assert runner.stuck == (0 if sleeper is waits else 1)
+            for kind in KINDS:
+                assert await asyncio.wait_for(run(runner, kind, text="hi"), 5) == b'"ok"'
+        assert time.monotonic() - started_s < 4
+
+    try:
+        in_a_loop(main)
+    finally:
+        RELEASED.set()
+
+
+def test_too_many_lost_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When too many runs have not come back, others are refused with a time to come again, until they do."""
+    monkeypatch.setattr(flow_run, "_COMES_BACK_S", 0.01)
+    monkeypatch.setattr(flow_run, "MOST_STUCK", 2)
+    RELEASED.clear()
+
+    async def main() -> None:
+        async with running(tmp_path, timeout_s=0.02) as (runner, _):
+            for _ in range(2):
+                with pytest.raises(ServiceProblem):
+                    await run(runner, sleeps)
+            while runner.stuck < 2:
+                await asyncio.sleep(0.01)
+            with pytest.raises(ServiceProblem) as caught:
+                await run(runner, ask, text="hi")
+            assert (caught.value.problem.status, caught.value.problem.retry_after_s) == (503, 30.0)
+            RELEASED.set()
+            while runner.stuck:
+                await asyncio.sleep(0.01)
+            spec = describe(ask)
+            assert await runner.run(spec, spec.arguments.model_validate({"text": "hi"}), Follower(), timeout_s=5) == b'"ok"'
+
+    in_a_loop(main)
+
+
+@by_kind
+@pytest.mark.parametrize("watched", [False, True], ids=["whole", "streamed"])
+def test_a_caller_that_leaves(kind: Callable[..., Any], watched: bool, tmp_path: Path) -> None:
+    """Upstream is closed within a second, the flow ends, and no thread is left."""
+
+    async def main() -> None:
+        fake = FakeProvider(default=HANGS)
+        async with running(tmp_path, fake) as (runner, client):
+            follower = Follower((lambda _: None) if watched else None)
+            task = asyncio.ensure_future(run(runner, kind, follower, text="hi"))
+            while not fake.in_flight:
+                await asyncio.sleep(0.005)
+            task.cancel()
+            left_s = time.monotonic()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            while fake.in_flight:
+                await asyncio.sleep(0.005)
+            assert time.monotonic() - left_s < 1
+            assert [row.status.value for row in rows(client)] == ["cancelled"]
+            await asyncio.sleep(0.15)
+            assert runner.stuck == 0
+
+    in_a_loop(main)
+    assert our_threads() == []
+
+
+def stubborn() -> str:
+    while True:
+        try:
+            return ask("hi")
+        except Exception:  # noqa: S112 - a flow that tries for ever
+            continue
+
+
+def test_a_stubborn_flow(tmp_path: Path) -> None:
+    """One that catches every exception and asks again does not go on asking after its time."""
+
+    async def main() -> None:
+        fake = FakeProvider(default=HANGS)
+        async with running(tmp_path, fake, timeout_s=0.1) as (runner, _):
+            with pytest.raises(ServiceProblem):
+                await run(runner, stubborn)
+            await asyncio.sleep(0.2)
+            assert (fake.calls, fake.in_flight, runner.stuck) == (1, 0, 0)
+
+    in_a_loop(main)
