@@ -1,7 +1,7 @@
 """What Prometheus is told: requests, model calls, tokens, cost, cache, breakers, queue, budgets. Every set of labels is bounded.
 
-Labels are routes (not paths), methods, statuses, tiers' names, the rungs of the app's settings and the first few that its flows name
-besides; what is none of these is "other". Keys, users and texts are never labels.
+Labels are routes (not paths), methods, statuses, tiers' names, the rungs of the app's settings and the first few that its flows
+name besides; what is none of these is "other". Keys, users and texts are never labels.
 """
 
 from __future__ import annotations
