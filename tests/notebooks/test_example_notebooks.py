@@ -172,6 +172,9 @@ def test_the_service_answers_as_the_notebook_on_both_runs(runs: Runs) -> None:
         }
         for line, said in always.items():
             assert said in shown[line], (number, line, shown[line])
+        (asked,) = [c for c in notebook.cells if 'model="flow/triage"' in c.source]
+        (second,) = re.findall(r"reply='([^']*)'", shown_by(answers))[1:2]
+        assert f"'reply': '{second}'" in shown_by(asked)
         assert not re.search(r"\b[A-Za-z0-9_-]{43}\b", texts(notebook)), number  # what a key looks like
 
 
