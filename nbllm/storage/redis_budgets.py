@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from itertools import islice
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -35,6 +36,9 @@ _KEPT_S = {"request": 6 * 3600, "day": 8 * DAY_S, "session": 90 * DAY_S}
 """How long scopes are kept after their last use, by the first part of their name; those of features and users for good."""
 _AGAIN_S = 1.0
 _MOST_KNOWN = 10_000
+_MOST_DUE = 100_000
+"""What is settled later, when Redis is back: beyond so many the oldest stay reserved."""
+_TOGETHER = 100
 
 OnStateLoss = Literal["refuse", "allow"]
 
@@ -151,11 +155,13 @@ class RedisBudgets:
 
     def _settle_later(self, reservation_id: str, names: list[str], cost: int) -> None:
         self._due[reservation_id] = names, cost
-        if len(self._due) > _MOST_KNOWN:
+        if len(self._due) > _MOST_DUE:
             self._due.pop(next(iter(self._due)))
         self._look_after()
 
     async def _settle_now(self, reservation_id: str) -> list[Any]:
+        if reservation_id not in self._due:
+            return []  # settled meanwhile
         names, cost = self._due[reservation_id]
         args: list[Any] = [self._prefix, reservation_id, cost, SETTLED_KEPT_S]
         for name in names:
@@ -173,9 +179,8 @@ class RedisBudgets:
             self._booked.popitem(last=False)
 
     async def _settle_due(self) -> None:
-        for reservation_id in list(self._due):
-            if reservation_id in self._due:
-                await self._settle_now(reservation_id)
+        while ids := list(islice(self._due, _TOGETHER)):
+            await asyncio.gather(*(self._settle_now(reservation_id) for reservation_id in ids))
         while (self._sums or self._batch) and self._booking is None:
             await self._book_now()
 

@@ -131,7 +131,10 @@ class Link:
         return redis.Redis.from_url(self._url, socket_timeout=5.0, socket_connect_timeout=2.0, protocol=2, retry=Again(Never(), 0))
 
     def gone(self, why: BaseException) -> RedisGone:
-        """Return the error that says that Redis does not answer."""
+        """Return the error that says that Redis does not answer, or that it answers nobody like us."""
+        # On a Unix socket redis-py makes a plain ConnectionError of it.
+        if isinstance(why, redis.AuthenticationError) or "username-password" in str(why):
+            return RedisGone(f"Redis at {self.where} refuses the user or the password.", hint="They are in its URL.")
         return RedisGone(
             f"Redis at {self.where} does not answer ({type(why).__name__}).", hint="It is tried again about once a second."
         )
@@ -166,14 +169,16 @@ class _Runner:
         self._client: redis.asyncio.Redis | None = None
         self._waiting: list[tuple[Sequence[Arg], asyncio.Future[Any]]] = []
         self._task: asyncio.Task[None] | None = None
-        self._down_until_s: float | None = None
+        self._down: BaseException | None = None
+        """Why Redis is left alone, until when."""
+        self._down_until_s = 0.0
         self._life: AsyncGenerator[None, None] | None = None
         self.up_since_s: float | None = None
         self.closed = False
 
     def submit(self, args: Sequence[Arg]) -> asyncio.Future[Any]:
-        if self._down_until_s is not None and (time.monotonic() < self._down_until_s or self._task is not None):
-            raise RedisGone(f"Redis at {self._link.where} does not answer.", hint="It is tried again about once a second.")
+        if self._down is not None and (time.monotonic() < self._down_until_s or self._task is not None):
+            raise self._link.gone(self._down)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         future.add_done_callback(_looked_at)
@@ -200,7 +205,7 @@ class _Runner:
         try:
             answers = await self._send([args for args, _ in batch])
         except (RedisError, OSError, TimeoutError) as exc:
-            self.up_since_s, self._down_until_s = None, time.monotonic() + self._link.rest_s
+            self.up_since_s, self._down, self._down_until_s = None, exc, time.monotonic() + self._link.rest_s
             waiting, self._waiting = self._waiting, []
             for _, future in (*batch, *waiting):
                 if not future.done():
@@ -210,7 +215,7 @@ class _Runner:
             for _, future in batch:
                 future.cancel()
             raise
-        self._down_until_s = None
+        self._down = None
         self.up_since_s = self.up_since_s or time.monotonic()
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():

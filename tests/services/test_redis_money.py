@@ -150,3 +150,27 @@ def test_money_while_redis_is_gone_and_after(server):
         await link.aclose()
 
     asyncio.run(run())
+
+
+def test_many_calls_while_redis_is_gone_are_booked_when_it_is_back(server):
+    """With "allow", what 500 calls cost in an outage is booked to the picodollar, once each."""
+
+    async def run() -> None:
+        link = Link(server.url, rest_s=0.05)
+        budgets = RedisBudgets(link, on_state_loss="allow")
+        scope = [Scope("s", D(100))]
+        server.stop()
+        for number in range(500):
+            await budgets.reserve(f"r{number}", scope, D("0.2"))
+            await budgets.settle(f"r{number}", scope, D("0.1") + PICO)
+        assert len(budgets._due) == 500
+        server.start()
+        for _ in range(60):
+            await asyncio.sleep(0.1)
+            if not budgets._due:
+                break
+        assert (await budgets.balance(["s"]))["s"] == Balance(50 + 500 * PICO, D(0))
+        await budgets.aclose()
+        await link.aclose()
+
+    asyncio.run(run())

@@ -18,7 +18,7 @@ from nbllm.storage.redis_responses import RedisResponseStore
 from nbllm.storage.redis_shared import open_shared
 from nbllm.storage.redis_states import BREAKERS, BUCKETS, RedisState
 from tests.conformance.test_response_store import entry
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture
@@ -215,3 +215,20 @@ def test_another_address_is_refused(url):
     """At once, by name, before anything is asked."""
     with pytest.raises(ConfigurationError, match="no address of a Redis"):
         open_shared(url)
+
+
+def test_a_wrong_password_is_said():
+    """Also by the calls that come right after, and without the password."""
+    with running_redis() as server:
+        with server.client() as client:
+            client.config_set("requirepass", "right-password-1")
+
+        async def run() -> None:
+            link = Link(server.url.replace("unix://", "unix://:wrong-password-1@"))
+            for _ in range(2):
+                with pytest.raises(RedisGone, match="refuses the user or the password") as caught:
+                    await link.call("PING")
+                assert "wrong-password-1" not in f"{caught.value!r} {caught.value} {link!r}"
+            await link.aclose()
+
+        asyncio.run(run())
