@@ -73,12 +73,23 @@ def _bare(upstream: str, said: Any) -> None:
     app = FastAPI()
     session: list[aiohttp.ClientSession] = []
 
-    @app.post("/v1/chat/completions")
-    async def passed(request: Request) -> Response:
+    def upstream_session() -> aiohttp.ClientSession:
         if not session:
             session.append(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=100)))
+        return session[0]
+
+    @app.post("/v1/chat/completions")
+    async def read(request: Request) -> dict[str, Any]:
+        """As people write it: JSON in, JSON out."""
+        async with upstream_session().post(f"{upstream}/chat/completions", json=await request.json()) as response:
+            found: dict[str, Any] = await response.json()
+            return found
+
+    @app.post("/bytes")
+    async def passed(request: Request) -> Response:
+        """The least that can be done: bytes in, bytes out."""
         headers = {"Content-Type": "application/json"}
-        async with session[0].post(f"{upstream}/chat/completions", data=await request.body(), headers=headers) as response:
+        async with upstream_session().post(f"{upstream}/chat/completions", data=await request.body(), headers=headers) as response:
             return Response(await response.read(), response.status, media_type="application/json")
 
     _serve(uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False)), said, "")

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from nbllm.service.configuration import ServiceSettings
+from nbllm.service.joined import Joined
 from nbllm.service.problems import TYPE_PREFIX
 
 MOST_HEAD_BYTES = 32_768
@@ -58,7 +59,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrowing
         """Begin, unless there are too many already."""
-        super().connection_made(transport)
+        super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]  # it stands for one
         if len(self.connections) > self.settings.max_connections:
             self._refuse(503, "connections", "There are too many connections.", retry_after_s=2)
         else:
