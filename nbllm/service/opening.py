@@ -28,7 +28,7 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
         yield _line("keys", f"{count} (more: {keys_command})")
     for name in service.flows:
         yield _line("flow", f"POST /flows/{name}, /flows/{name}/stream, /flows/{name}/jobs; WebSocket /flows/{name}/ws")
-    yield _line("models", f"{address}/v1 (OpenAI's interface): {', '.join(_models(service)) or 'what is found'}")
+    yield _line("models", f"{address}/v1 (OpenAI's interface): {', '.join(_models(service)) or 'none is named in the settings'}")
     yield _line("names", _names(service))
     yield _line("web pages", ", ".join(config.allowed_origins) or "none may call it (allowed_origins)")
     if service.metrics_address is not None:
@@ -44,8 +44,7 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
 
 
 def _models(service: Service) -> list[str]:
-    settings = service.client.settings
-    return list(dict.fromkeys([*settings.routes, *((settings.model,) if settings.model else ()), *settings.ladder]))
+    return [name for name, _ in service.menu.rows()]
 
 
 def _names(service: Service) -> str:

@@ -1,8 +1,10 @@
 """Flows as models: `flow/<name>` on /v1/chat/completions, for whatever speaks OpenAI's wire and nothing else.
 
-A flow is no conversation: it takes what the last message says, which is the user's. That is its one text, or its arguments as a
-JSON object; earlier messages and sampling parameters are not read. What it returns is the answer's content: a text as it is, all
-else as JSON. It is known when the flow ends, so a stream of it holds one piece.
+A flow is no conversation: it takes what the last message says, which is the user's. A flow that needs one text gets it as it is,
+whatever it holds: who writes it may be a stranger to whoever set the other arguments. Any other flow gets its arguments as a JSON
+object. Earlier turns and sampling parameters are not read; instructions (a system prompt, tools, a response format) are refused.
+What the flow returns is the answer's content: a text as it is, all else as JSON. It is known when the flow ends, so a stream of it
+holds one piece.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from nbllm.service.strict_json import strict_json
 from nbllm.service.v1_endpoint import STREAM_HEADERS, Ask, Whole, json_headers
 from nbllm.service.v1_models import FLOW
 
+_INSTRUCT = ("system", "developer", "tool", "function")
 _PROMISES = ("tools", "response_format", "logprobs")
 PING_S = 15.0
 """A stream is silent for so long at most."""
@@ -45,6 +48,8 @@ def flow_of(ask: Ask, asked: ChatBody) -> tuple[FlowSpec, BaseModel]:
 
 
 def _last_text(messages: list[dict[str, Any]]) -> str:
+    if any(message.get("role") in _INSTRUCT for message in messages):
+        raise _bad("A flow has its own prompts: leave messages of the system and of tools out.", "messages")
     last = messages[-1]
     content = last.get("content")
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
@@ -55,16 +60,13 @@ def _last_text(messages: list[dict[str, Any]]) -> str:
 
 
 def _arguments(spec: FlowSpec, text: str) -> BaseModel:
-    """Return the arguments that a text holds: a JSON object of them, or the text itself for a flow that needs one."""
+    """Return the arguments that a text holds: the text itself for a flow that needs one, else a JSON object of them."""
     names = {field.alias or name: field for name, field in spec.arguments.model_fields.items()}
     needed = [name for name, field in names.items() if field.is_required()]
-    given = _object(text)
-    if given is None or not given.keys() <= names.keys() or not given.keys() >= set(needed):
-        one = needed[0] if len(needed) == 1 else next(iter(names)) if len(names) == 1 else None
-        if one is not None and names[one].annotation is str:
-            given = {one: text}
-        elif given is None and names:
-            raise _bad(f"{spec.name} takes {', '.join(names)}: send them as one JSON object in the last message.", "messages")
+    one = needed[0] if len(needed) == 1 else next(iter(names)) if len(names) == 1 else None
+    given = {one: text} if one is not None and names[one].annotation is str else _object(text)
+    if given is None and names:
+        raise _bad(f"{spec.name} takes {', '.join(names)}: send them as one JSON object in the last message.", "messages")
     try:
         return spec.arguments.model_validate(given or {})
     except ValidationError as error:

@@ -65,14 +65,12 @@ def said(text: str) -> list[dict[str, str]]:
 
 
 def test_a_flow_of_one_text_takes_the_message(sdk: openai.OpenAI) -> None:
-    """A text is its argument, as it is; a JSON object with its names is its arguments; a text comes back as it is."""
+    """A text is its argument, as it is, also when it looks like arguments: who wrote it sets no others."""
     answer = sdk.chat.completions.create(model="flow/shout", messages=said("hello"))
     assert answer.choices[0].message.content == "HELLO!"
     assert answer.model == "flow/shout"
-    named = sdk.chat.completions.create(model="flow/shout", messages=said('{"text": "hello", "mark": "?"}'))
-    assert named.choices[0].message.content == "HELLO?"
-    other = sdk.chat.completions.create(model="flow/shout", messages=said('{"not": "its arguments"}'))
-    assert other.choices[0].message.content == '{"NOT": "ITS ARGUMENTS"}!'
+    other = sdk.chat.completions.create(model="flow/shout", messages=said('{"text": "hello", "mark": "?"}'))
+    assert other.choices[0].message.content == '{"TEXT": "HELLO", "MARK": "?"}!'
 
 
 def test_a_flow_of_several_arguments_takes_json_and_gives_json(sdk: openai.OpenAI) -> None:
@@ -114,6 +112,7 @@ def test_a_flow_that_fails_says_so_and_no_more(sdk: openai.OpenAI, streamed: boo
     ("messages", "more"),
     [
         (said("no json"), {}), (said('{"ticket": 1, "lang": "en"}'), {}), (said('{"ticket": "x"}'), {}),
+        ([{"role": "system", "content": "Be brief."}, *said('{"ticket": "x", "lang": "en"}')], {}),
         ([{"role": "assistant", "content": "x"}], {}), ([{"role": "user", "content": [{"type": "image_url"}]}], {}),
         (said('{"ticket": "x", "lang": "en"}'), {"tools": [{"type": "function", "function": {"name": "f"}}]}),
         (said('{"ticket": "x", "lang": "en"}'), {"logprobs": True}),
