@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.fault_behaviours import error, ok
-from tests.services.cluster import Caller, Cluster, running_cluster
+from tests.services.cluster import Caller, Cluster, running_cluster, until_ready
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,36 @@ def test_200_equal_keys_run_once(cluster: Cluster) -> None:
                 bodies.add(again.body)
             assert len(bodies) == 1
             assert cluster.runs.count("once") == 1
+
+    asyncio.run(main())
+
+
+def test_a_killed_replica_leaves_its_keys_unknown(cluster: Cluster) -> None:
+    """The other says "in flight" until the lease has lapsed, then that nobody knows; on purpose the request runs again."""
+    third = len(cluster.urls)
+    until_ready(cluster, cluster.replica())
+
+    async def main() -> None:
+        async with Caller(cluster) as caller:
+            body = {"text": "twice", "seconds": 1.0}
+            lost = asyncio.create_task(caller.post("/flows/note", body, replica=third, Idempotency_Key="lost"))
+            while "twice" not in cluster.runs:
+                await asyncio.sleep(0.02)
+            cluster.kill(cluster.processes[-1])
+            with pytest.raises(aiohttp.ClientError):
+                await lost
+            told = []
+            give_up_s = time.monotonic() + 25
+            while "idempotency-outcome-unknown" not in told:
+                answer = await caller.post("/flows/note", body, replica=1, Idempotency_Key="lost")
+                assert answer.status == 409, answer.body
+                told.append(answer.json["type"].rpartition(":")[2])
+                assert time.monotonic() < give_up_s, told
+                await asyncio.sleep(0.2)
+            assert told[0] == "idempotency-in-flight"
+            again = await caller.post("/flows/note", body, replica=0, Idempotency_Key="lost", Idempotency_Retry="true")
+            assert (again.status, cluster.runs.count("twice")) == (200, 2)
+            assert (await caller.post("/flows/note", body, replica=1, Idempotency_Key="lost")).body == again.body
 
     asyncio.run(main())
 
