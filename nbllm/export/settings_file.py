@@ -40,8 +40,8 @@ _SERVICE = """\
 # max_running = 64            # runs at once; max_waiting more wait, at most queue_wait_s
 # log_prompts = false         # texts of people stay out of the logs
 # [service.tiers.default]     # nbllm keys make . --tier NAME
-# requests_per_minute = 60
-# day_usd = 10.00
+# requests_per_minute = 600   # of one key
+# day_usd = 10.00             # of one key; without it a day is not limited
 """
 
 

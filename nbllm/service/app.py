@@ -37,7 +37,8 @@ from nbllm.service.limiting import Limiter
 from nbllm.service.logs import access_log, logging_to, stdout_writer
 from nbllm.service.metrics import Metrics
 from nbllm.service.metrics_port import metrics_port
-from nbllm.service.problems import ServiceProblem, problem_answer, problem_of
+from nbllm.service.passage import log_failure
+from nbllm.service.problems import problem_answer, problem_of
 from nbllm.service.sharing import share, shared_of
 from nbllm.service.v1_models import Menu
 from nbllm.service.v1_routes import direct, v1_routes
@@ -203,8 +204,7 @@ async def _failed(connection: HTTPConnection, error: Exception) -> Response:
         problem = replace(problem, headers={"Allow": ", ".join(_allowed(connection))})
     exchange = exchange_of(connection)
     exchange.noted["problem"] = problem.type
-    if problem.status >= 500 and not isinstance(error, ServiceProblem):
-        _log.error("Request %s failed.", exchange.request_id, exc_info=error)
+    log_failure(exchange.request_id, error, problem)
     return problem_answer(connection.scope["path"], problem, exchange.request_id)
 
 

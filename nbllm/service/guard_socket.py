@@ -48,6 +48,9 @@ class SocketPassage(Passage):
             if self._closed:
                 return
             self._closed = True
+            if not self._accepted and "route" not in self.scope and "endpoint" not in self.scope:
+                await self._refuse(Problem(status=404, type="not-found", title="Not Found.", detail="There is no such WebSocket."))
+                return
             self.status = self.status or 403
         await self._send(message)
 

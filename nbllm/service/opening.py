@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from nbllm.service.context import Service
 
 _WIDTH = 11
+_WORKER = "celery --app nbllm.service.worker worker"
 
 
 def opening_lines(service: Service, listening: socket.socket, key: str | None, keys_command: str) -> Iterator[str]:
@@ -28,7 +29,8 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
         yield _line("keys", f"{count} (more: {keys_command})")
     for name in service.flows:
         yield _line("flow", f"POST /flows/{name}, /flows/{name}/stream, /flows/{name}/jobs; WebSocket /flows/{name}/ws")
-    yield _line("models", f"{address}/v1 (OpenAI's interface): {', '.join(_models(service)) or 'none is named in the settings'}")
+    yield _line("models", f"{address}/v1 (OpenAI's interface): {_models(service)}")
+    yield _line("state", _state(service))
     yield _line("names", _names(service))
     yield _line("web pages", ", ".join(config.allowed_origins) or "none may call it (allowed_origins)")
     if service.metrics_address is not None:
@@ -38,13 +40,19 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
     if config.docs or (config.docs is None and not config.public):
         yield _line("docs", f"{address}/docs" + ("" if config.docs else ", for this machine only"))
     else:
-        yield _line("docs", "off" if config.docs is False else "for callers on this machine only")
+        yield _line("docs", "off")
     share = "each key has its own part" if config.cache_partition == "key" else "all keys share one"
     yield _line("cache", f"/v1: {share}; flows: all keys share one")
 
 
-def _models(service: Service) -> list[str]:
-    return [name for name, _ in service.menu.rows()]
+def _models(service: Service) -> str:
+    return ", ".join(name for name, _ in service.menu.rows()) or "none: the settings name no model (model, ladder, routes, models)"
+
+
+def _state(service: Service) -> str:
+    if service.jobs_elsewhere:
+        return f"shared on the Redis of REDIS_URL; jobs wait for workers: {_WORKER}"
+    return f"in {service.client.settings.home}, for this process; jobs run in it"
 
 
 def _names(service: Service) -> str:

@@ -86,6 +86,15 @@ class Passage:
         """Return what is told of an error; one that nobody expected is logged, with the id that the caller gets."""
         problem = problem_of(error)
         self.exchange.noted["problem"] = problem.type
-        if problem.status >= 500 and not isinstance(error, ServiceProblem):
-            _log.error("Request %s failed.", self.exchange.request_id, exc_info=error)
+        log_failure(self.exchange.request_id, error, problem)
         return problem
+
+
+def log_failure(request_id: str, error: Exception, problem: Problem) -> None:
+    """Log why a request failed, where the caller is not told: one line for what is known, the traceback for what is a bug."""
+    if problem.status < 500 or isinstance(error, ServiceProblem):
+        return
+    if problem.type == "internal":
+        _log.error("Request %s failed.", request_id, exc_info=error)
+    else:
+        _log.error("Request %s failed: %s: %s", request_id, type(error).__name__, getattr(error, "summary", error))

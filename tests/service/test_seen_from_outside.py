@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,14 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from nbllm import ask, flow
+from nbllm.errors import ServerFailed, StorageError
 from nbllm.service import create_app
 from nbllm.service.configuration import ServiceSettings
 from nbllm.service.logs import LineWriter, access_log, logging_to
 from nbllm.service.metrics import Metrics
+from nbllm.service.opening import opening_lines
+from nbllm.service.passage import log_failure
+from nbllm.service.problems import problem_of
 from tests.service.probes import probe_app
 from tests.service.raw import ask as ask_raw
 from tests.service.raw import post
@@ -249,3 +254,42 @@ def test_settings_that_are_given_in_code_need_a_client() -> None:
     """ServiceSettings beside no client are not enough to serve anything."""
     with pytest.raises(Exception, match="neither settings nor a client"):
         create_app(settings=ServiceSettings())
+
+
+def test_a_socket_that_is_not_there_is_404(sockets: Running) -> None:
+    """An unknown WebSocket path is told as an unknown path, with a key and without."""
+
+    async def main() -> None:
+        for headers in ({}, sockets.headers):
+            with pytest.raises(InvalidStatus) as refused:
+                async with connect(url(sockets) + "/nope", additional_headers=headers):
+                    pass
+            assert refused.value.response.status_code == 404
+
+    asyncio.run(main())
+
+
+def test_what_is_expected_is_one_line_of_the_log_and_a_bug_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that refuses or a model that fails is a line with its reason; only what nobody expected brings its traceback."""
+    for error in (StorageError("the disk is full"), ServerFailed("lab/x answered 500"), ZeroDivisionError("a bug")):
+        with caplog.at_level("ERROR", logger="nbllm.service"):
+            log_failure("r1", error, problem_of(error))
+    known, failed, bug = caplog.records
+    assert known.exc_info is None
+    assert known.getMessage() == "Request r1 failed: StorageError: the disk is full"
+    assert failed.exc_info is None
+    assert bug.exc_info is not None
+
+
+def test_the_opening_says_where_state_is_and_which_models_there_are(tmp_path: Path) -> None:
+    """The lines at the start name the models, where state is kept, and that jobs on Redis need workers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        app = create_app([greet], write_settings(tmp_path))
+        said = "\n".join(opening_lines(app.state.service, listening, None, "nbllm keys make DIR"))
+        assert "sim/small" in said
+        assert "flow/greet" in said
+        assert f"in {tmp_path / '.state'}" in said
+        app.state.service.jobs_elsewhere = True
+        said = "\n".join(opening_lines(app.state.service, listening, None, "nbllm keys make DIR"))
+        assert "shared on the Redis" in said
+        assert "celery --app nbllm.service.worker worker" in said
