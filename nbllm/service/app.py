@@ -75,6 +75,7 @@ def create_app(
         client = client or Client(settings=its_settings, shared=shared)
     assert client is not None  # noqa: S101 - one of the two was given
     service = _service(name, config, client, own_client=own, flows=specs)
+    service.folder = None if path is None else path.absolute().parent
     if shared is not None:
         share(service, shared)
     app = FastAPI(title=service.name, lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)

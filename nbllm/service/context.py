@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import uuid4
 
@@ -62,9 +63,9 @@ class Service:
 
     own_client: whether the app made the client, and closes it. flows: by name. parts: context managers that are entered when the
     app starts, after the client, and left in reverse order when it ends: whoever needs a beginning and an end adds one.
-    draining: no new work is taken; what runs may finish. runner: runs flows; idempotency, job_store: what is kept between requests,
-    in the home unless something shared was put there before the app starts; jobs: who runs jobs; jobs_elsewhere: workers do, and
-    this process only looks after them.
+    draining: no new work is taken; what runs may finish. folder: the app's, None when it has none. runner: runs flows; idempotency,
+    job_store: what is kept between requests, in the home unless something shared was put there before the app starts; jobs: who
+    runs jobs; jobs_elsewhere: workers do, and this process only looks after them.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Service:
     menu: Menu
     flows: Mapping[str, Any] = field(default_factory=dict)
     access_log: AccessLog | None = None
+    folder: Path | None = None
     runner: Any = None
     webhooks: Any = None
     idempotency: Any = None

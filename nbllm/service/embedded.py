@@ -5,8 +5,11 @@ Leases have no clock: each process holds an OS lock in the home, and a lease end
 
 from __future__ import annotations
 
+import hashlib
+import re
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
@@ -68,9 +71,26 @@ def _first(con: sqlite3.Connection) -> None:
     con.execute("INSERT INTO fencing VALUES (0)")
 
 
-def service_database(home: Home, *, on_trouble: Callable[[str], object] | None = None) -> Database:
+def service_database(home: Home, filename: str = "service.db", *, on_trouble: Callable[[str], object] | None = None) -> Database:
     """Return the file. What is deleted from it is overwritten: it holds what callers sent and got."""
-    return Database(home, "service.db", migrations=(_first,), opened=_overwrite_deleted, on_trouble=on_trouble)
+    return Database(home, filename, migrations=(_first, _second), opened=_overwrite_deleted, on_trouble=on_trouble)
+
+
+def state_file(home: Path, app: str, folder: Path | None) -> str:
+    """Return the name of an app's file in a home. In a home that it may share with other apps each has one of its own.
+
+    Jobs must not be taken by an app that does not know their flows, and keys are one app's. folder: the app's, None for none.
+    """
+    if folder is not None and home.resolve() == folder.resolve() / ".state":
+        return "service.db"
+    known_by = hashlib.sha256(f"{app}\0{'' if folder is None else folder.resolve()}".encode()).hexdigest()[:10]
+    return f"service-{re.sub('[^A-Za-z0-9]+', '-', app)[:30]}-{known_by}.db"
+
+
+def _second(con: sqlite3.Connection) -> None:
+    """How many bytes a job holds, so that what one caller keeps can be bounded."""
+    con.execute("ALTER TABLE jobs ADD COLUMN kept_bytes INTEGER NOT NULL DEFAULT 0")
+    con.execute("CREATE INDEX jobs_by_size ON jobs(caller, kept_bytes)")
 
 
 def _overwrite_deleted(con: sqlite3.Connection) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from nbllm.errors import ConfigurationError
 from nbllm.service.access import Authenticated
 from nbllm.service.context import Service, service_of
-from nbllm.service.embedded import service_database
+from nbllm.service.embedded import service_database, state_file
 from nbllm.service.flow_docs import refusals
 from nbllm.service.flow_routes import flow_router
 from nbllm.service.flow_run import FlowRunner
@@ -48,7 +48,7 @@ def install(app: FastAPI, service: Service) -> None:
 async def _kept_between_requests(service: Service) -> AsyncIterator[None]:
     """Keep answers by Idempotency-Key, and jobs, in the home of the app, unless something shared is there already."""
     home = Home(service.client.settings.home)
-    database = service_database(home)
+    database = service_database(home, state_file(home.path, service.name, service.folder))
     config = service.config
     try:
         service.idempotency = service.idempotency or SqliteIdempotency(home, database, keep_s=config.idempotency_keep_s)

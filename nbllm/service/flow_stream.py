@@ -152,7 +152,9 @@ class FlowSocket:
         if came["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(came.get("code", 1005))
         text = came.get("text")
-        body: bytes = text.encode("utf-8", "surrogatepass") if text is not None else came.get("bytes") or b""
+        if text is None:
+            raise ServiceProblem(422, "binary-message", "Messages are text.", "Send JSON as a text message, not as a binary one.")
+        body = str(text).encode("utf-8", "surrogatepass")
         check_json(body, self._service.config.max_depth)
         message = strict_json(body)
         if not isinstance(message, dict):
@@ -161,7 +163,9 @@ class FlowSocket:
 
     def _arguments(self, message: dict[str, Any]) -> BaseModel:
         if message.get("type") != "start" or message.keys() - {"type", "arguments"}:
-            raise ServiceProblem(422, "invalid-fields", "The first message is none.", 'Send {"type": "start", "arguments": {...}}.')
+            raise ServiceProblem(
+                422, "invalid-fields", "The first message must start the run.", 'Send {"type": "start", "arguments": {...}}.'
+            )
         try:
             return self._spec.parse(message.get("arguments"))
         except ValidationError as exc:
@@ -175,5 +179,5 @@ class FlowSocket:
             if message.get("type") == "cancel":
                 return
             raise ServiceProblem(
-                422, "invalid-fields", "The message is none.", 'While a run goes on only {"type": "cancel"} is taken.'
+                422, "invalid-fields", "The message is not understood.", 'While a run goes on only {"type": "cancel"} is taken.'
             )

@@ -27,6 +27,8 @@ HEADER, RETRY_HEADER, REPLAYED_HEADER = "Idempotency-Key", "Idempotency-Retry", 
 KEY_PATTERN = r"^[!-~]{1,255}$"
 FREES = frozenset({401, 408, 413, 429, 499, 502, 503, 504})
 """Statuses after which the same request may well be answered: they are not kept."""
+MOST_KEPT_BYTES = 2_000_000
+"""A larger answer is given, and not kept."""
 _NOT_KEPT = frozenset({"content-length", "retry-after", "connection"})
 _ALSO_MEANT = ("webhook-url",)
 """Headers that say what is to be done, as the body does."""
@@ -88,9 +90,19 @@ async def _run_and_keep(
     if response.status_code in FREES:
         await _quietly(store.release(claim), "freed")
     else:
-        headers = tuple((name, value) for name, value in response.headers.items() if name not in _NOT_KEPT)
-        await _quietly(store.finish(claim, Stored(response.status_code, headers, bytes(response.body))), "kept")
+        await _quietly(store.finish(claim, _outcome(response, exchange_of(request).request_id, as_response)), "kept")
     return response
+
+
+def _outcome(response: Response, request_id: str, as_response: AsResponse) -> Stored:
+    """Return what is kept of an answer: all of it, or word that it ran and was too large to be kept."""
+    if len(response.body) > MOST_KEPT_BYTES:
+        detail = f"The first request with this key was answered, with {len(response.body):,} bytes; {MOST_KEPT_BYTES:,} are kept."
+        response = as_response(
+            Problem(status=409, type="idempotency-not-kept", title="The answer was too large.", detail=detail), request_id
+        )
+    headers = tuple((name, value) for name, value in response.headers.items() if name not in _NOT_KEPT)
+    return Stored(response.status_code, headers, bytes(response.body))
 
 
 async def _quietly(work: Awaitable[object], what: str) -> None:

@@ -9,12 +9,25 @@ from collections.abc import Callable
 
 from nbllm.service.embedded import WAIT_S, next_fencing
 from nbllm.service.ports import Blocked, Claim, Stored
+from nbllm.service.problems import ServiceProblem
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
 
 DAY_S = 86400.0
+MOST_KEPT_BYTES = 256_000_000
+"""What the answers of one caller may hold until they are forgotten."""
+_ROW_BYTES = 300
+_COUNT_EVERY_S = 60.0
 _INSERT = "INSERT OR REPLACE INTO outcomes (caller, key, fingerprint, fencing, owner, expires_at) VALUES (?, ?, ?, ?, ?, ?)"
 _MINE = "caller = ? AND key = ? AND fencing = ? AND owner = ?"
+
+
+class OutcomesFull(ServiceProblem):
+    """A caller's kept answers hold as much as they may."""
+
+    def __init__(self, kept_bytes: float) -> None:
+        detail = f"{kept_bytes / 1e6:.0f} MB of answers are kept for this key. Leave Idempotency-Key out, or wait."
+        super().__init__(503, "idempotency-full", "No more answers can be kept.", detail, retry_after_s=600.0)
 
 
 class SqliteIdempotency:
@@ -26,12 +39,23 @@ class SqliteIdempotency:
 
     renew_every_s: float | None = None
 
-    def __init__(self, home: Home, database: Database, *, keep_s: float = DAY_S, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        home: Home,
+        database: Database,
+        *,
+        keep_s: float = DAY_S,
+        most_kept_bytes: int = MOST_KEPT_BYTES,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._home = home
         self._db = database
         self._keep_s = keep_s
+        self._most_kept_bytes = most_kept_bytes
         self._now = now
         self._running: set[int] = set()
+        self._kept: dict[str, tuple[float, float]] = {}
+        """Caller -> bytes that its outcomes hold, and when that was counted."""
 
     async def begin(self, caller: str, key: str, fingerprint: str, *, again: bool = False) -> Claim | Stored | Blocked:
         """See IdempotencyStore. The first transaction that asks gets the claim."""
@@ -52,6 +76,7 @@ class SqliteIdempotency:
                     return Blocked.IN_FLIGHT
                 if not again:
                     return Blocked.UNKNOWN
+            self._refuse_hoarder(con, caller, now)
             fencing = next_fencing(con)
             con.execute(_INSERT, (caller, key, fingerprint, fencing, me, now + self._keep_s))
             self._running.add(fencing)  # at once: others may ask before this transaction's caller goes on
@@ -70,6 +95,16 @@ class SqliteIdempotency:
             con.execute(f"DELETE FROM outcomes WHERE {_MINE}", self._of(claim))  # noqa: S608 - our own
             self._running.discard(claim.fencing)
 
+    def _refuse_hoarder(self, con: sqlite3.Connection, caller: str, now: float) -> None:
+        """Raise OutcomesFull when a caller's answers hold too much. They are counted once a minute, for that takes long."""
+        kept, counted_at = self._kept.get(caller, (0, float("-inf")))
+        if not counted_at <= now < counted_at + _COUNT_EVERY_S:
+            sql = "SELECT total(length(body)) + count(*) * ? FROM outcomes WHERE caller = ?"
+            ((kept,),) = con.execute(sql, (_ROW_BYTES, caller)).fetchall()
+            self._kept[caller] = kept, now
+        if kept > self._most_kept_bytes:
+            raise OutcomesFull(kept)
+
     def _is_running(self, owner: str, fencing: int) -> bool:
         return fencing in self._running if owner == self._home.token else not self._home.dead([owner])
 
@@ -85,6 +120,8 @@ class SqliteIdempotency:
             sql = f"UPDATE outcomes SET status = ?, headers = ?, body = ?, owner = NULL, expires_at = ? WHERE {_MINE}"  # noqa: S608 - our own
             return con.execute(sql, values).rowcount == 1
 
+        kept, counted_at = self._kept.get(claim.caller, (0, float("-inf")))
+        self._kept[claim.caller] = kept + len(outcome.body) + _ROW_BYTES, counted_at
         try:
             return await self._db.run(run, wait_s=WAIT_S, kept=True, pages=1 + len(outcome.body) // 4096)
         finally:

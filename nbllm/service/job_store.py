@@ -18,13 +18,25 @@ T = TypeVar("T")
 MOST_LAPSES = 20
 """A job over which this many processes died has most likely killed them."""
 WEBHOOK_RETRY_S = 60.0
+MOST_KEPT_BYTES = 256_000_000
+"""What the jobs of one caller may hold, ended ones included, until they are forgotten."""
+_ROW_BYTES = 500
+"""What a job holds besides its texts, roughly."""
+_UNSHOWN = {"arguments": "''", "result": "NULL", "problem": "NULL"}
+"""What lists leave out: reading it would cost more than all that they show."""
 _NAMES = tuple(field.name for field in fields(Job))
 _COLUMNS = ", ".join(_NAMES)
+_LISTED = ", ".join(_UNSHOWN.get(name, name) for name in _NAMES)
 _MINE = "job_id = ? AND fencing = ? AND owner = ? AND status = 'running'"
+_ADD = (
+    "INSERT INTO jobs (job_id, caller, tier, flow, arguments, status, priority, created_at, webhook, kept_bytes) "
+    "VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)"
+)
 _BEGIN = "UPDATE jobs SET status = 'running', owner = ?, fencing = ?, attempts = attempts + 1, started_at = ? WHERE job_id = ?"
 _SEND = "UPDATE jobs SET webhook_attempts = webhook_attempts + 1, webhook_at = ? WHERE job_id = ? RETURNING webhook_attempts"
 _END = (
-    "UPDATE jobs SET status = ?, result = ?, problem = ?, finished_at = ?, expires_at = ?, owner = NULL, "
+    "UPDATE jobs SET status = ?, arguments = '', kept_bytes = ?, result = ?, problem = ?, finished_at = ?, expires_at = ?, "
+    "owner = NULL, "
     "webhook_at = CASE WHEN webhook IS NULL THEN NULL ELSE ? END WHERE "
 )
 DIED = (
@@ -41,8 +53,8 @@ def full(most: int, *, of_caller: bool = False) -> JobsFull:
 class SqliteJobs:
     """Jobs, kept for `keep_s` seconds after their end. now: Unix time.
 
-    A lease ends with its holder's process, by its OS lock. A job whose process died goes behind those of its priority that never
-    failed, so that one that kills its process does not keep the others from running.
+    What a job was asked is dropped at its end. A lease ends with its holder's process, by its OS lock. A job whose process died goes
+    behind those of its priority that never failed, so that one that kills its process does not keep the others from running.
     """
 
     renew_every_s = 0.5
@@ -54,12 +66,14 @@ class SqliteJobs:
         *,
         keep_s: float = 86400.0,
         most_lapses: int = MOST_LAPSES,
+        most_kept_bytes: int = MOST_KEPT_BYTES,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._home = home
         self._db = database
         self._keep_s = keep_s
         self._most_lapses = most_lapses
+        self._most_kept_bytes = most_kept_bytes
         self._now = now
 
     async def add(self, job: NewJob, *, most_queued: int, most_of_caller: int) -> Job:
@@ -72,11 +86,13 @@ class SqliteJobs:
                 raise full(most_queued)
             if con.execute(f"{queued} AND caller = ?", (job.caller,)).fetchone()[0] >= most_of_caller:
                 raise full(most_of_caller, of_caller=True)
-            con.execute(
-                "INSERT INTO jobs (job_id, caller, tier, flow, arguments, status, priority, created_at, webhook) "
-                "VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
-                (job_id, job.caller, job.tier, job.flow, job.arguments, job.priority, self._now(), job.webhook),
-            )
+            size = _ROW_BYTES + len(job.arguments)
+            (kept,) = con.execute("SELECT total(kept_bytes) FROM jobs WHERE caller = ?", (job.caller,)).fetchone()
+            if kept + size > self._most_kept_bytes:
+                said = f"The jobs of this key hold {kept / 1e6:.0f} MB, and {self._most_kept_bytes / 1e6:.0f} MB may be kept."
+                raise JobsFull(said, hint="Jobs that ended are forgotten after a time.")
+            values = (job_id, job.caller, job.tier, job.flow, job.arguments, job.priority, self._now(), job.webhook, size)
+            con.execute(_ADD, values)
             return _must(con, job_id)
 
         return await self._run(run, pages=1 + len(job.arguments) // 4096)
@@ -91,7 +107,7 @@ class SqliteJobs:
         if before is not None:
             where += " AND seq < (SELECT seq FROM jobs WHERE job_id = ? AND caller = ?)"
             values += [before, caller]
-        return self._db.read(lambda con: _some(con, f"{where} ORDER BY seq DESC LIMIT ?", (*values, limit)))
+        return self._db.read(lambda con: _some(con, f"{where} ORDER BY seq DESC LIMIT ?", (*values, limit), _LISTED))
 
     async def claim(self, job_id: str | None = None) -> JobLease | None:
         """See JobStore."""
@@ -216,12 +232,13 @@ def _end(
     problem: str | None = None,
 ) -> int:
     """Write how the jobs that `where` names ended; their webhooks are due. Return how many there were."""
-    return con.execute(_END + where, (status, result, problem, now, now + keep_s, now, *values)).rowcount
+    kept_bytes = _ROW_BYTES + len(result or "") + len(problem or "")
+    return con.execute(_END + where, (status, kept_bytes, result, problem, now, now + keep_s, now, *values)).rowcount
 
 
-def _some(con: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[Job]:
+def _some(con: sqlite3.Connection, where: str, values: Sequence[Any], columns: str = _COLUMNS) -> list[Job]:
     found = []
-    for row in con.execute(f"SELECT {_COLUMNS} FROM jobs WHERE {where}", values).fetchall():  # noqa: S608 - our own
+    for row in con.execute(f"SELECT {columns} FROM jobs WHERE {where}", values).fetchall():  # noqa: S608 - our own
         named = dict(zip(_NAMES, row, strict=True))
         found.append(Job(**named | {"cancel_requested": bool(named["cancel_requested"])}))
     return found

@@ -89,7 +89,10 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job as it stands. result, problem: JSON texts of a job that ended. expires_at: when it is forgotten."""
+    """A job as it stands. result, problem: JSON texts of a job that ended. expires_at: when it is forgotten.
+
+    arguments: "" once it ended. Lists leave out arguments, result and problem.
+    """
 
     job_id: str
     caller: str

@@ -63,7 +63,9 @@ class JobsConformance:
             assert await second.finish(held, "done", result='{"é": "ü"}')
             done = await first.get("a", job.job_id)
             end = {"finished_at": world.clock.now, "expires_at": world.clock.now + KEEP_S, "result": '{"é": "ü"}'}
-            assert done == replace(held.job, status="done", **end)
+            assert done is not None
+            assert done.arguments in ("", held.job.arguments), "what was asked may be dropped at the end"
+            assert replace(done, arguments="") == replace(held.job, status="done", arguments="", **end)
             assert await first.claim() is None
 
         world.run(main())

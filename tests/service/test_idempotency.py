@@ -14,6 +14,7 @@ import pytest
 
 from nbllm import errors, flow
 from nbllm.errors import StorageError
+from nbllm.service import idempotency
 from nbllm.service.idempotency_store import SqliteIdempotency
 from nbllm.testing import FakeProvider, Script
 from tests.client.helpers import until
@@ -251,3 +252,26 @@ def test_what_is_kept_holds_no_key_of_the_service(tmp_path: Path) -> None:
     for path in (tmp_path / ".state").rglob("*"):
         if path.is_file():
             assert key.encode() not in path.read_bytes(), path
+
+
+def test_an_answer_that_is_too_large_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given once; the key then says that it ran, and nothing runs twice."""
+    monkeypatch.setattr(idempotency, "MOST_KEPT_BYTES", 100)
+    with serving(tmp_path, flows=(counted,)) as served:
+        before = len(RUNS)
+        assert post(served, "k", {"text": "x" * 200}).status_code == 200
+        again = post(served, "k", {"text": "x" * 200})
+        assert (again.status_code, problem(again)["type"]) == (409, "urn:nbllm:problem:idempotency-not-kept")
+        assert len(RUNS) == before + 1
+
+
+def test_what_one_caller_may_keep(tmp_path: Path) -> None:
+    """When its kept answers hold as much as they may, a request with a new key is refused; without one, or another's, it is not."""
+    with serving(tmp_path, flows=(counted,)) as served:
+        served.it.service.idempotency._most_kept_bytes = 2_000
+        answers = [post(served, f"k{number}", {"text": "x" * 500}) for number in range(5)]
+        assert answers[0].status_code == 200
+        assert (answers[-1].status_code, problem(answers[-1])["type"]) == (503, "urn:nbllm:problem:idempotency-full")
+        assert post(served, "k0", {"text": "x" * 500}).content == answers[0].content
+        assert served.http.post("/flows/counted", json={"text": "a"}).status_code == 200
+        assert post(served, "other", **served.another_key()).status_code == 200

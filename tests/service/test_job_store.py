@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from nbllm.service.embedded import state_file
 from nbllm.service.job_store import SqliteJobs
+from nbllm.service.ports import JobsFull
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
 from tests.service.conformance_idempotency import KEEP_S, Clock
@@ -77,3 +80,73 @@ def test_a_restart_finds_everything(world: World[SqliteJobs]) -> None:
         ]
 
     world.run(main())
+
+
+def test_what_was_asked_is_dropped_at_the_end(world: World[SqliteJobs]) -> None:
+    """An ended job holds its result; what was asked is neither in the row nor in the file any more, and no list reads either."""
+
+    async def main() -> None:
+        store = world.open()
+        done, cancelled, waits = await added(store, *(new(arguments=f'"a private question {number}"') for number in range(3)))
+        await store.finish(await lease(store), "done", result='"an answer"')
+        await store.cancel("a", cancelled.job_id)
+        assert [(await store.get("a", job.job_id) or done).arguments for job in (done, cancelled)] == ["", ""]
+        assert (await store.get("a", waits.job_id) or done).arguments == '"a private question 2"'
+        listed = await store.list("a", "triage", limit=5)
+        assert {(job.arguments, job.result, job.problem) for job in listed} == {("", None, None)}
+        store._db.close()
+        held = (world.folder / "service.db").read_bytes()
+        assert b"a private question 0" not in held
+        assert b"a private question 1" not in held
+
+    world.run(main())
+
+
+def test_what_one_caller_may_keep(tmp_path: Path) -> None:
+    """Jobs that ended count until they are forgotten; another caller is not touched by it."""
+
+    def small(home: Home, database: Database, clock: Clock) -> SqliteJobs:
+        return SqliteJobs(home, database, keep_s=KEEP_S, most_kept_bytes=10_000, now=clock)
+
+    world = World(small, tmp_path / "home")
+
+    async def main() -> None:
+        store = world.open()
+        for _ in range(3):
+            await added(store, new(arguments='"' + "x" * 2000 + '"'))
+            await store.finish(await lease(store), "done", result='"' + "y" * 2000 + '"')
+        await added(store, new())
+        with pytest.raises(JobsFull, match="may be kept"):
+            await added(store, new(arguments='"' + "x" * 2000 + '"'))
+        await added(store, new("b", arguments='"' + "x" * 2000 + '"'))
+        world.clock.now += KEEP_S + 1
+        await store.sweep()
+        await added(store, new(arguments='"' + "x" * 2000 + '"'))
+
+    world.run(main())
+    world.close()
+
+
+def test_a_page_of_large_jobs_is_cheap(world: World[SqliteJobs]) -> None:
+    """A list does not read what it does not show: its time does not grow with what the jobs hold."""
+
+    async def main() -> None:
+        store = world.open()
+        await added(store, *(new(arguments='"' + "x" * 900_000 + '"') for _ in range(60)))
+        read = world.homes[store]
+        started_s = time.monotonic()
+        assert len(await store.list("a", "triage", limit=100)) == 60
+        assert time.monotonic() - started_s < 0.1
+        assert read.alive
+
+    world.run(main())
+
+
+def test_each_app_has_a_file_of_its_own_in_a_shared_home(tmp_path: Path) -> None:
+    """No app takes the jobs of another, whatever they share; an app that moves with its own home keeps its file."""
+    home = tmp_path / "home"
+    names = {state_file(home, app, folder) for app in ("a", "b") for folder in (tmp_path / "x", tmp_path / "y", None)}
+    assert len(names) == 6
+    assert state_file(tmp_path / "x" / ".state", "a", tmp_path / "x") == "service.db"
+    assert state_file(home, "../x y", None).startswith("service--x-y-")
+    assert state_file(home, "a", tmp_path / "x") == state_file(home, "a", tmp_path / "x" / ".." / "x")

@@ -273,3 +273,14 @@ def test_a_flow_that_is_gone_or_takes_other_arguments(tmp_path: Path) -> None:
             return str((await store.get(caller, job_id)).problem)
 
         until(lambda: "no-such-flow" in asyncio.run_coroutine_threadsafe(gone(), served.it.loop).result())
+
+
+def test_two_apps_in_one_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each runs its own jobs only, and knows nothing of the other's keys for answers."""
+    monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "shared"))
+    with serving(tmp_path / "one", flows=(say,)) as one, serving(tmp_path / "two", flows=(later,)) as two:
+        places = [start(one, "say", {"text": str(number)}) for number in range(20)]
+        assert {ended(one, place)["status"] for place in places} == {"done"}
+        key = {"Idempotency-Key": "k"}
+        assert one.http.post("/flows/say", json={"text": "a"}, headers=key).status_code == 200
+        assert two.http.post("/flows/later", json={"text": "a"}, headers=key).status_code == 200
