@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from nbllm import Settings
 from nbllm.export import Cell, Exported, export_flow
+from nbllm.export.proof import Proof
 from nbllm.export.refusals import ExportRefused
 from tests.export.making import cells
 
@@ -23,10 +26,16 @@ def triage(ticket: str, lang: str = "en") -> Triage:
 )
 
 
-def exported(out: Path, *sources: str, flow: str = "triage", **options: Any) -> Exported:
-    """Export a notebook of these cells (default: NOTEBOOK) with the defaults as settings."""
+def exported(out: Path, *sources: str, flow: str = "triage", proved: bool = True, **options: Any) -> Exported:
+    """Export a notebook of these cells (default: NOTEBOOK) with the defaults as settings.
+
+    proved=False leaves out the clean process, which takes a second: for tests of what is written.
+    """
     notebook: Sequence[Cell] = options.pop("notebook", None) or cells(*(sources or NOTEBOOK))
-    return export_flow(notebook, flow, out, settings=options.pop("settings", None) or Settings(home=out.parent / "home"), **options)
+    unproved = nullcontext() if proved else patch("nbllm.export.project.prove", return_value=Proof(()))
+    with unproved:
+        settings = options.pop("settings", None) or Settings(home=out.parent / "home")
+        return export_flow(notebook, flow, out, settings=settings, **options)
 
 
 def refused(out: Path, *sources: str, **options: Any) -> ExportRefused:

@@ -33,7 +33,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("x")
     endpoint = Endpoint(base_url="https://lab.example.org/v1", api_key_env="LAB_KEY")
     settings = Settings(home=folder / "home", endpoints={"lab": endpoint}, ladder=("lab/qwen", "openai/gpt-4o-mini"))
-    return exported(folder / "support_app", NOTEBOOK[0], *NOTEBOOK[2:], settings=settings).out
+    return exported(folder / "support_app", NOTEBOOK[0], *NOTEBOOK[2:], settings=settings, proved=False).out
 
 
 def documents(app: Path) -> Iterator[dict[str, Any]]:

@@ -67,7 +67,7 @@ def test_which_ones_are_picked(tmp_path: Path, recordings: Sequence[Recording]) 
     """A number, an id or its beginning; one that is none of these is refused with what there is."""
     first, second = ids(recordings)
     for number, (words, count) in enumerate({("1",): 1, (first,): 1, (first[:6], second): 2, ("99",): 2}.items()):
-        assert exported(tmp_path / f"app{number}", recordings=recordings, examples=words).examples == count
+        assert exported(tmp_path / f"app{number}", recordings=recordings, examples=words, proved=False).examples == count
     error = refused(tmp_path / "no", recordings=recordings, examples=["zzzz", "0"])
     assert [r.kind for r in error.refusals] == ["example", "example"]
     assert first in str(error)
@@ -127,7 +127,7 @@ def test_a_file_that_is_read_later_is_listed(tmp_path: Path) -> None:
 
 def test_large_constants_are_listed(tmp_path: Path) -> None:
     """A literal of many kB is in flows.py and is told, with its cell, name and size."""
-    done = exported(tmp_path / "app", HEAD, f"rules = {'x' * 30_000!r}", USES)
+    done = exported(tmp_path / "app", HEAD, f"rules = {'x' * 30_000!r}", USES, proved=False)
     assert [note for note in done.notes if note.startswith("Cell 2: rules is a constant of 30 kB")]
 
 
@@ -157,7 +157,7 @@ def test_constants_travel_when_asked_for_by_name(tmp_path: Path) -> None:
     assert "from nbllm.flow_context import stored_constant" in text
     assert "os.chdir(HERE)" in found["app.py"].decode()
     assert not any("constant of" in note for note in done.notes)
-    assert exported(tmp_path / "app", HEAD, code, use, include=["rules"]).written == ()
+    assert exported(tmp_path / "app", HEAD, code, use, include=["rules"], proved=False).written == ()
 
 
 NO_JSON = ["(1, 2)", "{1: 2}", "{'a', 'b'}", "b'x'", "f'{1}'", "len('x')", "[1e999, 'x']", "-0.0, "]

@@ -27,9 +27,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_bytes_twice(app: Path, tmp_path: Path) -> None:
     """Into two folders of one name, from a file and from cells, and once more over itself: the same bytes."""
     notebook = read_ipynb(ipynb(tmp_path / "n.ipynb", *NOTEBOOK))
-    again = exported(tmp_path / "support_app", notebook=notebook).out
+    again = exported(tmp_path / "support_app", notebook=notebook, proved=False).out
     assert tree(again) == tree(app)
-    assert exported(again, notebook=notebook).written == ()
+    assert exported(again, notebook=notebook, proved=False).written == ()
     assert tree(again) == tree(app)
 
 
@@ -107,7 +107,7 @@ def test_no_model_is_refused(tmp_path: Path) -> None:
     assert [r.kind for r in error.refusals] == ["settings"]
     assert exported(tmp_path / "app", "from nbllm import ask, flow",
                     "@flow\ndef triage(t: str) -> str:\n    return ask(t).text",
-                    settings=Settings(home=tmp_path, model="sim/large")).written  # fmt: skip
+                    settings=Settings(home=tmp_path, model="sim/large"), proved=False).written  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_session_is_exported_with_its_settings(tmp_path: Path) -> None:
     """Inputs of a live session in the order in which they ran; the client's settings count, lines of %llm_config do not again."""
     inputs = ["", NOTEBOOK[0], "%llm_config model=sim/small", NOTEBOOK[2], NOTEBOOK[3], "print(1)"]
     settings = Settings(home=tmp_path).replace_values("%llm_config", model="sim/large")
-    done = exported(tmp_path / "app", notebook=history_cells(inputs), settings=settings)
+    done = exported(tmp_path / "app", notebook=history_cells(inputs), settings=settings, proved=False)
     assert b'model = "sim/large"' in tree(done.out)["settings.toml"]
 
 

@@ -41,7 +41,7 @@ def test_no_jupyter_in_the_image() -> None:
 
 def test_every_line_has_hashes_of_the_lock(tmp_path: Path) -> None:
     """Pins are what is installed here; pip's hash mode accepts the file; the wheel's own hash is right."""
-    out = exported(tmp_path / "app").out
+    out = exported(tmp_path / "app", proved=False).out
     text = (out / "requirements.txt").read_text(encoding="utf-8")
     blocks = re.split(r"\n(?=\S)", "\n".join(line for line in text.splitlines() if not line.startswith("#")))
     assert all("--hash=sha256:" in block for block in blocks)
@@ -56,7 +56,7 @@ def test_every_line_has_hashes_of_the_lock(tmp_path: Path) -> None:
 def test_what_the_lock_does_not_know_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A distribution at another version than the lock's goes into a file of its own, is named in the first, and is said."""
     monkeypatch.setattr("nbllm.export.requirements.own_pins", lambda: {k: v for k, v in own_pins().items() if k[0] != "anyio"})
-    done = exported(tmp_path / "app")
+    done = exported(tmp_path / "app", proved=False)
     assert re.search(r"^anyio==\S+  # no hash known$", tree(done.out)["requirements-unhashed.txt"].decode(), re.MULTILINE)
     assert re.search(r"^# NO HASH KNOWN: anyio==", tree(done.out)["requirements.txt"].decode(), re.MULTILINE)
     assert any("anyio" in note and "no hashes" in note for note in done.notes)
@@ -64,7 +64,7 @@ def test_what_the_lock_does_not_know_is_marked(tmp_path: Path, monkeypatch: pyte
 
 def test_imports_are_mapped_to_distributions(tmp_path: Path) -> None:
     """By the module that is imported: PyYAML for yaml; what only other cells import is left out."""
-    done = exported(tmp_path / "app", *with_imports("import yaml\nimport pandas", "yaml"))
+    done = exported(tmp_path / "app", *with_imports("import yaml\nimport pandas", "yaml"), proved=False)
     text = tree(done.out)["requirements.txt"].decode()
     assert re.search(r"^pyyaml==", text, re.MULTILINE)
     assert "pandas==" not in text
@@ -73,7 +73,7 @@ def test_imports_are_mapped_to_distributions(tmp_path: Path) -> None:
 def test_litellm_travels_when_a_rung_needs_it(tmp_path: Path) -> None:
     """For a provider that only LiteLLM reaches; its key is named, not held."""
     sources = [HEAD, FLOW.replace("sim/small", "anthropic/claude-sonnet-4-5")]
-    done = exported(tmp_path / "app", *sources)
+    done = exported(tmp_path / "app", *sources, proved=False)
     assert "\nlitellm==" in tree(done.out)["requirements.txt"].decode()
     assert dict(done.keys) == {"ANTHROPIC_API_KEY": "anthropic"}
 
