@@ -7,6 +7,7 @@ name besides; what is none of these is "other". Keys, users and texts are never 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -46,6 +47,7 @@ class Metrics:
         self.breaker = Gauge("nbllm_breaker_state", "0: closed, 1: half open, 2: open, of each rung.", ("rung",), registry=registry)
         self.budget_left_usd = Gauge("nbllm_budget_left_usd", "What hard budgets leave.", ("scope",), registry=registry)
         self.draining = Gauge("nbllm_draining", "1 while the service ends.", registry=registry)
+        self._children: dict[tuple[int, tuple[str, ...]], Any] = {}
         self._bound: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -63,21 +65,29 @@ class Metrics:
         """Count one call of a model that is over, with its attempts. From any thread."""
         row = record.call
         rung = self._rung(row.rung)
-        self.calls.labels(rung, row.source or "none", str(row.status.value)).inc()
+        self._child(self.calls, rung, row.source or "none", str(row.status.value)).inc()
         if row.latency_s is not None and row.source == "model":
-            self.call_s.labels(rung).observe(row.latency_s)
+            self._child(self.call_s, rung).observe(row.latency_s)
             if row.ttft_s is not None:
-                self.ttft_s.labels(rung).observe(row.ttft_s)
+                self._child(self.ttft_s, rung).observe(row.ttft_s)
         for attempt in record.attempts:
             name = self._rung(attempt.rung)
             usage = attempt.usage
             if usage is not None:
-                self.tokens.labels(name, "input").inc(usage.input_tokens or 0)
-                self.tokens.labels(name, "output").inc(usage.output_tokens or 0)
+                self._child(self.tokens, name, "input").inc(usage.input_tokens or 0)
+                self._child(self.tokens, name, "output").inc(usage.output_tokens or 0)
             if attempt.cost_usd is not None:
-                self.cost_usd.labels(name).inc(float(attempt.cost_usd))
+                self._child(self.cost_usd, name).inc(float(attempt.cost_usd))
             else:
-                self.unpriced.labels(name).inc()
+                self._child(self.unpriced, name).inc()
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        """Return a metric's child; labels() itself checks and locks each time. The labels of calls are bounded, so these are."""
+        kind = (id(metric), labels)
+        child = self._children.get(kind)
+        if child is None:
+            child = self._children[kind] = metric.labels(*labels)
+        return child
 
     def text(self) -> bytes:
         """Return all of it as Prometheus reads it."""
