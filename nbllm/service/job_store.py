@@ -53,8 +53,8 @@ def full(most: int, *, of_caller: bool = False) -> JobsFull:
 class SqliteJobs:
     """Jobs, kept for `keep_s` seconds after their end. now: Unix time.
 
-    What a job was asked is dropped at its end. A lease ends with its holder's process, by its OS lock. A job whose process died goes
-    behind those of its priority that never failed, so that one that kills its process does not keep the others from running.
+    What a job was asked is dropped at its end. A lease ends with its holder's process, by its OS lock. A job whose process died
+    goes behind those of its priority that never failed, so that one that kills its process does not keep the others from running.
     """
 
     renew_every_s = 0.5
