@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +14,7 @@ from nbllm.errors import InvalidRequest
 from nbllm.settings import Settings
 
 if TYPE_CHECKING:
+    from nbllm.core.messages import DayScope
     from nbllm.core.usage_table import UsageTable
     from nbllm.house import House
 
@@ -124,14 +125,18 @@ class Books:
         """Return every budget that is limited, and the session and the day in any case."""
         return self._run(self._budget_lines)
 
-    async def abudget_lines(self) -> list[BudgetLine]:
-        """Async twin of `budget_lines`."""
-        return await self._arun(self._budget_lines)
+    async def abudget_lines(self, more: Sequence[DayScope] = ()) -> list[BudgetLine]:
+        """Async twin of `budget_lines`. more: further budgets of today, such as those of a service's keys; they come last."""
+        return await self._arun(lambda house: self._budget_lines(house, more))
 
-    async def _budget_lines(self, house: House) -> list[BudgetLine]:
-        from nbllm.core.budget import scope_lines, utc_day
+    async def _budget_lines(self, house: House, more: Sequence[DayScope] = ()) -> list[BudgetLine]:
+        from nbllm.core.budget import day_scope, scope_lines, utc_day
 
-        scopes = scope_lines(self._settings.budgets, session=self.session, day_utc=utc_day(time.time()))
+        limits, day_utc = self._settings.budgets, utc_day(time.time())
+        scopes = [
+            *scope_lines(limits, session=self.session, day_utc=day_utc),
+            *(day_scope(extra, day_utc, limits) for extra in more),
+        ]
         balances = await house.storage.budgets.balance([scope.name for scope in scopes])
         return [
             BudgetLine(s.name, balances[s.name].spent_usd, balances[s.name].reserved_usd, s.hard_usd, s.soft_usd) for s in scopes

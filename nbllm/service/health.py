@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from nbllm.core.messages import DayScope
 from nbllm.errors import NbllmError
 from nbllm.service.access import Known
+from nbllm.service.configuration import Tier
 from nbllm.service.context import Service, service_of
 from nbllm.service.metrics import CONTENT_TYPE
 from nbllm.service.problems import ServiceProblem
@@ -17,6 +20,8 @@ from nbllm.service.problems import ServiceProblem
 router = APIRouter()
 _FRESH_S = 1.0
 """How long an answer of /ready holds: it is open to everybody, and asks the disk."""
+_MOST_KEYS = 1000
+"""Of so many keys, at most, what is left is looked up for the numbers."""
 _STATES = {"closed": 0, "half open": 1, "open": 2, "off": 2}
 
 
@@ -76,17 +81,32 @@ async def scrape(service: Service) -> bytes:
     try:
         for rung, state in (await service.client.astanding()).items():
             numbers.breaker.labels(rung).set(_STATES[state])
-        numbers.budget_left_usd.clear()
-        for line in await service.client.abudget_lines():
-            if line.hard_usd is not None:
-                left_usd = float(line.hard_usd - line.spent_usd - line.reserved_usd)
-                numbers.budget_left_usd.labels(_scope(line.scope)).set(max(left_usd, 0.0))
+        left = await _budgets_left(service)
     except NbllmError:  # what cannot be read is left out; /ready says that it is missing
-        numbers.budget_left_usd.clear()
+        left = {}
+    numbers.budget_left_usd.clear()
+    for scope, usd in left.items():
+        numbers.budget_left_usd.labels(scope).set(usd)
     return numbers.text()
 
 
-def _scope(name: str) -> str:
-    """Return a scope without what makes a new one each day or run: "session", "day", "feature:NAME", "user:NAME"."""
-    kind = name.partition(":")[0]
+async def _budgets_left(service: Service) -> dict[str, float]:
+    """Return what hard budgets leave, in USD: by scope, and for each tier what the key of it has that has least ("tier:NAME")."""
+    limited = [key for key in service.keys.list() if service.config.tier(key.tier).day_usd is not None][:_MOST_KEYS]
+    tiers = {f"key:{key.id}": service.config.tier(key.tier) for key in limited}
+    left: dict[str, float] = {}
+    for line in await service.client.abudget_lines([DayScope(name, tier.day_usd) for name, tier in tiers.items()]):
+        if line.hard_usd is not None:
+            scope = _scope(line.scope, tiers)
+            usd = max(float(line.hard_usd - line.spent_usd - line.reserved_usd), 0.0)
+            left[scope] = min(usd, left.get(scope, usd))
+    return left
+
+
+def _scope(name: str, tiers: Mapping[str, Tier]) -> str:
+    """Return a scope without what makes a new one each day, run or key: "session", "day", "feature:NAME", "tier:NAME"."""
+    kind, _, rest = name.partition(":")
+    tier = tiers.get(rest.partition(":")[2]) if kind == "day" else None
+    if tier is not None:
+        return f"tier:{tier.name}"
     return kind if kind in {"session", "day"} else name

@@ -85,6 +85,23 @@ def test_while_it_ends_it_takes_nothing_new_and_says_so(tmp_path: Path) -> None:
             assert line.closed()
 
 
+def test_what_keys_may_still_spend_today_is_a_number_for_each_tier(tmp_path: Path) -> None:
+    """A tier with a daily budget shows what its key with the least has left, with no label for a key."""
+    path = write_settings(tmp_path, "[service.tiers.paying]\nday_usd = 2\n[service.tiers.poor]\nday_usd = 0.5")
+    with running(create_app(settings=path), tier="paying") as app:
+        app.service.keys.make("paying")
+        app.service.keys.make("poor")
+        body = b'{"model": "sim/small", "messages": [{"role": "user", "content": "Hi"}]}'
+        assert post(app, "/v1/chat/completions", body).status == 200
+        lines = ask(app, "/metrics", headers=app.headers).body.decode().splitlines()
+        left = dict(
+            line.removeprefix("nbllm_budget_left_usd").split(" ") for line in lines if line.startswith("nbllm_budget_left_usd{")
+        )
+        assert set(left) == {'{scope="tier:paying"}', '{scope="tier:poor"}'}
+        assert 1.9 < float(left['{scope="tier:paying"}']) < 2.0
+        assert float(left['{scope="tier:poor"}']) == 0.5
+
+
 def test_what_budgets_leave_is_a_number(tmp_path: Path) -> None:
     """nbllm_budget_left_usd goes down with what is spent."""
     path = write_settings(tmp_path, top='ladder = ["sim/small"]\n[budget]\nday_usd = 2\n')
