@@ -143,7 +143,7 @@ def start_app(
     some times a second with the elapsed seconds and the last line of its log; may raise. Raises AppNotPossible, AppFailed; however
     it ends, by an interrupt too, nothing is left running but the app that is returned.
     """
-    folder = folder.expanduser().resolve()
+    folder, home = folder.expanduser().resolve(), home.expanduser().absolute()
     _check(folder)
     stale = next((app for app in running() if app.name == folder.name), None)
     if stale is not None:

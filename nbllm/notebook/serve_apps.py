@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
 from nbllm.notebook import wording
+from nbllm.notebook.app_keys import engine_keys, key_of_tier
 from nbllm.notebook.app_view import Card
 from nbllm.notebook.live_card import LiveCard
 from nbllm.notebook.running_app import App, running, start_app
@@ -29,15 +28,13 @@ if TYPE_CHECKING:
 _PLAN = ("users", "seconds", "every_s", "ramp_s", "even", "limit_s")
 _TICK_S = 0.25
 _RECORDINGS = 2_000
-_KEY_SEEN_S = 0.3
-"""A running service looks for new keys every quarter of a second."""
 
 
 class AppVerbs:
     """The words of %serve that are about apps."""
 
     takes: Mapping[str, frozenset[str]] = {
-        "up": frozenset({"port", "home", "out", "timeout_s"}),
+        "up": frozenset({"port", "home", "share", "out", "timeout_s"}),
         "parity": frozenset({"out"}),
         "load": frozenset({*_PLAN, "tier", "flow", "p50_s", "p95_s", "error_rate", "out", "save"}),
         "gateway": frozenset({"port", "out"}),
@@ -57,14 +54,17 @@ class AppVerbs:
         from nbllm.service.replay import flows_named_in
 
         folder = _folder("up", words)
-        home = Path(values.get("home", self._client().settings.home)).expanduser()
+        if "home" in values and "share" in values:
+            raise UsageError("--share is this notebook's home, --home another one: give one of them.")
+        own = self._client().settings.home if "share" in values else folder.resolve() / ".state"
+        home = Path(values.get("home", own)).expanduser()
         card = LiveCard(self._shell, View(f"{folder.name}: starting"))
         try:
             app = start_app(
                 folder,
                 home=home,
                 port=values.get("port"),
-                variables=_engine_keys(folder),
+                variables=engine_keys(folder),
                 tick=lambda elapsed_s, line: _starting(card, folder.name, elapsed_s, line),
                 **({"timeout_s": values["timeout_s"]} if "timeout_s" in values else {}),
             )
@@ -120,13 +120,16 @@ class AppVerbs:
         from nbllm.core.arrivals import LoadPlan
         from nbllm.notebook import load_view
         from nbllm.service.configuration import UNLIMITED_TIER
-        from nbllm.service.load import LoadTest
+        from nbllm.service.load import LoadTest, check_local
 
+        if words and "://" in words[0]:
+            check_local(words[0])
+            raise UsageError("%serve load takes the name of an app that is up, not its address: %serve status lists them.")
         app = _running_app(_folder("load", words).name)
         flow = _one_flow(app, values.get("flow"))
         bodies = [run.arguments for run in self._runs(app, flow)]
         plan = LoadPlan(**{name: values[name] for name in _PLAN if name in values})
-        with _key_of_tier(app, values.get("tier", UNLIMITED_TIER)) as key:
+        with key_of_tier(app, values.get("tier", UNLIMITED_TIER)) as key:
             test = LoadTest(f"{app.base_url}/flows/{flow}", bodies, plan, key=key)
             result = self._watch(app.name, test)
         report = load_view.promises(result, values)
@@ -272,37 +275,3 @@ def _display(shell: Any, shown: Any) -> None:
 def _starting(card: LiveCard, name: str, elapsed_s: float, line: str) -> None:
     if elapsed_s >= 1 and card.in_place:
         card.show(View(f"{name}: starting, {wording.seconds(round(elapsed_s))}", (), (line,) if line else ()))
-
-
-def _engine_keys(folder: Path) -> dict[str, str]:
-    """Return the variables in which an app looks for the keys of servers that %serve started here."""
-    from nbllm.engines import running as engines
-    from nbllm.service.configuration import load_service
-
-    found: dict[str, str] = {}
-    if not (folder / "settings.toml").is_file():
-        return found
-    settings, _ = load_service(folder / "settings.toml")
-    for engine in engines():
-        theirs = settings.endpoints.get(engine.name)
-        if theirs is not None and theirs.api_key_env and engine.endpoint.api_key:
-            found[theirs.api_key_env] = engine.endpoint.api_key
-    return found
-
-
-@contextmanager
-def _key_of_tier(app: App, tier: str) -> Iterator[str]:
-    """Yield a key of a tier, for the time of a test."""
-    from nbllm.service.configuration import load_service
-    from nbllm.service.keys import open_keys
-
-    _, config = load_service(app.folder / "settings.toml", {"NBLLM_HOME": str(app.home)})
-    if tier not in config.tiers:
-        raise UsageError(f"--tier {tier}: {app.name} has no such tier. {did_you_mean(tier, config.tiers)}")
-    keys = open_keys(app.home, config.keys_file, {})
-    text, row = keys.make(tier, note="%serve load")
-    try:
-        time.sleep(_KEY_SEEN_S)
-        yield text
-    finally:
-        keys.revoke(row.id)

@@ -122,6 +122,6 @@ def exported_view(done: Exported, kept: Sequence[Kept]) -> View:
     rows += [("needs", f"{variable}: the key of {endpoint}") for variable, endpoint in done.keys.items()]
     rows += [("note", note) for note in done.notes]
     table = Table(columns=columns("", ""), rows=rows)
-    return View(
-        f"{done.flow} is exported to {shown}", (table,), (f"Run it: %serve up {shown}    Compare it: %serve parity {shown}",)
-    )
+    again = () if done.examples else (f"With recorded runs: %serve export {done.flow} --out {shown} --examples all",)
+    todo = (f"Run it: %serve up {shown}", f"Compare it with this notebook: %serve parity {shown}", *again)
+    return View(f"{done.flow} is exported to {shown}", (table,), todo)

@@ -43,6 +43,8 @@ class ServeMagics(Magics):
         """Start, look after or stop a server or an app."""
         parsed = parse(SERVE, line)
         verb, *words = parsed.words or ("status",)
+        if not parsed.words and {"flow", "out"} <= parsed.values.keys():  # what IPython advises where %%serve has no body
+            verb, words = "export", [parsed.values["flow"]]
         if verb not in VERBS:
             raise UsageError(f"%serve does not know {verb!r}. {did_you_mean(verb, VERBS)} (%serve? is the manual.)")
         if verb in APP_VERBS:
@@ -54,7 +56,7 @@ class ServeMagics(Magics):
     def _export(self, words: list[str], values: Mapping[str, Any]) -> View:
         from nbllm.notebook.serve_export import export_here, flow_named
 
-        _only_for("export", values, {"out", "include", "examples", "force"})
+        _only_for("export", values, {"out", "include", "examples", "force", "flow"})
         if len(words) != 1 or "out" not in values:
             raise UsageError("Write %serve export FLOW --out FOLDER. (%%serve? is the manual of the cell that does the same.)")
         return export_here(self._shell, self._client(), flow_named(words[0], self._shell.user_ns), values)

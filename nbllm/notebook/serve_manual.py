@@ -14,6 +14,12 @@ from nbllm.settings.option import BadValue
 VERBS = ("start", "status", "stop", "attach", "export", "up", "parity", "load", "gateway")
 
 
+def _people(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text[:6]) <= 10_000:
+        raise BadValue("people are 1 to 10000")
+    return int(text)
+
+
 def _port(text: str) -> int:
     if not text.isdigit() or not 0 < int(text[:6]) < 65_536:
         raise BadValue("a port is 1 to 65535")
@@ -48,8 +54,10 @@ APPS = (
     _INCLUDE,
     _EXAMPLES,
     Flag(names=("--home",), dest="home", read=str, metavar="DIR", completes="files",
-         help="up: where its cache, ledger and budgets are; by default where this notebook's are."),
-    Flag(names=("--users",), dest="users", read=reading.count, metavar="N", help="load: people who ask (50)."),
+         help="up: where its cache, ledger, budgets and jobs are; by default in .state of its own folder."),
+    Flag(names=("--share",), dest="share",
+         help="up: in this notebook's home: it answers from its cache, and spends its budget of the day."),
+    Flag(names=("--users",), dest="users", read=_people, metavar="N", help="load: people who ask (50)."),
     Flag(names=("--seconds",), dest="seconds", read=reading.duration_s, metavar="TIME", help="load: how long they do (20s)."),
     Flag(names=("--every",), dest="every_s", read=reading.duration_s, metavar="TIME",
          help="load: from one question of a person to the next, on average (1s)."),
@@ -62,7 +70,7 @@ APPS = (
     Flag(names=("--p50",), dest="p50_s", read=reading.duration_s, metavar="TIME", help="load: promise to check."),
     Flag(names=("--error-rate",), dest="error_rate", read=reading.share, metavar="SHARE", help="load: promise to check."),
     Flag(names=("--flow",), dest="flow", read=str, metavar="NAME", completes="functions",
-         help="load: which flow, of an app with several."),
+         help="load: which flow, of an app with several. Without a word: as %%serve takes it."),
     Flag(names=("--save",), dest="save", read=str, metavar="FILE", completes="files", help="load: write the plot to a file too."),
 )  # fmt: skip
 """Options for exported apps."""
@@ -100,7 +108,7 @@ SERVE = Manual(
         "%serve start ENGINE MODEL [options]        a model server as an endpoint",
         "%serve attach URL [--name NAME] [-m MODEL] [--key-env NAME]",
         "%serve export FLOW --out FOLDER            a flow as an app, as %%serve does",
-        "%serve up APP [--port N] [-o NAME]         an exported app as a service",
+        "%serve up APP [--share] [-o NAME]          an exported app as a service",
         "%serve parity APP                          notebook and service: the same?",
         "%serve load APP [--users N] [--seconds TIME] [options]",
         "%serve gateway [--port N] [-o NAME]        this session for other SDKs",
@@ -113,7 +121,7 @@ SERVE = Manual(
         %serve start ollama qwen2.5:0.5b           # ollama pull it first
         %serve start sim large                     # simulated, works everywhere
         %serve attach http://127.0.0.1:8000/v1 --name lab
-        %serve up support_app -o app               # app.base_url, app.key
+        %serve up support_app --share -o app       # app.base_url, app.key
         %serve parity support_app
         %serve load support_app --users 50 --seconds 20 --p95 500ms
         %serve stop
@@ -133,7 +141,8 @@ SERVE = Manual(
         Options without an engine in brackets are those of vllm and sglang.
 
         up runs an exported app on 127.0.0.1 with a random key, shows both, and what
-        it was asked and cost so far. parity replays recorded runs of its flows here
+        it was asked and cost so far. It has a home of its own; with --share it answers
+        from this notebook's cache. parity replays recorded runs of its flows here
         and in the app on one cache, at no cost, and shows what differs. load sends
         requests when they are due, whatever became of those before, to apps on this
         machine only. gateway is this notebook's own client behind OpenAI's /v1: other

@@ -61,7 +61,7 @@ def test_from_a_real_model_to_a_service_that_answers_the_same(
             assert kernel.run(FLOW) == "ok"
             assert kernel.run(CELL) == "ok", kernel.of("error")
             assert kernel.run("here = triage('The printer burns.'); triage('All is well.', lang='de')") == "ok", kernel.of("error")
-            assert kernel.run("%serve up support_app -o app") == "ok", kernel.of("error")
+            assert kernel.run("%serve up support_app --share -o app") == "ok", kernel.of("error")
             assert kernel.run(ASK) == "ok", kernel.of("error")
             assert kernel.value("served == {'mood': here.mood, 'sure': here.sure}, sources") == "(True, 'cache')"
             assert kernel.run("%serve parity support_app -o report") == "ok", kernel.of("error")

@@ -89,7 +89,7 @@ def post(app: App, body: dict[str, Any]) -> tuple[Any, Any]:
 
 def test_up_asked_compared_loaded_looked_at_and_stopped(session: Any, capsys: Any) -> None:
     """The app answers what the notebook did, from the notebook's cache; numbers say so; nothing is left of it after stop."""
-    session.run_line_magic("serve", "up support_app -o app")
+    session.run_line_magic("serve", "up support_app --share -o app")
     said = capsys.readouterr().out
     app: App = session.user_ns["app"]
     for part in ("support_app is up at http://127.0.0.1:", "POST http://", "/flows/triage", "/docs", app.key, "no request yet"):
@@ -118,7 +118,7 @@ def test_the_card_in_a_notebook_loses_its_key(session: Any, monkeypatch: pytest.
     fake = Publisher()
     monkeypatch.setattr(session, "kernel", object(), raising=False)
     monkeypatch.setattr(session, "display_pub", fake)
-    session.run_line_magic("serve", "up support_app -o app")
+    session.run_line_magic("serve", "up support_app --share -o app")
     app: App = session.user_ns["app"]
     assert app.key in fake.shown[-1][0]["text/plain"]
     card = Card(app, ["triage"])
@@ -157,6 +157,19 @@ def test_a_promise_that_does_not_hold_makes_the_cell_fail(session: Any) -> None:
         session.run_line_magic("serve", "load support_app --flow other")
     with pytest.raises(InvalidRequest, match="ramp_s"):
         session.run_line_magic("serve", "load support_app --seconds 1 --ramp 5s")
+
+
+def test_an_app_has_a_home_of_its_own_unless_it_is_told(session: Any, folder: Path, tmp_path: Path) -> None:
+    """Its cache, ledger, budgets and jobs are in its folder; another machine's address is no target, and that is said."""
+    session.run_line_magic("serve", "up support_app -o app")
+    _, headers = post(session.user_ns["app"], {"ticket": "The printer burns."})
+    assert headers["X-Source"] == "model"
+    assert (folder / ".state" / "ledger.db").is_file()
+    session.run_line_magic("serve", "stop")
+    session.run_line_magic("serve", "up support_app --home elsewhere -o app")
+    assert (tmp_path / "elsewhere").is_dir()
+    with pytest.raises(InvalidRequest, match="this machine only"):
+        session.run_line_magic("serve", "load http://example.com/")
 
 
 def test_what_is_no_app_is_refused(session: Any, folder: Path) -> None:

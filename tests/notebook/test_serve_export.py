@@ -68,8 +68,10 @@ def test_a_flow_is_named_with_its_recorded_runs(session: Any) -> None:
     run(session, TYPES)
     run(session, f"%%serve --out support_app\n{FLOW}")
     run(session, "triage('The printer burns.')")
-    view = run(session, "%serve export triage --out support_app --examples all")
+    assert "body is empty" in str(session.run_cell("%%serve --flow triage --out support_app", store_history=True).error_in_exec)
+    view = run(session, "%serve --flow triage --out support_app --examples all")  # as IPython advises then
     assert "1 recorded run travel" in str(view)
+    assert "1 recorded run travel" in str(run(session, "%serve export triage --out support_app --examples all"))
     assert "The printer burns." in Path("support_app/examples.json").read_text(encoding="utf-8")
 
 
@@ -124,6 +126,9 @@ def test_an_error_of_the_cell_is_the_cells(session: Any) -> None:
         ("%serve up app --users 5", "--users does not go with %serve up"),
         ("%serve up app -o 1x", "cannot name a variable"),
         ("%serve load app --seconds long", "a length of time is a number"),
+        ("%serve load app --users -5", "people are 1 to 10000"),
+        ("%serve load http://127.0.0.1:8080/", "takes the name of an app that is up"),
+        ("%serve up app --share --home x", "give one of them"),
     ],
 )
 def test_a_line_that_makes_no_sense_is_a_usage_error(session: Any, cell: str, message: str) -> None:

@@ -162,7 +162,7 @@ def test_the_service_answers_as_the_notebook_on_both_runs(runs: Runs) -> None:
         shown = {cell.source.split("\n")[0]: " ".join(shown_by(cell).split()) for cell in notebook.cells if cell.cell_type == "code"}
         always = {
             "%%serve --flow triage --out support_app": "defines the flow triage",
-            "%serve up support_app -o app": "support_app is stopped",
+            "%serve up support_app --share -o app": "support_app is stopped",
             '!curl -s -D - -H "Authorization: Bearer {app.key}" -H "Content-Type: application/json" \\': f'"queue":"{queue}"',
             '!curl -s -N -H "Authorization: Bearer {app.key}" -H "Content-Type: application/json" \\': "event: reply",
             "%serve parity support_app": "Parity 100%: 3 of 3 runs the same",
