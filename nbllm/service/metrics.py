@@ -45,7 +45,9 @@ class Metrics:
         self.running = Gauge("nbllm_requests_running", "Requests that run now.", registry=registry)
         self.waiting = Gauge("nbllm_requests_waiting", "Requests that wait for their turn.", registry=registry)
         self.breaker = Gauge("nbllm_breaker_state", "0: closed, 1: half open, 2: open, of each rung.", ("rung",), registry=registry)
-        self.budget_left_usd = Gauge("nbllm_budget_left_usd", "What hard budgets leave.", ("scope",), registry=registry)
+        self.budget_left_usd = Gauge(
+            "nbllm_budget_left_usd", "What hard budgets leave; tier:NAME: to its key with the least.", ("scope",), registry=registry
+        )
         self.draining = Gauge("nbllm_draining", "1 while the service ends.", registry=registry)
         self._children: dict[tuple[int, tuple[str, ...]], Any] = {}
         self._bound: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
