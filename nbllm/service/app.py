@@ -78,6 +78,12 @@ def create_app(
     service.folder = None if path is None else path.absolute().parent
     if shared is not None:
         share(service, shared)
+    return _app(service)
+
+
+def _app(service: Service) -> FastAPI:
+    """Return the app around a service: its routes, the guard before them, how errors are answered."""
+    config = service.config
     app = FastAPI(title=service.name, lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
     _include(app, service)
