@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
@@ -73,7 +74,7 @@ async def _killing(cluster: Cluster) -> dict[str, str]:
                 taken = await caller.post("/flows/note/jobs", {"text": text, "seconds": 0.3})
                 assert taken.status == 202, taken.body
                 ids[text] = taken.headers["location"]
-            await _somebody_runs(cluster)
+            worker = await _somebody_runs(cluster, worker)
             await asyncio.sleep(chance.random() * 0.2)
             if cycle in WHOLE:
                 cluster.kill(worker)
@@ -82,20 +83,31 @@ async def _killing(cluster: Cluster) -> dict[str, str]:
                 for pid in cluster.children(worker)[:2]:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-        await _all_done(cluster, caller, ids)
+        await _all_done(cluster, caller, ids, worker)
     return ids
 
 
-async def _somebody_runs(cluster: Cluster) -> None:
+def _alive(cluster: Cluster, worker: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Start a worker whose main process ended anew, as its container would be.
+
+    Celery's gives up ("Could not start worker processes") when its children are killed as fast as it makes them.
+    """
+    return worker if worker.poll() is None else cluster.worker("-c", "2")
+
+
+async def _somebody_runs(cluster: Cluster, worker: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Wait until a job runs; return the worker, which may be another by then."""
     give_up_s = time.monotonic() + 60
     with cluster.redis.client() as client:
         began = len(cluster.runs)
         while len(cluster.runs) == began and not int(client.hget("nbllm:app:jobs:counts", "running") or 0):
+            worker = _alive(cluster, worker)
             assert time.monotonic() < give_up_s, cluster.logs()
             await asyncio.sleep(0.02)
+    return worker
 
 
-async def _all_done(cluster: Cluster, caller: Caller, ids: dict[str, str]) -> None:
+async def _all_done(cluster: Cluster, caller: Caller, ids: dict[str, str], worker: subprocess.Popen[bytes]) -> None:
     give_up_s = time.monotonic() + 180
     left = dict(ids)
     while left:
@@ -105,5 +117,6 @@ async def _all_done(cluster: Cluster, caller: Caller, ids: dict[str, str]) -> No
             if job["status"] == "done":
                 assert job["result"] == text
                 del left[text]
+        worker = _alive(cluster, worker)
         assert time.monotonic() < give_up_s, (left, cluster.logs())
         await asyncio.sleep(0.5)
