@@ -64,7 +64,7 @@ def _tell(paper: Paper, done: Exported) -> None:
     proved = f"; {plural(done.proof.runs, 'recorded run')} asked the same" if done.proof.runs else ""
     paper.line(f"  Proved: imported in a clean process without network{', app included' if done.proof.app else ''}{proved}.")
     if done.kept:
-        paper.line(f"  Kept, because you changed them: {', '.join(done.kept)}. --force overwrites them.")
+        paper.line(f"  Kept as you changed or deleted them: {', '.join(done.kept)}. --force overwrites them.")
     if done.removed:
         paper.line(f"  Removed, because this export has them no more: {', '.join(done.removed)}.")
     for note in done.notes:

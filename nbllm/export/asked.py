@@ -17,11 +17,12 @@ _MOST_CHARS = 200
 class Asked:
     """What a module says of models.
 
-    texts: every text in it. all_named: each call names its model. hidden: a call takes a model or options from a value that cannot
-    be seen here, so that it may be any.
+    texts: every text in it. calls: whether a call that asks can be seen. all_named: each call names its model. hidden: a call
+    takes a model or options from a value that cannot be seen here, so that it may be any.
     """
 
     texts: frozenset[str]
+    calls: bool
     all_named: bool
     hidden: bool
 
@@ -46,7 +47,7 @@ def asked(flows: str) -> Asked:
     named = [k.value for k in given if k.arg == "model"]
     constants = _constants(tree)
     hidden = len(named) < len(given) or any(not _is_visible(value, constants) for value in named)
-    return Asked(texts, bool(calls) and len(named) == len(calls), hidden)
+    return Asked(texts, bool(calls), bool(calls) and len(named) == len(calls), hidden)
 
 
 def _constants(tree: ast.Module) -> set[str]:

@@ -63,6 +63,6 @@ def page(done: Exported) -> str:
         f"In `{done.out}`: {len(done.written)} files written, {len(done.same)} as they were.",
     ]
     if done.kept:
-        lines.append(f"Kept, because they were changed: {', '.join(done.kept)}.")
+        lines.append(f"Kept as they were changed or deleted: {', '.join(done.kept)}.")
     lines += ["", *(f"- {note}" for note in done.notes), "", f"    nbllm serve {done.out}"]
     return "\n".join(lines) + "\n"

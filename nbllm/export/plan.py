@@ -67,7 +67,7 @@ def write(plan: Plan, out: Path, about: Mapping[str, Any], *, force: bool = Fals
     files that are not as that export left them are kept, unless `force`. Raises ExportError, with nothing written, for any other
     folder, and for one whose git repository has changes that are not committed.
     """
-    known = check_target(out, plan.hashes(), force=force)
+    known = check_target(out, plan.hashes(), flow=str(about.get("flow", "")), force=force)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".nbllm-export-", dir=out.parent))

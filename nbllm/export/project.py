@@ -13,6 +13,7 @@ from nbllm.core.ports import Recording
 from nbllm.export.cells import Cell
 from nbllm.export.constants import move_constants
 from nbllm.export.data_files import DataFiles, data_files
+from nbllm.export.errors import ExportError
 from nbllm.export.examples import Picked, examples_json, pick
 from nbllm.export.files import project_files
 from nbllm.export.lock import own_pins
@@ -77,7 +78,7 @@ def export_flow(
     out = Path(out).expanduser().absolute()
     app_name(out)
     parts = _gather(cells, flow, settings, recordings, examples, include, folder)
-    plan, proof = _proved(parts, out)
+    plan, proof = _proved(parts, out, force=force)
     about = {"made_by": f"nbllm {nbllm.__version__}", "flow": parts.found.flow}
     done = write(plan, out, about, force=force)
     return Exported(
@@ -87,10 +88,15 @@ def export_flow(
     )  # fmt: skip
 
 
+_PROVED_ALL_THE_SAME = {"settings", "example", "literal key"}
+"""Kinds of refusals that leave a module which can be tried, so that what the proof finds is told with them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """Everything that an export is made of, before it is proved."""
+    """Everything that an export is made of, before it is proved. refusals: what is in the way already."""
 
+    refusals: tuple[Refusal, ...]
     found: Slice
     flows: str
     origins: Origins
@@ -118,7 +124,7 @@ def _gather(
     where = origins(render_flows(found), cells, folder)
     text = render_flows(found, local_modules=where.local_modules)
     picked = pick(found.flow, recordings, examples)
-    own = settings_file(settings, text, used=picked.models)
+    own = settings_file(settings, text, used=picked.models, others=bool(where.local))
     data = data_files(found, moved.rest, folder, constants=moved.files)
     needs = closure(where.distributions, litellm=own.litellm)
     refusals += [*where.refusals, *own.refusals, *moved.refusals, *data.refusals, *picked.refusals]
@@ -127,13 +133,15 @@ def _gather(
                 todo="pip install 'nbllm[service,service-redis]'")
         for name in needs.missing
     ]  # fmt: skip
-    if refusals:
+    if any(refusal.kind not in _PROVED_ALL_THE_SAME for refusal in refusals):
         raise ExportRefused(flow, refusals)
-    return _Parts(found=found, flows=text, origins=where, settings=own, live=settings, needs=needs, data=data, picked=picked,
-                  recordings=recordings)  # fmt: skip
+    return _Parts(
+        refusals=tuple(refusals), found=found, flows=text, origins=where, settings=own, live=settings, needs=needs, data=data,
+        picked=picked, recordings=recordings,
+    )  # fmt: skip
 
 
-def _proved(parts: _Parts, out: Path) -> tuple[Plan, Proof]:
+def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
     """Return the plan and its proof. Raises ExportRefused with what the clean process found."""
     name, data = wheel()
     files: dict[str, bytes] = {
@@ -155,16 +163,24 @@ def _proved(parts: _Parts, out: Path) -> tuple[Plan, Proof]:
         examples=bool(parts.picked.runs),
     )
     Plan(files)
-    check_target(out, {path: digest(one) for path, one in files.items()}, force=True)  # before the time that a proof takes
+    # Before the time that a proof takes.
+    check_target(out, {path: digest(one) for path, one in files.items()}, flow=parts.found.flow, force=force)
     code = {path: one for path, one in files.items() if not path.startswith("vendor/")}
     proving = parts.picked.proving
     runs = [r for r in parts.recordings if r.flow is None or str(r.flow.get("run")) in proving]
     if parts.picked.runs:
         code["examples.json"] = examples_json(parts.found.flow, parts.picked, {})
     works_in = "data" if parts.data.below else ""
-    proof = prove(parts.found, runs, settings=parts.live, beside=code, works_in=works_in)
-    if not proof.ok:
-        raise ExportRefused(parts.found.flow, proof_refusals(proof, parts.found, parts.flows, parts.data.read))
+    try:
+        proof = prove(parts.found, runs, settings=parts.live, beside=code, works_in=works_in)
+    except OSError as error:
+        raise ExportError(
+            f"The export could not be proved: {error.strerror or error} ({error.filename}). Nothing was written.",
+            hint="Is the disk full? The proof needs a few MB in the folder for temporary files.",
+        ) from None
+    if parts.refusals or not proof.ok:
+        found = proof_refusals(proof, parts.found, parts.flows, parts.data.read)
+        raise ExportRefused(parts.found.flow, [*parts.refusals, *found])
     if parts.picked.runs:
         files["examples.json"] = examples_json(parts.found.flow, parts.picked, proof.results, proof.around)
     return Plan(files), proof

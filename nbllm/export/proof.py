@@ -103,7 +103,7 @@ def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> 
             timeout=limit_s, cwd=folder, env=variables, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Proof((f"Import and recorded runs took longer than {limit_s:g} s. Does the module wait for something?",))
+        return Proof((f"Import and recorded runs took longer than {limit_s:g} s.",))
     line = next((text for text in reversed(done.stdout.splitlines()) if text.startswith(_MARK)), None)
     if line is None:
         last = redact(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}")

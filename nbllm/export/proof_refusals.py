@@ -58,6 +58,8 @@ def _firsts(found: Slice, flows: str) -> Iterator[tuple[int, int]]:
 def _todo(problem: str, read: Sequence[str]) -> str:
     if "FileNotFoundError" in problem and read:
         return f"Take the file along: --include {' '.join(read)}"
-    if "recorded run" in problem:
+    if "took longer" in problem:
+        return "Does a cell wait for something, or never end?"
+    if problem.startswith("A recorded run"):
         return "Run the flow once more in the notebook, so that its newest recording is of this code; or: %llm_calls forget"
     return ""

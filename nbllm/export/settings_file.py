@@ -61,19 +61,22 @@ class SettingsFile:
     refusals: tuple[Refusal, ...] = ()
 
 
-def settings_file(settings: Settings, flows: str, *, used: Iterable[str] = (), port: int = 8080) -> SettingsFile:
+def settings_file(
+    settings: Settings, flows: str, *, used: Iterable[str] = (), others: bool = False, port: int = 8080
+) -> SettingsFile:
     """Return the file for a flow's module.
 
     flows: its text; endpoints and routes that it cannot name are left out. used: models that answered recorded calls of the flow:
-    where nothing else says which model answers, the first of them does.
+    where nothing else says which model answers, the first of them does. others: whether further modules travel, which may ask too.
     """
-    return _Writer(settings, flows, tuple(used)).file(port)
+    return _Writer(settings, flows, tuple(used), others=others).file(port)
 
 
 class _Writer:
-    def __init__(self, settings: Settings, flows: str, used: tuple[str, ...]) -> None:
+    def __init__(self, settings: Settings, flows: str, used: tuple[str, ...], *, others: bool) -> None:
         self._settings = settings
         self._asked = asked(flows)
+        self._asks = self._asked.calls or others
         self._used = used
         self.notes: list[str] = []
         self.refusals: list[Refusal] = []
@@ -84,7 +87,7 @@ class _Writer:
         flat = self._settings.flat()
         defaults = Settings().flat()
         plain = {n: v for n, v in flat.items() if n in defaults and n not in _NOT_THE_APPS and v != defaults[n]}
-        if not plain.get("model") and not plain.get("ladder") and not self._asked.all_named:
+        if not plain.get("model") and not plain.get("ladder") and self._asks and not self._asked.all_named:
             self._default_model(plain)
         routes = {
             n: v for n, v in self._settings.routes.items() if self._asked.hidden or n in self._asked.texts or n in _named(plain)

@@ -31,12 +31,20 @@ def app_name(out: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")
 
 
-def check_target(out: Path, planned: Mapping[str, str], *, force: bool = False) -> Mapping[str, frozenset[str]] | None:
+def check_target(
+    out: Path, planned: Mapping[str, str], *, flow: str = "", force: bool = False
+) -> Mapping[str, frozenset[str]] | None:
     """Return what an older export left in the folder, path -> hashes that are its own; None when the folder is new or empty.
 
-    planned: path -> hash of what is to be written. Raises ExportError for a folder that nothing may be written into.
+    planned: path -> hash of what is to be written. flow: whose export it is to be. force: also over changes and
+    another flow's. Raises ExportError for a folder that nothing may be written into.
     """
     app_name(out)
+    around = next((folder for folder in out.parents if (folder / MANIFEST).exists()), None)
+    if around is not None:
+        raise ExportError(
+            f"{out} lies within {around}, which is an export itself. Nothing was written.", hint="Give a folder beside it."
+        )
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ExportError(f"{out} is no folder. Nothing was written.", hint="Give the path of a new folder.")
     if not out.exists() or all(item.name == ".git" for item in out.iterdir()):
@@ -45,6 +53,12 @@ def check_target(out: Path, planned: Mapping[str, str], *, force: bool = False) 
     if known is None:
         raise ExportError(
             f"{out} is not empty, and no export of nbllm. Nothing was written.", hint="Give a new folder, or empty this one."
+        )
+    was = _flow_of(out)
+    if flow and was and was != flow and not force:
+        raise ExportError(
+            f"{out} is the export of the flow {was!r:.80}, and this one is of {flow!r:.80}. Nothing was written.",
+            hint="Give another --out; or --force, which makes this folder the new flow's.",
         )
     changed = [] if force else _not_committed(out, planned, known)
     if changed:
@@ -82,6 +96,11 @@ def _left_by_an_export(out: Path) -> Mapping[str, frozenset[str]] | None:
             f"{path} cannot be read: which files are yours and which are the export's is not known. Nothing was written.",
             hint="Restore it, or export into a new folder.",
         ) from None
+
+
+def _flow_of(out: Path) -> str:
+    """Return whose export the folder holds, "" where its manifest does not say."""
+    return str(json.loads((out / MANIFEST).read_text(encoding="utf-8")).get("flow") or "")
 
 
 def _is_within(path: str) -> bool:

@@ -37,7 +37,7 @@ def test_the_command_writes_and_says_what(notebook: Path, tmp_path: Path, capsys
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "0 files written" in said
-    assert "Kept, because you changed them: app.py" in said
+    assert "Kept as you changed or deleted them: app.py" in said
     assert main([*words, "--force", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == ["app.py"]
 

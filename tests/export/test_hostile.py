@@ -91,8 +91,8 @@ def test_a_notebook_of_200_cells_takes_less_than_2_s() -> None:
         sources.append(f"import json as j{number}, os\n{defined}\n"
                        f"v{number}.append(g{number}(2))\nprint(v{number})")  # fmt: skip
     sources.append("@flow\ndef f(t):\n    return v190, g197(t)")
-    started_s = time.monotonic()
+    started_s = time.process_time()
     found = slice_notebook(cells(*sources), flow="f")
     render_flows(found)
-    assert time.monotonic() - started_s < 2.0
+    assert time.process_time() - started_s < 2.0
     assert len(found.kept) > 100

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nbllm import Settings
-from nbllm.export import history_cells, read_ipynb
+from nbllm.export import ExportError, history_cells, read_ipynb
 from nbllm.export.target import MANIFEST
 from tests.export.exporting import NOTEBOOK, exported, ipynb, refused, tree
 
@@ -148,3 +148,35 @@ def test_types_hold(app: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=skip", "--cache-dir", os.devnull, "app.py", "tests"]
     done = subprocess.run(command, cwd=app, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_another_flow_does_not_take_the_folder(tmp_path: Path) -> None:
+    """A folder that holds the export of one flow is not turned into another's without a word, nor is an export put into one."""
+    out = exported(tmp_path / "app", proved=False).out
+    other = [*NOTEBOOK[:3], NOTEBOOK[3].replace("def triage", "def sort")]
+    for target, why in ((out, "of the flow 'triage'"), (out / "inner", "lies within")):
+        before = tree(out)
+        with pytest.raises(ExportError, match=why):
+            exported(target, *other, flow="sort", proved=False)
+        assert tree(out) == before
+    assert "app.py" in exported(out, *other, flow="sort", force=True, proved=False).written
+
+
+def test_settings_and_proof_are_told_together(tmp_path: Path) -> None:
+    """No model, and a flow that cannot be served: both at once. A flow that asks nothing needs no model."""
+    error = refused(tmp_path / "app", "from nbllm import ask, flow", "@flow\ndef triage(t):\n    return ask(t).text")
+    assert [r.kind for r in error.refusals] == ["settings", "proof"]
+    plain = ("from nbllm import flow", "@flow\ndef triage(t: str) -> str:\n    return t.upper()")
+    assert exported(tmp_path / "plain", *plain, proved=False).written
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No place for the proof: what happened and what to do, and nothing is written."""
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device", "x")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ExportError, match="No space left on device"):
+        exported(tmp_path / "app")
+    assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ from nbllm.export.asked import asked
 from nbllm.export.magic_settings import with_magics
 from nbllm.export.settings_file import SettingsFile, settings_file
 from nbllm.export.toml_text import key, value
-from nbllm.service.configuration import load_service
+from nbllm.service.configuration import ServiceSettings, load_service
 from tests.export.making import cells
 
 HEAD = "import nbllm\nfrom nbllm import ask\n"
@@ -166,4 +166,6 @@ def test_the_services_table_is_one_that_the_service_reads(tmp_path: Path) -> Non
     lines = [line.removeprefix("# ") for line in table.splitlines() if line.strip()]
     (tmp_path / "settings.toml").write_text("\n".join([head, "[service]", *lines]), encoding="utf-8")
     _, config = load_service(tmp_path / "settings.toml", {})
-    assert (config.port, config.tiers["default"].requests_per_minute) == (8080, 60)
+    plain = ServiceSettings()
+    assert (config.port, config.max_running, config.flow_timeout_s) == (plain.port, plain.max_running, plain.flow_timeout_s)
+    assert config.tiers["default"].requests_per_minute == plain.tiers["default"].requests_per_minute
