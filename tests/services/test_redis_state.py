@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -205,6 +206,28 @@ def test_a_frozen_redis_costs_one_short_wait(server):
             server.thaw()
         await asyncio.sleep(0.15)
         assert await link.ping()
+        await link.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_loop_that_stood_still_does_not_blame_redis(server, monkeypatch):
+    """An answer that came while this process was busy with something else is no failure of Redis."""
+
+    async def run() -> None:
+        link = Link(server.url, op_s=0.1)
+        assert await link.ping()
+        runner = link._runner()
+        send_once, stalls = runner._send_once, [0.3]
+
+        async def stalled(commands: Any) -> Any:
+            if stalls:
+                asyncio.get_running_loop().call_soon(time.sleep, stalls.pop())
+            return await send_once(commands)
+
+        monkeypatch.setattr(runner, "_send_once", stalled)
+        assert await link.call("PING")
+        assert link.up_for_s() > 0
         await link.aclose()
 
     asyncio.run(run())
