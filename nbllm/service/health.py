@@ -14,6 +14,7 @@ from nbllm.errors import NbllmError
 from nbllm.service.access import Known
 from nbllm.service.configuration import Tier
 from nbllm.service.context import Service, service_of
+from nbllm.service.flow_docs import refusals
 from nbllm.service.metrics import CONTENT_TYPE
 from nbllm.service.problems import ServiceProblem
 
@@ -63,7 +64,7 @@ async def _missing(service: Service) -> list[str]:
     return missing
 
 
-@router.get("/metrics", tags=["service"], summary="Numbers for Prometheus", response_class=Response)
+@router.get("/metrics", tags=["service"], summary="Numbers for Prometheus", response_class=Response, responses=refusals(401, 404))
 async def metrics(request: Request, _: Known) -> Response:
     """Answer with the numbers, to who has a key. Not here when they are on a port of their own."""
     service = service_of(request)
