@@ -45,7 +45,8 @@ def closure(own: Iterable[str], *, litellm: bool) -> Requirements:
     one of them needs says so.
     """
     roots = [*_runtime(litellm=litellm), *own]
-    linux, here = _reached(roots, _LINUX), _reached(roots, {})
+    linux = _reached(roots, _LINUX)
+    here = linux if sys.platform == "linux" else _reached(roots, {})
     pinned: list[Pin] = []
     unhashed: list[str] = []
     missing: list[str] = []
