@@ -21,8 +21,8 @@ class Effects:
         self.bound = {name for s in statements for name in s.binds | s.bound_later}
         self.settled = self.bound - loose
         self._reads = _closed(statements, self.settled, lambda s: s.later)
-        self._touches = _closed(statements, self.settled, lambda s: s.touched_later)
         self._tried = frozenset(tried)
+        self._touches = _closed(statements, self.settled, lambda s: s.touched_later, without=self._tried)
         self._parent: dict[str, str] = {}
         for statement in statements:
             shared = [n for n in self.changed_by(statement) | statement.binds if n in self.bound and n not in self.settled]
@@ -65,16 +65,22 @@ def _may_call(statement: Statement) -> bool:
 
 
 def _closed(
-    statements: Sequence[Statement], settled: set[str], own: Callable[[Statement], set[str]]
+    statements: Sequence[Statement],
+    settled: set[str],
+    own: Callable[[Statement], set[str]],
+    without: frozenset[str] = frozenset(),
 ) -> Mapping[str, frozenset[str]]:
-    """Return for each name what its code reads (or changes) when it runs, through every name that it may hold or call."""
+    """Return for each name what its code reads (or changes) when it runs, through every name that it may hold or call.
+
+    without: names whose code is none of it: what is handed to a flow that is tried out does not change what the flow uses.
+    """
     direct: dict[str, set[str]] = defaultdict(set)
     through: dict[str, set[str]] = defaultdict(set)
     for statement in statements:
         kept_in = statement.binds | statement.bound_later | {n for n in statement.touched if n not in settled}
         for name in kept_in:
             direct[name] |= own(statement)
-            through[name] |= statement.later | statement.now
+            through[name] |= (statement.later | statement.now) - without
     names = set(direct)
     users: dict[str, set[str]] = defaultdict(set)
     for name, inner in through.items():

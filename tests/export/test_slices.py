@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nbllm.export import Cell, history_cells, render_flows, slice_notebook
+from nbllm.export import Cell, history_cells, read_ipynb, render_flows, slice_notebook
 from tests.export.making import HEAD, cells, kept, module_of, run, sliced
 from tests.export.programs import names, statements
 
@@ -174,3 +175,26 @@ def test_settings_and_files_are_told() -> None:
                    "@flow\ndef f(): return text")  # fmt: skip
     assert ["settings.toml" in note for note in found.notes] == [True]
     assert [(one.cell, one.path) for one in found.files] == [(3, "data/a.txt")]
+
+
+@pytest.mark.parametrize(
+    "tried",
+    [
+        'tickets = ["a"]\n[triage(t) for t in tickets]',
+        'for t in ["a", "b"]:\n    print(triage(t))',
+        'tickets = ["a"]\nfirst = triage(tickets[0])',
+        'answers = {t: triage(t) for t in ("a", "b")}\nanswers.update(c=triage("c"))',
+    ],
+)
+def test_a_cell_that_tries_the_flow_out_is_not_kept(tried: str) -> None:
+    """What is handed to a flow in a cell below it, in a loop too, does not make that cell one that the flow needs."""
+    above = 'from nbllm import ask, flow\nQUEUES = ["billing", "hardware"]'
+    body = '@flow\ndef triage(t: str) -> str:\n    return ask(f"{chr(44).join(QUEUES)} {t}").text'
+    found = slice_notebook(cells(above, body, tried), "triage")
+    assert [kept.number for kept in found.kept] == [1, 2]
+
+
+def test_the_notebook_about_services_can_be_exported_from_its_file() -> None:
+    """All of its cells are there, those that call the flow, the service and the gateway too; three are what the flow needs."""
+    found = slice_notebook(read_ipynb(Path(__file__).resolve().parents[2] / "notebooks" / "02_to_a_service.ipynb"), "triage")
+    assert [kept.reason for kept in found.kept] == ["defines QUEUES, Triage, policy", "asks for rules", "defines the flow triage"]
