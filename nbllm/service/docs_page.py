@@ -16,8 +16,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from nbllm.service.configuration import ServiceSettings
 from nbllm.service.context import Service, service_of
-from nbllm.service.heads import is_local
+from nbllm.service.heads import is_local, is_local_name
 from nbllm.service.problems import ServiceProblem
 
 router = APIRouter(include_in_schema=False)
@@ -32,12 +33,24 @@ _STYLE = (
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'"
 _MOST_EXAMPLE = 4000
+_PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 
 
 def is_shown(service: Service, request: Request) -> bool:
-    """Whether a caller may read it: as the settings say, else only programs of this machine, on a service that is not public."""
-    docs = service.config.docs
-    return docs if docs is not None else not service.config.public and is_local(request.scope)
+    """Whether a caller may read it: as the settings say, else only programs of this machine.
+
+    A proxy on this machine is one, too, so what it passes on is told by the name that was called and by what proxies add.
+    """
+    config, headers = service.config, request.headers
+    if config.docs is not None:
+        return config.docs
+    here = is_local(request.scope) and is_local_name(headers.get("host", ""))
+    return here and for_this_machine(config) and not any(name in headers for name in _PROXIED)
+
+
+def for_this_machine(config: ServiceSettings) -> bool:
+    """Whether nothing in the settings says that others than this machine's programs reach the service."""
+    return not config.public and not config.allowed_hosts
 
 
 def _check(request: Request) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from collections import Counter
 from concurrent.futures import Future
 from contextvars import copy_context
 from typing import NoReturn
@@ -22,13 +23,16 @@ from nbllm.crew import Crew
 from nbllm.errors import NbllmError, UnknownModel
 from nbllm.flow_context import WATCHER, FlowStopped
 from nbllm.redaction import redact
+from nbllm.service.context import ASKING
 from nbllm.service.flow_loop import FlowLoop
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import Follower
 from nbllm.service.problems import ServiceProblem
 
-MOST_STUCK = 64
+MOST_STUCK = 128
 """Runs that do not come back although their time is over: this many threads may be lost to them."""
+MOST_STUCK_OF_ONE = 16
+"""The same of one key: beyond that its runs are refused, and everybody else's go on."""
 _COMES_BACK_S = 1.0
 _FRAMES = 5
 _log = logging.getLogger("nbllm.service")
@@ -48,8 +52,12 @@ class FlowRunner:
         self._crew = Crew(running + MOST_STUCK, "nbllm-flow")
         self._loop = FlowLoop()
         self._watches: set[asyncio.Task[None]] = set()
-        self.stuck = 0
+        self._stuck_of: Counter[str] = Counter()
+
+    @property
+    def stuck(self) -> int:
         """Runs that were given up and have not come back yet."""
+        return self._stuck_of.total()
 
     async def run(
         self,
@@ -64,8 +72,8 @@ class FlowRunner:
         Raises what the flow raises of nbllm's errors, and a ServiceProblem for all else: another exception, a wrong result, a flow
         whose time is over, too many that have not come back. A caller that is cancelled ends the flow's calls.
         """
-        if self.stuck >= MOST_STUCK:
-            title = "Too many runs of flows have not come back after their time was over."
+        if self.stuck >= MOST_STUCK or self._stuck_of[_asking()] >= MOST_STUCK_OF_ONE:
+            title = "Too many runs of flows have not come back after their time was over, or after who asked had left."
             raise ServiceProblem(503, "flows-stuck", title, retry_after_s=30.0)
         at_most_s = self._timeout_s if timeout_s is None else timeout_s
         start = self._in_loop if spec.is_async else self._in_thread
@@ -91,14 +99,15 @@ class FlowRunner:
     async def _watch(self, spec: FlowSpec, run: asyncio.Future[bytes]) -> None:
         done, _ = await asyncio.wait([run], timeout=_COMES_BACK_S)
         if not done:
-            self.stuck += 1
+            key_id = _asking()
+            self._stuck_of[key_id] += 1
             _log.warning("The flow %s was given up and does not come back; its thread is lost until it does.", spec.name)
             try:
                 if spec.is_async:
                     await self._loop.answers(_COMES_BACK_S)
                 await asyncio.wait([run])
             finally:
-                self.stuck -= 1
+                self._stuck_of[key_id] -= 1
         if not run.cancelled():
             run.exception()  # looked at: nobody waits for it any more
 
@@ -157,3 +166,9 @@ class FlowRunner:
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
+
+
+def _asking() -> str:
+    """Return the id of the key that asks, "" where nobody does."""
+    caller = ASKING.get()
+    return "" if caller is None else caller.key_id

@@ -55,8 +55,10 @@ async def _missing(service: Service) -> list[str]:
     if not await service.limiter.works():
         missing.append("limits")
     try:
-        service.keys.list()
+        known = service.keys.readable
     except NbllmError:
+        known = False
+    if not known:
         missing.append("keys")
     standing = await service.client.astanding() if "state store" not in missing else {}
     if standing and all(state in {"open", "off"} for state in standing.values()):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
@@ -30,6 +31,7 @@ from nbllm.settings.suggest import did_you_mean
 from nbllm.storage.home import own_directory
 from nbllm.storage.locks import try_lock
 
+_log = logging.getLogger("nbllm.service")
 FILE = "service-keys.json"
 FILE_VARIABLE = "NBLLM_SERVICE_KEYS_FILE"
 KEY_VARIABLE = "NBLLM_SERVICE_KEY"
@@ -69,6 +71,7 @@ class KeyStore:
         self._looked_at_s = float("-inf")
         self._mark: tuple[int, int, int] | None = None
         self._rows: Mapping[str, tuple[bytes, Key]] = {}
+        self._told = ""
         self._given = _given_key(os.environ if environ is None else environ)
 
     def __repr__(self) -> str:
@@ -81,8 +84,16 @@ class KeyStore:
         return bool(self.list())
 
     def verify(self, text: str) -> Key | None:
-        """Return the key that a text is, None for none. Takes about 5 us, as long for a wrong one as for a right one."""
-        self._look()
+        """Return the key that a text is, None for none. Takes about 5 us, as long for a wrong one as for a right one.
+
+        Keys that were known stay good while their file cannot be read; the log says so, once.
+        """
+        try:
+            self._look()
+        except (ConfigurationError, StorageError) as exc:
+            if self._told != exc.summary:
+                self._told = exc.summary
+                _log.warning("%s The keys that were known before go on working.", exc.summary)
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
         shape = _SHAPE.match(text)
         row = self._rows.get(shape[1]) if shape else self._given
@@ -122,7 +133,7 @@ class KeyStore:
     # ------------------------------------------------------------------------------------------------ the file
 
     def _look(self) -> None:
-        """Read the file if it changed. One that is gone holds no keys; one that cannot be read leaves what was known."""
+        """Read the file if it changed. One that is gone holds no keys; for one that cannot be read, what was known stays."""
         now_s = self._now_s()
         if now_s - self._looked_at_s < _LOOK_EVERY_S:
             return
@@ -138,7 +149,7 @@ class KeyStore:
         if mark != self._mark:
             rows = _read(self.path)
             self._rows = {key.id: (bytes.fromhex(key.sha256), key) for key in rows.values()}
-            self._mark = mark
+            self._mark, self._told = mark, ""
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Key]]:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 from nbllm.service.context import Service
+from nbllm.service.docs_page import for_this_machine
 
 _WIDTH = 11
 _WORKER = "celery --app nbllm.service.worker worker"
@@ -37,10 +38,10 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
         yield _line("metrics", f"{service.metrics_address}, without a key, for this machine only")
     else:
         yield _line("metrics", "/metrics, behind a key")
-    if config.docs or (config.docs is None and not config.public):
+    if config.docs or (config.docs is None and for_this_machine(config)):
         yield _line("docs", f"{address}/docs" + ("" if config.docs else ", for this machine only"))
     else:
-        yield _line("docs", "off")
+        yield _line("docs", "off (docs = true shows them to everybody who can reach it)")
     share = "each key has its own part" if config.cache_partition == "key" else "all keys share one"
     yield _line("cache", f"/v1: {share}; flows: all keys share one")
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from nbllm.service import flow_run
+from nbllm.service.configuration import Tier
+from nbllm.service.context import ASKING, Caller
 from nbllm.service.flow_specs import describe
 from nbllm.service.flow_watch import Follower
 from nbllm.service.problems import ServiceProblem
@@ -87,6 +89,33 @@ def test_too_many_lost_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             assert await runner.run(spec, spec.arguments.model_validate({"text": "hi"}), Follower(), timeout_s=5) == b'"ok"'
 
     in_a_loop(main)
+
+
+def test_one_key_does_not_use_up_what_all_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key whose runs do not come back is refused, and everybody else's go on."""
+    monkeypatch.setattr(flow_run, "_COMES_BACK_S", 0.01)
+    monkeypatch.setattr(flow_run, "MOST_STUCK_OF_ONE", 2)
+    RELEASED.clear()
+
+    async def main() -> None:
+        async with running(tmp_path, timeout_s=0.02) as (runner, _):
+            token = ASKING.set(Caller("one", Tier(name="default")))
+            for _ in range(2):
+                with pytest.raises(ServiceProblem):
+                    await run(runner, sleeps)
+            while runner.stuck < 2:
+                await asyncio.sleep(0.01)
+            with pytest.raises(ServiceProblem, match="have not come back"):
+                await run(runner, ask, text="hi")
+            ASKING.reset(token)
+            spec = describe(ask)
+            assert await runner.run(spec, spec.arguments.model_validate({"text": "hi"}), Follower(), timeout_s=5) == b'"ok"'
+            RELEASED.set()
+
+    try:
+        in_a_loop(main)
+    finally:
+        RELEASED.set()
 
 
 @by_kind

@@ -43,7 +43,7 @@ def test_a_key_is_found_and_is_nowhere_in_the_file(path: Path) -> None:
     assert (found.id, found.tier, found.note) == (made.id, "gold", "for Ann")
     assert text.startswith(f"nbllm_{made.id}_")
     assert len(text.encode()) >= 32
-    secret = text.rpartition("_")[2][:20]
+    secret = text.split("_", 2)[2][:20]
     assert all(secret not in file.read_text() for file in path.parent.iterdir())
     assert text not in redact(f"the key {text} in a log")
 
@@ -140,10 +140,31 @@ def test_a_file_that_is_none_of_ours_is_said_and_kept(path: Path, text: str) -> 
     """Nobody gets in by a broken file, it is named in the message, and making a key does not overwrite it."""
     path.parent.mkdir()
     path.write_text(text)
-    for use in (lambda: store(path).verify("x" * 40), lambda: store(path).make()):
+    assert store(path).verify("x" * 40) is None
+    for use in (lambda: store(path).list(), lambda: store(path).make()):
         with pytest.raises(ConfigurationError, match="holds no keys"):
             use()
     assert path.read_text() == text
+
+
+def test_a_file_that_breaks_leaves_the_keys_that_were_known(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A caller of a running service is not refused for what happened to a file; the log says it once, and listing does."""
+    text, key = store(path).make()
+    now_s = [0.0]
+    running = KeyStore(path, environ={}, now_s=lambda: now_s[0])
+    assert running.verify(text) == key
+    whole = path.read_text()
+    path.write_text("{")
+    for _ in range(5):
+        now_s[0] += 10
+        assert running.verify(text) == key
+    assert caplog.text.count("go on working") == 1
+    with pytest.raises(ConfigurationError, match="holds no keys"):
+        running.list()
+    path.write_text(whole)
+    running.revoke(key.id)
+    now_s[0] += 10
+    assert running.verify(text) is None
 
 
 def test_a_disk_that_is_full_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,8 @@ def test_what_counts_and_what_lasts_must_be_there(tmp_path: Path) -> None:
         assert missing(app) == ["state store", "limits"]
         (tmp_path / ".state" / "service-keys.json").write_text("no keys")
         assert missing(app) == ["state store", "limits", "keys"]
+        (tmp_path / ".state" / "service-keys.json").unlink()
+        assert missing(app) == ["state store", "limits", "keys"]
 
 
 def test_while_it_ends_it_takes_nothing_new_and_says_so(tmp_path: Path) -> None:

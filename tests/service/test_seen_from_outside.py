@@ -80,6 +80,19 @@ def test_the_docs_are_off_in_production(tmp_path: Path, service: str) -> None:
             assert ask_raw(it, path, headers=it.headers).status == 404
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "support.example.org"}, {"X-Forwarded-For": "203.0.113.9"}, {"Forwarded": "for=203.0.113.9"}, {"Via": "1.1 proxy"}],
+)
+def test_the_docs_are_not_for_those_behind_a_proxy(tmp_path: Path, headers: dict[str, str]) -> None:
+    """A proxy on this machine passes on requests of everybody: nothing shows what can be asked, recorded runs included."""
+    named = "Host" in headers
+    with running(create_app(settings=write_settings(tmp_path, 'allowed_hosts = ["support.example.org"]' if named else ""))) as it:
+        for path in ("/docs", "/openapi.json"):
+            assert ask_raw(it, path, headers={**it.headers, **headers}).status == 404
+            assert ask_raw(it, path, headers=it.headers).status == (404 if named else 200)
+
+
 def test_numbers_of_requests_calls_tokens_and_cost(app: Running) -> None:
     """After a flow ran: its route, its model's calls, tokens, time and cost are in /metrics, with bounded labels."""
     assert post(app, "/flows/greet", b'{"name": "Ann"}').status == 200

@@ -199,6 +199,16 @@ def test_a_folder_that_is_no_app_and_bad_settings_are_said(folder: Path) -> None
     assert "max_running" in said
 
 
+def test_an_app_that_names_a_flow_that_is_not_there_is_said(folder: Path) -> None:
+    """A fault in the user's own files is a sentence with file and line."""
+    write_settings(folder)
+    (folder / "flows.py").write_text("def other() -> str:\n    return ''\n")
+    (folder / "app.py").write_text("import flows\n\napp = flows.triage\n")
+    said = refused(folder)
+    assert "AttributeError: module 'flows' has no attribute 'triage' (app.py, line 3)" in said
+    assert "Traceback" not in said
+
+
 def test_a_home_that_cannot_be_used_is_said(folder: Path) -> None:
     """A home that is no folder is said before anything is served."""
     (folder / ".state").write_text("I am a file")
