@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# One process a processor, four at most: more would wait for the slowest tests. ARGS="-n 0" takes one, for a debugger, say.
+# One process more than processors (tests/conftest.py), four at most. ARGS="-n 0" takes one, for a debugger, say.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 # Only as an argument of make: a MODEL that happens to be in the environment must not make the demo cost money.
 DEMO_MODEL = $(if $(filter command,$(origin MODEL)),--model "$(MODEL)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,11 @@ from tests.redis_server import RedisServer, running_redis
 # Limits in wall-clock time for one generated case say more about the machine than about the code.
 settings.register_profile("nbllm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("nbllm")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the processes of `-n auto`: many tests wait for servers, kernels and kills, so one more than there are processors."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="module", autouse=True)
