@@ -20,13 +20,13 @@ MOST_LAPSES = 20
 WEBHOOK_RETRY_S = 60.0
 MOST_KEPT_BYTES = 256_000_000
 """What the jobs of one caller may hold, ended ones included, until they are forgotten."""
-_ROW_BYTES = 500
+ROW_BYTES = 500
 """What a job holds besides its texts, roughly."""
-_UNSHOWN = {"arguments": "''", "result": "NULL", "problem": "NULL"}
+UNSHOWN = {"arguments": "''", "result": "NULL", "problem": "NULL"}
 """What lists leave out: reading it would cost more than all that they show."""
 _NAMES = tuple(field.name for field in fields(Job))
 _COLUMNS = ", ".join(_NAMES)
-_LISTED = ", ".join(_UNSHOWN.get(name, name) for name in _NAMES)
+_LISTED = ", ".join(UNSHOWN.get(name, name) for name in _NAMES)
 _MINE = "job_id = ? AND fencing = ? AND owner = ? AND status = 'running'"
 _ADD = (
     "INSERT INTO jobs (job_id, caller, tier, flow, arguments, status, priority, created_at, webhook, kept_bytes) "
@@ -48,6 +48,12 @@ def full(most: int, *, of_caller: bool = False) -> JobsFull:
     """Return the error that says that as many jobs wait as may."""
     whose = "jobs of this key" if of_caller else "jobs"
     return JobsFull(f"{most} {whose} are waiting; no more are taken just now.", hint="Try again later.")
+
+
+def too_much(most_bytes: int) -> JobsFull:
+    """Return the error that says that a caller's jobs hold as much as they may."""
+    said = f"The jobs of this key hold as much as may be kept, {most_bytes / 1e6:.0f} MB."
+    return JobsFull(said, hint="Jobs that ended are forgotten after a time.")
 
 
 class SqliteJobs:
@@ -86,11 +92,10 @@ class SqliteJobs:
                 raise full(most_queued)
             if con.execute(f"{queued} AND caller = ?", (job.caller,)).fetchone()[0] >= most_of_caller:
                 raise full(most_of_caller, of_caller=True)
-            size = _ROW_BYTES + len(job.arguments)
+            size = ROW_BYTES + len(job.arguments)
             (kept,) = con.execute("SELECT total(kept_bytes) FROM jobs WHERE caller = ?", (job.caller,)).fetchone()
             if kept + size > self._most_kept_bytes:
-                said = f"The jobs of this key hold {kept / 1e6:.0f} MB, and {self._most_kept_bytes / 1e6:.0f} MB may be kept."
-                raise JobsFull(said, hint="Jobs that ended are forgotten after a time.")
+                raise too_much(self._most_kept_bytes)
             values = (job_id, job.caller, job.tier, job.flow, job.arguments, job.priority, self._now(), job.webhook, size)
             con.execute(_ADD, values)
             return _must(con, job_id)
@@ -232,7 +237,7 @@ def _end(
     problem: str | None = None,
 ) -> int:
     """Write how the jobs that `where` names ended; their webhooks are due. Return how many there were."""
-    kept_bytes = _ROW_BYTES + len(result or "") + len(problem or "")
+    kept_bytes = ROW_BYTES + len(result or "") + len(problem or "")
     return con.execute(_END + where, (status, kept_bytes, result, problem, now, now + keep_s, now, *values)).rowcount
 
 

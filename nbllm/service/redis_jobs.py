@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from nbllm.errors import StorageError
 from nbllm.service import redis_jobs_lua as lua
-from nbllm.service.job_store import DIED, MOST_LAPSES, WEBHOOK_RETRY_S, full
+from nbllm.service.job_store import DIED, MOST_KEPT_BYTES, MOST_LAPSES, WEBHOOK_RETRY_S, full, too_much
 from nbllm.service.ports import Delivery, Job, JobLease, JobStatus, LeaseState, NewJob
 from nbllm.storage.redis_link import Link, Script
 
@@ -41,6 +41,7 @@ class RedisJobs:
         *,
         keep_s: float = 86400.0,
         most_lapses: int = MOST_LAPSES,
+        most_kept_bytes: int = MOST_KEPT_BYTES,
         lease_s: float = LEASE_S,
         now: Callable[[], float] = time.time,
         announce: Callable[[str], None] | None = None,
@@ -49,6 +50,7 @@ class RedisJobs:
         self._prefix = link.key("jobs:")
         self._keep_s = keep_s
         self._most_lapses = most_lapses
+        self._most_kept_bytes = most_kept_bytes
         self._lease_s = lease_s
         self._now = now
         self._announce = announce
@@ -67,7 +69,10 @@ class RedisJobs:
             values["webhook"] = job.webhook
         flat = [part for pair in values.items() for part in pair]
         where = _list(job.caller, job.flow)
-        got = await self._run(lua.ADD, uuid4().hex, job.caller, where, most_queued, most_of_caller, *flat)
+        limits = (most_queued, most_of_caller, self._most_kept_bytes, len(job.arguments.encode()))
+        got = await self._run(lua.ADD, uuid4().hex, job.caller, where, *limits, *flat)
+        if got == b"kept":
+            raise too_much(self._most_kept_bytes)
         if got in (b"full", b"mine"):
             raise full(most_queued) if got == b"full" else full(most_of_caller, of_caller=True)
         added = _job(got)
@@ -85,7 +90,7 @@ class RedisJobs:
     async def list(self, caller: str, flow: str, *, limit: int, before: str | None = None) -> Sequence[Job]:
         """See JobStore."""
         rows = await self._run(lua.LIST, caller, _list(caller, flow), before or "", limit)
-        return [_job(row) for row in rows]
+        return [_job([b"arguments", b"", *row]) for row in rows]
 
     async def claim(self, job_id: str | None = None) -> JobLease | None:
         """See JobStore."""

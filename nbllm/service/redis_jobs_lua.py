@@ -2,20 +2,32 @@
 
 job:ID is the row, a hash. queue: those that wait, by priority and lapses (score), then by number (member NUMBER:ID). leases: until
 when, on Redis's clock, who runs one may run it. ends: when rows are forgotten. hooks: when webhooks are due. of:HASH: the jobs of a
-caller for a flow, by number. Times of rows are the caller's; texts that may be missing come as '' or '=TEXT'.
+caller for a flow, by number. kept_of: bytes that the jobs of a caller hold. Times of rows are the caller's; texts that may be missing
+come as '' or '=TEXT'.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+from nbllm.service.job_store import ROW_BYTES, UNSHOWN
+from nbllm.service.ports import Job
 from nbllm.storage.redis_link import NOW, Script
 
+_SHOWN = ", ".join(f"'{field.name}'" for field in fields(Job) if field.name not in UNSHOWN)
 _JOBS = (
     NOW
+    + f"local ROW_BYTES = {ROW_BYTES}\nlocal SHOWN = {{{_SHOWN}}}\n"
     + """
 local P = ARGV[1]
 local function key(id) return P .. 'job:' .. id end
 local function get(id, ...) return redis.call('HMGET', key(id), ...) end
 local function row(id) return redis.call('HGETALL', key(id)) end
+local function keep(id, bytes)
+  local r = get(id, 'kept', 'caller')
+  redis.call('HSET', key(id), 'kept', bytes)
+  if redis.call('HINCRBY', P .. 'kept_of', r[2], bytes - (r[1] or 0)) <= 0 then redis.call('HDEL', P .. 'kept_of', r[2]) end
+end
 local function turn(id, from, to)
   redis.call('HSET', key(id), 'status', to)
   if from then redis.call('HINCRBY', P .. 'counts', from, -1) end
@@ -42,7 +54,8 @@ end
 local function finish(id, from, to, now, expires, result, problem)
   if from == 'queued' then dequeue(id) end
   turn(id, from, to)
-  redis.call('HSET', key(id), 'finished_at', now, 'expires_at', expires)
+  redis.call('HSET', key(id), 'finished_at', now, 'expires_at', expires, 'arguments', '')
+  keep(id, ROW_BYTES + #result + #problem)
   if result ~= '' then redis.call('HSET', key(id), 'result', string.sub(result, 2)) end
   if problem ~= '' then redis.call('HSET', key(id), 'problem', string.sub(problem, 2)) end
   redis.call('ZADD', P .. 'ends', expires, id)
@@ -60,19 +73,23 @@ ADD = Script(
     _JOBS
     + """
 local id, caller, list, most, most_mine = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local most_kept, size = tonumber(ARGV[7]), ROW_BYTES + tonumber(ARGV[8])
 if redis.call('EXISTS', key(id)) == 1 then return row(id) end
 if redis.call('ZCARD', P .. 'queue') >= most then return 'full' end
 if tonumber(redis.call('HGET', P .. 'queued_of', caller) or '0') >= most_mine then return 'mine' end
+if tonumber(redis.call('HGET', P .. 'kept_of', caller) or '0') + size > most_kept then return 'kept' end
 local number = redis.call('INCR', P .. 'seq')
 redis.call('HSET', key(id), 'job_id', id, 'caller', caller, 'seq', number, 'attempts', 0, 'lapses', 0, 'cancel_requested', 0)
-for i = 7, #ARGV, 2 do redis.call('HSET', key(id), ARGV[i], ARGV[i + 1]) end
+for i = 9, #ARGV, 2 do redis.call('HSET', key(id), ARGV[i], ARGV[i + 1]) end
+keep(id, size)
 redis.call('ZADD', P .. 'of:' .. list, number, id)
 redis.call('HSET', key(id), 'list', list)
 enqueue(id, nil)
 return row(id)
 """
 )
-"""ARGV: prefix, id, caller, hash of caller and flow, most queued, most of this caller; then names and values of the row."""
+"""ARGV: prefix, id, caller, hash of caller and flow, most queued, most of this caller, most bytes that its jobs may hold, bytes of
+the arguments; then names and values of the row."""
 
 LIST = Script(
     _JOBS
@@ -86,7 +103,11 @@ if before ~= '' then
 end
 local found = {}
 for _, id in ipairs(redis.call('ZREVRANGEBYSCORE', P .. 'of:' .. list, from, '-inf', 'LIMIT', 0, limit)) do
-  found[#found + 1] = row(id)
+  local shown, values = {}, get(id, unpack(SHOWN))
+  for i, name in ipairs(SHOWN) do
+    if values[i] then shown[#shown + 1] = name; shown[#shown + 1] = values[i] end
+  end
+  found[#found + 1] = shown
 end
 return found
 """
@@ -174,7 +195,8 @@ SWEEP = Script(
 local now, expires, most, died, again_s = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local real = clock('')
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ends', '-inf', '(' .. now, 'LIMIT', 0, 500)) do
-  local r = get(id, 'status', 'list')
+  local r = get(id, 'status', 'list', 'caller')
+  if r[3] then keep(id, 0) end
   if r[1] then redis.call('HINCRBY', P .. 'counts', r[1], -1) end
   if r[2] then redis.call('ZREM', P .. 'of:' .. r[2], id) end
   redis.call('DEL', key(id))

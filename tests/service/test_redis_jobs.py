@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from nbllm.service.ports import JobLease
+from nbllm.service.ports import JobLease, JobsFull
 from nbllm.service.redis_jobs import RedisJobs
 from nbllm.storage.redis_link import Link
 from tests.redis_server import RedisServer
@@ -98,3 +98,57 @@ def test_workers_are_told(redis_server: RedisServer, monkeypatch: pytest.MonkeyP
         await link.aclose()
 
     asyncio.run(main())
+
+
+def test_what_was_asked_is_dropped_at_the_end(redis_server: RedisServer, world: RedisWorld[RedisJobs]) -> None:
+    """An ended job holds its result; what was asked is nowhere on Redis any more, and no list reads either."""
+
+    async def main() -> None:
+        store = world.open()
+        done, cancelled, waits = await added(store, *(new(arguments=f'"a private question {number}"') for number in range(3)))
+        await store.finish(await lease(store), "done", result='"an answer"')
+        await store.cancel("a", cancelled.job_id)
+        assert [(await store.get("a", job.job_id) or done).arguments for job in (done, cancelled)] == ["", ""]
+        assert (await store.get("a", waits.job_id) or done).arguments == '"a private question 2"'
+        listed = await store.list("a", "triage", limit=5)
+        assert {(job.arguments, job.result, job.problem) for job in listed} == {("", None, None)}
+        assert [(job.job_id, job.status) for job in listed] == [
+            (waits.job_id, "queued"), (cancelled.job_id, "cancelled"), (done.job_id, "done"),
+        ]  # fmt: skip
+        with redis_server.client() as client:
+            held = b"".join(b"".join(client.hvals(key)) for key in client.scan_iter("*jobs:job:*"))
+        assert b"a private question 2" in held
+        assert b"a private question 0" not in held
+        assert b"a private question 1" not in held
+
+    world.run(main())
+
+
+def test_what_one_caller_may_keep(redis_server: RedisServer) -> None:
+    """Jobs that ended count until they are forgotten; another caller is not touched by it, and nothing is counted for ever."""
+
+    def small(link: Link, clock: Clock) -> RedisJobs:
+        return RedisJobs(link, keep_s=KEEP_S, most_kept_bytes=10_000, now=clock)
+
+    world = RedisWorld(redis_server, small, "claim", lapse)
+    large = new(arguments='"' + "x" * 2000 + '"')
+
+    async def main() -> None:
+        store = world.open()
+        for _ in range(3):
+            await added(store, large)
+            await store.finish(await lease(store), "done", result='"' + "y" * 2000 + '"')
+        await added(store, new())
+        with pytest.raises(JobsFull, match="may be kept"):
+            await added(store, large)
+        await added(store, new("b", arguments=large.arguments))
+        for _ in range(2):
+            await store.finish(await lease(store), "done", result="1")
+        world.clock.now += KEEP_S + 1
+        await store.sweep()
+        with redis_server.client() as client:
+            assert not list(client.scan_iter("*jobs:kept_of"))
+        await added(store, large)
+
+    world.run(main())
+    world.close()
