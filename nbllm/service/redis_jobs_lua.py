@@ -2,8 +2,8 @@
 
 job:ID is the row, a hash. queue: those that wait, by priority and lapses (score), then by number (member NUMBER:ID). leases: until
 when, on Redis's clock, who runs one may run it. ends: when rows are forgotten. hooks: when webhooks are due. of:HASH: the jobs of a
-caller for a flow, by number. kept_of: bytes that the jobs of a caller hold. Times of rows are the caller's; texts that may be missing
-come as '' or '=TEXT'.
+caller for a flow, by number. kept_of: bytes that the jobs of a caller hold. Times of rows are the caller's; texts that may be
+missing come as '' or '=TEXT'.
 """
 
 from __future__ import annotations
