@@ -14,8 +14,8 @@ from nbllm.storage.opening import Migration, connect, create_file, migrate, set_
 LOG_BYTES = 8 * 1024 * 1024
 """A log larger than this makes writers pause (they queue) until all of it is moved: only then does it start over."""
 
-PAGE_BYTES = 2048
-"""A commit writes whole pages and sums each: for rows of some 300 bytes, half of SQLite's usual 4096 takes a sixth less time."""
+PAGE_BYTES = 4096
+"""A commit writes whole pages: with 2048 a hit takes 1 us less, and a sum over a million calls a seventh more (1.06 s for 0.93)."""
 
 _of_the_parent: list[sqlite3.Connection] = []
 

@@ -11,7 +11,6 @@ import pytest
 
 from nbllm.errors import StorageError
 from nbllm.storage import writer
-from nbllm.storage.connections import PAGE_BYTES
 from nbllm.storage.faults import Fault, fault_of
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
@@ -367,7 +366,8 @@ def test_error_codes():
     assert fault_of(sqlite3.ProgrammingError("x")) is Fault.OTHER
 
 
-def test_pages_are_small_and_what_is_deleted_can_be_given_back(database):
-    """A commit writes whole pages, so a new file has small ones; SQLite takes neither option back once the file has a page."""
-    assert database.read(lambda con: con.execute("PRAGMA page_size").fetchone()) == (PAGE_BYTES,)
+def test_pages_have_their_size_and_what_is_deleted_can_be_given_back(database, monkeypatch):
+    """SQLite takes neither option once a file has a page, so the one that is said first must not make it."""
+    monkeypatch.setattr("nbllm.storage.connections.PAGE_BYTES", 8192)
+    assert database.read(lambda con: con.execute("PRAGMA page_size").fetchone()) == (8192,)
     assert database.read(lambda con: con.execute("PRAGMA auto_vacuum").fetchone()) == (2,)
