@@ -9,6 +9,7 @@ from typing import Any
 
 from nbllm.core.messages import Attempt, Delta, Partial, Usage
 from nbllm.core.reply import Reply
+from nbllm.errors import AllRungsFailed
 from nbllm.live import DeltaEvent, Restarted, Started
 from nbllm.settings import Settings
 
@@ -120,3 +121,10 @@ class Publisher:
 
     def clear_output(self, wait: bool = False) -> None:
         pass
+
+
+def failed(*causes: Exception) -> AllRungsFailed:
+    """What is raised when every rung failed, from these causes."""
+    error = AllRungsFailed("No model answered.", causes, hint="Start the server, or set a key.")
+    error.spent_usd, error.call_id = None, "call0001"
+    return error
