@@ -11,6 +11,7 @@ import pytest
 
 from nbllm.core.messages import Chat, Content, Delta, Ending, Rung, Usage
 from nbllm.core.ports import RateLimits, Wire
+from nbllm.providers.catalog import Catalog
 from nbllm.providers.openai_compatible import OpenAICompatible
 from nbllm.settings import Endpoint
 from tests.fault_behaviours import Behaviour
@@ -65,6 +66,11 @@ def wire(place: Endpoint | str, content: Content = HELLO, *, streamed: bool = Fa
         price=None,
     )
     return Wire(rung=rung, content=content, streamed=streamed, **fields)
+
+
+def catalog_wire(model_id: str, environ: dict[str, str], content: Chat = HELLO) -> Wire:
+    """A request to a model of the catalog, with these variables set."""
+    return Wire(rung=Catalog({}, environ).rung(model_id), content=content, streamed=False, deadline_s=20)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
