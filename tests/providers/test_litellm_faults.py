@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 import traceback
-import warnings
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -28,18 +26,10 @@ from tests.starvation import within
 pytestmark = [
     # LiteLLM and the SDK under it leave their own deprecations and sockets for the garbage collector; ours are errors elsewhere.
     pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("swept"),
 ]
 T = TypeVar("T")
 KEY = "sk-test-0123456789abcdef"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _swept() -> Iterator[None]:
-    """What LiteLLM leaves is collected here, not in the next file's tests, which fail on a socket that is left open."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -17,7 +17,10 @@ from nbllm.providers.prices import provider_names
 from tests.providers.helpers import Heard
 from tests.providers.test_litellm_faults import KEY, wire
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # LiteLLM's own deprecations and sockets; see test_litellm_faults
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # LiteLLM's own deprecations and sockets; see test_litellm_faults
+    pytest.mark.usefixtures("swept"),
+]
 
 
 USAGE = {"input_tokens": 9, "output_tokens": 1}
