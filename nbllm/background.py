@@ -225,7 +225,7 @@ class _Background:
             self._users.add(user)
             if self._host is None:
                 born: Outcome[LoopHost] = Outcome()
-                thread = threading.Thread(target=_run, args=(born,), name="nbllm-loop", daemon=True)
+                thread = threading.Thread(target=run_loop, args=(born,), name="nbllm-loop", daemon=True)
                 try:
                     thread.start()
                     while not born.wait(_SLICE_S):
@@ -260,7 +260,11 @@ class _Background:
         self.forget()
 
 
-def _run(born: Outcome[LoopHost]) -> None:
+def run_loop(born: Outcome[LoopHost], *, with_threads: bool = True) -> None:
+    """Make a loop and run it on this thread until its host is stopped; `born` gets the host.
+
+    with_threads: wait at the end for the threads that `asyncio.to_thread` made, too. What still runs is cancelled.
+    """
     loop = asyncio.new_event_loop()
     host = LoopHost(loop)
     asyncio.set_event_loop(loop)
@@ -273,7 +277,8 @@ def _run(born: Outcome[LoopHost]) -> None:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
+        if with_threads:
+            loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
         host.end()
 

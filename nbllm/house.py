@@ -70,24 +70,27 @@ class House:
         self._found: Route | None = None
         self._found_endpoints: dict[str, Endpoint] = {}
         self._finding: asyncio.Lock | None = None
-        self.road = Road(
-            Parts(
-                settings=settings,
-                session=session,
-                router=Router(self._plan, self._rung, self._discover),
-                provider_for=self._provider_for,
-                key_of=_key_of,
-                request_bytes=request_bytes,
-                store=self.storage.store,
-                flights=self.storage.flights,
-                ledger=self.storage.ledger,
-                recordings=lambda: self.storage.recordings,
-                budgets=self.storage.budgets,
-                breaker_states=MemoryState[BreakerState]() if shared is None else shared.breaker_states,
-                bucket_states=MemoryState[BucketState]() if shared is None else shared.bucket_states,
-                executor=executor,
-                flow=lambda: current_flow() if settings().recordings else None,
-            )
+        self.road = Road(self._parts(session, executor))
+
+    def _parts(self, session: str, executor: Callable[[], Executor]) -> Parts:
+        """Return everything the road stands on."""
+        settings, shared = self._settings, self._shared
+        return Parts(
+            settings=settings,
+            session=session,
+            router=Router(self._plan, self._rung, self._discover),
+            provider_for=self._provider_for,
+            key_of=_key_of,
+            request_bytes=request_bytes,
+            store=self.storage.store,
+            flights=self.storage.flights,
+            ledger=self.storage.ledger,
+            recordings=lambda: self.storage.recordings,
+            budgets=self.storage.budgets,
+            breaker_states=MemoryState[BreakerState]() if shared is None else shared.breaker_states,
+            bucket_states=MemoryState[BucketState]() if shared is None else shared.bucket_states,
+            executor=executor,
+            flow=lambda: current_flow() if settings().recordings else None,
         )
 
     def settings_changed(self, settings: Settings) -> None:

@@ -16,12 +16,14 @@ from nbllm.core.reply import Reply
 from nbllm.errors import StorageError, ValidationFailed
 from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, show, within
 from nbllm.pipeline.structure import StructureStage, needs_validation, quick, validated
+from nbllm.pipeline.workers import Workers
 from nbllm.redaction import redact_registered
 from nbllm.settings import Settings
 
 _COMPLETE = ("stop", "tool_calls")
 _NOTHING = Decimal(0)
 _PUT_S = 0.5
+_LONG_CHARS = 50_000
 """How long an answer waits at most until it is kept."""
 
 
@@ -142,9 +144,10 @@ class CacheStage:
 class KeepStage:
     """Keeps what came back, once, while the run's lease is held."""
 
-    def __init__(self, inner: Stage, cache: Cache) -> None:
+    def __init__(self, inner: Stage, cache: Cache, workers: Workers) -> None:
         self._inner = inner
         self._cache = cache
+        self._workers = workers
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Pass the answer through, and keep it when it is complete."""
@@ -152,7 +155,8 @@ class KeepStage:
         call = call_of(request)
         if request.options.cache == "off" or not call.key or not complete(reply):
             return reply
-        if _holds_a_key(reply):
+        long = len(reply.text) + len(reply.reasoning) > _LONG_CHARS  # searched for every key in use: that takes a while
+        if await self._workers.run(lambda: _holds_a_key(reply)) if long else _holds_a_key(reply):
             call.note("The answer holds a key that is in use here, so it was not kept in the cache.")
             return reply
         if call.may_store is not None and not await call.may_store():

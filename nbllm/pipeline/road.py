@@ -90,7 +90,7 @@ class Road:
         throttle = ThrottleStage(breaker, self.throttles, self.breakers, clock)
         retry = RetryStage(throttle, clock, parts.settings)
         structure = StructureStage(retry, self.workers)
-        keep = KeepStage(structure, self.cache)
+        keep = KeepStage(structure, self.cache, self.workers)
         reader = CacheStage(keep, self.cache, structure)
         self._coalesce = CoalesceStage(keep, parts.flights, reader, structure, clock)
         cache = CacheStage(self._coalesce, self.cache, structure)

@@ -11,7 +11,8 @@ from fastapi import Security
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 
-from nbllm.service.context import Caller, Exchange, Service, exchange_of, service_of
+from nbllm.service.caller import Caller
+from nbllm.service.context import Exchange, Service, exchange_of, service_of
 from nbllm.service.limiting import OverLimit
 from nbllm.service.problems import ServiceProblem
 

@@ -10,12 +10,13 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from nbllm.core.messages import DayScope
 from nbllm.flow_context import CALLER, CallerContext
-from nbllm.service.configuration import ServiceSettings, Tier
+from nbllm.service.caller import Caller
+from nbllm.service.configuration import ServiceSettings
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -37,13 +38,6 @@ _log = logging.getLogger("nbllm.service")
 
 ASKING: ContextVar[Caller | None] = ContextVar("nbllm_asking", default=None)
 """Whose calls are made just now; set by Service.paying."""
-
-
-class Caller(NamedTuple):
-    """Who asks: the id of a key (never the key) and what its tier allows."""
-
-    key_id: str
-    tier: Tier
 
 
 @dataclass(slots=True, eq=False)

@@ -15,7 +15,8 @@ import msgspec
 from pydantic import BaseModel
 
 from nbllm.background import mailbox_of
-from nbllm.service.context import Caller, Service
+from nbllm.service.caller import Caller
+from nbllm.service.context import Service
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import CallsMade, Event, Follower
 from nbllm.service.problems import Problem, ServiceProblem, problem_of, problem_response

@@ -9,7 +9,7 @@ import asyncio
 import threading
 from contextlib import suppress
 
-from nbllm.background import LoopHost
+from nbllm.background import LoopHost, run_loop
 from nbllm.outcome import Outcome
 
 _BORN_S = 10.0
@@ -31,7 +31,9 @@ class FlowLoop:
             raise RuntimeError("The service is closed.")
         if self._host is None:
             born: Outcome[LoopHost] = Outcome()
-            self._thread = threading.Thread(target=_run, args=(born,), name=self._name, daemon=True)
+            # A thread of a flow that never comes back must not keep the loop from ending.
+            own = {"born": born, "with_threads": False}
+            self._thread = threading.Thread(target=run_loop, kwargs=own, name=self._name, daemon=True)
             self._thread.start()
             if not born.wait(_BORN_S):
                 raise RuntimeError("The thread for async flows did not start.")
@@ -70,20 +72,3 @@ class FlowLoop:
             with suppress(RuntimeError):
                 host.stop()
             await asyncio.to_thread(thread.join, _END_S)
-
-
-def _run(born: Outcome[LoopHost]) -> None:
-    loop = asyncio.new_event_loop()
-    host = LoopHost(loop)
-    asyncio.set_event_loop(loop)
-    loop.call_soon(born.set, host)
-    try:
-        loop.run_forever()
-    finally:
-        while left := asyncio.all_tasks(loop):
-            for task in left:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-        host.end()

@@ -15,7 +15,8 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nbllm.service.bodies import check_json
-from nbllm.service.context import Caller, Service
+from nbllm.service.caller import Caller
+from nbllm.service.context import Service
 from nbllm.service.flow_events import encoded, problem_data, run_events
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import Event

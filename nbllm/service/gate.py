@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 
-from nbllm.service.context import Caller
+from nbllm.service.caller import Caller
 from nbllm.service.problems import ServiceProblem
 
 _SOON_S = 2.0

@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nbllm.errors import NbllmError
-from nbllm.service.context import Caller, Service, exchange_of
+from nbllm.service.caller import Caller
+from nbllm.service.context import Service, exchange_of
 from nbllm.service.ports import Blocked, Claim, IdempotencyStore, Stored
 from nbllm.service.problems import Problem, ServiceProblem, problem_of, problem_response
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, create_model
 from starlette.responses import Response
 
 from nbllm.service.access import Authenticated, authenticated
-from nbllm.service.context import Caller, Service, service_of
+from nbllm.service.caller import Caller
+from nbllm.service.context import Service, service_of
 from nbllm.service.flow_docs import refusals
 from nbllm.service.flow_routes import COMMON, keyed, taking
 from nbllm.service.flow_specs import FlowSpec

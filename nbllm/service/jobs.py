@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from nbllm.errors import NbllmError, StorageError
-from nbllm.service.context import Caller, Service
+from nbllm.service.caller import Caller
+from nbllm.service.context import Service
 from nbllm.service.flow_events import problem_data
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import Follower

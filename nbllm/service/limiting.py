@@ -20,7 +20,7 @@ from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRa
 from limits.errors import StorageError as LimitsStorageError
 from limits.storage.base import TimestampedSlidingWindow
 
-from nbllm.service.context import Caller
+from nbllm.service.caller import Caller
 from nbllm.service.problems import ServiceProblem
 
 Header = tuple[bytes, bytes]

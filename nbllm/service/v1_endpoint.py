@@ -15,7 +15,8 @@ from starlette.types import Message, Receive, Scope, Send
 from nbllm.core.reply import Reply
 from nbllm.providers.served_body import BadBody
 from nbllm.service.access import admitted
-from nbllm.service.context import Caller, Service, exchange_of, service_of
+from nbllm.service.caller import Caller
+from nbllm.service.context import Service, exchange_of, service_of
 from nbllm.service.idempotency import once
 from nbllm.service.problems import ServiceProblem, openai_error
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nbllm import Client, errors
+from nbllm import Client, errors, redaction
+from nbllm.redaction.find import forms_of
 from tests import fault_behaviours as f
 from tests.client.helpers import until
 from tests.fault_server import FaultServer
@@ -84,8 +85,10 @@ def test_a_prompt_of_5_mb(door: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_an_answer_of_7_mb(streamed: bool, tmp_path: Path) -> None:
-    """An answer below the limit is delivered whole, validated on request, kept, and hits afterwards."""
+def test_an_answer_of_7_mb(streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer below the limit is delivered whole, validated, kept, and hits afterwards, however many keys are in use."""
+    secrets = [f"a-key-that-is-in-use-{number:03}" for number in range(60)]
+    monkeypatch.setattr(redaction, "_forms", {secret: forms_of(secret) for secret in secrets})
     with FaultServer() as server:
         server.script("m", [f.ok(*(["x" * 1000] * 7000))])
         with Client(home=tmp_path, endpoints={"lab": endpoint(server)}, model="lab/m") as client:

@@ -15,8 +15,9 @@ from nbllm.core.messages import DayScope
 from nbllm.errors import BudgetExceeded
 from nbllm.flow_context import CALLER, CallerContext
 from nbllm.service import create_app
+from nbllm.service.caller import Caller
 from nbllm.service.configuration import Tier
-from nbllm.service.context import Caller, Service
+from nbllm.service.context import Service
 from nbllm.service.problems import problem_of
 from tests.service.running import write_settings
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from nbllm.service import flow_run
+from nbllm.service.caller import Caller
 from nbllm.service.configuration import Tier
-from nbllm.service.context import ASKING, Caller
+from nbllm.service.context import ASKING
 from nbllm.service.flow_specs import describe
 from nbllm.service.flow_watch import Follower
 from nbllm.service.problems import ServiceProblem

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbllm.service.caller import Caller
 from nbllm.service.configuration import Tier
-from nbllm.service.context import Caller
 from nbllm.service.gate import Gate, GateClosed, GateFull
 from nbllm.service.problems import headers_of
 from nbllm.testing import run_virtual

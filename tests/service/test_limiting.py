@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from limits.aio.storage import Storage
 from limits.errors import StorageError as LimitsStorageError
 
+from nbllm.service.caller import Caller
 from nbllm.service.configuration import Tier
-from nbllm.service.context import Caller
 from nbllm.service.limiting import Limiter, LimitsUnavailable, MemoryCounters, OverLimit
 from nbllm.service.problems import headers_of
 

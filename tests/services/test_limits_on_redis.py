@@ -8,8 +8,8 @@ import pytest
 from limits import RateLimitItemPerMinute
 from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 
+from nbllm.service.caller import Caller
 from nbllm.service.configuration import Tier
-from nbllm.service.context import Caller
 from nbllm.service.limiting import Limiter, LimitsUnavailable, OverLimit
 from nbllm.service.redis_counters import RedisCounters
 from nbllm.storage.redis_link import Link
