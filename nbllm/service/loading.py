@@ -16,11 +16,13 @@ from nbllm.service.app import create_app
 
 
 def load_app(folder: Path) -> FastAPI:
-    """Return the app of a folder, run as if from within it. Raises ConfigurationError."""
+    """Return the app of a folder, run as if from within it; each call runs its app.py anew. Raises ConfigurationError."""
     os.chdir(folder)
     if not (folder / "app.py").is_file():
         return create_app(settings=folder / "settings.toml")
-    sys.path.insert(0, str(folder))
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    sys.modules.pop("app", None)
     try:
         found = getattr(importlib.import_module("app"), "app", None)
     except (NbllmError, OSError):

@@ -13,10 +13,9 @@ import logging
 import multiprocessing
 import os
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.signals import worker_process_shutdown, worker_ready, worker_shutdown, worker_shutting_down
 from fastapi import FastAPI
@@ -26,92 +25,13 @@ from nbllm.service.celery_app import TASK, announcing, celery_app
 from nbllm.service.context import Service
 from nbllm.service.loading import load_app
 from nbllm.service.redis_jobs import RedisJobs
-from nbllm.service.remote_hands import RemoteHands
 from nbllm.service.sharing import VARIABLE, namespace_of
+from nbllm.service.worker_runtime import Runtime
 from nbllm.storage.redis_link import Link
 
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Event
-
 SWEEP_EVERY_S = 5.0
-_START_S = 60.0
 _END_S = 10.0
-_LOOK_EVERY_S = 0.5
 _log = logging.getLogger("nbllm.service")
-
-
-class Runtime:
-    """The app's service in one worker process, on a loop of its own thread; opened by the first job, so after any fork.
-
-    over: set when jobs that still run are to be put back, in whichever process they run.
-    """
-
-    def __init__(self, app: FastAPI, over: Event) -> None:
-        self._app = app
-        self._over = over
-        self._lock = threading.Lock()
-        self._pid = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._end: asyncio.Event | None = None
-
-    def run_next(self) -> None:
-        """Take the next job, if there is one, and see it through. Trouble with Redis is logged: the sweep tells a worker again."""
-        loop = self._opened()
-        hands: RemoteHands = self._service.jobs
-        try:
-            asyncio.run_coroutine_threadsafe(hands.run_next(), loop).result()
-        except NbllmError as exc:
-            _log.warning("A job could not be taken: %s", exc.summary)
-
-    @property
-    def _service(self) -> Service:
-        service: Service = self._app.state.service
-        return service
-
-    def _opened(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None or self._pid != os.getpid():
-                born = threading.Event()
-                failed: list[BaseException] = []
-                self._thread = threading.Thread(
-                    target=lambda: asyncio.run(self._live(born, failed)), name="nbllm-worker", daemon=True
-                )
-                self._thread.start()
-                if not born.wait(_START_S):
-                    raise RuntimeError(f"The app did not start within {_START_S:g} s.")
-                if failed:
-                    self._loop = None
-                    raise failed[0]
-                self._pid = os.getpid()
-            assert self._loop is not None  # noqa: S101 - born
-            return self._loop
-
-    async def _live(self, born: threading.Event, failed: list[BaseException]) -> None:
-        """Be the service until the process ends."""
-        try:
-            async with self._app.router.lifespan_context(self._app):
-                self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-                born.set()
-                while not self._end.is_set():
-                    if self._over.is_set():
-                        await self._service.jobs.stop()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK_EVERY_S):
-                            await self._end.wait()
-        except BaseException as exc:
-            if born.is_set():
-                raise
-            failed.append(exc)
-            born.set()
-
-    def close(self) -> None:
-        """Put back what still runs, and close everything."""
-        if self._loop is None or self._end is None or self._thread is None or self._pid != os.getpid():
-            return
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(_END_S)
 
 
 class Sweeper:
@@ -148,23 +68,30 @@ class Sweeper:
             self._thread.join(_END_S)
 
 
-def _service_app() -> tuple[FastAPI, str]:
-    """Return the app of the folder that NBLLM_APP names, by default the current one, and its Redis. Raises ConfigurationError."""
+def _redis_url() -> str:
+    """Return where the Redis is that workers share. Raises ConfigurationError."""
     url = os.environ.get(VARIABLE, "").strip()
     if not url:
         raise ConfigurationError(
             "Workers share jobs through Redis, and REDIS_URL is not set.", hint="REDIS_URL=redis://HOST:PORT/0"
         )
-    loaded = load_app(Path(os.environ.get("NBLLM_APP") or ".").absolute())
+    return url
+
+
+def _service_app() -> FastAPI:
+    """Return the app of the folder that NBLLM_APP names, by default the current one. Raises ConfigurationError."""
+    loaded = load_app(_folder)
     service: Service = loaded.state.service
     service.config = replace(service.config, metrics_port=None)  # that is the replicas'; workers of one machine would fight for it
-    return loaded, url
+    return loaded
 
 
-_app, _url = _service_app()
+_url = _redis_url()
+_folder = Path(os.environ.get("NBLLM_APP") or ".").absolute()  # the app may be loaded again, from wherever the process is by then
+_app = _service_app()
 app = celery_app(_url, namespace_of(_app.state.service.name))
 _over = multiprocessing.get_context().Event()
-_runtime = Runtime(_app, _over)
+_runtime = Runtime(_app, _service_app, _over)
 _sweeper = Sweeper(_app.state.service, _url)
 
 
