@@ -17,7 +17,7 @@ Prompt = str | Sequence[Message]
 _SAMPLES = "Ask several times with sample=0, 1, 2 ...: each is cached by itself."
 _OPTIONS = (
     "check", "repairs", "retries", "cache", "ttl_s", "stale_ok_s", "static", "deadline_s", "ttft_s", "idle_s", "attempt_s",
-    "feature", "user", "budget_usd", "tags",
+    "feature", "user", "budget_usd", "tags", "semantic",
 )  # fmt: skip
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _NOT_EXTRA = {
@@ -28,7 +28,7 @@ _NOT_EXTRA = {
 }
 _CHAT_ONLY = (
     "system", "temperature", "max_tokens", "top_p", "seed", "stop", "tools", "response_format", "logprobs",
-    "schema", "check", "repairs", "static",
+    "schema", "check", "repairs", "static", "semantic",
 )  # fmt: skip
 _usual: dict[tuple[int, bool, str, CallerContext | None], tuple[Mapping[str, Any], Options]] = {}
 """Options by the settings' own values, how the call is made, and for whom."""

@@ -128,6 +128,8 @@ class Options(Struct, frozen=True, kw_only=True):
     budget_usd: Decimal | None = None
     scopes: tuple[DayScope, ...] = ()
     tags: tuple[str, ...] = ()
+    semantic: bool | None = None
+    """False: no similar question's answer for this one, nor this one's for others. None: as the settings say."""
     watched: bool = False
     """True when somebody watches the answer come: the provider is asked for a stream, else for a whole answer."""
 

@@ -47,4 +47,5 @@ class CallOptions(EmbedOptions, total=False):
     check: Callable[[Any], object] | None
     repairs: int
     static: str | None
+    semantic: bool | None
     on_interrupt: Literal["restart", "raise"] | None

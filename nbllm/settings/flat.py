@@ -12,14 +12,17 @@ from typing import Any
 from nbllm.settings.budgets import BudgetSettings
 from nbllm.settings.endpoint import FIELDS, Endpoint, endpoint_from
 from nbllm.settings.option import BadValue, Option, money, shown
+from nbllm.settings.semantic import FIELDS as SEMANTIC_FIELDS
+from nbllm.settings.semantic import SemanticSettings
 from nbllm.settings.suggest import did_you_mean
 from nbllm.settings.tables import CALL_OPTIONS, SETTABLE
 
-TABLES = ("endpoints", "routes", "budget", "budget.features", "budget.users")
+TABLES = ("endpoints", "routes", "budget", "budget.features", "budget.users", "semantic_cache")
 _ROUTE = Option(
     name="route", kind="texts", default=(), help="Model ids in the order in which they are tried.", optional=False, is_name=True
 )
 _BUDGET_FIELDS = ("request_usd", "session_usd", "day_usd", "soft", "features", "users")
+_FIELDS = {"budget": _BUDGET_FIELDS, "semantic_cache": SEMANTIC_FIELDS}
 
 
 def flat_values(name: str, value: Any, *, as_text: bool = False) -> Iterator[tuple[str, Any]]:
@@ -68,18 +71,19 @@ def _unknown(name: str) -> BadValue:
             hint=hint + 'api_key_env="LAB_KEY")}, model="lab/..."',
             path=(name,),
         )
-    known = (*SETTABLE, "endpoints", "routes", "budget.features", "budget.users")
+    known = (*SETTABLE, *TABLES)
     return BadValue(f"there is no setting {name!r}", hint=did_you_mean(name, known, limit=60), path=(name,))
 
 
 def _table(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if name == "budget" and isinstance(value, BudgetSettings):
-        value = {field: getattr(value, field) for field in _BUDGET_FIELDS}
+    if isinstance(value, BudgetSettings | SemanticSettings):
+        value = {field: getattr(value, field) for field in _FIELDS[name] if hasattr(value, field)}
     if not isinstance(value, Mapping):
         raise BadValue(f"{name} must be a table, not {shown(value)}", path=(name,))
     for key, item in value.items():
-        if name == "budget" and key not in _BUDGET_FIELDS:
-            raise BadValue(f"there is no budget {key!r}", hint=did_you_mean(key, _BUDGET_FIELDS), path=(key,))
+        if name in _FIELDS and key not in _FIELDS[name]:
+            what = "budget" if name == "budget" else "setting"
+            raise BadValue(f"there is no {what} {key!r}", hint=did_you_mean(key, _FIELDS[name]), path=(key,))
         try:
             yield from flat_values(f"{name}.{key}", item)
         except BadValue as error:

@@ -19,6 +19,7 @@ from nbllm.settings.endpoint import Endpoint, header_variable
 from nbllm.settings.flat import flat_values
 from nbllm.settings.model_names import refuse_strange_names
 from nbllm.settings.option import BadValue
+from nbllm.settings.semantic import FILES
 from nbllm.settings.settings import Settings
 from nbllm.settings.suggest import nearest
 from nbllm.settings.tables import SETTABLE
@@ -217,9 +218,11 @@ def _table(path: Path, text: str, prefix: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def _prepared(key: str, value: Any, folder: Path, environ: Mapping[str, str], notes: list[str]) -> Any:
-    """Return a file's value with what only a file has: a home relative to the file, headers that hold no key."""
+    """Return a file's value with what only a file has: paths relative to the file, headers that hold no key."""
     if key == "home" and isinstance(value, str):
         return str(folder / Path(value).expanduser())
+    if key == "semantic_cache" and isinstance(value, Mapping):
+        return {n: str(folder / Path(v).expanduser()) if n in FILES and isinstance(v, str) else v for n, v in value.items()}
     if key == "endpoints" and isinstance(value, Mapping):
         _check_headers(value, environ, notes)
     return value

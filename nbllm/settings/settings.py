@@ -16,6 +16,7 @@ from nbllm.settings.endpoint import Endpoint
 from nbllm.settings.flat import flat_values
 from nbllm.settings.model_names import refuse_strange_names
 from nbllm.settings.option import BadValue
+from nbllm.settings.semantic import FIELDS, SemanticSettings
 from nbllm.settings.tables import CALL_OPTIONS, SETTABLE, SETTINGS, check_call_options
 
 
@@ -59,6 +60,7 @@ class Settings:
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict, hash=False)
     routes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
+    semantic_cache: SemanticSettings = field(default_factory=SemanticSettings)
     cache_size_mb: float = 1024
     cache_max_age_days: float = 90
     recordings: bool = False
@@ -92,12 +94,14 @@ class Settings:
                 if value is not None:
                     table[name[len(prefix) :]] = value
         budget = {n[7:]: given.pop(n) for n in list(given) if n.startswith("budget.")}
+        semantic = {n.partition(".")[2]: given.pop(n) for n in list(given) if n.startswith("semantic_cache.")}
         given["home"] = default_home() if given.get("home") is None else Path(given["home"])
         return cls(
             **given,
             endpoints=tables["endpoints."],
             routes=tables["routes."],
             budgets=BudgetSettings(features=tables["budget.features."], users=tables["budget.users."], **budget),
+            semantic_cache=SemanticSettings(**semantic),
             call=call,
             origins=dict(origins),
             notes=notes,
@@ -122,6 +126,7 @@ class Settings:
         values: dict[str, Any] = {n: getattr(self, n) for n in SETTINGS if "." not in n}
         budgets = self.budgets
         values |= {n: getattr(budgets, n[7:]) for n in SETTINGS if n.startswith("budget.")}
+        values |= {f"semantic_cache.{n}": getattr(self.semantic_cache, n) for n in FIELDS}
         values |= {f"budget.features.{k}": v for k, v in budgets.features.items()}
         values |= {f"budget.users.{k}": v for k, v in budgets.users.items()}
         values |= {f"endpoints.{k}": v for k, v in self.endpoints.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from nbllm.errors import InvalidRequest
 from nbllm.settings.option import BadValue, Option
+from nbllm.settings.semantic import SEMANTIC
 from nbllm.settings.suggest import did_you_mean
 
 WEEK_S = 7 * 24 * 3600.0
@@ -65,6 +66,8 @@ CALL_OPTIONS: Mapping[str, Option] = _table(
            help="Whom the call is for; usage and budgets can be kept by user."),
     Option(name="budget_usd", kind="money", default=None, in_settings=False,
            help="Most that this call may cost, in USD (as a setting: budget.request_usd)."),
+    Option(name="semantic", kind="flag", default=None, in_settings=False,
+           help="False: neither take a similar question's answer nor offer this one; None: as semantic_cache says."),
     Option(name="tags", kind="texts", default=(), optional=False, is_name=True,
            help="Tags of the stored answer, for %llm_cache purge --tag."),
 )  # fmt: skip
@@ -100,6 +103,7 @@ SETTINGS: Mapping[str, Option] = _table(
            help="Retries an endpoint may have, as a share of its recent attempts."),
     Option(name="retry_budget_floor", kind="integer", default=3, at_least=0, at_most=1000, optional=False,
            help="Retries an endpoint may have in any case."),
+    *SEMANTIC,
 )  # fmt: skip
 """Settings besides the call options; endpoints, routes and budgets per feature or user are tables of their own in a file."""
 

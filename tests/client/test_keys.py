@@ -176,14 +176,14 @@ IN = {
 }  # fmt: skip
 OUT = {
     "check", "repairs", "retries", "cache", "ttl_s", "stale_ok_s", "static", "deadline_s", "ttft_s", "idle_s", "attempt_s",
-    "on_interrupt", "feature", "user", "budget_usd", "tags",
+    "on_interrupt", "feature", "user", "budget_usd", "tags", "semantic",
 }  # fmt: skip
 OTHER: dict[str, Any] = {
     "model": "sim/large", "system": "Be long.", "temperature": 1, "max_tokens": 7, "top_p": 0.5, "seed": 9, "stop": "X",
     "tools": [{"type": "function", "function": {"name": "f"}}], "response_format": {"type": "json_object"}, "logprobs": True,
     "extra": {"top_k": 1}, "schema": {"type": "string"}, "sample": 5, "partition": "p", "check": len, "repairs": 0, "retries": 0,
     "cache": "refresh", "ttl_s": 5, "stale_ok_s": 5, "static": "s", "deadline_s": 5, "ttft_s": 5, "idle_s": 5, "attempt_s": 5,
-    "on_interrupt": "raise", "feature": "f", "user": "u", "budget_usd": 1, "tags": ("t",),
+    "on_interrupt": "raise", "feature": "f", "user": "u", "budget_usd": 1, "tags": ("t",), "semantic": False,
 }  # fmt: skip
 
 

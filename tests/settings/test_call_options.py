@@ -14,7 +14,7 @@ from nbllm.settings import CALL_OPTIONS, EmbedOptions
 
 KINDS: dict[str, Any] = {
     "text": str, "texts": str | Sequence[str], "number": float, "integer": int, "money": Decimal | float | str,
-    "mapping": Mapping[str, Any], "mappings": Sequence[Mapping[str, Any]], "logprobs": bool | int,
+    "mapping": Mapping[str, Any], "mappings": Sequence[Mapping[str, Any]], "logprobs": bool | int, "flag": bool,
 }  # fmt: skip
 CODE: dict[str, Any] = {"schema": Any, "check": Callable[[Any], object]}
 
