@@ -21,7 +21,9 @@ def _default(option: Option) -> str:
         return "none"
     if isinstance(option.default, bool):
         return f"`{str(option.default).lower()}`"
-    return f"`{option.default:g}`" if isinstance(option.default, float) else f"`{option.default}`"
+    if isinstance(option.default, tuple):
+        return f"`{', '.join(option.default)}`"
+    return f"`{option.default:.15g}`" if isinstance(option.default, float) else f"`{option.default}`"
 
 
 def _row(option: Option) -> str:
