@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
 from nbllm.core.ports import Stored
+from nbllm.core.why import Why
 from nbllm.storage.open import open_storage
 from nbllm.storage.packing import ATTEMPT_FIELDS, CALL_FIELDS
 
@@ -54,6 +55,9 @@ def fill_ledger(home: Path, rows: int) -> None:
             raise RuntimeError(f"The ledger has {have:,} rows instead of {rows:,}.")
 
 
+_ASKED = Why(reason="asked for")
+
+
 def _lot(count: int, since: float, span_s: float) -> Iterator[tuple[CallRow, list[Attempt]]]:
     """Yield calls with their attempts."""
     rng = random.Random(7)
@@ -68,7 +72,7 @@ def _lot(count: int, since: float, span_s: float) -> Iterator[tuple[CallRow, lis
             call_id=f"{n:032x}", session=f"session-{n * 4 // count}", started_at=at, status=AttemptStatus.DONE, model=model,
             rung=model, source="model", feature=rng.choice(_FEATURES), user=f"user-{n % 7}", key_hash=f"{n:064x}",
             finish_reason="stop", ttft_s=latency_s * 0.2 if n % 3 else None, latency_s=latency_s,
-            input_tokens=tokens.input_tokens, output_tokens=tokens.output_tokens, reason="asked for",
+            input_tokens=tokens.input_tokens, output_tokens=tokens.output_tokens, why=_ASKED,
         )  # fmt: skip
         drawn = rng.random()
         if drawn < _HITS:

@@ -16,6 +16,7 @@ from nbllm.core.ports import Provider, Written
 from nbllm.core.reply import Reply
 from nbllm.core.routing import Route, fixed
 from nbllm.core.throttle import BucketState
+from nbllm.core.why import Why
 from nbllm.errors import CallFailed, ConfigurationError, NbllmError
 from nbllm.flow_context import current_flow
 from nbllm.pipeline.road import Parts, Road
@@ -190,7 +191,7 @@ class House:
             if found.endpoint is not None:
                 self._found_endpoints[found.model_id.partition("/")[0]] = found.endpoint
                 self.catalog = self._catalog(self._settings())
-            self._found = Route((found.model_id,), found.reason)
+            self._found = Route((found.model_id,), Why(reason=found.reason))
             return self._found, True
 
 

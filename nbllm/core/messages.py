@@ -27,6 +27,7 @@ from nbllm.core.records import (
     ToolCallFragment,
     Usage,
 )
+from nbllm.core.why import NOTHING, Why
 from nbllm.settings import Endpoint
 
 __all__ = [
@@ -177,7 +178,8 @@ class Call(Struct, kw_only=True):
     """How many attempts on its row are not in `attempts`: those from before a shared run."""
     notes: list[str] = field(default_factory=list)
     key: str | None = None
-    reason: str = ""
+    why: Why = NOTHING
+    """The route and its reason. What a stage below finds besides, it says in its reply's own `why`; record puts both together."""
     looked_up: bool = False
     """The first rung's exact entry was already looked for on the caller's thread and is not there."""
     partial: Partial | None = None

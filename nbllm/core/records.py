@@ -10,6 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+from nbllm.core.why import NOTHING, Why
 from nbllm.redaction import redact_name
 
 Source = Literal["model", "cache", "semantic", "stale", "static"]
@@ -118,7 +119,7 @@ class Attempt(Struct, frozen=True, kw_only=True, gc=False):
     endpoint: str
     model: str
     purpose: str = "answer"
-    """What it was for: answer, repair, embed; later judge, verify, classify."""
+    """What it was for: answer, repair; of helpers embed, judge, verify, classify."""
     started_at: float
     status: AttemptStatus = AttemptStatus.OPEN
     sent: bool | None = None
@@ -164,9 +165,16 @@ class CallRow(Struct, frozen=True, kw_only=True, gc=False):
     saved_usd: Decimal | None = None
     saved_s: float | None = None
     repairs: int = 0
-    reason: str = ""
-    """Why the route chose as it did."""
+    why: Why = NOTHING
+    """Why the route chose as it did, and for a semantic hit how safe the match was; without any text of a prompt."""
+    accepted: bool = True
+    """False for a cascade's best answer where none was accepted."""
     error: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why the route chose as it did, in words for people."""
+        return self.why.reason
 
 
 class CallRecord(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from nbllm.core.messages import Attempt, CostBasis, Source, Usage
+from nbllm.core.why import NOTHING, Why
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -48,6 +49,10 @@ class Reply(Struct, frozen=True, kw_only=True):
     interrupted: bool = False
     """True for a partial answer that a person stopped; never cached, never returned by `ask`."""
     notes: tuple[str, ...] = ()
+    why: Why = NOTHING
+    """The route and its reason; for a semantic hit what was matched, and how safely."""
+    accepted: bool = True
+    """False for a cascade's best answer where none was accepted."""
 
     @property
     def truncated(self) -> bool:

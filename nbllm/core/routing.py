@@ -6,12 +6,16 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from nbllm.core.why import Why
+
+NAMED, MODEL, LADDER = (Why(reason=reason) for reason in ("named by the caller", "the configured model", "the ladder"))
+
 
 class Route(Struct, frozen=True, gc=False):
-    """Model ids in the order in which they are to be tried, and the reason, in words for people."""
+    """Model ids in the order in which they are to be tried, and why these."""
 
     models: tuple[str, ...]
-    reason: str
+    why: Why
 
 
 def fixed(
@@ -27,19 +31,20 @@ def fixed(
     A name may be that of a route of the settings. None: nothing is named or configured and nothing was looked for yet.
     """
     if named:
-        return _expanded(named, routes, "named by the caller")
+        return _expanded(named, routes, NAMED)
     if model:
-        return _expanded((model,), routes, "the configured model")
+        return _expanded((model,), routes, MODEL)
     if ladder:
-        return _expanded(ladder, routes, "the ladder")
+        return _expanded(ladder, routes, LADDER)
     return found
 
 
-def _expanded(names: tuple[str, ...], routes: Mapping[str, tuple[str, ...]], reason: str) -> Route:
+def _expanded(names: tuple[str, ...], routes: Mapping[str, tuple[str, ...]], why: Why) -> Route:
     if len(names) == 1 and names[0] not in routes:
-        return Route(names, reason)
+        return Route(names, why)
     models: list[str] = []
     for name in names:
         models.extend(routes.get(name, (name,)))
     via = [name for name in names if name in routes]
-    return Route(tuple(dict.fromkeys(models)), f"route {', '.join(via)}" if via else reason)
+    name = ", ".join(via)
+    return Route(tuple(dict.fromkeys(models)), Why(route=name, reason=f"route {name}") if via else why)

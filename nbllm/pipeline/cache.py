@@ -222,6 +222,7 @@ def _revived(stored: Stored, rung: Rung, *, age_s: float, latency_s: float, call
         age_s=age_s,
         latency_s=latency_s,
         simulated=rung.simulated,
+        why=call.why,
     )
 
 

@@ -68,6 +68,7 @@ class Recorder:
             attempts=tuple(call.attempts),
             repair_cost_usd=None if None in repairs else sum((c for c in repairs if c is not None), Decimal(0)),
             notes=tuple(call.notes),
+            why=reply.why.over(call.why),
         )
 
     def answered(self, reply: Reply, request: Request) -> CallRow:
@@ -95,7 +96,8 @@ class Recorder:
             saved_usd=reply.saved_usd,
             saved_s=reply.saved_s,
             repairs=reply.repairs,
-            reason=call.reason,
+            why=reply.why.without_texts(),
+            accepted=reply.accepted,
         )
 
     def failed(self, exc: BaseException, request: Request) -> CallRow:
@@ -115,7 +117,7 @@ class Recorder:
             rung=call.attempts[-1].rung if call.attempts else None,
             key_hash=call.key,
             latency_s=self.clock.now_s() - call.started_s,
-            reason=call.reason,
+            why=call.why,
             error=type(exc).__name__,
         )
 
@@ -127,6 +129,8 @@ class Recorder:
         bare = _BARE[type(request.content)]
         content = {name: value for name, value in asdict(request.content).items() if value != bare[name]}
         answer = {"text": reply.text, "message": dict(reply.message), "finish_reason": reply.finish_reason, "source": reply.source}
+        if reply.why.matched_text is not None:
+            answer["matched"] = reply.why.matched_text
         recording = Recording(
             call_id=call.call_id, started_at=call.started_at, model=reply.rung, prompt=content, answer=answer, flow=call.flow
         )

@@ -32,11 +32,11 @@ class Router:
         """Look for a model, say which one was found, and return the request with its rungs."""
         route, first = await self._discover()
         if first:
-            call_of(request).note(route.reason)
+            call_of(request).note(route.why.reason)
         return self._on(request, route)
 
     def _on(self, request: Request, route: Route) -> Request:
-        call_of(request).reason = route.reason
+        call_of(request).why = route.why
         return request.routed(tuple(map(self._rung_of, route.models)))
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
+from nbllm.core.why import Why, guards_from_text, guards_to_text
 from nbllm.redaction import redact
 from nbllm.storage.money import to_pico_or_none, to_usd_or_none
 from nbllm.storage.packing import Names, pack_attempt, pack_call, tokens
@@ -46,9 +47,10 @@ def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[
         saved,
         row.saved_s,
         row.repairs,
-        clean(row.reason),
+        clean(row.why.reason),
         row.error,
         pack_call(row_id, row, names, saved),
+        *_why(row),
     )
 
 
@@ -70,11 +72,18 @@ def close_call(row_id: int, row: CallRow, names: Names) -> tuple[Any, ...]:
         saved,
         row.saved_s,
         row.repairs,
-        clean(row.reason),
+        clean(row.why.reason),
         row.error,
         pack_call(row_id, row, names, saved),
+        *_why(row),
         row_id,
     )
+
+
+def _why(row: CallRow) -> tuple[Any, ...]:
+    why = row.why
+    guards = guards_to_text(why.guards)
+    return clean(why.route), row.accepted, why.similarity, guards, why.threshold, why.error_upper, clean(why.plan_id)
 
 
 def insert_attempt(row_id: int, call: int, process: str, attempt: Attempt) -> tuple[Any, ...]:
@@ -148,7 +157,16 @@ def call_row(row: sqlite3.Row) -> CallRow:
         saved_usd=to_usd_or_none(row["saved_picodollars"]),
         saved_s=row["saved_s"],
         repairs=row["repairs"],
-        reason=row["reason"],
+        why=Why(
+            route=row["route"],
+            reason=row["reason"],
+            similarity=row["similarity"],
+            guards=guards_from_text(row["guards"]),
+            threshold=row["threshold"],
+            error_upper=row["error_upper"],
+            plan_id=row["plan_id"],
+        ),
+        accepted=bool(row["accepted"]),
         error=row["error"],
     )
 

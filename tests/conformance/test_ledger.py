@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from nbllm.core.messages import AttemptStatus, CallRow
 from nbllm.core.ports import Filter, Written
+from nbllm.core.why import GuardRow, Why
 from nbllm.errors import InvalidRequest
 from nbllm.storage.open import open_storage
 from tests.storage.rows import NOW, attempt, call, open_attempt, open_call
@@ -216,3 +217,23 @@ def test_hostile_names_and_counts(ledger):
     finish(ledger, row, attempt(row, worst_case_usd=D("1e30"), cost_usd=D("Infinity")))
     assert ledger.calls(Filter(), limit=1)[0].output_tokens == 0
     assert len(ledger.usage("feature", Filter(feature=row.feature))) == 1
+
+
+def test_why_an_answer_came_is_kept_without_texts(ledger):
+    """The route, the cut-off and the verdicts on a match come back as they were written, for hits and for calls that were open."""
+    why = Why(
+        route="cheap",
+        reason="a match",
+        similarity=0.97,
+        guards=(GuardRow("numbers", True), GuardRow("names", False)),
+        threshold=0.95,
+        error_upper=0.04,
+        plan_id="p1",
+    )
+    hit, refused, plain = call(why=why), call(why=Why(route="cheap", reason="none accepted"), accepted=False), call()
+    for row in (hit, plain):
+        ledger.add_call(row)
+    finish(ledger, refused)
+    kept = {row.call_id: row for row in ledger.calls(Filter(), limit=9)}
+    assert [kept[row.call_id].why for row in (hit, refused, plain)] == [why, refused.why, plain.why]
+    assert [kept[row.call_id].accepted for row in (hit, refused, plain)] == [True, False, True]

@@ -9,7 +9,7 @@ import pytest
 from nbllm import errors
 from nbllm.core.messages import AttemptStatus, Request
 from nbllm.core.reply import Reply
-from nbllm.core.routing import Route
+from nbllm.core.routing import LADDER, Route
 from nbllm.pipeline.road import Hit
 from nbllm.pipeline.route import Router, RouteStage
 from nbllm.testing import FakeProvider, run_virtual
@@ -29,13 +29,13 @@ def test_the_plan_becomes_rungs_in_order_with_a_reason() -> None:
         async def never() -> tuple[Route, bool]:
             raise AssertionError("nothing to look for")
 
-        router = Router(lambda _: Route(("one/m", "two/m"), "the ladder"), lambda i: rung(*i.split("/")), never)
+        router = Router(lambda _: Route(("one/m", "two/m"), LADDER), lambda i: rung(*i.split("/")), never)
         inner = Inner("ok")
         made = unrouted()
         await RouteStage(inner, router)(made, Watcher())
         assert [r.id for r in inner.requests[0].rungs] == ["one/m", "two/m"]
         assert made.call is not None
-        assert made.call.reason == "the ladder"
+        assert made.call.why is LADDER
 
     run_virtual(run())
 

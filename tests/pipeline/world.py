@@ -15,6 +15,7 @@ from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Chat, Content, 
 from nbllm.core.ports import Filter, Series, UsageRow, Written
 from nbllm.core.reply import Reply
 from nbllm.core.routing import Route, fixed
+from nbllm.core.why import Why
 from nbllm.pipeline.road import Hit, Parts, Road
 from nbllm.pipeline.route import Router
 from nbllm.storage.memory import MemoryBudgets, MemoryFlights, MemoryRecordings, MemoryResponseStore, MemoryState
@@ -168,7 +169,7 @@ class World:
             return self._route, False
         self.discoveries += 1
         await asyncio.sleep(0.3)
-        first, self._route = self._route is None, Route(tuple(self.found), "found on this machine")
+        first, self._route = self._route is None, Route(tuple(self.found), Why(reason="found on this machine"))
         return self._route, first
 
     # ------------------------------------------------------------------ calls

@@ -8,6 +8,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
+from nbllm.core.why import Why
 
 NOW = 1_790_000_000.0
 
@@ -28,7 +29,7 @@ def call(**changes) -> CallRow:
         latency_s=1.5,
         input_tokens=10,
         output_tokens=5,
-        reason="only one",
+        why=Why(reason="only one"),
     )
     return replace(base, **changes)
 

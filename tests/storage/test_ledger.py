@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from nbllm.core.messages import AttemptStatus
 from nbllm.core.ports import Filter
+from nbllm.core.why import Why
 from nbllm.errors import StorageError
 from nbllm.storage import ledger_columns
 from nbllm.storage.ledger_schema import MIGRATIONS
@@ -55,7 +56,13 @@ def test_the_view_for_pandas_and_plain_sql(tmp_path, storage):
 def test_no_text_and_no_secret_is_kept(tmp_path, storage):
     """Names that users choose pass the redactor; the file holds what is left."""
     secret = "sk-proj-" + "a1B2c3D4" * 6
-    row = call(feature=secret, user=f"me {secret}", model=secret, rung=secret, reason=f"because {secret}")
+    row = call(
+        feature=secret,
+        user=f"me {secret}",
+        model=secret,
+        rung=secret,
+        why=Why(route=secret, reason=f"because {secret}", plan_id=secret),
+    )
     storage.ledger.add_many([(row, [attempt(row, rung=secret, model=secret)])])
     storage.close()
     for path in (tmp_path / "home").rglob("*.db*"):
