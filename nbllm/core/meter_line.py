@@ -11,10 +11,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from nbllm.core.records import HELPING
 from nbllm.money import format_usd
 
 if TYPE_CHECKING:
-    from nbllm.core.messages import CostBasis, Usage
+    from nbllm.core.messages import Attempt, CostBasis, Usage
     from nbllm.core.reply import Reply
 
 SEPARATOR = " · "
@@ -103,10 +104,15 @@ def _two(value_s: float) -> str:
 
 def _streaming_s(reply: Reply) -> float:
     """Seconds between the first token and the end, of the attempt that answered where it is known."""
-    last = reply.attempts[-1] if reply.attempts else None
+    last = next(reversed(_answering(reply)), None)
     if last is not None and last.latency_s is not None and last.ttft_s is not None:
         return last.latency_s - last.ttft_s
     return reply.latency_s - (reply.ttft_s or 0.0)
+
+
+def _answering(reply: Reply) -> list[Attempt]:
+    """Return the attempts at the answer itself, without those that only helped to decide."""
+    return [a for a in reply.attempts if a.purpose not in HELPING or reply.vectors is not None]
 
 
 def _source(reply: Reply) -> str:
@@ -135,7 +141,7 @@ def _marks(reply: Reply) -> list[str]:
     """Return what a reader must not overlook."""
     marks = ["stopped: this is a part of the answer"] if reply.interrupted else []
     marks += ["truncated: the limit on tokens cut it"] if reply.truncated else []
-    sent = [a for a in reply.attempts if a.sent is not False]
+    sent = [a for a in _answering(reply) if a.sent is not False]
     marks += [f"{reply.repairs} repair{'s' if reply.repairs > 1 else ''}"] if reply.repairs else []
     failed = len(sent) - 1 - reply.repairs
     marks += [f"{failed} failed attempt{'s' if failed > 1 else ''}"] if reply.source == "model" and failed > 0 else []

@@ -16,6 +16,8 @@ from nbllm.redaction import redact_name
 Source = Literal["model", "cache", "semantic", "stale", "static"]
 CacheMode = Literal["use", "refresh", "off"]
 CostBasis = Literal["exact", "estimated", "unknown"]
+HELPING = frozenset({"embed", "judge", "verify", "classify"})
+"""What attempts are for that help to decide. Embeddings that a caller asked for are "embed" too."""
 
 
 class Usage(Struct, frozen=True, gc=False):

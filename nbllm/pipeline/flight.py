@@ -102,7 +102,7 @@ class Flight:
         lead = call_of(self.leader.request)
         self.call.deadline_at_s = max(call_of(w.request).deadline_at_s for w in self.waiters)
         self.call.call_id, self.call.session, self.call.payer = lead.call_id, lead.session, lead.payer
-        self.call.attempts_before = len(lead.attempts)
+        self.call.attempts_before = lead.attempts_before + len(lead.attempts)
 
     def remove(self, waiter: Waiter) -> None:
         """Forget a waiter and its sink."""

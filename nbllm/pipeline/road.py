@@ -24,6 +24,7 @@ from nbllm.pipeline.budget import BudgetStage
 from nbllm.pipeline.cache import Cache, CacheStage, KeepStage
 from nbllm.pipeline.coalesce import CoalesceStage
 from nbllm.pipeline.deadline import DeadlineStage
+from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.ladder import LadderStage
 from nbllm.pipeline.record import Recorder, RecordStage
 from nbllm.pipeline.retry import RetryStage
@@ -90,6 +91,7 @@ class Road:
         throttle = ThrottleStage(breaker, self.throttles, self.breakers, clock)
         retry = RetryStage(throttle, clock, parts.settings)
         structure = StructureStage(retry, self.workers)
+        self.helpers = self._helping(retry, structure)
         keep = KeepStage(structure, self.cache, self.workers)
         reader = CacheStage(keep, self.cache, structure)
         self._coalesce = CoalesceStage(keep, parts.flights, reader, structure, clock)
@@ -100,6 +102,14 @@ class Road:
         self._first = RecordStage(deadline, self.recorder)
         self._running: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Event | None = None
+
+    def _helping(self, retry: RetryStage, structure: StructureStage) -> Helpers:
+        """Return the way of helper calls: retry ... attempt; for those that are kept with cache and flights of their own."""
+        parts, clock = self._parts, self._clock
+        keep = KeepStage(retry, self.cache, self.workers)
+        reader = CacheStage(keep, self.cache, structure)
+        self._helpers_coalesce = CoalesceStage(keep, parts.flights, reader, structure, clock)
+        return Helpers(retry, CacheStage(self._helpers_coalesce, self.cache, structure), parts.router.rung, clock)
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Send a request down the road. One that try_hit handed on is opened already."""
@@ -161,7 +171,7 @@ class Road:
         self._closing = asyncio.Event()
         for task in tuple(self._running):
             task.cancel()
-        await self._coalesce.aclose()
+        await asyncio.gather(self._coalesce.aclose(), self._helpers_coalesce.aclose())
         if self._running:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):

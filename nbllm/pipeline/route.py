@@ -20,7 +20,7 @@ class Router:
 
     def __init__(self, plan: Plan, rung_of: RungOf, discover: Discover) -> None:
         self._plan = plan
-        self._rung_of = rung_of
+        self.rung = rung_of
         self._discover = discover
 
     def now(self, request: Request) -> Request | None:
@@ -37,7 +37,7 @@ class Router:
 
     def _on(self, request: Request, route: Route) -> Request:
         call_of(request).why = route.why
-        return request.routed(tuple(map(self._rung_of, route.models)))
+        return request.routed(tuple(map(self.rung, route.models)))
 
 
 class RouteStage:
