@@ -46,6 +46,7 @@ NbllmError
  |    +-- AppNotPossible           no such app, or the port is taken; nothing was started
  |    +-- AppFailed                did not become ready; `.log_tail`; what was started is ended
  +-- StorageError                 what lasts could not be read or written
+ +-- UnusableVector (ValueError)  an embedding that cannot be compared: zeros, not finite, another dimension than before
  +-- SloViolated (AssertionError) measured percentiles or error rates are over what was promised
 """
 
@@ -57,6 +58,7 @@ from nbllm.errors.base import (
     NbllmWarning,
     SloViolated,
     StorageError,
+    UnusableVector,
     drop_frames,
 )
 from nbllm.errors.calls import (
@@ -162,6 +164,7 @@ __all__ = [
     "Truncated",
     "UnknownModel",
     "UnpricedModel",
+    "UnusableVector",
     "ValidationFailed",
     "drop_frames",
     "scope_named",

@@ -59,5 +59,9 @@ class StorageError(NbllmError):
     """What lasts could not be read or written."""
 
 
+class UnusableVector(NbllmError, ValueError):
+    """An embedding that cannot be compared: zeros, numbers that are not finite, or another dimension than before."""
+
+
 class SloViolated(NbllmError, AssertionError):
     """Measured percentiles or error rates are over what was promised; the message holds the numbers."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 from nbllm.core.ports.answers import CacheStats, Flights, Lease, ResponseStore, Stored
 from nbllm.core.ports.ledger import Filter, Ledger, Recording, Recordings, Series, Turn, UsageRow, Written
 from nbllm.core.ports.provider import Progress, Provider, RateLimits, Wire
+from nbllm.core.ports.semantic import AT_LEAST, Neighbour, VectorIndex, VectorRow, VectorStats
 from nbllm.core.ports.sharing import Balance, BudgetStore, Scope, SharedState
 
 __all__ = [
+    "AT_LEAST",
     "Balance",
     "BudgetStore",
     "CacheStats",
@@ -18,6 +20,7 @@ __all__ = [
     "Flights",
     "Lease",
     "Ledger",
+    "Neighbour",
     "Progress",
     "Provider",
     "RateLimits",
@@ -30,6 +33,9 @@ __all__ = [
     "Stored",
     "Turn",
     "UsageRow",
+    "VectorIndex",
+    "VectorRow",
+    "VectorStats",
     "Wire",
     "Written",
 ]
