@@ -29,9 +29,8 @@ _CLOSE_NORMAL, _CLOSE_POLICY = 1000, 4000
 @asynccontextmanager
 async def _admitted(service: Service, caller: Caller) -> AsyncIterator[None]:
     """Hold one of the caller's streams and a place among all that runs."""
-    with service.limiter.stream(caller):
-        async with service.gate.enter(caller):
-            yield
+    async with service.limiter.stream(caller), service.gate.enter(caller):
+        yield
 
 
 class EventStream(Response):

@@ -16,7 +16,8 @@ from nbllm.storage.sqlite import Database
 DAY_S = 86400.0
 MOST_KEPT_BYTES = 256_000_000
 """What the answers of one caller may hold until they are forgotten."""
-_ROW_BYTES = 300
+ROW_BYTES = 300
+"""What an outcome holds besides its body, roughly."""
 _COUNT_EVERY_S = 60.0
 _INSERT = "INSERT OR REPLACE INTO outcomes (caller, key, fingerprint, fencing, owner, expires_at) VALUES (?, ?, ?, ?, ?, ?)"
 _MINE = "caller = ? AND key = ? AND fencing = ? AND owner = ?"
@@ -100,7 +101,7 @@ class SqliteIdempotency:
         kept, counted_at = self._kept.get(caller, (0, float("-inf")))
         if not counted_at <= now < counted_at + _COUNT_EVERY_S:
             sql = "SELECT total(length(body)) + count(*) * ? FROM outcomes WHERE caller = ?"
-            ((kept,),) = con.execute(sql, (_ROW_BYTES, caller)).fetchall()
+            ((kept,),) = con.execute(sql, (ROW_BYTES, caller)).fetchall()
             self._kept[caller] = kept, now
         if kept > self._most_kept_bytes:
             raise OutcomesFull(kept)
@@ -121,7 +122,7 @@ class SqliteIdempotency:
             return con.execute(sql, values).rowcount == 1
 
         kept, counted_at = self._kept.get(claim.caller, (0, float("-inf")))
-        self._kept[claim.caller] = kept + len(outcome.body) + _ROW_BYTES, counted_at
+        self._kept[claim.caller] = kept + len(outcome.body) + ROW_BYTES, counted_at
         try:
             return await self._db.run(run, wait_s=WAIT_S, kept=True, pages=1 + len(outcome.body) // 4096)
         finally:

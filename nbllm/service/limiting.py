@@ -1,4 +1,4 @@
-"""Limits of a key: requests and tokens a minute, streams at once. By the limits library, in memory or on Redis.
+"""Limits of a key: requests and tokens a minute, by the limits library, and streams at once. In memory or on Redis.
 
 Requests are counted over a sliding minute, before anything is done. Tokens are known only afterwards, so they are counted then: a
 caller that is over its tokens waits for the next minute. Both on the monotonic clock, in memory: a clock that is set back neither
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -20,8 +20,10 @@ from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRa
 from limits.errors import StorageError as LimitsStorageError
 from limits.storage.base import TimestampedSlidingWindow
 
+from nbllm.errors import StorageError
 from nbllm.service.caller import Caller
 from nbllm.service.problems import ServiceProblem
+from nbllm.service.stream_slots import MemorySlots, StreamSlots
 
 Header = tuple[bytes, bytes]
 _WINDOW_S = 60
@@ -47,16 +49,20 @@ class LimitsUnavailable(ServiceProblem):
 
 
 class Limiter:
-    """For one event loop. storage: where requests and tokens are counted; allow_blind: let requests pass while it is gone."""
+    """For one event loop. storage: where requests and tokens are counted; streams: where those at once are.
 
-    def __init__(self, storage: Storage | None = None, *, allow_blind: bool = False) -> None:
+    allow_blind: let requests pass while these are gone; streams are counted in this process then.
+    """
+
+    def __init__(self, storage: Storage | None = None, streams: StreamSlots | None = None, *, allow_blind: bool = False) -> None:
         self._storage: Any = MemoryCounters() if storage is None else storage
         self._requests = SlidingWindowCounterRateLimiter(self._storage)
         self._tokens = FixedWindowRateLimiter(self._storage)
         self._memory = self._storage if isinstance(self._storage, MemoryCounters) else None
         self._allow_blind = allow_blind
         self._items: dict[tuple[str, int], RateLimitItemPerMinute] = {}
-        self._streams: dict[str, int] = {}
+        self._here = MemorySlots()
+        self._streams: StreamSlots = self._here if streams is None else streams
 
     async def count_request(self, caller: Caller) -> tuple[Header, ...]:
         """Count one request of a caller; return RateLimit headers. Raises OverLimit, LimitsUnavailable."""
@@ -125,22 +131,31 @@ class Limiter:
         except LimitsStorageError:
             return
 
-    @contextmanager
-    def stream(self, caller: Caller) -> Iterator[None]:
-        """Hold one of a caller's streams for a with block. Raises OverLimit. Counted in this process."""
+    @asynccontextmanager
+    async def stream(self, caller: Caller) -> AsyncIterator[None]:
+        """Hold one of a caller's streams for an `async with` block. Raises OverLimit, LimitsUnavailable."""
         key_id, limit = caller.key_id, caller.tier.streams
-        now = self._streams.get(key_id, 0)
-        if limit is not None and now >= limit:
-            raise OverLimit("streams at once", limit, 1.0)
-        self._streams[key_id] = now + 1
+        if limit is None:
+            yield
+            return
+        slots, slot = await self._slot(key_id, limit)
         try:
             yield
         finally:
-            left = self._streams[key_id] - 1
-            if left:
-                self._streams[key_id] = left
-            else:
-                del self._streams[key_id]
+            slots.give_back(key_id, slot)
+
+    async def _slot(self, key_id: str, limit: int) -> tuple[StreamSlots, str]:
+        slots = self._streams
+        try:
+            slot = await slots.take(key_id, limit)
+        except StorageError:
+            if not self._allow_blind:
+                raise LimitsUnavailable from None
+            slots = self._here
+            slot = await slots.take(key_id, limit)
+        if slot is None:
+            raise OverLimit("streams at once", limit, 1.0)
+        return slots, slot
 
     async def works(self) -> bool:
         """Whether what counts can be reached."""

@@ -46,6 +46,7 @@ def share(service: Service, shared: Shared, environ: Mapping[str, str] = os.envi
     from nbllm.service.redis_counters import RedisCounters
     from nbllm.service.redis_idempotency import RedisIdempotency
     from nbllm.service.redis_jobs import RedisJobs
+    from nbllm.service.redis_streams import RedisSlots
 
     config = service.config
 
@@ -56,7 +57,7 @@ def share(service: Service, shared: Shared, environ: Mapping[str, str] = os.envi
         finally:
             await shared.aclose()
 
-    service.limiter = Limiter(RedisCounters(shared.link), allow_blind=config.on_state_loss == "allow")
+    service.limiter = Limiter(RedisCounters(shared.link), RedisSlots(shared.link), allow_blind=config.on_state_loss == "allow")
     service.idempotency = RedisIdempotency(shared.link, keep_s=config.idempotency_keep_s)
     announce = announcing(celery_app(environ[VARIABLE].strip(), namespace_of(service.name)))
     service.job_store = RedisJobs(shared.link, keep_s=config.job_keep_s, announce=announce)

@@ -44,9 +44,8 @@ class ChatCompletions(Endpoint):
         with service.paying(caller, "v1"):
             request = request_for(service, asked, from_json=b"\\u0000" not in raw)
             if asked.streamed:
-                with service.limiter.stream(caller):
-                    async with service.gate.enter(caller):
-                        await stream_answer(service, http, send, request, counted=asked.counted, model=asked.model)
+                async with service.limiter.stream(caller), service.gate.enter(caller):
+                    await stream_answer(service, http, send, request, counted=asked.counted, model=asked.model)
             else:
                 await send_whole(ask, raw, lambda: _whole(ask, request), send)
 

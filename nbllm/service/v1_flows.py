@@ -115,25 +115,24 @@ async def stream_flow(ask: Ask, asked: ChatBody, send: Send) -> None:
     service, caller, http = ask
     follower = Follower()
     writer = ChunkWriter(_head(exchange_of(http).request_id, asked.model))
-    with service.limiter.stream(caller):
-        async with service.gate.enter(caller):
-            with service.paying(caller, "flow"):
-                run = asyncio.create_task(service.runner.run(spec, arguments, follower))
-            began = False
-            try:
-                while not (await asyncio.wait([run], timeout=PING_S))[0]:
-                    began = await _begun(send, began=began)
-                    await _sent(send, _PING)
-                content = _content(run.result())
-            except Exception as error:
-                if not began:
-                    raise
-                await _broke(ask, send, error)
-                return
-            finally:
-                if not run.done():
-                    run.cancel()
-                    await asyncio.wait([run])
+    async with service.limiter.stream(caller), service.gate.enter(caller):
+        with service.paying(caller, "flow"):
+            run = asyncio.create_task(service.runner.run(spec, arguments, follower))
+        began = False
+        try:
+            while not (await asyncio.wait([run], timeout=PING_S))[0]:
+                began = await _begun(send, began=began)
+                await _sent(send, _PING)
+            content = _content(run.result())
+        except Exception as error:
+            if not began:
+                raise
+            await _broke(ask, send, error)
+            return
+        finally:
+            if not run.done():
+                run.cancel()
+                await asyncio.wait([run])
     await _begun(send, began=began)
     made = follower.made()
     pieces = [writer.first(), writer.delta(Delta(text=content)), writer.last("stop", {"nbllm": shown(made)})]

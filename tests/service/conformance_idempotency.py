@@ -11,12 +11,15 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
+from nbllm.service.idempotency_store import OutcomesFull
 from nbllm.service.ports import Blocked, Claim, IdempotencyStore, Stored
 
 T = TypeVar("T")
 KEEP_S = 1000.0
+MOST_KEPT_BYTES = 50_000
 
 
 class Clock:
@@ -30,7 +33,7 @@ class Clock:
 
 
 class IdempotencyWorld(Protocol):
-    """One shared place; outcomes are kept for KEEP_S seconds there."""
+    """One shared place; outcomes are kept for KEEP_S seconds there, MOST_KEPT_BYTES of one caller."""
 
     clock: Clock
 
@@ -192,6 +195,34 @@ class IdempotencyConformance:
             got = await store.begin("caller", "key", "f")
             assert isinstance(got, Stored)
             assert got.body == body
+
+        world.run(main())
+
+    def test_what_one_caller_keeps_is_bounded(self, world: IdempotencyWorld) -> None:
+        """A caller whose answers hold as much as may be kept is told so before anything runs; what is kept is still replayed, other
+        callers are not concerned, and room comes back as answers are forgotten. Runs that kept nothing took none.
+        """
+
+        async def main() -> None:
+            store, other = world.open(), world.open()
+            for number in range(200):
+                claim = await store.begin("caller", f"freed {number}", "f")
+                assert isinstance(claim, Claim)
+                await store.release(claim)
+            large = Stored(200, (), b"x" * (MOST_KEPT_BYTES // 4))
+            for number in range(4):
+                claim = await store.begin("caller", f"kept {number}", "f")
+                assert isinstance(claim, Claim)
+                assert await store.finish(claim, large)
+            for one in (store, other):
+                with pytest.raises(OutcomesFull) as refused:
+                    await one.begin("caller", "one too many", "f")
+                assert refused.value.problem.status == 503
+                assert await one.begin("caller", "kept 0", "f") == large
+                assert isinstance(await one.begin(f"another of {id(one)}", "its own", "f"), Claim)
+            world.clock.now += KEEP_S + 61
+            for one in (store, other):
+                assert isinstance(await one.begin("caller", f"later {id(one)}", "f"), Claim)
 
         world.run(main())
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine
+import unittest
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine
 
 from nbllm.service.embedded import service_database
 from nbllm.storage.home import Home
@@ -54,3 +59,25 @@ class World(Generic[Store]):
         self._runner.close()
         if self._made:
             shutil.rmtree(self.folder)
+
+
+def sqlite_world(make: Callable[[Home, Database, Clock], Store]) -> Callable[[Path], Iterator[World[Store]]]:
+    """Return the fixture `world` of tests of a store."""
+
+    @pytest.fixture
+    def world(tmp_path: Path) -> Iterator[World[Store]]:
+        made = World(make, tmp_path / "home")
+        yield made
+        made.close()
+
+    return world
+
+
+def machine_on_sqlite(
+    machine: type[RuleBasedStateMachine], make: Callable[[Home, Database, Clock], Store]
+) -> type[unittest.TestCase]:
+    """Return the test of a suite's machine, for a store; any order of events is as its model has it."""
+    of_this: type[RuleBasedStateMachine] = type("Machine", (machine,), {"make_world": staticmethod(lambda: World(make))})
+    test: type[unittest.TestCase] = of_this.TestCase
+    test.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)  # type: ignore[attr-defined]  # Hypothesis's own
+    return test

@@ -4,43 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from nbllm.errors import StorageError
 from nbllm.service.idempotency_store import SqliteIdempotency
 from nbllm.service.ports import Blocked, Claim, Stored
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
-from tests.service.conformance_idempotency import KEEP_S, OK, Clock, IdempotencyConformance, IdempotencyMachine
-from tests.service.sqlite_world import World
+from tests.service.conformance_idempotency import KEEP_S, MOST_KEPT_BYTES, OK, Clock, IdempotencyConformance, IdempotencyMachine
+from tests.service.sqlite_world import World, machine_on_sqlite, sqlite_world
 
 
 def make(home: Home, database: Database, clock: Clock) -> SqliteIdempotency:
-    return SqliteIdempotency(home, database, keep_s=KEEP_S, now=clock)
+    return SqliteIdempotency(home, database, keep_s=KEEP_S, most_kept_bytes=MOST_KEPT_BYTES, now=clock)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World[SqliteIdempotency]]:
-    made = World(make, tmp_path / "home")
-    yield made
-    made.close()
+world = sqlite_world(make)
 
 
 class TestSqlite(IdempotencyConformance):
     """The suite on SQLite."""
 
 
-class _Machine(IdempotencyMachine):
-    make_world = staticmethod(lambda: World(make))
-
-
-TestMachine = _Machine.TestCase
-TestMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestMachine = machine_on_sqlite(IdempotencyMachine, make)
 
 
 def test_a_locked_file_lets_nothing_run(world: World[SqliteIdempotency], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from nbllm.service.embedded import state_file
 from nbllm.service.job_store import SqliteJobs
@@ -18,30 +16,21 @@ from nbllm.storage.sqlite import Database
 from tests.service.conformance_idempotency import KEEP_S, Clock
 from tests.service.conformance_jobs import MOST_LAPSES, JobsConformance, added, lease, new
 from tests.service.job_machine import JobsMachine
-from tests.service.sqlite_world import World
+from tests.service.sqlite_world import World, machine_on_sqlite, sqlite_world
 
 
 def make(home: Home, database: Database, clock: Clock) -> SqliteJobs:
     return SqliteJobs(home, database, keep_s=KEEP_S, most_lapses=MOST_LAPSES, now=clock)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World[SqliteJobs]]:
-    made = World(make, tmp_path / "home")
-    yield made
-    made.close()
+world = sqlite_world(make)
 
 
 class TestSqlite(JobsConformance):
     """The suite on SQLite."""
 
 
-class _Machine(JobsMachine):
-    make_world = staticmethod(lambda: World(make))
-
-
-TestMachine = _Machine.TestCase
-TestMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestMachine = machine_on_sqlite(JobsMachine, make)
 
 
 def test_a_worker_that_is_given_up_while_it_asks(world: World[SqliteJobs]) -> None:

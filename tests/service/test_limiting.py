@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from limits.aio.storage import Storage
 from limits.errors import StorageError as LimitsStorageError
 
+from nbllm.errors import StorageError
 from nbllm.service.caller import Caller
 from nbllm.service.configuration import Tier
 from nbllm.service.limiting import Limiter, LimitsUnavailable, MemoryCounters, OverLimit
@@ -107,26 +108,65 @@ def test_tokens_are_counted_afterwards_and_hold_the_next_request() -> None:
 
 def test_streams_at_once_are_limited_and_given_back() -> None:
     """A key may hold so many streams; one that ends, however it ends, makes room."""
-    limiter, _, caller = made(streams=2)
-    with ExitStack() as held:
-        held.enter_context(limiter.stream(caller))
-        with pytest.raises(ZeroDivisionError), limiter.stream(caller):
-            raise ZeroDivisionError
-        held.enter_context(limiter.stream(caller))
-        with pytest.raises(OverLimit, match="streams at once"):
-            held.enter_context(limiter.stream(caller))
-        with limiter.stream(Caller("other", caller.tier)):
-            pass
-    assert limiter._streams == {}
+
+    async def run() -> None:
+        limiter, _, caller = made(streams=2)
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(limiter.stream(caller))
+            with pytest.raises(ZeroDivisionError):
+                async with limiter.stream(caller):
+                    raise ZeroDivisionError
+            await held.enter_async_context(limiter.stream(caller))
+            with pytest.raises(OverLimit, match="streams at once"):
+                await held.enter_async_context(limiter.stream(caller))
+            async with limiter.stream(Caller("other", caller.tier)):
+                pass
+        assert limiter._here.total == 0
+
+    asyncio.run(run())
+
+
+class GoneSlots:
+    """Streams that are counted where nobody answers."""
+
+    async def take(self, key_id: str, limit: int) -> str | None:
+        raise StorageError("It does not answer.")
+
+    def give_back(self, key_id: str, slot: str) -> None:
+        raise AssertionError("never taken")
+
+
+def test_streams_that_cannot_be_counted_are_refused_or_counted_here() -> None:
+    """What counts streams being gone: 503 with Retry-After; with on_state_loss = "allow" each process counts its own."""
+
+    async def run() -> None:
+        caller = Caller("a", Tier(streams=1))
+        with pytest.raises(LimitsUnavailable) as refused:
+            async with Limiter(streams=GoneSlots()).stream(caller):
+                pass
+        assert refused.value.problem.status == 503
+        blind = Limiter(streams=GoneSlots(), allow_blind=True)
+        async with blind.stream(caller):
+            with pytest.raises(OverLimit):
+                async with blind.stream(caller):
+                    pass
+        async with Limiter(streams=GoneSlots()).stream(Caller("b", Tier(streams=None))):
+            pass  # nothing is counted, so nobody need be asked
+
+    asyncio.run(run())
 
 
 def test_nothing_is_limited_where_the_tier_says_so() -> None:
     """None means not limited: nothing is counted and no header is sent."""
     limiter, _, caller = made(requests_per_minute=None, tokens_per_minute=None, streams=None)
     assert asyncio.run(limiter.count_request(caller)) == ()
-    with ExitStack() as held:
-        for _ in range(1000):
-            held.enter_context(limiter.stream(caller))
+
+    async def run() -> None:
+        async with AsyncExitStack() as held:
+            for _ in range(1000):
+                await held.enter_async_context(limiter.stream(caller))
+
+    asyncio.run(run())
 
 
 class Elsewhere(Storage):

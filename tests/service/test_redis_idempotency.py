@@ -14,17 +14,17 @@ from nbllm.service.ports import Blocked, Claim
 from nbllm.service.redis_idempotency import RedisIdempotency
 from nbllm.storage.redis_link import Link
 from tests.redis_server import RedisServer
-from tests.service.conformance_idempotency import KEEP_S, OK, Clock, IdempotencyConformance, IdempotencyMachine
+from tests.service.conformance_idempotency import KEEP_S, MOST_KEPT_BYTES, OK, Clock, IdempotencyConformance, IdempotencyMachine
 from tests.service.redis_world import RedisWorld
 
 
 def make(link: Link, clock: Clock) -> RedisIdempotency:
-    return RedisIdempotency(link, keep_s=KEEP_S, now=clock)
+    return RedisIdempotency(link, keep_s=KEEP_S, most_kept_bytes=MOST_KEPT_BYTES, now=clock)
 
 
 def lapse(server: RedisServer, link: Link, got: Any) -> None:
     if isinstance(got, Claim):
-        name = RedisIdempotency(link)._of(got)
+        name = RedisIdempotency(link)._of(got)[0]
         with server.client() as client:
             if client.hget(name, "fencing") == str(got.fencing).encode():
                 client.hset(name, "until", 0)

@@ -12,6 +12,7 @@ from nbllm.service.caller import Caller
 from nbllm.service.configuration import Tier
 from nbllm.service.limiting import Limiter, LimitsUnavailable, OverLimit
 from nbllm.service.redis_counters import RedisCounters
+from nbllm.service.redis_streams import RedisSlots
 from nbllm.storage.redis_link import Link
 from tests.redis_server import RedisServer
 
@@ -81,5 +82,101 @@ def test_without_redis_requests_are_refused_unless_told_otherwise() -> None:
         assert await blind.count_request(caller()) == ()
         await blind.count_tokens(caller(tokens_per_minute=5), 3)
         assert not await blind.works()
+
+    asyncio.run(run())
+
+
+def streaming(link: Link, *, lease_s: float = 15.0) -> Limiter:
+    return Limiter(RedisCounters(link), RedisSlots(link, lease_s=lease_s))
+
+
+def test_two_replicas_share_the_streams_of_a_key(redis_server: RedisServer) -> None:
+    """Of 30 streams that two replicas open at once as many begin as the key may have; those that end make room in the other."""
+    redis_server.flush()
+
+    async def run() -> None:
+        links = [Link(redis_server.url) for _ in range(2)]
+        limiters = [streaming(link) for link in links]
+        begun, end = [0, 0], asyncio.Event()
+
+        async def hold(number: int) -> None:
+            async with limiters[number % 2].stream(caller(streams=6)):
+                begun[number % 2] += 1
+                await end.wait()
+
+        tasks = [asyncio.create_task(hold(n)) for n in range(30)]
+        done, held = await asyncio.wait(tasks, timeout=1.0)
+        assert len(held) == 6
+        assert sum(begun) == 6
+        assert all(isinstance(task.exception(), OverLimit) for task in done)
+        async with limiters[0].stream(Caller("another", Tier(streams=1))):
+            pass
+        cancelled = next(iter(held))
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        await asyncio.gather(*(link.ping() for link in links))  # what was given back is told in order
+        async with limiters[1].stream(caller(streams=6)):
+            pass
+        end.set()
+        await asyncio.wait(held)
+        await asyncio.gather(*(link.ping() for link in links))
+        with redis_server.client() as client:
+            assert not client.keys("*streams*")
+        await asyncio.gather(*(link.aclose() for link in links))
+
+    asyncio.run(run())
+
+
+def test_streams_of_a_replica_that_was_killed_lapse_and_those_of_one_that_lives_do_not(redis_server: RedisServer) -> None:
+    """A lease is renewed while its stream is open, however long, and nobody else renews that of a process that died."""
+    redis_server.flush()
+
+    async def run() -> None:
+        links = [Link(redis_server.url) for _ in range(3)]
+        lives, other = (streaming(link, lease_s=0.3) for link in links[:2])
+        dead = RedisSlots(links[2], lease_s=0.3)
+        assert await dead.take("key", 1) is not None
+        assert dead._renewing is not None
+        dead._renewing.cancel()
+        with pytest.raises(OverLimit):
+            async with other.stream(caller(streams=1)):
+                pass
+        await asyncio.sleep(0.35)
+        async with lives.stream(caller(streams=1)):
+            for _ in range(4):
+                await asyncio.sleep(0.2)
+                with pytest.raises(OverLimit):
+                    async with other.stream(caller(streams=1)):
+                        pass
+        await links[0].ping()
+        async with other.stream(caller(streams=1)):
+            pass
+        await asyncio.gather(*(link.aclose() for link in links))
+
+    asyncio.run(run())
+
+
+def test_streams_go_on_while_redis_is_gone_and_are_counted_again_when_it_is_back(redis_server: RedisServer) -> None:
+    """A stream that began is not cut by a Redis that goes; new ones are refused with 503; an empty Redis learns of those open."""
+    redis_server.flush()
+
+    async def run() -> None:
+        link = Link(redis_server.url, rest_s=0.05)
+        limiter = streaming(link, lease_s=0.3)
+        async with limiter.stream(caller(streams=1)):
+            redis_server.stop()
+            try:
+                with pytest.raises(LimitsUnavailable):
+                    async with limiter.stream(caller(streams=1)):
+                        pass
+            finally:
+                redis_server.start()
+            await asyncio.sleep(0.4)
+            with pytest.raises(OverLimit):
+                async with limiter.stream(caller(streams=1)):
+                    pass
+        async with limiter.stream(caller(streams=1)):
+            pass
+        await link.aclose()
 
     asyncio.run(run())
