@@ -28,6 +28,8 @@ HOSTS_VARIABLE = "NBLLM_SERVICE_ALLOWED_HOSTS"
 DEFAULT_TIER = "default"
 UNLIMITED_TIER = "unlimited"
 """Built in, like the default one: nothing a minute is limited. For load tests, and callers whom one trusts."""
+NO_LIMIT = "none"
+"""How a tier says that something is not limited: TOML has no null."""
 _TIER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _LOOPBACK = frozenset({"localhost", "::1"})
 
@@ -213,7 +215,13 @@ def _tier(name: str, table: Any) -> Tier:
         raise BadValue(
             f"{shown(name)} cannot name a tier", hint="Use small letters, digits, - and _, 32 at most.", path=("tiers", name)
         )
-    return Tier(name=name, **_checked(_mapping(table, ("tiers", name)), TIER_OPTIONS, ("tiers", name)))
+    given = _mapping(table, ("tiers", name))
+    unlimited = {
+        limit for limit, value in given.items() if value == NO_LIMIT and limit in TIER_OPTIONS and TIER_OPTIONS[limit].optional
+    }
+    checked = _checked({limit: value for limit, value in given.items() if limit not in unlimited}, TIER_OPTIONS, ("tiers", name))
+    values: dict[str, Any] = {**checked, **dict.fromkeys(unlimited)}
+    return Tier(name=name, **values)
 
 
 def _mapping(value: Any, path: tuple[str, ...]) -> dict[str, Any]:

@@ -135,6 +135,8 @@ async def _kept_alive(store: IdempotencyStore, claim: Claim) -> AsyncIterator[No
                 await store.renew(claim)
             except NbllmError as exc:
                 _log.warning("The lease of an Idempotency-Key could not be renewed: %s", exc.summary)
+            except Exception:
+                _log.exception("The lease of an Idempotency-Key could not be renewed.")
 
     task = asyncio.create_task(renew())
     try:

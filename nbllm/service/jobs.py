@@ -100,6 +100,8 @@ class JobHands:
                     task.add_done_callback(self._ended)
             except NbllmError as exc:
                 _log.warning("Jobs cannot be taken just now: %s", exc.summary)
+            except Exception:  # a loop that ended would leave all jobs lying until the next start
+                _log.exception("Jobs could not be taken.")
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._bell.wait()
@@ -125,6 +127,8 @@ class JobHands:
                     task.add_done_callback(self._deliveries.discard)
             except NbllmError as exc:
                 _log.warning("Jobs cannot be looked after just now: %s", exc.summary)
+            except Exception:
+                _log.exception("Jobs could not be looked after.")
             await asyncio.sleep(LOOK_EVERY_S)
 
     # ------------------------------------------------------------------ one job
@@ -156,7 +160,9 @@ class JobHands:
             return await self.store.renew(lease) == "held"
         except NbllmError as exc:
             _log.warning("The lease of job %s could not be renewed: %s", lease.job.job_id, exc.summary)
-            return True
+        except Exception:
+            _log.exception("The lease of job %s could not be renewed.", lease.job.job_id)
+        return True
 
     async def _work(self, job: Job) -> _Ending:
         """Run the flow; return how it ended."""

@@ -88,8 +88,8 @@ class RedisCounters(Storage, TimestampedSlidingWindow):
         await self._run(_CLEAR, [], self._key(key), expiry)
 
     async def check(self) -> bool:
-        """Whether Redis answers."""
-        return await self._link.ping()
+        """Whether Redis answers, and takes what is written: one that became a replica, or has a full disk, only answers."""
+        return bool(await self._call("SET", self._key("looked"), "1", "EX", "60"))
 
     async def reset(self) -> int | None:
         """Do nothing: what is counted belongs to all replicas."""

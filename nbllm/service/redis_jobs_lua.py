@@ -122,9 +122,13 @@ local before = redis.call('GET', P .. 'claim:' .. nonce)
 if before then return row(before) end
 local id = wanted
 if id == '' then
-  local first = redis.call('ZRANGE', P .. 'queue', 0, 0)[1]
-  if not first then return false end
-  id = string.sub(first, 18)
+  repeat
+    local first = redis.call('ZRANGE', P .. 'queue', 0, 0)[1]
+    if not first then return false end
+    id = string.sub(first, 18)
+    local there = redis.call('EXISTS', key(id)) == 1
+    if not there then redis.call('ZREM', P .. 'queue', first) end
+  until there
 elseif get(id, 'status')[1] ~= 'queued' then
   return false
 end
@@ -238,9 +242,13 @@ DUE = Script(
     + """
 local now, again_at, found = ARGV[2], ARGV[3], {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'hooks', '-inf', now, 'LIMIT', 0, ARGV[4])) do
-  redis.call('ZADD', P .. 'hooks', again_at, id)
-  local attempt = redis.call('HINCRBY', key(id), 'hook_attempts', 1)
-  found[#found + 1] = {attempt, row(id)}
+  if redis.call('EXISTS', key(id)) == 0 then
+    redis.call('ZREM', P .. 'hooks', id)
+  else
+    redis.call('ZADD', P .. 'hooks', again_at, id)
+    local attempt = redis.call('HINCRBY', key(id), 'hook_attempts', 1)
+    found[#found + 1] = {attempt, row(id)}
+  end
 end
 return found
 """

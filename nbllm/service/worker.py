@@ -8,8 +8,6 @@ Each process of a prefork pool opens its own client, sockets and files, after th
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import multiprocessing
 import os
 import threading
@@ -20,52 +18,13 @@ from typing import Any
 from celery.signals import worker_process_shutdown, worker_ready, worker_shutdown, worker_shutting_down
 from fastapi import FastAPI
 
-from nbllm.errors import ConfigurationError, NbllmError
+from nbllm.errors import ConfigurationError
 from nbllm.service.celery_app import TASK, announcing, celery_app
 from nbllm.service.context import Service
 from nbllm.service.loading import load_app
-from nbllm.service.redis_jobs import RedisJobs
 from nbllm.service.sharing import VARIABLE, namespace_of
+from nbllm.service.sweeper import Sweeper
 from nbllm.service.worker_runtime import Runtime
-from nbllm.storage.redis_link import Link
-
-SWEEP_EVERY_S = 5.0
-_END_S = 10.0
-_log = logging.getLogger("nbllm.service")
-
-
-class Sweeper:
-    """Puts jobs of dead workers back, and tells workers of what waits, from the worker's main process."""
-
-    def __init__(self, service: Service, url: str) -> None:
-        self._service = service
-        self._url = url
-        self._end = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin, on a thread of its own."""
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._sweep()), name="nbllm-sweep", daemon=True)
-        self._thread.start()
-
-    async def _sweep(self) -> None:
-        link = Link(self._url, namespace=namespace_of(self._service.name))
-        store = RedisJobs(link, keep_s=self._service.config.job_keep_s, announce=announcing(app))
-        while not self._end.is_set():
-            try:
-                back = await store.sweep()
-                if back:
-                    _log.warning("%d jobs of workers that died are queued again.", len(back))
-            except NbllmError as exc:
-                _log.warning("Jobs cannot be swept just now: %s", exc.summary)
-            await asyncio.to_thread(self._end.wait, SWEEP_EVERY_S)
-        await link.aclose()
-
-    def stop(self) -> None:
-        """End."""
-        self._end.set()
-        if self._thread is not None:
-            self._thread.join(_END_S)
 
 
 def _redis_url() -> str:
@@ -92,7 +51,7 @@ _app = _service_app()
 app = celery_app(_url, namespace_of(_app.state.service.name))
 _over = multiprocessing.get_context().Event()
 _runtime = Runtime(_app, _service_app, _over)
-_sweeper = Sweeper(_app.state.service, _url)
+_sweeper = Sweeper(_app.state.service, _url, announcing(app))
 
 
 @app.task(name=TASK)  # type: ignore[untyped-decorator]  # Celery has no types

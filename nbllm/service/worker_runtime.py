@@ -51,8 +51,8 @@ class Life:
 
     @property
     def failed(self) -> bool:
-        """Whether it could not be opened."""
-        return self._failed is not None
+        """Whether it could not be opened, or broke."""
+        return self._failed is not None or (self._born.is_set() and not self._thread.is_alive())
 
     async def _live(self) -> None:
         """Be the service until the process ends."""
@@ -107,7 +107,7 @@ class Runtime:
     def _opened(self) -> Life:
         with self._lock:
             life = self._life
-            if life is None or life.pid != os.getpid():
+            if life is None or life.pid != os.getpid() or life.failed:
                 app, self._app = self._app or self._load(), None
                 life = self._life = Life(app, self._over)
             try:

@@ -8,6 +8,7 @@ wait at most, and is used again a moment after it is back.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -21,7 +22,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from nbllm.errors import ConfigurationError, StorageError
 from nbllm.redaction import register_secret
@@ -29,6 +30,9 @@ from nbllm.redaction import register_secret
 OP_S = 0.5
 REST_S = 1.0
 _MOST_TOGETHER = 128
+_ELSEWHERE = (ReadOnlyError, MasterDownError)
+"""A replica's answers: the primary is somewhere else now."""
+_log = logging.getLogger("nbllm.redis")
 _SCHEMES = ("redis", "rediss", "unix")
 _of_the_parent: list[object] = []
 """In a forked child: connections of the parent's, never to be closed here, since that would end the parent's use of them."""
@@ -204,19 +208,23 @@ class _Runner:
     async def _exchange(self, batch: list[tuple[Sequence[Arg], asyncio.Future[Any]]]) -> None:
         try:
             answers = await self._send([args for args, _ in batch])
-        except (RedisError, OSError, TimeoutError) as exc:
-            self.up_since_s, self._down, self._down_until_s = None, exc, time.monotonic() + self._link.rest_s
-            waiting, self._waiting = self._waiting, []
-            for _, future in (*batch, *waiting):
-                if not future.done():
-                    future.set_exception(self._link.gone(exc))
+        except Exception as exc:  # also what its client, or the loop's transports, make of a connection that broke
+            if not isinstance(exc, RedisError | OSError | TimeoutError):
+                _log.error("The connection to Redis ended with an error that nobody expected.", exc_info=exc)
+                await self.disconnect()
+            self._leave_alone(exc, batch)
             return
         except BaseException:
             for _, future in batch:
                 future.cancel()
             raise
+        if any(isinstance(answer, _ELSEWHERE) for answer in answers):
+            # Only a new connection leads to where the primary is now.
+            await self.disconnect()
+            self._leave_alone(next(answer for answer in answers if isinstance(answer, _ELSEWHERE)), batch)
+            return
         self._down = None
-        self.up_since_s = self.up_since_s or time.monotonic()
+        self.up_since_s = None if any(map(_cannot, answers)) else self.up_since_s or time.monotonic()
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue
@@ -226,6 +234,14 @@ class _Runner:
                 future.set_exception(StorageError(f"Redis at {self._link.where} refuses: {answer}"))
             else:
                 future.set_result(answer)
+
+    def _leave_alone(self, why: BaseException, batch: list[tuple[Sequence[Arg], asyncio.Future[Any]]]) -> None:
+        """Fail all that is asked, and what will be asked for a while."""
+        self.up_since_s, self._down, self._down_until_s = None, why, time.monotonic() + self._link.rest_s
+        waiting, self._waiting = self._waiting, []
+        for _, future in (*batch, *waiting):
+            if not future.done():
+                future.set_exception(self._link.gone(why))
 
     async def _send(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         began_s = time.monotonic()
@@ -274,7 +290,7 @@ class _Runner:
     async def disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            with suppress(RedisError, OSError, TimeoutError):
+            with suppress(Exception):  # it is broken already
                 await client.aclose()
 
 
@@ -285,6 +301,13 @@ async def _life_of(runner: _Runner) -> AsyncGenerator[None, None]:
     finally:
         runner.closed = True
         await runner.disconnect()
+
+
+def _cannot(answer: Any) -> bool:
+    """Whether an answer says that Redis takes no writes, or nothing at all, just now: its disk or memory is full, or it is busy."""
+    return isinstance(answer, ResponseError) and (
+        isinstance(answer, redis.OutOfMemoryError) or str(answer).startswith(("MISCONF", "BUSY", "NOREPLICAS"))
+    )
 
 
 def _looked_at(done: asyncio.Future[Any]) -> None:

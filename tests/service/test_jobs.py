@@ -284,3 +284,33 @@ def test_two_apps_in_one_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         key = {"Idempotency-Key": "k"}
         assert one.http.post("/flows/say", json={"text": "a"}, headers=key).status_code == 200
         assert two.http.post("/flows/later", json={"text": "a"}, headers=key).status_code == 200
+
+
+def test_the_hands_go_on_after_any_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that nobody foresaw, while jobs are taken, swept or renewed, costs a moment, and no job."""
+    monkeypatch.setattr(jobs, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(jobs, "SWEEP_EVERY_S", 0.0)
+    with serving(tmp_path, flows=(say, waits_for_go)) as served:
+        store = served.it.service.job_store
+        failed: list[str] = []
+
+        def failing_once(name: str) -> Any:
+            real = getattr(store, name)
+
+            async def ask(*args: Any, **named: Any) -> Any:
+                if name not in failed:
+                    failed.append(name)
+                    raise ValueError("a row that makes no sense")
+                return await real(*args, **named)
+
+            return ask
+
+        for name in ("claim", "sweep", "renew"):
+            monkeypatch.setattr(store, name, failing_once(name))
+        until(lambda: {"claim", "sweep"} <= set(failed))
+        GO.clear()
+        place = start(served, "waits_for_go", {"text": "a"})
+        until(lambda: "renew" in failed)
+        GO.set()
+        assert ended(served, place)["result"] == "a"
+        assert ended(served, start(served, "say", {"text": "b"}))["status"] == "done"

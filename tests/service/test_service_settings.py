@@ -39,6 +39,8 @@ def test_tiers_are_read_and_one_that_is_gone_is_the_default_one(tmp_path: Path) 
     settings, config = load_service(path, {})
     assert config.port == 9
     assert config.tier("gold") == Tier(name="gold", day_usd=Decimal("2.50"), priority=7)
+    _, open_ = load_service(write_settings(tmp_path, '[service.tiers.open]\nrequests_per_minute = "none"\nstreams = "none"'), {})
+    assert open_.tier("open") == Tier(name="open", requests_per_minute=None, streams=None)
     assert config.tier("silver") == config.tiers["default"] == Tier(streams=1)
     assert settings.ladder == ("sim/small",)
     assert settings.home == tmp_path / ".state"
@@ -65,6 +67,8 @@ def test_the_home_is_the_variable_else_the_files_else_beside_it(tmp_path: Path) 
         ("allowed_origins = ['https://a.example/path']", 4, "scheme and host"),
         ("[service.tiers.gold]\nday_usd = -1", 5, "negative"),
         ("[service.tiers.gold]\nrpm = 1", 5, "rpm"),
+        ("[service.tiers.gold]\npriority = 'none'", 5, "priority"),
+        ("[service.tiers.gold]\nrpm = 'none'", 5, "rpm"),
         ("[service.tiers.'Go ld']\nstreams = 1", 4, "name a tier"),
         ("tiers = 5", 4, "table"),
     ],

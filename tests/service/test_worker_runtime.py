@@ -15,6 +15,7 @@ from nbllm.service.app import create_app
 from nbllm.service.context import Service
 from nbllm.service.loading import load_app
 from nbllm.service.worker_runtime import Runtime
+from tests.client.helpers import until
 
 
 class Hands:
@@ -23,12 +24,15 @@ class Hands:
     def __init__(self) -> None:
         self.ran = 0
         self.stopped = False
+        self.trouble: Exception | None = None
 
     async def run_next(self) -> None:
         self.ran += 1
 
     async def stop(self) -> None:
         self.stopped = True
+        if self.trouble is not None:
+            raise self.trouble
 
 
 def _app(folder: Path, hands: Hands, troubles: list[Exception]) -> FastAPI:
@@ -66,6 +70,31 @@ def test_an_app_that_could_not_be_opened_is_opened_anew_by_the_next_job(tmp_path
                     runtime.run_next()
         assert hands.ran == 0
         runtime.run_next()
+        runtime.run_next()
+        assert hands.ran == 2
+    finally:
+        runtime.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_app_whose_loop_broke_is_opened_anew_by_the_next_job(tmp_path: Path) -> None:
+    """A worker whose service ended by an error of its own takes the next job with another one, instead of failing for ever."""
+    hands = Hands()
+
+    def load() -> FastAPI:
+        return _app(tmp_path, hands, [])
+
+    over = multiprocessing.get_context().Event()
+    runtime = Runtime(load(), load, over)
+    try:
+        runtime.run_next()
+        hands.trouble = OSError("disk")
+        over.set()
+        life = runtime._life
+        assert life is not None
+        until(lambda: life.failed)
+        over.clear()
+        hands.trouble = None
         runtime.run_next()
         assert hands.ran == 2
     finally:
