@@ -11,6 +11,7 @@ from nbllm.export.findings import kept_statements
 from nbllm.export.imports import Imported, imported
 from nbllm.export.llm_cells import function_text
 from nbllm.export.names import Statement
+from nbllm.export.patching import key_notes
 from nbllm.export.refusals import Refusal
 from nbllm.export.rewriting import with_calls, without
 from nbllm.export.slicer import Choice, FileRead, Kept, Slice
@@ -192,6 +193,7 @@ def _notes(book: Book) -> Iterator[str]:
         for magic in unit.code.magics:
             if magic.kind == "line" and magic.name in _TOLD:
                 yield f"Cell {unit.cell.number}: {redact(magic.text)} is a setting; it belongs into {_TOLD[magic.name]}."
+    yield from key_notes(book)
 
 
 def _files_read(book: Book, choice: Choice) -> Iterator[FileRead]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nbllm.export.imports import full_name, imported
 from nbllm.export.lexer import Code, Magic
-from nbllm.export.names import Definition, is_plain, root_of
+from nbllm.export.names import Definition, root_of
 from nbllm.export.refusals import Refusal
 
 DROPPED = {"load_ext", "reload_ext", "unload_ext", "matplotlib", "autoreload", "precision", "colors"}
@@ -116,7 +116,7 @@ def code_refusals(number: int, tree: ast.Module, world: World) -> list[Refusal]:
                 "notebook only", node, f"{node.id} is the notebook's own, and a service has none", "Keep the value in a variable"
             )
         elif isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete):
-            _patch(node, world, refuse)
+            _hidden_store(node, refuse)
     for statement in tree.body:
         _at_start(statement, world, refuse)
     return found
@@ -150,37 +150,17 @@ def _import(node: ast.Import | ast.ImportFrom, refuse: Refuse) -> None:
                    "Move what uses it to a cell that the flow does not need")  # fmt: skip
 
 
-def _patch(node: ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete, world: World, refuse: Refuse) -> None:
+def _hidden_store(node: ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete, refuse: Refuse) -> None:
     targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [node.target]
-    value = None if isinstance(node, ast.Delete) else node.value
-    setting = value is not None and is_plain(value) and not (isinstance(value, ast.Constant) and value.value is None)
     for target in (inner for t in targets for inner in ast.walk(t)):
-        if isinstance(getattr(target, "ctx", None), ast.Load):
-            continue
-        root, depth = root_of(target)
-        if (
-            isinstance(target, ast.Attribute)
-            and root is not None
-            and root in world.imports
-            and not setting
-            and (depth == 1 or _is_code(value, world))
-        ):
-            refuse("monkeypatch", node, f"{ast.unparse(target)!s:.60} changes what {world.imports[root]} is for everybody",
-                   "Use a function or a subclass of your own")  # fmt: skip
-        elif isinstance(target, ast.Subscript) and world.name(target.value) == "sys.modules":
-            refuse("monkeypatch", node, "a write into sys.modules changes what imports mean", "Import the module that is meant")
-        elif isinstance(target, ast.Subscript) and _hides_names(target.value):
+        if isinstance(target, ast.Subscript) and not isinstance(target.ctx, ast.Load) and _hides_names(target.value):
             refuse(
                 "namespace", node, "a write into locals() or vars() sets names that nobody can see here", "Use a dict of your own"
             )
 
 
 def _hides_names(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"locals", "vars"}
-
-
-def _is_code(value: ast.expr | None, world: World) -> bool:
-    return value is None or isinstance(value, ast.Lambda) or (isinstance(value, ast.Name) and value.id in world.rebound)
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"locals", "vars"} and not node.args
 
 
 def _at_start(statement: ast.stmt, world: World, refuse: Refuse) -> None:
@@ -193,13 +173,6 @@ def _at_start(statement: ast.stmt, world: World, refuse: Refuse) -> None:
         if name in {"locals", "vars"} and not call.args:
             refuse(
                 "namespace", call, f"{name}() outside of a function reads or writes names that nobody can see here", "Use the names"
-            )
-        if name in {"setattr", "delattr"} and call.args and (root := root_of(call.args[0])[0]) in world.imports:
-            refuse(
-                "monkeypatch",
-                call,
-                f"{name}() changes what {world.imports[root or '']} is for everybody",
-                "Use a subclass of your own",
             )
         bought = _bought(call, world)
         if bought:

@@ -10,6 +10,7 @@ from nbllm.export.book import Book, Unit
 from nbllm.export.imports import imported
 from nbllm.export.keys import key_refusals
 from nbllm.export.names import ANYTHING, Statement
+from nbllm.export.patching import patch_refusals
 from nbllm.export.refusals import Refusal
 from nbllm.export.slicer import BUILTINS, Choice
 
@@ -24,6 +25,7 @@ def refusals_of(book: Book, choice: Choice, flow: str) -> list[Refusal]:
             wanted = set(choice.atoms[index])
             nodes = [node for node in unit.code.tree.body if wanted & set(imported(node))]
             found += checks.code_refusals(unit.cell.number, ast.Module(body=nodes, type_ignores=[]), book.world)
+    found += patch_refusals(book, choice)
     found += _undefined(book, choice)
     found += _order(book, choice, flow)
     found += _history(book, choice)

@@ -127,6 +127,7 @@ class NameReader(ast.NodeVisitor):
         for part in sc.evaluated_outside(node):
             with self.being(quiet=isinstance(part, ast.Name)):
                 self.visit(part)
+        self._keep_defaults(node)
         self.bind_name(node.name)
         self._with_types(node)
         self.scopes.append(sc.function_scope(node))
@@ -136,6 +137,12 @@ class NameReader(ast.NodeVisitor):
         self.scopes.pop()
 
     visit_FunctionDef = visit_AsyncFunctionDef = _function
+
+    def _keep_defaults(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> None:
+        """Note that calls may change the objects of defaults: a function keeps them, and hands them to itself."""
+        for part in (*node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)):
+            names = {n.id for n in ast.walk(part) if isinstance(n, ast.Name) and sc.is_global(n.id, self.scopes)}
+            self.done.touched_later |= names
 
     def _with_types(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         """Read annotations, in which the type parameters of Python 3.12 are known."""
@@ -153,6 +160,7 @@ class NameReader(ast.NodeVisitor):
         """Read defaults now and the body later."""
         for part in sc.evaluated_outside(node):
             self.visit(part)
+        self._keep_defaults(node)
         self.scopes.append(sc.function_scope(node))
         with self.being(quiet=False, later=1):
             self.visit(node.body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,20 @@ def _reached(roots: Iterable[str], environment: Mapping[str, str]) -> set[str]:
         inner = frozenset(found[name] | {""})
         todo += [(line, inner) for line in _needs(name)]
     return set(found)
+
+
+@cache
+def needed_by(top: str) -> frozenset[str]:
+    """Return the top names of modules of all distributions that a module's own one needs here, () for one that is not installed.
+
+    Of nbllm those are counted that a service has.
+    """
+    from packaging.utils import canonicalize_name
+
+    by_module = metadata.packages_distributions()
+    roots = _runtime(litellm=True) if top == "nbllm" else by_module.get(top, ())
+    reached = _reached(roots, {})
+    return frozenset(module for module, names in by_module.items() if any(canonicalize_name(name) in reached for name in names))
 
 
 def _needs(name: str) -> list[str]:

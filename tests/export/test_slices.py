@@ -97,6 +97,8 @@ FLOW = "@flow\ndef f(t):\n    return use(t)"
         ("a lambda that is called", [HEAD, "a = [1]", "a = (lambda: a + [2])()", "def use(t): return a", FLOW], [2, 3, 4, 5]),
         ("a decorator", [HEAD, "def deco(g): return g", "@deco\ndef use(t): return t", FLOW], [2, 3, 4]),
         ("a default", [HEAD, "n = [1]", "def use(t, n=n): return n", "n = [2]", FLOW], [2, 3, 5]),
+        ("a default that is changed", [HEAD, "a = [1]", "def g(x=a): x.append(2)", "g()", "def use(t): return a", FLOW],
+         [2, 3, 4, 5, 6]),
         ("deleted and made anew", [HEAD, "x = [1]", "del x", "x = [3]", "def use(t): return x", FLOW], [4, 5, 6]),
     ],
 )  # fmt: skip
