@@ -5,6 +5,7 @@ NbllmError
  |    +-- SettingsFileError        a settings file that cannot be read or has a typo (names file and line)
  |    +-- UnknownModel             no endpoint or provider answers to that model id
  |    +-- KeyNotAllowed            a key would have gone to a host that it is not for
+ |    +-- FlowsNotServable         flows that no service can have; `.faults` has each reason
  |    +-- HomeUnusable             NBLLM_HOME cannot be written, belongs to somebody else, or is a link
  +-- InvalidRequest (ValueError)  a request that makes no sense; nothing was sent
  |    +-- TemplateError            undefined name or syntax error in a prompt template
@@ -99,6 +100,7 @@ from nbllm.errors.unsent import (
     BudgetExceeded,
     BudgetUnavailable,
     ConfigurationError,
+    FlowsNotServable,
     HomeUnusable,
     InvalidRequest,
     KeyNotAllowed,
@@ -141,6 +143,7 @@ __all__ = [
     "EngineNotPossible",
     "EngineWedged",
     "FirstTokenTimeout",
+    "FlowsNotServable",
     "HomeUnusable",
     "InvalidRequest",
     "KeyNotAllowed",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from nbllm.errors.base import NbllmError
 from nbllm.money import format_usd
+from nbllm.redaction import redact
 
 
 class ConfigurationError(NbllmError):
@@ -20,6 +22,14 @@ class SettingsFileError(ConfigurationError):
         self.line = line
         where = f"{path}, line {line}" if line else path
         super().__init__(f"{where}: {message}", hint=hint)
+
+
+class FlowsNotServable(ConfigurationError):
+    """Flows that no service can have; `faults` holds each reason, one line for one thing that is wrong."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(redact(fault) for fault in faults)
+        super().__init__("These flows cannot be served:\n" + "\n".join(f"- {line}" for line in faults))
 
 
 class UnknownModel(ConfigurationError):

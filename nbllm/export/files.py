@@ -23,9 +23,19 @@ _NOT_IN_THE_IMAGE = {"requirements.txt", "requirements-unhashed.txt"}
 
 
 def project_files(
-    *, app: str, flow: str, files: Mapping[str, bytes], settings: SettingsFile, data: DataFiles, examples: bool
+    *,
+    app: str,
+    flow: str,
+    files: Mapping[str, bytes],
+    settings: SettingsFile,
+    data: DataFiles,
+    examples: bool,
+    ruff: Mapping[str, str],
 ) -> dict[str, bytes]:
-    """Return path -> bytes. files: those that are there already; app: the name for containers; data: to where paths lead."""
+    """Return path -> bytes.
+
+    files: those that are there already; app: the name for containers; data: to where paths lead; ruff: what ruff.toml says.
+    """
     inside = _in_the_image(files, examples=examples)
     environment = _environment(settings)
     values = {
@@ -46,6 +56,7 @@ def project_files(
         "env": _kubernetes_environment(environment, app),
         "keys": _keys_table(settings),
         "secret": "".join(f" --from-literal={name}=..." for name in settings.keys),
+        **ruff,
     }
     return {path: filled(text, values).encode() for path, text in templates().items()}
 

@@ -20,6 +20,7 @@ from nbllm.export.lock import own_pins
 from nbllm.export.magic_settings import NAMES, with_magics
 from nbllm.export.module import render_flows
 from nbllm.export.modules import Origins, origins
+from nbllm.export.places import Places
 from nbllm.export.plan import Plan, digest, write
 from nbllm.export.proof import Proof, prove
 from nbllm.export.proof_refusals import proof_refusals
@@ -28,6 +29,7 @@ from nbllm.export.requirements import Requirements, closure, requirements_text, 
 from nbllm.export.settings_file import SettingsFile, settings_file
 from nbllm.export.slicer import Slice, slice_notebook
 from nbllm.export.target import app_name, check_target
+from nbllm.export.tidying import Tidied, ruff_values, tidied
 from nbllm.export.wheel import wheel
 from nbllm.settings import Settings
 
@@ -90,6 +92,11 @@ def export_flow(
 
 _PROVED_ALL_THE_SAME = {"settings", "example", "literal key"}
 """Kinds of refusals that leave a module which can be tried, so that what the proof finds is told with them."""
+_NOT_SLICED = (
+    "Modules, files and recorded runs of the flow, its import and its app were not looked at: that needs the above to be right."
+)
+_NOT_PROVED = "Its import in a clean process, recorded runs and the app were not tried: that needs the above to be right."
+_NOT_IMPORTED = "Recorded runs and the app were not tried: that needs a module that can be imported."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +105,8 @@ class _Parts:
 
     refusals: tuple[Refusal, ...]
     found: Slice
-    flows: str
+    flows: Tidied
+    cells: Sequence[Cell] = field(repr=False)
     origins: Origins
     settings: SettingsFile
     live: Settings
@@ -118,26 +126,43 @@ def _gather(
     try:
         found = slice_notebook(cells, flow=flow)
     except ExportRefused as error:
-        raise ExportRefused(flow, [*error.refusals, *refusals]) from None
+        refusals += error.refusals
+        if error.partial is None:
+            raise ExportRefused(flow, refusals, untried=_NOT_SLICED) from None
+        found = error.partial
+    try:
+        parts = _worked_out(found, cells, settings, recordings, examples, include, folder, tuple(refusals))
+    except (SyntaxError, ValueError, AssertionError):
+        if not refusals:
+            raise
+        raise ExportRefused(flow, refusals, untried=_NOT_SLICED) from None  # what there is of the slice is no module
+    if any(refusal.kind not in _PROVED_ALL_THE_SAME for refusal in parts.refusals):
+        raise ExportRefused(flow, parts.refusals, untried=_NOT_PROVED)
+    return parts
+
+
+def _worked_out(
+    found: Slice, cells: Sequence[Cell], settings: Settings, recordings: Sequence[Recording], examples: Sequence[str],
+    include: Sequence[str], folder: Path | None, refusals: tuple[Refusal, ...],
+) -> _Parts:  # fmt: skip
+    """Return the parts for a slice, or for what there is of one. refusals: what was in the way before."""
     moved = move_constants(found, include, folder)
     found = moved.found
     where = origins(render_flows(found), cells, folder)
-    text = render_flows(found, local_modules=where.local_modules)
+    flows = tidied(render_flows(found, local_modules=where.local_modules), local_modules=where.local_modules)
     picked = pick(found.flow, recordings, examples)
-    own = settings_file(settings, text, used=picked.models, others=bool(where.local))
+    own = settings_file(settings, flows.text, used=picked.models, others=bool(where.local))
     data = data_files(found, moved.rest, folder, constants=moved.files)
     needs = closure(where.distributions, litellm=own.litellm)
-    refusals += [*where.refusals, *own.refusals, *moved.refusals, *data.refusals, *picked.refusals]
-    refusals += [
+    missing = [
         Refusal(kind="module", reason=f"the service needs {name}, which is not installed here, so its version is not known",
                 todo="pip install 'nbllm[service,service-redis]'")
         for name in needs.missing
     ]  # fmt: skip
-    if any(refusal.kind not in _PROVED_ALL_THE_SAME for refusal in refusals):
-        raise ExportRefused(flow, refusals)
     return _Parts(
-        refusals=tuple(refusals), found=found, flows=text, origins=where, settings=own, live=settings, needs=needs, data=data,
-        picked=picked, recordings=recordings,
+        refusals=(*refusals, *where.refusals, *own.refusals, *moved.refusals, *data.refusals, *picked.refusals, *missing),
+        found=found, flows=flows, cells=cells, origins=where, settings=own, live=settings, needs=needs, data=data, picked=picked,
+        recordings=recordings,
     )  # fmt: skip
 
 
@@ -145,7 +170,7 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
     """Return the plan and its proof. Raises ExportRefused with what the clean process found."""
     name, data = wheel()
     files: dict[str, bytes] = {
-        "flows.py": parts.flows.encode(),
+        "flows.py": parts.flows.text.encode(),
         "settings.toml": parts.settings.text.encode(),
         "requirements.txt": requirements_text(parts.needs, wheel=name, wheel_sha256=digest(data)).encode(),
         f"vendor/{name}": data,
@@ -161,6 +186,7 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
         settings=parts.settings,
         data=parts.data,
         examples=bool(parts.picked.runs),
+        ruff=ruff_values(parts.flows, parts.origins.local_modules),
     )
     Plan(files)
     # Before the time that a proof takes.
@@ -179,8 +205,9 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
             hint="Is the disk full? The proof needs a few MB in the folder for temporary files.",
         ) from None
     if parts.refusals or not proof.ok:
-        found = proof_refusals(proof, parts.found, parts.flows, parts.data.read)
-        raise ExportRefused(parts.found.flow, [*parts.refusals, *found])
+        found = proof_refusals(proof, Places(parts.found, parts.flows.text, parts.cells), parts.data.read)
+        untried = "" if proof.imported_s is not None else _NOT_IMPORTED
+        raise ExportRefused(parts.found.flow, [*parts.refusals, *found], untried=untried)
     if parts.picked.runs:
         files["examples.json"] = examples_json(parts.found.flow, parts.picked, proof.results, proof.around)
     return Plan(files), proof
@@ -189,7 +216,7 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
 def _notes(parts: _Parts, proof: Proof) -> Iterable[str]:
     taken = tuple(f"%{name}" for name in NAMES)
     yield from (note for note in parts.found.notes if not any(name in note for name in taken))
-    yield from (*parts.settings.notes, *parts.data.notes, *parts.picked.notes, *proof.skipped)
+    yield from (*parts.settings.notes, *parts.data.notes, *parts.picked.notes, *proof.skipped, *parts.flows.notes())
     if parts.origins.local:
         yield f"Copied from beside the notebook: {', '.join(parts.origins.local)}."
     if parts.data.files:

@@ -21,6 +21,8 @@ from nbllm.settings import Settings
 
 LIMIT_S = 60.0
 _MARK = "nbllm-proof:"
+APP_PROBLEM = "The app cannot be made: "
+"""How problems of the service itself begin."""
 _MOST_AROUND = 200
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
 

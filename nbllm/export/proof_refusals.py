@@ -1,58 +1,34 @@
-"""What the clean process found, as refusals: by the cell of the notebook where that can be told, with what to do."""
+"""What the clean process found, as refusals: by cell and line of the notebook where these can be told, with what to do."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from nbllm.export.proof import Proof
+from nbllm.export.places import Places
+from nbllm.export.proof import APP_PROBLEM, Proof
 from nbllm.export.refusals import Refusal
-from nbllm.export.slicer import Slice
 
 _LINE = re.compile(r" \(line (\d+) of the module\)")
 _SYNTAX_LINE = re.compile(r" \(flows\.py, line (\d+)\)")
+_PARAMETER = re.compile(r": the parameter (\w+)\b|: \*{1,2}(\w+) takes anything")
 
 
-def proof_refusals(proof: Proof, found: Slice, flows: str, read: Sequence[str]) -> list[Refusal]:
-    """Return a refusal for each problem.
-
-    flows: the module's text. read: files that the flow's cells read.
-    """
-    return [_refusal(problem, found, flows, read) for problem in proof.problems]
+def proof_refusals(proof: Proof, places: Places, read: Sequence[str]) -> list[Refusal]:
+    """Return a refusal for each problem. read: files that the flow's cells read."""
+    return [_refusal(problem, places, read) for problem in proof.problems]
 
 
-def _refusal(problem: str, found: Slice, flows: str, read: Sequence[str]) -> Refusal:
-    reason, cell = problem.rstrip("."), None
+def _refusal(problem: str, places: Places, read: Sequence[str]) -> Refusal:
+    reason, cell, at = problem.rstrip("."), None, None
     if line := _LINE.search(problem) or _SYNTAX_LINE.search(problem):
-        cell = _cell_at(int(line[1]), found, flows)
+        cell, at = places.of_line(int(line[1]))
         reason = reason.replace(line[0], "") if cell else reason
-    elif problem.startswith("The app cannot be made"):
-        reason = _flattened(reason.partition(": ")[2].removeprefix("ConfigurationError: "))
-        cell = next((kept.number for kept in found.kept if kept.reason == f"defines the flow {found.flow}"), None)
-    return Refusal(kind="proof", cell=cell, reason=reason.rstrip("."), todo=_todo(problem, read))
-
-
-def _flattened(text: str) -> str:
-    """Return the reasons of a list on one line."""
-    return re.sub(r"\s*\n- ", " ", text)
-
-
-def _cell_at(line: int, found: Slice, flows: str) -> int | None:
-    """Return the number of the cell that a line of the module is of; None for the imports at the top."""
-    cell = None
-    for number, first in _firsts(found, flows):
-        if first > line:
-            break
-        cell = number
-    return cell
-
-
-def _firsts(found: Slice, flows: str) -> Iterator[tuple[int, int]]:
-    """Yield each cell's number and the line of the module at which it begins."""
-    at = 0
-    for kept in found.kept:
-        at = flows.index(f"# Cell {kept.number}\n{kept.text.rstrip()}", at)
-        yield kept.number, flows.count("\n", 0, at) + 1
+    elif problem.startswith(APP_PROBLEM):
+        named = _PARAMETER.search(problem)
+        reason = " ".join(problem.removeprefix(APP_PROBLEM).split())
+        cell, at = places.of_flow((named[1] or named[2]) if named else "")
+    return Refusal(kind="proof", cell=cell, line=at, reason=reason.rstrip("."), todo=_todo(problem, read))
 
 
 def _todo(problem: str, read: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from nbllm import Client, Endpoint, Settings, set_process_client
 from nbllm.core.messages import Chat
 from nbllm.core.ports import Wire
-from nbllm.export.proof import report
+from nbllm.export.proof import APP_PROBLEM, report
 from nbllm.redaction import redact
 from nbllm.testing import FakeProvider, offline
 
@@ -139,7 +139,9 @@ def _make_app(told: dict[str, Any]) -> None:
         else:
             told["problems"].append(f"The app cannot be imported: {error!s:.300}")
     except BaseException as error:  # see _imported
-        told["problems"].append(f"The app cannot be made: {type(error).__name__}: {error!s:.500}")
+        # A service tells everything that is wrong with a flow at once: each is a problem of its own.
+        faults = getattr(error, "faults", None) or (f"{type(error).__name__}: {error!s:.500}",)
+        told["problems"] += [f"{APP_PROBLEM}{fault:.500}" for fault in faults]
 
 
 def _as_json(function: Any, result: Any) -> Any:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nbllm.errors import NbllmError
 from nbllm.redaction import redact
+
+if TYPE_CHECKING:
+    from nbllm.export.slicer import Slice
 
 KINDS = (
     "no such flow", "bad flow name", "not a flow", "two flows", "async flow",
@@ -33,22 +37,28 @@ class Refusal:
     def __str__(self) -> str:
         """Return one line: where, what, and what to do."""
         place = "" if self.cell is None else f"cell {self.cell}" + (f", line {self.line}" if self.line else "") + ": "
-        return f"{place}{self.reason}. {self.todo}".rstrip()
+        return " ".join(f"{place}{self.reason}. {self.todo}".split())
 
 
 class ExportRefused(NbllmError):
-    """The notebook cannot be exported as it is; `refusals` holds every reason, in the order of the cells."""
+    """The notebook cannot be exported as it is; `refusals` holds every reason, in the order of the cells.
 
-    def __init__(self, flow: str, refusals: Sequence[Refusal]) -> None:
+    untried: what could not be looked at because of them, "" when everything was. partial: the slice as far as there is one.
+    """
+
+    def __init__(self, flow: str, refusals: Sequence[Refusal], *, untried: str = "", partial: Slice | None = None) -> None:
         self.flow = flow
+        self.untried = untried
+        self.partial = partial
         self.refusals = tuple(
             Refusal(kind=r.kind, reason=redact(r.reason), todo=redact(r.todo), cell=r.cell, line=r.line) for r in in_order(refusals)
         )
         count = len(self.refusals)
         lines = "\n".join(f"  - {refusal}" for refusal in self.refusals)
+        left_out = "Nothing was written. A cell that the service does not need can be left out with the tag no-export."
         super().__init__(
             f"Flow {flow!r:.80} cannot be exported: {count} {'thing is' if count == 1 else 'things are'} in the way.\n{lines}",
-            hint="Nothing was written. A cell that the service does not need can be left out with the tag no-export.",
+            hint=f"{untried} {left_out}".strip(),
         )
 
 

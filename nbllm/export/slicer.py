@@ -81,7 +81,7 @@ def slice_notebook(cells: Sequence[Cell], flow: str = "flow") -> Slice:
     found = refusals_of(book, choice, flow)
     result, more = build(book, choice, flow)
     if found or more or result is None:
-        raise ExportRefused(flow, [*found, *more])
+        raise ExportRefused(flow, [*found, *more], partial=result)
     return result
 
 

@@ -21,7 +21,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from nbllm.core.reply import Reply
 from nbllm.core.typed_schema import modern
 from nbllm.current import flow
-from nbllm.errors import ConfigurationError, InvalidRequest
+from nbllm.errors import FlowsNotServable, InvalidRequest
 from nbllm.service.problems import ServiceProblem
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -99,14 +99,14 @@ class FlowSpec:
 
 
 def describe(function: Callable[..., Any], *, examples: Sequence[Example] = ()) -> FlowSpec:
-    """Return what a service must know of one flow. Raises ConfigurationError with everything that keeps it from being served."""
+    """Return what a service must know of one flow. Raises FlowsNotServable with everything that is in its way."""
     return describe_all([function], {getattr(function, "__name__", ""): tuple(examples)}).popitem()[1]
 
 
 def describe_all(
     functions: Iterable[Callable[..., Any]], examples: Mapping[str, Sequence[Example]] | None = None
 ) -> dict[str, FlowSpec]:
-    """Return the flows by name. Raises ConfigurationError with everything that is wrong with any of them.
+    """Return the flows by name. Raises FlowsNotServable with everything that is wrong with any of them.
 
     examples: by flow. One that does not fit the signature is wrong too: documentation must not show what is refused.
     """
@@ -126,7 +126,7 @@ def describe_all(
     if unknown := sorted((examples or {}).keys() - specs.keys()) if not wrong else []:
         wrong.append(f"examples are given for {', '.join(unknown)}, which is no flow of this service.")
     if wrong:
-        raise ConfigurationError("These flows cannot be served:\n" + "\n".join(f"- {line}" for line in wrong))
+        raise FlowsNotServable(wrong)
     return specs
 
 
@@ -202,7 +202,8 @@ def _adapted(hint: Any, *, result: bool = False) -> tuple[Any, TypeAdapter[Any] 
         adapter.json_schema(mode="serialization" if result else "validation", schema_generator=_Quiet)
     except Exception as exc:  # types may bring hooks of their own, which may raise anything
         lines = str(exc).strip().splitlines()
-        return hint, f"{(lines[0] if lines else type(exc).__name__).rstrip('.')[:300]}."
+        # pydantic goes on with advice for who writes models.
+        return hint, f"{(lines[0].partition('. Set `')[0] if lines else type(exc).__name__).rstrip('.')[:300]}."
     return kind, adapter
 
 

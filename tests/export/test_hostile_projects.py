@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +24,8 @@ from tests.export.making import HEAD, cells
 
 FLOW = "@flow\ndef triage(t: str) -> str:\n    return ask(t, model='sim/small').text"
 SETTINGS = Settings(model="sim/small")
-OF_THE_CODE = {"flows.py", "settings.toml", "requirements.txt", "Dockerfile", ".dockerignore", "README.md", ".nbllm-export.json"}
+OF_THE_CODE = {"flows.py", "settings.toml", "requirements.txt", "Dockerfile", ".dockerignore", "README.md", "ruff.toml",
+               ".nbllm-export.json"}  # fmt: skip
 """Files that may differ between exports; every other one is the same whatever the notebook holds."""
 
 
@@ -74,8 +78,13 @@ def test_hostile_cells_change_nothing_but_the_users_code(part: int, tmp_path: Pa
     assert {name: data for name, data in found.items() if name not in OF_THE_CODE} == {
         name: data for name, data in plain.items() if name not in OF_THE_CODE
     }
-    for name in OF_THE_CODE - {"flows.py", ".nbllm-export.json"}:
+    for name in OF_THE_CODE - {"flows.py", "ruff.toml", ".nbllm-export.json"}:
         assert found[name] == plain[name], name
+    for words in (("check", "."), ("format", "--check", ".")):
+        ruff = subprocess.run([sys.executable, "-m", "ruff", *words], cwd=done.out, capture_output=True, text=True, check=False)
+        assert ruff.returncode == 0, ruff.stdout + ruff.stderr
+    assert all(re.fullmatch(r"[A-Z]+\d+", rule) for rule in tomllib.loads(found["ruff.toml"].decode())["lint"]
+               .get("per-file-ignores", {}).get("flows.py", []))  # fmt: skip
     mine = {ast.dump(n) for s in (HEAD, FLOW, *left) for t in [read_code(s).tree] if t is not None for n in t.body}
     body = ast.parse(found["flows.py"].decode()).body[1:]
     others = [node for node in body if ast.dump(node) not in mine and not isinstance(node, ast.Import | ast.ImportFrom)]

@@ -15,6 +15,7 @@ import pytest
 from nbllm import Settings
 from nbllm.export import ExportError, history_cells, read_ipynb
 from nbllm.export.target import MANIFEST
+from nbllm.export.tidying import tidied
 from tests.export.exporting import NOTEBOOK, exported, ipynb, refused, tree
 
 
@@ -45,16 +46,64 @@ def test_what_is_there(app: Path) -> None:
     assert sum(len(data) for name, data in tree(app).items() if not name.startswith(("vendor/", "requirements"))) < 60_000
 
 
+def ruff(app: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """What ruff says of a project."""
+    command = [sys.executable, "-m", "ruff", *words]
+    return subprocess.run(command, cwd=app, capture_output=True, text=True, check=False)
+
+
 def test_the_python_is_formatted_and_passes_ruff(app: Path) -> None:
     """Every file that is not the user's code: ruff's formatter has nothing to do, and its usual rules find nothing."""
     rules = "E,F,W,I,B,UP,S,RUF,PTH,SIM,N,ANN"
     ignored = "S101,S603,S607,S310"
-    ruff = [sys.executable, "-m", "ruff"]
     done = [
-        subprocess.run([*ruff, *words, "--isolated", "--no-cache", "."], cwd=app, capture_output=True, text=True, check=False)
+        ruff(app, *words, "--isolated", "--no-cache", ".")
         for words in (("format", "--check", "--diff"), ("check", "--select", rules, "--ignore", ignored))
     ]
     assert [one.returncode for one in done] == [0, 0], "".join(one.stdout + one.stderr for one in done)
+
+
+PLAIN = ("from nbllm import ask, flow\nimport json, beside", "l = lambda t : json.dumps( {'t':t, 'b':beside.B} )",
+         "def triage ( t:str )->str :\n  if l == None : pass\n  return ask( l( t ), model = 'sim/small' ).text")  # fmt: skip
+
+
+def test_the_users_code_is_formatted_too(tmp_path: Path) -> None:
+    """The project passes ruff by its own settings: the notebook's code laid out, its rules told, copied modules left alone."""
+    (tmp_path / "beside.py").write_text("B=1\nimport os\n", encoding="utf-8")
+    (tmp_path / "rows.py").write_text("R=1\n", encoding="utf-8")
+    sources = (*PLAIN[:2], f"@flow\n{PLAIN[2]}")
+    done = exported(tmp_path / "app", *sources, folder=tmp_path, include=["rows.py"])
+    assert [ruff(done.out, *words).returncode for words in (("format", "--check", "."), ("check", "."))] == [0, 0]
+    text = (done.out / "flows.py").read_text(encoding="utf-8")
+    assert "l = lambda t: json.dumps({" in text
+    assert 'return ask(l(t), model="sim/small").text' in text
+    assert (done.out / "beside.py").read_bytes() == (tmp_path / "beside.py").read_bytes()
+    (told,) = [note for note in done.notes if note.startswith("ruff finds")]
+    assert "E711 (1), E731 (1), E741 (1)" in told
+    (done.out / "flows.py").write_text(text + "import os\n", encoding="utf-8")
+    assert "F401" in ruff(done.out, "check", ".").stdout  # what is added later is looked at
+
+
+def test_without_ruff_the_users_code_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ruff is not, flows.py is the cells' text, ruff.toml says so, and the project passes all the same."""
+    monkeypatch.setattr("nbllm.export.tidying._command", lambda: None)
+    done = exported(tmp_path / "app", PLAIN[0].replace(", beside", ""), "beside = 1\nl=lambda t :t", f"@flow\n{PLAIN[2]}")
+    assert "l=lambda t :t" in (done.out / "flows.py").read_text(encoding="utf-8")
+    assert [note for note in done.notes if "ruff is not installed here" in note]
+    assert [ruff(done.out, *words).returncode for words in (("format", "--check", "."), ("check", "."))] == [0, 0]
+
+
+def test_formatting_never_changes_what_the_code_says(tmp_path: Path) -> None:
+    """A docstring that ruff would trim may be a prompt: the text stays as it is, and what fails is still told by cell and line."""
+    flow = '@flow\ndef triage(t: str) -> str:\n    """Sort.   \n      Be brief.  \n    """\n    return ask(triage.__doc__ + t).text'
+    done = exported(tmp_path / "app", NOTEBOOK[0], NOTEBOOK[1], flow)
+    assert '"""Sort.   \n' in (done.out / "flows.py").read_text(encoding="utf-8")
+    assert [ruff(done.out, *words).returncode for words in (("format", "--check", "."), ("check", "."))] == [0, 0]
+    assert tidied("def f(:\n").text == "def f(:\n"
+    error = refused(
+        tmp_path / "b", NOTEBOOK[0], NOTEBOOK[1], "x = [1]; y = [\n  2,\n  1/0 ]", flow.replace("t).text", "t + str(y)).text")
+    )
+    assert [(r.cell, r.line) for r in error.refusals] == [(3, 3)]
 
 
 def test_the_settings_are_the_notebooks(app: Path) -> None:
@@ -94,6 +143,40 @@ def test_a_notebook_that_cannot_be_sliced_tells_of_its_settings_too(tmp_path: Pa
     assert [r.kind for r in error.refusals] == ["input", "settings"]
 
 
+def test_what_is_wrong_with_a_flow_is_told_line_by_line(tmp_path: Path) -> None:
+    """Each fault of a flow is a line of its own, with the cell and the line of its parameter, however the cell is laid out."""
+    flow = """import json
+from nbllm import ask, flow
+
+@flow
+def triage(
+    ticket,
+    lang=json.dumps({}), *,
+    made: threading.Thread,
+    **more):
+    return ask(ticket, model='sim/small')"""
+    error = refused(tmp_path / "app", "import threading", flow)
+    assert [(r.kind, r.cell, r.line) for r in error.refusals] == [("proof", 2, n) for n in (5, 6, 7, 8, 9)]
+    said = [line.removeprefix("  - ") for line in str(error).split("\n") if line.startswith("  - ")]
+    assert [line.partition(": ")[0] for line in said] == [f"cell 2, line {n}" for n in (5, 6, 7, 8, 9)]
+    assert "arbitrary_types_allowed" not in str(error)
+
+
+def test_a_refused_slice_tells_the_rest_too(tmp_path: Path) -> None:
+    """Faults of cells, of modules, files and examples come in one error, and it says what could not be looked at."""
+    error = refused(
+        tmp_path / "app",
+        "from nbllm import ask, flow\nimport nowhere_to_be_found, math\nmath.pi = 3\nx = input()",
+        "@flow\ndef triage(ticket: str) -> str:\n    return ask(f'{ticket} {x} {math.pi} {nowhere_to_be_found}').text",
+        include=["missing.txt"], examples=["12"], folder=tmp_path,
+    )  # fmt: skip
+    assert [(r.kind, r.cell, r.line) for r in error.refusals] == [
+        ("settings", None, None), ("file", None, None), ("example", None, None), ("module", 1, 2), ("monkeypatch", 1, 3),
+        ("input", 1, 4),
+    ]  # fmt: skip
+    assert "recorded runs and the app were not tried: that needs the above to be right" in str(error)
+
+
 def test_flows_py_is_the_users_code(app: Path) -> None:
     """Each statement of the module is one of the notebook's."""
     mine = {ast.dump(node) for source in NOTEBOOK if not source.startswith("%") for node in ast.parse(source).body}
@@ -123,16 +206,17 @@ def test_flows_that_cannot_be_served_are_refused_with_their_cell(tmp_path: Path,
     """No annotations, types that no JSON can hold, names that no path can have: the service's own reasons, at the flow's cell."""
     name = flow[4 : flow.index("(")]
     error = refused(tmp_path / "app", "from nbllm import ask, flow", "class Thing:\n    pass", f"@flow\n{flow}", flow=name)
-    assert [(r.kind, r.cell) for r in error.refusals] == [("proof", 3)]
-    assert reason in error.refusals[0].reason
+    assert {(r.kind, r.cell, r.line) for r in error.refusals} == {("proof", 3, 2)}
+    assert any(reason in r.reason for r in error.refusals)
 
 
 def test_what_fails_at_import_is_told_by_its_cell(tmp_path: Path) -> None:
     """An error while the module is imported has the cell that it is of."""
     error = refused(tmp_path / "app", "from nbllm import ask, flow", "a = 1\n\nx = [1 / 0, a]",
                     "@flow\ndef triage(t: str) -> str:\n    return ask(t + str(x), model='sim/small').text")  # fmt: skip
-    assert [(r.kind, r.cell) for r in error.refusals] == [("proof", 2)]
+    assert [(r.kind, r.cell, r.line) for r in error.refusals] == [("proof", 2, 3)]
     assert "ZeroDivisionError" in error.refusals[0].reason
+    assert "Recorded runs and the app were not tried" in str(error)
 
 
 def test_a_session_is_exported_with_its_settings(tmp_path: Path) -> None:
@@ -165,7 +249,7 @@ def test_another_flow_does_not_take_the_folder(tmp_path: Path) -> None:
 def test_settings_and_proof_are_told_together(tmp_path: Path) -> None:
     """No model, and a flow that cannot be served: both at once. A flow that asks nothing needs no model."""
     error = refused(tmp_path / "app", "from nbllm import ask, flow", "@flow\ndef triage(t):\n    return ask(t).text")
-    assert [r.kind for r in error.refusals] == ["settings", "proof"]
+    assert [r.kind for r in error.refusals] == ["settings", "proof", "proof"]
     plain = ("from nbllm import flow", "@flow\ndef triage(t: str) -> str:\n    return t.upper()")
     assert exported(tmp_path / "plain", *plain, proved=False).written
 
