@@ -153,7 +153,7 @@ def test_constants_travel_when_asked_for_by_name(tmp_path: Path) -> None:
     found = tree(done.out)
     assert json.loads(found["data/rules.json"]) == value
     text = found["flows.py"].decode()
-    assert 'rules: dict = (\n    stored_constant("data/rules.json")  # inside\n); other = 1  # behind' in text
+    assert 'rules: dict = (\n    stored_constant("data/rules.json")  # inside\n)\nother = 1  # behind' in text
     assert "from nbllm.flow_context import stored_constant" in text
     assert "os.chdir(HERE)" in found["app.py"].decode()
     assert not any("constant of" in note for note in done.notes)
