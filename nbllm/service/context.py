@@ -84,6 +84,8 @@ class Service:
     """Endpoints that need no router, by method and path."""
     parts: list[Callable[[Service], AbstractAsyncContextManager[Any]]] = field(default_factory=list)
     draining: bool = False
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it begins to drain."""
     metrics_address: str | None = None
     """Where /metrics is, when it has a port of its own."""
     failure: Exception | None = None
@@ -120,6 +122,7 @@ class Service:
     def drain(self) -> None:
         """Take nothing new: the service is about to end."""
         self.draining = True
+        self.ending.set()
         self.gate.close()
 
     def caller_context(self, caller: Caller, face: Face) -> CallerContext:

@@ -20,6 +20,8 @@ from nbllm.service.context import Service
 from nbllm.service.flow_events import encoded, problem_data, run_events
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import Event
+from nbllm.service.gate import GateClosed
+from nbllm.service.guard_socket import GOES_AWAY
 from nbllm.service.problems import ServiceProblem, problem_of, problem_response
 from nbllm.service.strict_json import MalformedJson, strict_json
 
@@ -80,7 +82,7 @@ class FlowSocket:
     """One run over one WebSocket.
 
     The client sends {"type": "start", "arguments": {...}}, and may send {"type": "cancel"}. It gets {"event": ..., "data": ...};
-    after reply or error the socket is closed: 1000, or 4000 + status after an error.
+    after reply or error the socket is closed: 1000, or 4000 + status after an error, or 1012 when the service ends before it began.
     """
 
     def __init__(self, service: Service, spec: FlowSpec, caller: Caller, request_id: str, socket: WebSocket) -> None:
@@ -103,7 +105,7 @@ class FlowSocket:
     async def _serve(self) -> None:
         try:
             async with asyncio.timeout(self._service.config.header_timeout_s):
-                arguments = self._arguments(await self._message())
+                arguments = self._arguments(await self._first_message())
         except TimeoutError:
             raise ServiceProblem(408, "no-start", "No start message came in time.") from None
         sending = asyncio.create_task(self._send_events(arguments))
@@ -142,9 +144,22 @@ class FlowSocket:
         problem = problem_of(error)
         try:
             await self._send(Event("error", problem_data(problem, self._request_id)))
-            await self._socket.close(_CLOSE_POLICY + problem.status)
+            await self._socket.close(GOES_AWAY if isinstance(error, GateClosed) else _CLOSE_POLICY + problem.status)
         except (WebSocketDisconnect, RuntimeError):  # it is closed already
             return
+
+    async def _first_message(self) -> dict[str, Any]:
+        """Return the message that starts the run. Raises GateClosed when the service ends before it came, and as _message does."""
+        coming, ending = asyncio.ensure_future(self._message()), asyncio.ensure_future(self._service.ending.wait())
+        try:
+            await asyncio.wait([coming, ending], return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                return coming.result()
+            raise GateClosed
+        finally:
+            for task in (coming, ending):
+                task.cancel()
+            await asyncio.wait([coming, ending])
 
     async def _message(self) -> dict[str, Any]:
         """Return the next message. Raises MalformedJson, WebSocketDisconnect."""

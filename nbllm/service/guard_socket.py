@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Scope
 
+from nbllm.service.gate import GateClosed
 from nbllm.service.passage import Passage
 from nbllm.service.problems import Problem, problem_response
+
+GOES_AWAY = 1012
+"""The close code "service restart": asking again, there or at another replica, helps."""
 
 
 class SocketPassage(Passage):
@@ -21,6 +26,11 @@ class SocketPassage(Passage):
         try:
             self.check()
             await self.app(self.scope, self._received, self.send)
+        except asyncio.CancelledError:
+            if not self.service.draining or not self._accepted:
+                raise
+            # Its grace is over.
+            await self.send({"type": "websocket.close", "code": GOES_AWAY, "reason": GateClosed().problem.title})
         except Exception as error:
             await self._refuse(self.problem(error))
         finally:

@@ -190,6 +190,17 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **named)
         self._stall = _Stall(self.settings.idle_s)
 
+    def shutdown(self) -> None:
+        """The server is about to end: what runs may finish within the grace, and the app says goodbye (uvicorn closes at once)."""
+        if self.close_sent or not self.handshake_initiated:
+            super().shutdown()
+
+    async def send(self, message: Any) -> None:
+        """Send on. A refusal that was sent ends the handshake: uvicorn forgets to say so, and logs an error for each."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the timer."""
         self._stall.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ class Running:
     key: str = field(repr=False)
     service: Service
     loop: asyncio.AbstractEventLoop
+    stop: Callable[[], None] = field(repr=False, default=lambda: None)
+    """Begin to end it, as SIGTERM does."""
 
     @property
     def url(self) -> str:
@@ -68,7 +70,7 @@ def running(app: FastAPI, *, tier: str = "default") -> Iterator[Running]:
                 raise RuntimeError("The app did not start.")
             thread.join(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield Running("127.0.0.1", port, key, service, loops[0])
+        yield Running("127.0.0.1", port, key, service, loops[0], lambda: setattr(server, "should_exit", True))
     finally:
         server.should_exit = True
         thread.join(10)
