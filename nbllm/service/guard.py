@@ -8,6 +8,7 @@ was begun for it. Who asks is decided by the routes (access.py): nothing here co
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -63,6 +64,8 @@ class _Request(Passage):
     """Whether there is a body of which not all was read: the connection cannot be used again."""
     _given_away = False
     _sent = 0
+    _sending_since_s: float | None = None
+    """Since when a piece waits to be taken by the server, which has as much unread as it holds."""
     _listens = False
     _looking: asyncio.Task[None] | None = None
 
@@ -160,12 +163,27 @@ class _Request(Passage):
             self._looking = asyncio.get_running_loop().create_task(self._wait_for_leaving(task or asyncio.current_task()))
 
     async def _wait_for_leaving(self, task: asyncio.Task[Any] | None) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+        """Wait until the client leaves, or leaves its answer unread: then what was made for it is free for others.
+
+        `nbllm serve` cuts such a connection itself; another server may not.
+        """
+        idle_s = self.service.config.idle_s
+        leaving = asyncio.ensure_future(self._leaving())
+        try:
+            while not leaving.done():
+                await asyncio.wait([leaving], timeout=idle_s / 4)
+                if self._sending_since_s is not None and time.monotonic() - self._sending_since_s > idle_s:
+                    break
+        finally:
+            leaving.cancel()
         self.left = True
         self._gone.set()
         if not self._listens and task is not None:
             task.cancel()
+
+    async def _leaving(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
     # ------------------------------------------------------------------------------------------------ the answer
 
@@ -174,7 +192,9 @@ class _Request(Passage):
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message = {**message, "headers": self.with_headers(list(message.get("headers", ())))}
+        self._sending_since_s = time.monotonic()
         await self._send(message)
+        self._sending_since_s = None
         self._sent += 1
         if self._sent % _BREATHE_EVERY == 0:
             # Sending to who left, or reads as fast as it comes, waits for nothing: others, and word of the leaving, get their turn.

@@ -17,6 +17,9 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?\Z")
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
+MOST_HEADERS = 100
+
+
 class Head(NamedTuple):
     """What counts of a request's headers. host, origin: None where there is none, "" where there are several."""
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nbllm.service.context import EXCHANGE, Exchange, Service
 from nbllm.service.gate import GateClosed
-from nbllm.service.heads import Head, check_origin, head_of
+from nbllm.service.heads import MOST_HEADERS, Head, check_origin, head_of
 from nbllm.service.metrics import OTHER
 from nbllm.service.problems import Problem, ServiceProblem, problem_of
 
@@ -43,6 +43,8 @@ class Passage:
         """Refuse what comes from a wrong place, and everything new while the service ends."""
         service = self.service
         path = self.scope["path"]
+        if len(self.scope["headers"]) > MOST_HEADERS:
+            raise ServiceProblem(431, "head-too-large", f"A head may have {MOST_HEADERS} headers.", headers={"Connection": "close"})
         if path in _PROBED:
             return
         check_origin(self.head, self.scope, service.config)

@@ -15,11 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from nbllm.service.configuration import ServiceSettings
+from nbllm.service.heads import MOST_HEADERS
 from nbllm.service.joined import Joined
 from nbllm.service.problems import TYPE_PREFIX
 
 MOST_HEAD_BYTES = 32_768
-MOST_HEADERS = 100
 
 
 class _HeadTooLarge(Exception):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvicorn
 from fastapi import FastAPI
 
 from nbllm.service.context import Service
@@ -47,11 +48,11 @@ class Running:
 
 
 @contextmanager
-def running(app: FastAPI, *, tier: str = "default") -> Iterator[Running]:
-    """Serve an app on a free port for a with block; a key is made for it first."""
+def running(app: FastAPI, *, tier: str = "default", plain: bool = False) -> Iterator[Running]:
+    """Serve an app on a free port for a with block; a key is made for it first. plain: by uvicorn, as `uvicorn app:app` does."""
     service: Service = app.state.service
     key, _ = service.keys.make(tier)
-    server = server_for(app, service)
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None)) if plain else server_for(app, service)
     server.config.host, server.config.port, server.config.timeout_graceful_shutdown = "127.0.0.1", 0, 2
     loops: list[asyncio.AbstractEventLoop] = []
 

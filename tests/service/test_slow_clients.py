@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -150,3 +151,17 @@ def test_requests_that_are_sent_together_are_answered_in_order(app: Running) -> 
         one = f"GET /health HTTP/1.1\r\nHost: {line.host}\r\n\r\n".encode()
         line.send(one + one)
         assert line.read().status == 200
+
+
+def test_what_holds_under_another_server(tmp_path: Path) -> None:
+    """Under plain uvicorn an answer that nobody reads frees what was made for it, too, and floods of headers are refused."""
+    app, seen = probe_app(tmp_path, "idle_s = 1")
+    with running(app, plain=True) as it:
+        with Line(it) as line:
+            line.send(f"POST /drip HTTP/1.1\r\nHost: {line.host}\r\nAuthorization: Bearer {it.key}\r\n\r\n".encode())
+            assert seen.ended.wait(8)
+        with Line(it) as line:
+            many = "".join(f"X-{n}: 1\r\n" for n in range(200))
+            line.send(f"GET /health HTTP/1.1\r\nHost: {line.host}\r\n{many}\r\n".encode())
+            answer = line.read()
+            assert (answer.status, answer.kind) == (431, "head-too-large")
