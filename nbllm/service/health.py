@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from nbllm.service.configuration import Tier
 from nbllm.service.context import Service, service_of
 from nbllm.service.flow_docs import refusals
 from nbllm.service.metrics import CONTENT_TYPE
+from nbllm.service.ports import Standing
 from nbllm.service.problems import ServiceProblem
 
 router = APIRouter()
@@ -81,6 +83,7 @@ async def scrape(service: Service) -> bytes:
     numbers.running.set(service.gate.running)
     numbers.waiting.set(service.gate.waiting)
     numbers.draining.set(service.draining)
+    await _count_jobs(service)
     try:
         for rung, state in (await service.client.astanding()).items():
             numbers.breaker.labels(rung).set(_STATES[state])
@@ -91,6 +94,22 @@ async def scrape(service: Service) -> bytes:
     for scope, usd in left.items():
         numbers.budget_left_usd.labels(scope).set(usd)
     return numbers.text()
+
+
+async def _count_jobs(service: Service) -> None:
+    """Look how many jobs wait and run; what cannot be known is no number."""
+    if service.job_store is None or not service.flows:
+        return
+    numbers = service.metrics
+    try:
+        found: Standing = await service.job_store.standing()
+    except NbllmError:
+        numbers.jobs.clear()
+        numbers.oldest_job_s.set(math.nan)
+        return
+    numbers.jobs.labels("queued").set(found.queued)
+    numbers.jobs.labels("running").set(found.running)
+    numbers.oldest_job_s.set(found.oldest_s(time.time()))
 
 
 async def _budgets_left(service: Service) -> dict[str, float]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from nbllm.service.embedded import WAIT_S, next_fencing
-from nbllm.service.ports import Delivery, Job, JobLease, JobsFull, JobStatus, LeaseState, NewJob
+from nbllm.service.ports import Delivery, Job, JobLease, JobsFull, JobStatus, LeaseState, NewJob, Standing
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
 
@@ -190,12 +190,12 @@ class SqliteJobs:
 
         return await self._run(run)
 
-    async def counts(self) -> Mapping[JobStatus, int]:
+    async def standing(self) -> Standing:
         """See JobStore."""
-        found: Mapping[JobStatus, int] = self._db.read(
-            lambda con: dict(con.execute("SELECT status, count(*) FROM jobs GROUP BY status").fetchall())
-        )
-        return found
+        sql = "SELECT status, count(*), min(created_at) FROM jobs WHERE status IN ('queued', 'running') GROUP BY status"
+        found = {status: rest for status, *rest in self._db.read(lambda con: con.execute(sql).fetchall())}
+        queued, oldest_at = found.get("queued", (0, None))
+        return Standing(queued, found.get("running", (0,))[0], oldest_at)
 
     async def due_webhooks(self, limit: int) -> Sequence[Delivery]:
         """See JobStore."""

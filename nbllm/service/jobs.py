@@ -121,6 +121,7 @@ class JobHands:
                     swept_s = time.monotonic()
                     if await self.store.sweep():
                         self._bell.set()
+                    await self._swept()
                 for due in await self.store.due_webhooks(self._at_once):
                     task = asyncio.create_task(self._deliver(due))
                     self._deliveries.add(task)
@@ -130,6 +131,9 @@ class JobHands:
             except Exception:
                 _log.exception("Jobs could not be looked after.")
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _swept(self) -> None:
+        """Do what is to be done now and then besides."""
 
     # ------------------------------------------------------------------ one job
 

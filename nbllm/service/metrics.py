@@ -44,6 +44,10 @@ class Metrics:
         self.unpriced = Counter("nbllm_attempts_of_unknown_cost", "Attempts whose cost is unknown.", ("rung",), registry=registry)
         self.running = Gauge("nbllm_requests_running", "Requests that run now.", registry=registry)
         self.waiting = Gauge("nbllm_requests_waiting", "Requests that wait for their turn.", registry=registry)
+        self.jobs = Gauge("nbllm_jobs", "Jobs that wait and run, in all processes that share them.", ("status",), registry=registry)
+        self.oldest_job_s = Gauge(
+            "nbllm_jobs_oldest_queued_seconds", "How long the oldest queued job has waited; 0 when none does.", registry=registry
+        )
         self.breaker = Gauge("nbllm_breaker_state", "0: closed, 1: half open, 2: open, of each rung.", ("rung",), registry=registry)
         self.budget_left_usd = Gauge(
             "nbllm_budget_left_usd", "What hard budgets leave; tier:NAME: to its key with the least.", ("scope",), registry=registry

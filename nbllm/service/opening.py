@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from nbllm.service.context import Service
 from nbllm.service.docs_page import for_this_machine
+from nbllm.service.remote_hands import WORKER
 
 _WIDTH = 11
-_WORKER = "celery --app nbllm.service.worker worker"
 
 
 def opening_lines(service: Service, listening: socket.socket, key: str | None, keys_command: str) -> Iterator[str]:
@@ -52,7 +52,7 @@ def _models(service: Service) -> str:
 
 def _state(service: Service) -> str:
     if service.jobs_elsewhere:
-        return f"shared on the Redis of REDIS_URL; jobs wait for workers: {_WORKER}"
+        return f"shared on the Redis of REDIS_URL; jobs wait for workers: {WORKER}"
     return f"in {service.client.settings.home}, for this process; jobs run in it"
 
 

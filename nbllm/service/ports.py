@@ -6,7 +6,7 @@ seconds; how a lease is kept alive (an OS lock, a time that is renewed) is the b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
@@ -131,6 +131,19 @@ class Delivery:
     attempt: int
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How many jobs wait and run. oldest_at: when the oldest of those that wait was made, None when none waits."""
+
+    queued: int = 0
+    running: int = 0
+    oldest_at: float | None = None
+
+    def oldest_s(self, now: float) -> float:
+        """Return for how many seconds the oldest has waited, 0 when none does. now: Unix time."""
+        return 0.0 if self.oldest_at is None else max(0.0, now - self.oldest_at)
+
+
 LeaseState = Literal["held", "cancel", "lost"]
 """cancel: still held, and the job's caller wants it ended."""
 
@@ -170,8 +183,8 @@ class JobStore(Protocol):
         of those put back.
         """
 
-    async def counts(self) -> Mapping[JobStatus, int]:
-        """Return how many jobs stand how."""
+    async def standing(self) -> Standing:
+        """Return how many jobs wait and run, of all callers."""
 
     async def due_webhooks(self, limit: int) -> Sequence[Delivery]:
         """Return webhooks to be sent now. Each is due again a minute later unless it is settled: sent at least once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from hashlib import sha256
@@ -18,7 +18,7 @@ from uuid import uuid4
 from nbllm.errors import StorageError
 from nbllm.service import redis_jobs_lua as lua
 from nbllm.service.job_store import DIED, MOST_KEPT_BYTES, MOST_LAPSES, WEBHOOK_RETRY_S, full, too_much
-from nbllm.service.ports import Delivery, Job, JobLease, JobStatus, LeaseState, NewJob
+from nbllm.service.ports import Delivery, Job, JobLease, JobStatus, LeaseState, NewJob, Standing
 from nbllm.storage.redis_link import Link, Script
 
 LEASE_S = 10.0
@@ -145,11 +145,10 @@ class RedisJobs:
         await self._tell([*back, *again])
         return back
 
-    async def counts(self) -> Mapping[JobStatus, int]:
+    async def standing(self) -> Standing:
         """See JobStore."""
-        found = await self._link.call("HGETALL", f"{self._prefix}counts")
-        counts = {name.decode(): int(count) for name, count in found.items() if int(count) > 0}
-        return cast("Mapping[JobStatus, int]", counts)
+        queued, running, oldest_at = await self._run(lua.STANDING)
+        return Standing(int(queued), int(running), None if oldest_at is None else float(oldest_at))
 
     async def due_webhooks(self, limit: int) -> Sequence[Delivery]:
         """See JobStore."""

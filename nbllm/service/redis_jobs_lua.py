@@ -1,7 +1,8 @@
 """The scripts of the jobs on Redis. Each may be sent twice: the second time changes nothing.
 
 job:ID is the row, a hash. queue: those that wait, by priority and lapses (score), then by number (member NUMBER:ID). leases: until
-when, on Redis's clock, who runs one may run it. ends: when rows are forgotten. hooks: when webhooks are due. of:HASH: the jobs of a
+when, on Redis's clock, who runs one may run it. ends: when rows are forgotten. hooks: when webhooks are due. waits: those
+that wait, by when they were made. of:HASH: the jobs of a
 caller for a flow, by number. kept_of: bytes that the jobs of a caller hold. Times of rows are the caller's; texts that may be
 missing come as '' or '=TEXT'.
 """
@@ -42,6 +43,7 @@ local function enqueue(id, from)
   redis.call('HDEL', key(id), 'started_at')
   local score, member, caller = place(id)
   redis.call('ZADD', P .. 'queue', score, member)
+  redis.call('ZADD', P .. 'waits', get(id, 'created_at')[1], id)
   redis.call('HINCRBY', P .. 'queued_of', caller, 1)
   redis.call('ZREM', P .. 'leases', id)
 end
@@ -49,6 +51,7 @@ local function dequeue(id)
   local _, member, caller = place(id)
   redis.call('ZREM', P .. 'queue', member)
   redis.call('ZREM', P .. 'told', id)
+  redis.call('ZREM', P .. 'waits', id)
   if redis.call('HINCRBY', P .. 'queued_of', caller, -1) <= 0 then redis.call('HDEL', P .. 'queued_of', caller) end
 end
 local function finish(id, from, to, now, expires, result, problem)
@@ -127,7 +130,10 @@ if id == '' then
     if not first then return false end
     id = string.sub(first, 18)
     local there = redis.call('EXISTS', key(id)) == 1
-    if not there then redis.call('ZREM', P .. 'queue', first) end
+    if not there then
+      redis.call('ZREM', P .. 'queue', first)
+      redis.call('ZREM', P .. 'waits', id)
+    end
   until there
 elseif get(id, 'status')[1] ~= 'queued' then
   return false
@@ -236,6 +242,15 @@ return {back, tell}
 )
 """ARGV: prefix, now, when to forget, most lapses, the problem of a job that kills, seconds after which a worker is told again.
 Returns the ids put back, and those that have waited for so long that the message which told of them may be lost."""
+
+STANDING = Script(
+    _JOBS
+    + """
+local oldest = redis.call('ZRANGE', P .. 'waits', 0, 0, 'WITHSCORES')
+return {redis.call('ZCARD', P .. 'queue'), redis.call('ZCARD', P .. 'leases'), oldest[2] or false}
+"""
+)
+"""ARGV: prefix. Returns how many wait and run, and when the oldest that waits was made."""
 
 DUE = Script(
     _JOBS

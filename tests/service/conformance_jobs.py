@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from nbllm.service.ports import Job, JobLease, JobsFull, JobStore, NewJob
+from nbllm.service.ports import Job, JobLease, JobsFull, JobStore, NewJob, Standing
 from tests.service.conformance_idempotency import KEEP_S, Clock
 
 T = TypeVar("T")
@@ -254,7 +254,32 @@ class JobsConformance:
             await store.sweep()
             assert await store.get("a", done.job_id) is None
             assert [(await store.get("a", job.job_id) or done).status for job in (running, queued)] == ["running", "queued"]
-            assert dict(await store.counts()) == {"running": 1, "queued": 1}
+            assert await store.standing() == Standing(1, 1, queued.created_at)
+
+        world.run(main())
+
+    def test_how_they_stand(self, world: JobsWorld) -> None:
+        """How many wait and run, of all callers and as every process sees it, and since when the oldest waits."""
+
+        async def main() -> None:
+            store, other = world.open(), world.open()
+            assert await store.standing() == Standing()
+            began = world.clock.now
+            await added(store, new(priority=-5))
+            world.clock.now += 7.5
+            await added(store, new("b"), new())
+            assert await other.standing() == Standing(3, 0, began)
+            assert (await other.standing()).oldest_s(world.clock.now) == 7.5
+            first = await lease(other)
+            assert await store.standing() == Standing(2, 1, began)
+            await other.give_back(first)
+            (cancelled,) = await added(store, new())
+            await store.cancel("a", cancelled.job_id)
+            assert await store.standing() == Standing(3, 0, began)
+            for left in (2, 1, 0):
+                await store.finish(await lease(store), "done", result="1")
+                assert (await other.standing()).queued == left
+            assert await other.standing() == Standing()
 
         world.run(main())
 

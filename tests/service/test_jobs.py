@@ -286,6 +286,25 @@ def test_two_apps_in_one_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert two.http.post("/flows/later", json={"text": "a"}, headers=key).status_code == 200
 
 
+def test_jobs_are_counted(tmp_path: Path) -> None:
+    """/metrics has how many wait and run, and for how long the oldest has waited."""
+    with serving(tmp_path, flows=(waits_for_go,)) as served:
+        GO.clear()
+        places = [start(served, "waits_for_go", {"text": str(number)}) for number in range(jobs.AT_ONCE + 2)]
+
+        def page() -> str:
+            return served.http.get("/metrics").text
+
+        until(lambda: f'nbllm_jobs{{status="running"}} {jobs.AT_ONCE}.0' in page())
+        assert 'nbllm_jobs{status="queued"} 2.0' in page()
+        assert "nbllm_jobs_oldest_queued_seconds 0.0\n" not in page()
+        GO.set()
+        for place in places:
+            ended(served, place)
+        assert 'nbllm_jobs{status="queued"} 0.0' in page()
+        assert "nbllm_jobs_oldest_queued_seconds 0.0\n" in page()
+
+
 def test_the_hands_go_on_after_any_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception that nobody foresaw, while jobs are taken, swept or renewed, costs a moment, and no job."""
     monkeypatch.setattr(jobs, "LOOK_EVERY_S", 0.02)

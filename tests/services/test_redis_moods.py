@@ -6,6 +6,7 @@ Whatever it is, what protects money refuses with 503, what needs no Redis answer
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import httpx
 import pytest
 
 from nbllm.errors import StorageError
-from nbllm.service import create_app
+from nbllm.service import create_app, jobs, remote_hands
 from nbllm.service.configuration import ServiceSettings
 from nbllm.service.redis_jobs import RedisJobs
 from nbllm.service.sweeper import Sweeper
@@ -165,6 +166,36 @@ def test_who_says_so_gets_answers_without_limits(
     with replica(tmp_path, server, monkeypatch, tier, 'on_state_loss = "allow"\n' + RICH) as app:
         assert asked(app, "while").status_code == 200
         assert streams(app).status_code == 200
+
+
+def test_jobs_that_no_worker_takes_are_counted_and_said(
+    tmp_path: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/metrics has how many wait and for how long, and no number while nobody knows; the log says that there is no worker."""
+    monkeypatch.setattr(jobs, "SWEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(jobs, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(remote_hands, "WAITED_S", 0.2)
+    with replica(tmp_path, server, monkeypatch) as app:
+        said: list[str] = []
+        monkeypatch.setattr(remote_hands._log, "warning", lambda text, *rest: said.append(text % rest))
+        for _ in range(3):
+            assert httpx.post(f"{app.url}/flows/say/jobs", json={"text": "a"}, headers=app.headers).status_code == 202
+        until(lambda: said)
+        page = metrics(app)
+        assert (page['nbllm_jobs{status="queued"}'], page['nbllm_jobs{status="running"}']) == (3, 0)
+        assert 0.2 < page["nbllm_jobs_oldest_queued_seconds"] < 60
+        server.stop()
+        page = metrics(app)
+        assert 'nbllm_jobs{status="queued"}' not in page
+        assert math.isnan(page["nbllm_jobs_oldest_queued_seconds"])
+    said = [line for line in said if "no worker" in line]
+    assert len(said) == 1  # not at each look
+    assert said[0].startswith("3 jobs wait, the oldest for 0 s, and no worker takes them: celery --app nbllm.service.worker")
+
+
+def metrics(app: Running) -> dict[str, float]:
+    page = httpx.get(f"{app.url}/metrics", headers=app.headers, timeout=10).text
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in page.splitlines() if line[:1] != "#")}
 
 
 def test_a_primary_that_became_a_replica_is_left_for_where_the_primary_is_now(server: RedisServer, tmp_path: Path) -> None:
