@@ -1,0 +1,96 @@
+"""Inflected words to their bases, by rule and list: "pairs", "paired" and "pairing" are the word "pair"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+SHORTEST = 3  # characters that a base has at least
+VOWELS = "aeiou"
+
+
+def candidates(word: str) -> Iterator[str]:
+    """Yield the bases that an English word may be an inflection of, the most likely first; a list must say which one exists."""
+    if word.endswith("s") and not word.endswith("ss"):
+        yield from _plural(word)
+    elif word.endswith("ed"):
+        yield from _suffixed(word[:-2])
+    elif word.endswith("ing"):
+        yield from _suffixed(word[:-3])
+    elif word.endswith("ly"):
+        yield from _adverb(word)
+
+
+def _plural(word: str) -> Iterator[str]:
+    if len(word) > SHORTEST:
+        yield word[:-1]
+    if word.endswith("es") and len(word) > SHORTEST + 1:
+        yield word[:-2]
+        if word.endswith("ies"):
+            yield word[:-3] + "y"
+
+
+def _suffixed(stem: str) -> Iterator[str]:
+    if len(stem) < SHORTEST - 1 or not any(letter in "aeiouy" for letter in stem):
+        return
+    if len(stem) > SHORTEST and stem[-1] == stem[-2] and stem[-1] not in VOWELS:
+        yield stem[:-1]
+        yield stem
+        return
+    if len(stem) >= SHORTEST:
+        yield stem
+    yield stem + "e"
+    if stem.endswith("i"):
+        yield stem[:-1] + "y"
+
+
+def _adverb(word: str) -> Iterator[str]:
+    stem = word[:-2]
+    if len(stem) < SHORTEST:
+        return
+    yield stem
+    yield stem + "le"
+    yield stem + "e"
+    if stem.endswith("i"):
+        yield stem[:-1] + "y"
+    if stem.endswith("al"):
+        yield stem[:-2]
+
+
+class Lemmas:
+    """Callable: folded word -> its base in one language. Only English has rules; German and Spanish words lose a few endings at
+    most.
+    """
+
+    def __init__(self, code: str, common: frozenset[str], irregular: dict[str, str]) -> None:
+        self._english = code == "en"
+        self._common = common
+        self._irregular = irregular
+        self._endings = ENDINGS.get(code, ())
+
+    def __call__(self, word: str) -> str:
+        """Return the base of a word; a word that no list knows is returned without a possessive 's."""
+        known = self._irregular.get(word)
+        if known is not None:
+            return known
+        if self._english:
+            if word in self._common:
+                return (
+                    next((base for base in candidates(word) if base in self._common), word)
+                    if word.endswith(("s", "ing", "ed"))
+                    else word
+                )
+            word = word.removesuffix("'s")
+            for base in candidates(word):
+                if base in self._common:
+                    return base
+            return word
+        for ending in self._endings:
+            if word.endswith(ending) and len(word) - len(ending) >= SHORTEST + 1:
+                return word[: -len(ending)]
+        return word
+
+
+ENDINGS = {
+    "de": ("ern", "en", "er", "es", "em", "n", "e", "s", "t"),
+    "es": ("es", "s", "a", "o", "e"),
+}

@@ -1,0 +1,162 @@
+"""Guards "names" and "quotes": what is called by its own name, quoted or written as code in one text is so in the other."""
+
+from __future__ import annotations
+
+import re
+
+from nbllm.core.guards.reading import Reading
+from nbllm.core.guards.tokens import Token
+from nbllm.core.guards.verdicts import Verdict, apart, passed
+from nbllm.core.guards.words import Lexicon
+
+SHORTEST_JOIN = 5
+SHORT_GERMAN = 6  # an ending says nothing about a word of so few letters
+DERIVED = ("s", "es", "n", "an", "ian", "ish", "ese", "i", "ic", "y", "er", "ers", "al", "ans", "isch", "ische", "ischen", "en")
+QUOTED = re.compile(r"\"([^\"]{1,200})\"|(?:(?<=\s)|^)'([^']{1,200})'(?=[\s.,;:?!)]|$)")
+CODE = re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]|::|\w\(\)|\w@\w|://|\w[/\\]\w+[/\\]|[a-z]\.[a-z]{2}")
+OPTION = re.compile(r"--?[a-zA-Z][\w-]{0,80}\Z")
+LONGEST_CODE = 300  # characters of a piece without spaces that are searched for signs of code
+OPERATORS = re.compile(r"[=!<>]=+|&&|\|\||->|=>|\*\*|\+\+|<<|>>|(?<=\s)[<>=+*/%&|^~](?=\s)|:=")
+
+SIGNS = re.compile(r"[^\w\s]")
+
+
+def names(here: Reading, there: Reading) -> Verdict:
+    """Return whether each name of one text is in the other. A word that no list of common words has is a name, however it is
+    written.
+    """
+    mine, theirs = _missing(here, there), _missing(there, here)
+    if mine or theirs:
+        return apart("names", _listed(mine), _listed(theirs))
+    return passed("names")
+
+
+def _listed(tokens: list[Token]) -> str:
+    return ", ".join(token.raw for token in tokens[:3])
+
+
+def _missing(here: Reading, there: Reading) -> list[Token]:
+    keys, joined = there.keys, there.joined
+    found = []
+    for at, token in enumerate(here.content):
+        key = here.key(token)
+        if key in keys or token.word in there.bases or not is_name(here, token):
+            continue
+        if token.word in joined or _in_join(here, at, there) or _derived(key, there) or _initials(here, token, there):
+            continue
+        found.append(token)
+    return found
+
+
+def is_name(reading: Reading, token: Token) -> bool:
+    """Say whether a word is a name: listed as one, unknown, written with inner capitals, a single letter, or (not in German) a
+    capital.
+    """
+    lexicon, raw = reading.lexicon, token.raw
+    if token.word in reading.words.names or token.base in reading.words.names:
+        return True
+    if len(raw) == 1:
+        return raw not in "aiAI"
+    known = token.word in lexicon.common or token.base in lexicon.common
+    if reading.text.capitals and not raw.islower() and raw[1:] != raw[1:].lower() and not known:
+        return True
+    if known:
+        return False
+    if lexicon.code == "de":
+        return not _german(token.word, lexicon)
+    if lexicon.code == "es":
+        return raw[0].isupper() or not token.word.endswith(lexicon.endings)
+    return not _compound(token.word, lexicon.common)
+
+
+def _german(word: str, lexicon: Lexicon) -> bool:
+    """Say whether an unknown German word is an ordinary one: a usual ending, a common word behind a prefix, or made of two common
+    words.
+    """
+    if len(word) > SHORT_GERMAN and word.endswith(lexicon.endings):
+        return True
+    return _compound(word, lexicon.common) or any(
+        word.startswith(prefix) and word[len(prefix) :] in lexicon.common for prefix in lexicon.beginnings
+    )
+
+
+def _compound(word: str, common: frozenset[str]) -> bool:
+    """Say whether a word is two common words written as one."""
+    if len(word) < 7 or len(word) > 40:
+        return False
+    for cut in range(3, len(word) - 2):
+        if word[cut:] in common and (
+            word[:cut] in common or word[:cut].removesuffix("s") in common or word[:cut].removesuffix("n") in common
+        ):
+            return True
+    return False
+
+
+def _in_join(here: Reading, at: int, there: Reading) -> bool:
+    content = here.content
+    word = content[at].word
+    neighbours = [content[at - 1].word + word] if at else []
+    if at + 1 < len(content):
+        neighbours.append(word + content[at + 1].word)
+    return any(len(both) >= SHORTEST_JOIN and both in there.keys for both in neighbours)
+
+
+def _derived(key: str, there: Reading) -> bool:
+    """Say whether the other text has a name that this one comes from: "India" and "Indian"."""
+    for other in there.keys:
+        short, long = (key, other) if len(key) < len(other) else (other, key)
+        if len(short) >= 4 and long.startswith(short) and long[len(short) :] in DERIVED:
+            return True
+    return False
+
+
+def _initials(here: Reading, token: Token, there: Reading) -> bool:
+    """Say whether a name is the initials of words of the other text, or part of words whose initials it has."""
+    if _is_initials(token, there):
+        return True
+    return any(_is_initials(other, here, token) for other in there.content)
+
+
+def _is_initials(short: Token, reading: Reading, part: Token | None = None) -> bool:
+    if not (2 <= len(short.raw) <= 6 and short.raw.isupper()):
+        return False
+    words = [token for token in reading.plain_words if not (token.stop and token.word in ("of", "the", "for", "and", "de", "la"))]
+    first = "".join(token.word[0] for token in words)
+    at = first.find(short.word)
+    return at >= 0 and (part is None or any(token is part for token in words[at : at + len(short.word)]))
+
+
+def quotes(here: Reading, there: Reading) -> Verdict:
+    """Return whether quoted strings, code, options, addresses and operators are the same, capitals apart."""
+    if here.text.original.isalpha() and there.text.original.isalpha():
+        return passed("quotes")
+    mine, theirs = _literals(here), _literals(there)
+    only_mine, only_theirs = _absent(mine - theirs, there), _absent(theirs - mine, here)
+    if only_mine or only_theirs:
+        return apart("quotes", ", ".join(sorted(only_mine)[:3]), ", ".join(sorted(only_theirs)[:3]))
+    signs_here, signs_there = set(OPERATORS.findall(here.text.original)), set(OPERATORS.findall(there.text.original))
+    if signs_here != signs_there:
+        return apart("quotes", " ".join(sorted(signs_here - signs_there)), " ".join(sorted(signs_there - signs_here)))
+    return passed("quotes")
+
+
+def _literals(reading: Reading) -> frozenset[str]:
+    text = reading.text.original
+    found = {one or two for one, two in QUOTED.findall(text)}
+    for piece in text.split():
+        bare = piece.strip("\"'`,;?!")
+        if not bare.isalpha() and (CODE.search(bare[:LONGEST_CODE]) or OPTION.match(bare)):
+            found.add(bare.rstrip(".:)("))
+    return frozenset(" ".join(literal.casefold().split()) for literal in found if literal.strip())
+
+
+def _absent(literals: frozenset[str], there: Reading) -> set[str]:
+    """Return the literals that the other text does not have in other dress ("the word calumny" for "the word 'calumny'")."""
+    if not literals:
+        return set()
+    text = _spaced(there.text.original)
+    return {literal for literal in literals if _spaced(literal) not in text or literal.startswith("-")}
+
+
+def _spaced(text: str) -> str:
+    return f" {' '.join(SIGNS.sub(' ', text.casefold()).split())} "

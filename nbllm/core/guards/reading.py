@@ -1,0 +1,75 @@
+"""What the guards look at, read from a text once: words, facts, polarity and names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import pairwise
+
+from nbllm.core.guards.quantities import Fact, facts_of
+from nbllm.core.guards.tokens import Text, Token, attach
+from nbllm.core.guards.words import GuardWords, Lexicon
+
+REACH = 4  # tokens between a verb and its particle ("turn the light on")
+SHORT_WORDS = frozenset(
+    ["on", "off", "in", "out", "up", "down", "over", "under", "to", "back", "away", "an", "aus", "ab", "auf", "zu", "ein"]
+)
+
+
+class Reading:
+    """One text, cut and read in one language. Lives for one comparison, or for as long as its text is compared with others."""
+
+    def __init__(self, text: Text, lexicon: Lexicon, words: GuardWords) -> None:
+        attach(text, lexicon)
+        self.text = text
+        self.lexicon = lexicon
+        self.words = words
+        self.tokens = text.tokens
+        self.facts: list[Fact]
+        self.facts, self.used = facts_of(self.tokens, lexicon)
+
+    @cached_property
+    def plain_words(self) -> list[Token]:
+        """Word tokens in order, those of numbers and dates included."""
+        return [token for token in self.tokens if token.kind == "w"]
+
+    @cached_property
+    def content(self) -> list[Token]:
+        """Words that carry meaning, in order: no function words, no numbers, units or dates."""
+        return [token for at, token in enumerate(self.tokens) if token.kind == "w" and not token.stop and at not in self.used]
+
+    @cached_property
+    def bases(self) -> frozenset[str]:
+        """Bases of all words, and pairs of neighbours joined by _ ("turn_on", also across the words between a verb and its
+        particle).
+        """
+        words = self.plain_words
+        found = {token.base for token in words}
+        found.update(token.word for token in words)
+        for at, token in enumerate(words[1:], start=1):
+            found.add(f"{words[at - 1].base}_{token.base}")
+            if token.word in SHORT_WORDS:
+                found.update(f"{other.base}_{token.word}" for other in words[max(0, at - REACH) : at - 1])
+        return frozenset(found)
+
+    @cached_property
+    def joined(self) -> frozenset[str]:
+        """Neighbouring words and numbers written as one ("word press" as "wordpress")."""
+        pieces = [token.word for token in self.tokens if token.kind != "s"]
+        return frozenset({a + b for a, b in pairwise(pieces)})
+
+    @cached_property
+    def keys(self) -> Mapping[str, Token]:
+        """Canonical name or base of each word -> its first token."""
+        found: dict[str, Token] = {}
+        for token in self.plain_words:
+            found.setdefault(self.key(token), token)
+        return found
+
+    def key(self, token: Token) -> str:
+        """Return what a word is compared by: the name that stands for it, else its base. A pronoun ("us") is not taken for a name
+        ("US").
+        """
+        if token.stop and not (len(token.raw) > 1 and token.raw.isupper() and self.text.capitals):
+            return token.word
+        return self.words.aliases.get(token.word) or self.words.aliases.get(token.base) or token.base

@@ -1,0 +1,89 @@
+"""A text as tokens: words with their bases, numbers and signs, and which of its languages it is in."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from nbllm.core.guards.letters import fold, plain
+from nbllm.core.guards.words import GuardWords, Lexicon
+
+TOKEN = re.compile(r"(\d+(?:[.,:/]\d+)*)|([^\W\d_]+(?:'[^\W\d_]+)*(?:\+\+|\#(?!\w))?)|(\S)")
+SENTENCE_ENDS = frozenset(".?!:\n\"'([{¿¡-*>")
+TITLE_SHARE = 0.6  # with more capitals than this, a capital says nothing about a word
+
+
+class Token(Struct, gc=False):
+    """One piece of a text. kind: "n" number, "w" word, "s" sign. `first`: it opens a sentence. `glued`: no space before it."""
+
+    raw: str
+    word: str
+    kind: str
+    first: bool
+    glued: bool
+    base: str = ""
+    stop: bool = False
+
+
+class Text(Struct):
+    """A text cut into tokens. `capitals`: its capital letters mean something."""
+
+    tokens: list[Token]
+    code: str | None
+    capitals: bool
+    original: str
+
+
+def cut(text: str, words: GuardWords) -> Text:
+    """Return the tokens of a text and its language (None: no function word of a known language)."""
+    source = plain(text)
+    tokens: list[Token] = []
+    first, end = True, -1
+    for match in TOKEN.finditer(source):
+        number, word, sign = match.groups()
+        start = match.start()
+        if word:
+            tokens.append(Token(word, fold(word), "w", first, start == end))
+            first = False
+        elif number:
+            tokens.append(Token(number, number, "n", first, start == end))
+            first = False
+        else:
+            tokens.append(Token(sign, sign, "s", first, start == end))
+            if sign in SENTENCE_ENDS and not (sign in "-'" and start == end):
+                first = True
+        end = match.end()
+    return Text(tokens, _language(tokens, words), _telling(tokens), source)
+
+
+def _telling(tokens: list[Token]) -> bool:
+    long = [token.raw for token in tokens if token.kind == "w" and len(token.raw) > 3]
+    return sum(1 for raw in long if raw[0].isupper()) <= max(1, TITLE_SHARE * len(long))
+
+
+def _language(tokens: list[Token], words: GuardWords) -> str | None:
+    """Return the language whose own function words are the most; common words decide where there is none."""
+    seen = {token.word for token in tokens if token.kind == "w"}
+    best, most, second = None, 0, 0
+    for code, own in words.telling.items():
+        count = len(seen & own)
+        if count > most:
+            best, most, second = code, count, most
+        elif count > second:
+            second = count
+    if most > second:
+        return best
+    counts = sorted(((len(seen & lexicon.common), code) for code, lexicon in words.languages.items()), reverse=True)
+    if counts and counts[0][0] > (counts[1][0] if len(counts) > 1 else 0):
+        return counts[0][1]
+    return None
+
+
+def attach(text: Text, lexicon: Lexicon) -> None:
+    """Give each word its base in the language, and say which ones are function words."""
+    lemmas, stop = lexicon.lemmas, lexicon.stop
+    for token in text.tokens:
+        if token.kind == "w":
+            token.stop = token.word in stop or token.word.endswith("n't")
+            token.base = token.word if token.stop else lemmas(token.word)

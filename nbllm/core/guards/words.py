@@ -1,0 +1,228 @@
+"""The word lists of the guards: what ships with nbllm, and what somebody adds. Read once, never written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib import resources
+from types import MappingProxyType
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from nbllm.core.guards.lemmas import Lemmas
+from nbllm.core.guards.letters import fold
+
+LANGUAGES = ("en", "de", "es")
+DATA = "nbllm.core.guards.data"
+
+
+class Unit(Struct, frozen=True, gc=False):
+    """A unit of measurement: its dimension and how many of the dimension's base units it is ("time", 60 for a minute)."""
+
+    dimension: str
+    factor: float
+
+
+class Lexicon(Struct, frozen=True, kw_only=True):
+    """The words of one language that mean something to a guard. All words are folded (see letters.fold)."""
+
+    code: str
+    stop: frozenset[str]
+    filler: frozenset[str]
+    common: frozenset[str]
+    negators: frozenset[str]
+    strong_negators: frozenset[str]
+    weak_negators: frozenset[str]
+    quantifiers: Mapping[str, str]
+    numbers: Mapping[str, float]
+    soft_numbers: Mapping[str, float]
+    articles: frozenset[str]
+    units: Mapping[str, Unit]
+    after_number: Mapping[str, Unit]
+    months: Mapping[str, int]
+    weekdays: Mapping[str, int]
+    ambiguous: frozenset[str]
+    dates: Mapping[str, str]
+    soft_dates: Mapping[str, str]
+    questions: Mapping[str, str]
+    prefixes: tuple[str, ...]
+    prefix_pairs: tuple[tuple[str, str], ...]
+    particles: Mapping[str, frozenset[str]]
+    opposites: Mapping[str, frozenset[str]]
+    synonyms: Mapping[str, frozenset[int]]
+    endings: tuple[str, ...]
+    beginnings: tuple[str, ...]
+    lemmas: Lemmas
+
+
+class GuardWords(Struct, frozen=True):
+    """Word lists for `check`: one Lexicon a language, and names that are names whatever the lists of common words say.
+
+    `aliases` maps a name to the one that stands for it ("american" to "usa"); `telling` are the function words that only one
+    language has.
+    """
+
+    languages: Mapping[str, Lexicon]
+    names: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = MappingProxyType({})
+    telling: Mapping[str, frozenset[str]] = MappingProxyType({})
+
+    def with_(
+        self,
+        *,
+        opposites: Iterable[tuple[str, str]] = (),
+        synonyms: Iterable[tuple[str, str]] = (),
+        common: Iterable[str] = (),
+        names: Iterable[str] = (),
+    ) -> GuardWords:
+        """Return these lists with more words, which count in every language.
+
+        `opposites`: pairs such as ("mount", "unmount"). `synonyms`: pairs that mean the same. `common`: words that are no names.
+        `names`: words that
+        are names although they are common words too ("apple").
+        """
+        more_opposites = _both_ways((_word(a), _word(b)) for a, b in opposites)
+        more_synonyms = [(_word(a), _word(b)) for a, b in synonyms]
+        more_common = frozenset(_word(word) for word in common)
+        languages = {
+            code: _extended(lexicon, more_opposites, more_synonyms, more_common) for code, lexicon in self.languages.items()
+        }
+        return replace(self, languages=MappingProxyType(languages), names=self.names | {_word(name) for name in names})
+
+
+def _word(text: str) -> str:
+    return "_".join(fold(text).split())
+
+
+def _both_ways(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for a, b in pairs:
+        if a != b:
+            found.setdefault(a, set()).add(b)
+            found.setdefault(b, set()).add(a)
+    return found
+
+
+def _extended(
+    lexicon: Lexicon, opposites: Mapping[str, set[str]], synonyms: list[tuple[str, str]], common: frozenset[str]
+) -> Lexicon:
+    grouped = {word: set(groups) for word, groups in lexicon.synonyms.items()}
+    free = 1 + max((group for groups in grouped.values() for group in groups), default=0)
+    for number, pair in enumerate(synonyms, start=free):
+        for word in pair:
+            grouped.setdefault(word, set()).add(number)
+    merged = {
+        word: lexicon.opposites.get(word, frozenset()) | opposites.get(word, set()) for word in {*lexicon.opposites, *opposites}
+    }
+    return replace(
+        lexicon,
+        opposites=MappingProxyType(merged),
+        synonyms=MappingProxyType({word: frozenset(groups) for word, groups in grouped.items()}),
+        common=lexicon.common | common,
+    )
+
+
+@lru_cache(maxsize=1)
+def shipped() -> GuardWords:
+    """Return the lists that ship: English, German and Spanish. The first call reads them (some 30 ms), later ones are free."""
+    aliases = {word: line[0] for line in _sections("names")["aliases"] for word in line}
+    languages = {code: _lexicon(code) for code in LANGUAGES}
+    telling = {code: _telling(code, languages) for code in LANGUAGES}
+    return GuardWords(MappingProxyType(languages), aliases=MappingProxyType(aliases), telling=MappingProxyType(telling))
+
+
+def _telling(code: str, languages: Mapping[str, Lexicon]) -> frozenset[str]:
+    others = [lexicon for other, lexicon in languages.items() if other != code]
+    shared: frozenset[str] = frozenset().union(
+        *(lexicon.stop for lexicon in others), *(lexicon.common for lexicon in others if lexicon.code == "en")
+    )
+    return languages[code].stop - shared
+
+
+def _read(name: str) -> str:
+    return resources.files(DATA).joinpath(f"{name}.txt").read_text(encoding="utf-8")
+
+
+def _sections(name: str) -> dict[str, list[list[str]]]:
+    """Return section -> lines, each as its folded words. Lines that start with # are comments."""
+    found: dict[str, list[list[str]]] = {}
+    lines: list[list[str]] = []
+    for line in _read(f"words_{name}").splitlines():
+        if line.startswith("["):
+            lines = found.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("#"):
+            lines.append(fold(line).split())
+    return found
+
+
+def _lexicon(code: str) -> Lexicon:
+    sections = _sections(code)
+    flat = {name: frozenset(word for line in lines for word in line) for name, lines in sections.items()}
+    irregular: dict[str, str] = {}
+    listed: frozenset[str] = frozenset()
+    synonyms, antonyms = list(sections["synonyms"]), []
+    if code == "en":
+        irregular = dict(line.split() for line in _read("irregular_en").splitlines())
+        listed = frozenset(_read("common_en").split())
+        synonyms += [line.split() for line in _read("synonyms_en").splitlines()]
+        antonyms = [tuple(line.split()) for line in _read("antonyms_en").splitlines()]
+    numbers = {line[0]: float(line[1]) for line in sections["numbers"]}
+    common = listed | flat["common"] | flat["stop"] | flat["filler"] | numbers.keys()
+    common |= {word for name in ("negators", "opposites", "synonyms") for word in flat[name]}
+    lemmas = Lemmas(code, common, irregular)
+    pairs = [*_crossed(sections["opposites"]), *((pair[0], pair[1]) for pair in antonyms)]
+    opposites = _both_ways((lemmas(a), lemmas(b)) for a, b in pairs)
+    return Lexicon(
+        code=code,
+        stop=flat["stop"],
+        filler=frozenset(map(lemmas, flat["filler"])),
+        common=common,
+        negators=flat["negators"],
+        strong_negators=flat["strong_negators"],
+        weak_negators=frozenset(map(lemmas, flat["weak_negators"])),
+        quantifiers=_classes(sections["quantifiers"]),
+        numbers=numbers,
+        soft_numbers={line[0]: float(line[1]) for line in sections["soft_numbers"]},
+        articles=flat["articles"],
+        units=_units(sections["units"]),
+        after_number=_units(sections["after_number"]),
+        months={word: number for number, line in enumerate(sections["months"], start=1) for word in line},
+        weekdays={word: number for number, line in enumerate(sections["weekdays"], start=1) for word in line},
+        ambiguous=flat["ambiguous"],
+        dates=_classes(sections["dates"]),
+        soft_dates=_classes(sections["soft_dates"]),
+        questions=_classes(sections["questions"]),
+        prefixes=tuple(word for line in sections["prefixes"] for word in line),
+        prefix_pairs=tuple((line[0], line[1]) for line in sections["prefix_pairs"]),
+        particles={
+            word: frozenset(others) for word, others in _both_ways((line[0], line[1]) for line in sections["particles"]).items()
+        },
+        opposites={word: frozenset(others) for word, others in opposites.items()},
+        synonyms=_groups(synonyms, lemmas),
+        endings=tuple(flat.get("endings", ())),
+        beginnings=tuple(flat.get("beginnings", ())),
+        lemmas=lemmas,
+    )
+
+
+def _classes(lines: list[list[str]]) -> dict[str, str]:
+    return {word: line[0].rstrip(":") for line in lines for word in line[1:]}
+
+
+def _units(lines: list[list[str]]) -> dict[str, Unit]:
+    return {word: Unit(line[0], float(line[1].rstrip(":"))) for line in lines for word in line[2:]}
+
+
+def _crossed(lines: list[list[str]]) -> Iterable[tuple[str, str]]:
+    for line in lines:
+        bar = line.index("|")
+        yield from ((a, b) for a in line[:bar] for b in line[bar + 1 :])
+
+
+def _groups(lines: Iterable[list[str]], lemmas: Lemmas) -> dict[str, frozenset[int]]:
+    found: dict[str, set[int]] = {}
+    for number, line in enumerate(lines):
+        for word in line:
+            found.setdefault(lemmas(word), set()).add(number)
+    return {word: frozenset(groups) for word, groups in found.items()}

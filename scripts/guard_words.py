@@ -1,0 +1,128 @@
+"""Make the English word lists of nbllm/core/guards/data from WordNet 3.0 and SCOWL (size 35); data/LICENSES has their terms.
+
+    python scripts/guard_words.py WORDNET_FOLDER SCOWL_FILE
+
+WORDNET_FOLDER holds index.*, data.* and *.exc; SCOWL_FILE has one word a line. On Debian: packages wordnet-base and wamerican-
+small. The German and
+Spanish lists, and everything in words_*.txt, are written by hand for this project.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+
+from nbllm.core.guards.lemmas import candidates
+
+DATA = Path(__file__).parent.parent / "nbllm" / "core" / "guards" / "data"
+POS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
+MOST_SENSES = 3  # a synonym in a word's fourth sense is rarely what a question means
+SMALLEST = 3
+
+
+def plain_words(scowl: Path) -> set[str]:
+    """Return words written in small ASCII letters: no names, no possessives."""
+    lines = scowl.read_text(encoding="utf-8").split()
+    return {word for word in lines if word.isascii() and word.isalpha() and word.islower() and len(word) >= SMALLEST}
+
+
+def irregular_forms(wordnet: Path, plain: set[str]) -> dict[str, str]:
+    """Return form -> base from WordNet's exception lists, and comparatives of its adjectives ("cheaper" -> "cheap")."""
+    forms: dict[str, str] = {}
+    for pos in ("verb", "noun", "adj", "adv"):
+        for line in (wordnet / f"{pos}.exc").read_text(encoding="utf-8").splitlines():
+            form, base = line.split()[:2]
+            if form in plain and base in plain and form != base:
+                forms.setdefault(form, base)
+    adjectives = {
+        line.split()[0] for line in (wordnet / "index.adj").read_text(encoding="utf-8").splitlines() if not line.startswith(" ")
+    }
+    for word in adjectives & plain:
+        stem = word[:-1] if word.endswith("e") else word[:-1] + "i" if word.endswith("y") else word
+        for form in (stem + "er", stem + "est"):
+            if form in plain and form not in adjectives:
+                forms.setdefault(form, word)
+    return forms
+
+
+def bases(plain: set[str], irregular: dict[str, str]) -> set[str]:
+    """Return the words that are no inflection of another word of the list."""
+    return {word for word in plain if word not in irregular and not any(base in plain for base in candidates(word))}
+
+
+def senses(wordnet: Path) -> dict[tuple[str, str], list[str]]:
+    """Return (pos, word) -> synset offsets, the most used first, as index.* has them."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for pos in POS:
+        for line in (wordnet / f"index.{pos}").read_text(encoding="utf-8").splitlines():
+            if line.startswith(" "):
+                continue
+            parts = line.split()
+            found[pos, parts[0]] = parts[-int(parts[2]) :]
+    return found
+
+
+def lemma(word: str, common: set[str], irregular: dict[str, str]) -> str:
+    """Return the base that the guards will see for a word."""
+    if word in irregular:
+        return irregular[word]
+    return word if word in common else next((base for base in candidates(word) if base in common), word)
+
+
+def relations(wordnet: Path, common: set[str], irregular: dict[str, str]) -> tuple[set[tuple[str, str]], set[tuple[str, ...]]]:
+    """Return antonym pairs, and groups of synonyms, of common words in their first senses."""
+    order = senses(wordnet)
+    words_of: dict[tuple[str, str], list[str]] = {}
+    antonyms: list[tuple[str, str, int, str, int]] = []
+    for pos, letter in POS.items():
+        for line in (wordnet / f"data.{pos}").read_text(encoding="utf-8").splitlines():
+            if line.startswith(" "):
+                continue
+            parts = line.split(" | ")[0].split()
+            count = int(parts[3], base=16)
+            words_of[letter, parts[0]] = [parts[4 + 2 * i].split("(")[0] for i in range(count)]
+            at = 4 + 2 * count
+            for i in range(int(parts[at])):
+                symbol, target, target_pos, ends = parts[at + 1 + 4 * i : at + 5 + 4 * i]
+                if symbol == "!":
+                    source, to = divmod(int(ends, base=16), 256)
+                    antonyms.append((letter, parts[0], source, target_pos + target, to))
+    pairs = set()
+    for letter, offset, source, target, to in antonyms:
+        a, b = words_of[letter, offset][source - 1].lower(), words_of[target[0], target[1:]][to - 1].lower()
+        a, b = lemma(a, common, irregular), lemma(b, common, irregular)
+        if a in common and b in common and a != b:
+            pairs.add((min(a, b), max(a, b)))
+    groups = set()
+    for pos, letter in POS.items():
+        ranks: dict[str, list[str]] = defaultdict(list)
+        for word in {*common}:
+            for offset in order.get((pos, word), [])[:MOST_SENSES]:
+                ranks[offset].append(word)
+        groups |= {tuple(sorted(group)) for offset, group in ranks.items() if len(group) > 1 and (letter, offset) in words_of}
+    opposite = {frozenset(pair) for pair in pairs}
+    return pairs, {group for group in groups if not any(frozenset(two) in opposite for two in combinations(group, 2))}
+
+
+def main() -> None:
+    """Write common_en.txt, irregular_en.txt, antonyms_en.txt and synonyms_en.txt."""
+    wordnet, scowl = Path(sys.argv[1]), Path(sys.argv[2])
+    plain = plain_words(scowl)
+    irregular = irregular_forms(wordnet, plain)
+    common = bases(plain, irregular) | set(irregular.values())
+    pairs, groups = relations(wordnet, common, irregular)
+    lines = {
+        "common_en": sorted(common),
+        "irregular_en": [f"{form} {base}" for form, base in sorted(irregular.items())],
+        "antonyms_en": [" ".join(pair) for pair in sorted(pairs)],
+        "synonyms_en": [" ".join(group) for group in sorted(groups)],
+    }
+    for name, content in lines.items():
+        (DATA / f"{name}.txt").write_text("\n".join(content) + "\n", encoding="utf-8", newline="\n")
+        print(f"{name}.txt: {len(content):,} lines")
+
+
+if __name__ == "__main__":
+    main()
