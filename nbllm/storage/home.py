@@ -23,8 +23,8 @@ from nbllm.errors import HomeUnusable
 from nbllm.storage.locks import try_lock
 from nbllm.storage.mounts import network_file_system
 
-_FILES = ("ledger.db", "state.db", "recordings.db", "cache/cache.db")
-_NAMES = frozenset({"run", "cache", "machines", "lost+found"})
+_FILES = ("ledger.db", "state.db", "recordings.db", "vectors.db", "cache/cache.db")
+_NAMES = frozenset({"run", "cache", "vectors", "machines", "lost+found"})
 """What a home is known by: any of these files, or no entry besides those of these names (a new volume has lost+found)."""
 _ELSEWHERE = "Set NBLLM_HOME to a folder of your own on a local disk."
 _LOOK_EVERY_S = 0.01
