@@ -1,0 +1,153 @@
+"""calibrate_route: from labelled prompts to a plan that says what routing brings, before it is switched on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from nbllm.calibration.compress import compress
+from nbllm.calibration.nested_cv import Partition, Problem, final_line, partition, repeats_for
+from nbllm.calibration.ridge import Floats, Line
+from nbllm.calibration.route_curve import SHARES, curve_of, measure, summary_of
+from nbllm.calibration.route_evidence import Evidence
+from nbllm.calibration.route_intervals import MOST_UNITS
+from nbllm.calibration.route_plan import QualityFrom, RoutePlan
+from nbllm.calibration.route_words import notes_on
+from nbllm.calibration.routing_rows import RoutingRows, routing_rows
+from nbllm.errors import InvalidRequest
+
+CONFIDENCE = 0.95
+
+
+def calibrate_route(
+    prompts: Sequence[str],
+    embeddings: Any,
+    weak_quality: Any,
+    strong_quality: Any,
+    weak_cost_usd: Any = None,
+    strong_cost_usd: Any = None,
+    seed: int = 0,
+    *,
+    quality_from: QualityFrom = "labels",
+    strong_share: float = 0.5,
+    weak: str = "",
+    strong: str = "",
+    embedder: str = "",
+    date: str = "",
+) -> RoutePlan:
+    """Learn which prompts gain from the strong model, and measure on held-out prompts what that is worth.
+
+    prompts: n strings; embeddings (n, d): of one embedder; weak_quality, strong_quality (n,): what each model's answer was worth,
+    such as 0 or 1, or a judge's marks, larger is better; costs in USD a call, one number or (n,), None: unknown. quality_from:
+    where the qualities came from; it is shown. strong_share: the point at which the plan routes until `choose` names another. weak,
+    strong, embedder, date: kept in the plan.
+
+    The gain strong - weak is modelled by a ridge regression on the embedding beside the prompt's length, which is not penalised;
+    the penalty is chosen by nested cross-validation and all numbers come from out-of-fold ranks (see nested_cv, route_intervals).
+    At least 20 different prompts are needed; equal ones are kept in one fold. Everything random follows the seed.
+
+    Raises InvalidRequest for input that makes no sense, and where the two models are equal on every row: there is nothing to learn.
+    """
+    if quality_from not in get_args(QualityFrom):
+        raise InvalidRequest(f"quality_from={quality_from!r} is unknown.", hint=f"One of {', '.join(get_args(QualityFrom))}.")
+    rows = routing_rows(prompts, embeddings, weak_quality, strong_quality, weak_cost_usd, strong_cost_usd)
+    folding, drawing = np.random.default_rng(seed).spawn(2)
+    x, directions = compress(rows.embeddings, folding)
+    problem = Problem(x, rows.features, rows.unit_gain, rows.counts)
+    line, penalty = final_line(problem, folding)
+    parts = [partition(problem, penalty, folding) for _ in range(repeats_for(len(problem.y)))]
+    evidence, length = _evidence(rows, parts)
+    measured = measure(evidence, length, parts, drawing)
+    thresholds, ties = _thresholds(parts, rows.counts)
+    curve = curve_of(measured, thresholds, ties, CONFIDENCE)
+    summary = summary_of(measured, CONFIDENCE)
+    plan = RoutePlan(
+        curve=curve,
+        summary=summary,
+        line=_turned_back(line, directions),
+        evidence=_kept(evidence, drawing),
+        chosen_share=0.5,
+        rows=len(rows.unit),
+        prompts=len(problem.y),
+        quality_from=quality_from,
+        confidence=CONFIDENCE,
+        seed=seed,
+        penalty=penalty,
+        sha256=rows.sha256,
+        notes=rows.notes + notes_on(summary, len(problem.y), penalty),
+        weak=weak,
+        strong=strong,
+        embedder=embedder,
+        date=date,
+        knows_zero_vectors=bool((~rows.embeddings.any(axis=1)).any()),
+    )
+    # Through JSON, which rounds: a plan that was read in another process is the same in every number.
+    return RoutePlan.from_json(plan.choose(strong_share=strong_share).to_json())
+
+
+def _evidence(rows: RoutingRows, parts: list[Partition]) -> tuple[Evidence, tuple[Floats, Floats]]:
+    counts = rows.counts
+
+    def mean(values: Floats | None) -> Floats | None:
+        return None if values is None else np.bincount(rows.unit, weights=values, minlength=len(counts)) / counts
+
+    weak, strong = mean(rows.weak), mean(rows.strong)
+    assert weak is not None and strong is not None  # noqa: S101, PT018  qualities are never unknown
+    evidence = Evidence(
+        rows=counts,
+        weak=weak,
+        strong=strong,
+        weak_cost_usd=mean(rows.weak_cost_usd),
+        strong_cost_usd=mean(rows.strong_cost_usd),
+        begins=np.column_stack([part.ranks.begins for part in parts]),
+        ends=np.column_stack([part.ranks.ends for part in parts]),
+        low=rows.low,
+        high=rows.high,
+        of=len(counts),
+    )
+    begins = np.column_stack([part.length_ranks.begins for part in parts])
+    return evidence, (begins, np.column_stack([part.length_ranks.ends for part in parts]))
+
+
+def _thresholds(parts: list[Partition], counts: Floats) -> tuple[Floats, Floats]:
+    """Return for each share the score that so many of the prompts exceed, and how many of those that equal it are sent too.
+
+    Out-of-fold scores at the final model's penalty: what it will give to prompts that it has not seen. Its scores on its own
+    training rows are further apart than that.
+    """
+    scores = np.concatenate([part.scores for part in parts])
+    weights = np.tile(counts, len(parts))
+    levels, level = np.unique(np.round(scores, 9), return_inverse=True)
+    mass = np.bincount(level, weights=weights)[::-1]
+    until = np.cumsum(mass) / mass.sum()
+    at = np.minimum(np.searchsorted(until, SHARES - 1e-12), len(levels) - 1)
+    before = np.concatenate(([0.0], until))[at]
+    ties = np.clip((SHARES - before) / (until[at] - before), 0, 1)
+    return levels[::-1][at], ties
+
+
+def _turned_back(line: Line, directions: Floats | None) -> Line:
+    """Return the line for the embeddings as they come."""
+    return line if directions is None else Line(line.intercept, line.free, directions @ line.penalised)
+
+
+def _kept(evidence: Evidence, rng: np.random.Generator) -> Evidence:
+    """Return the evidence of at most so many prompts that a plan stays readable; predictions know how many there were."""
+    if len(evidence.rows) <= MOST_UNITS:
+        return evidence
+    some = np.sort(rng.choice(len(evidence.rows), MOST_UNITS, replace=False))
+    weak_cost, strong_cost = evidence.weak_cost_usd, evidence.strong_cost_usd
+    return Evidence(
+        rows=evidence.rows[some],
+        weak=evidence.weak[some],
+        strong=evidence.strong[some],
+        weak_cost_usd=None if weak_cost is None else weak_cost[some],
+        strong_cost_usd=None if strong_cost is None else strong_cost[some],
+        begins=evidence.begins[some],
+        ends=evidence.ends[some],
+        low=evidence.low,
+        high=evidence.high,
+        of=evidence.of,
+    )

@@ -1,0 +1,109 @@
+"""Intervals of what a route does: for the prompts that it was calibrated for, and for m new ones.
+
+What is measured is a mean over prompts, or a ratio of two such means. Both intervals resample whole prompts with their rows (B.
+Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993; equal prompts together, as clusters), with two corrections without
+which they would be too narrow:
+
+- four made-up prompts join the resampled ones, one for each pairing of a worst and a best answer, sent or not by a coin: what 20
+  rows have never shown can still happen. For a single proportion this is the "plus four" rule (A. Agresti and B. Coull, The
+  American Statistician 52, 1998).
+- the variance that out-of-fold scores hide from a bootstrap that takes them as fixed is added to each draw
+  (nested_cv.pair_variance).
+
+A prediction for m new requests resamples twice: what the calibration set could have been, and from that m requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nbllm.calibration.ridge import Floats, Ints
+
+DRAWS = 2_000
+MOST_UNITS = 2_000
+"""Units that are resampled one by one; more are first merged at random into so many, which leaves the variance as it is."""
+PSEUDO = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A measured value with a 95% interval; a bound that the data cannot give is infinite. `0.5 in estimate` asks the interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        """Return the value and its interval with as many digits as the interval is worth."""
+        return f"{self.value:.3g} ({_bound(self.low)} to {_bound(self.high)})"
+
+
+def _bound(value: float) -> str:
+    return f"{value:.3g}" if np.isfinite(value) else "no bound"
+
+
+def unit_sums(unit: Ints, columns: Floats, units: int) -> Floats:
+    """Return the sums of columns (n, c) over the rows of each unit (units, c)."""
+    sums = np.zeros((units, columns.shape[1]))
+    np.add.at(sums, unit, columns)
+    return sums
+
+
+def merged(sums: Floats, rng: np.random.Generator) -> Floats:
+    """Return at most MOST_UNITS sums, made of random units."""
+    if len(sums) <= MOST_UNITS:
+        return sums
+    place = np.empty(len(sums), dtype=np.int64)
+    place[rng.permutation(len(sums))] = np.arange(len(sums)) % MOST_UNITS
+    return unit_sums(place, sums, MOST_UNITS)
+
+
+def resample(pool: Floats, draws: int, rng: np.random.Generator) -> Floats:
+    """Return sums over resampled rows of the pool (draws, c); the first column counts rows, and the others are divided by it."""
+    n = len(pool)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
+    return _means(weights @ pool)
+
+
+def resample_twice(pool: Floats, m: int, draws: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return the means of resampled pools (draws, c), and of m rows drawn from each (draws, c)."""
+    n = len(pool)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
+    batch = rng.multinomial(m, weights / n)
+    return _means(weights @ pool), _means(batch @ pool)
+
+
+def _means(sums: Floats) -> Floats:
+    counts = sums[:, :1]
+    means: Floats = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    return means
+
+
+def interval(draws: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Return the percentile interval over the first axis."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def ratio_interval(over: Floats, under: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Return the interval of the ratio of two resampled means over the first axis.
+
+    Where `under` is positive in every draw this is the percentile interval of the ratio. A draw in which it is not says nothing
+    about the ratio, which could be anything: it counts at both ends, so that with more than a few of them there is no bound left
+    (E. C. Fieller, JRSS B 16, 1954: an interval of a ratio may be unbounded, and then has to be).
+    """
+    tail = (1 - confidence) / 2
+    unknown = under <= 0
+    ratio = np.divide(over, under, out=np.zeros_like(over), where=~unknown)
+    low = np.quantile(np.where(unknown, -np.inf, ratio), tail, axis=0, method="lower")
+    high = np.quantile(np.where(unknown, np.inf, ratio), 1 - tail, axis=0, method="higher")
+    return low, high
