@@ -106,7 +106,7 @@ class Block:
 
     def kill(self, ids: Iterable[int]) -> int:
         """Never find these rows again; return how many of them there were here."""
-        wanted = np.fromiter(ids, np.int64)
+        wanted = np.unique(np.fromiter(ids, np.int64))
         places = np.searchsorted(self.ids[: self.rows], wanted)
         places = places[places < self.rows]
         places = places[np.isin(self.ids[places], wanted) & ~self.dead[places]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -32,6 +33,9 @@ _HEAD = struct.Struct("<8s16sQQQIIII")
 _BODY_AT = 80
 """After the head: numbers (8 bytes a row), words of sign bits (8 each), scales (4), checksums (8), coordinates (1 each)."""
 _SUFFIX = ".block"
+_HALF = ".new"
+_HALF_OLD_S = 60.0
+"""Nobody takes so long to write a block."""
 
 
 class _File(NamedTuple):
@@ -62,6 +66,7 @@ class BlockFiles:
 
     def load(self, at: State) -> list[Block]:
         """Return the blocks of a partition that are there, in the order of their rows. Rows between them are in no file."""
+        self._sweep()
         blocks: list[Block] = []
         for file in self._of(at.number):
             done_id = blocks[-1].last_id if blocks else 0
@@ -70,6 +75,13 @@ class BlockFiles:
             else:  # damaged, or of no use to anybody who comes later
                 _delete(file.path)
         return blocks
+
+    def _sweep(self) -> None:
+        """Delete what processes that were killed had left half written."""
+        with suppress(OSError):
+            for path in self.directory.glob(f"*{_HALF}"):
+                if path.stat().st_mtime < time.time() - _HALF_OLD_S:
+                    _delete(path)
 
     def save(self, at: State, block: Block) -> None:
         """Write a block to which nothing will be added."""
@@ -148,7 +160,7 @@ def _write(path: Path, at: State, block: Block) -> None:
     head = _HEAD.pack(
         _MAGIC, at.token.encode(), at.number, block.after_id, block.last_id, n, dimensions, BITS, planes_sum(dimensions)
     )
-    scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_HALF}")
     try:
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(head.ljust(_BODY_AT, b"\0"))
