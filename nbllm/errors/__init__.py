@@ -7,9 +7,11 @@ NbllmError
  |    +-- KeyNotAllowed            a key would have gone to a host that it is not for
  |    +-- FlowsNotServable         flows that no service can have; `.faults` has each reason
  |    +-- HomeUnusable             NBLLM_HOME cannot be written, belongs to somebody else, or is a link
+ |    +-- InvalidPlan              a calibrated plan that cannot be read, or contradicts itself
  +-- InvalidRequest (ValueError)  a request that makes no sense; nothing was sent
  |    +-- TemplateError            undefined name or syntax error in a prompt template
  |    +-- SchemaError              `schema=` is no schema
+ |    +-- InvalidLabels            scores, labels or rates that nothing can be calibrated on
  +-- BudgetError                  money
  |    +-- BudgetExceeded           the attempt's worst case does not fit; nothing was sent
  |    +-- BudgetUnavailable        a hard budget that is shared could not be checked; nothing was sent
@@ -102,6 +104,8 @@ from nbllm.errors.unsent import (
     ConfigurationError,
     FlowsNotServable,
     HomeUnusable,
+    InvalidLabels,
+    InvalidPlan,
     InvalidRequest,
     KeyNotAllowed,
     SchemaError,
@@ -145,6 +149,8 @@ __all__ = [
     "FirstTokenTimeout",
     "FlowsNotServable",
     "HomeUnusable",
+    "InvalidLabels",
+    "InvalidPlan",
     "InvalidRequest",
     "KeyNotAllowed",
     "ModelNotFound",

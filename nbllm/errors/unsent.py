@@ -44,6 +44,10 @@ class HomeUnusable(ConfigurationError):
     """NBLLM_HOME cannot be written, belongs to somebody else, or is a symbolic link."""
 
 
+class InvalidPlan(ConfigurationError):
+    """A calibrated plan that cannot be read, or whose numbers contradict each other."""
+
+
 class InvalidRequest(NbllmError, ValueError):
     """A request that makes no sense. Nothing was sent."""
 
@@ -54,6 +58,10 @@ class TemplateError(InvalidRequest):
 
 class SchemaError(InvalidRequest):
     """`schema=` is no schema that nbllm can turn into JSON Schema."""
+
+
+class InvalidLabels(InvalidRequest):
+    """Scores, labels, weights or rates that nothing can be calibrated on: empty, of different lengths, NaN, no numbers."""
 
 
 class BudgetError(NbllmError):
