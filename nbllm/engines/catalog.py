@@ -17,13 +17,17 @@ _INSTEAD = 'Without it: "sim-server" serves simulated models, and attach(URL) ta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricNames:
-    """What an engine's Prometheus page calls the numbers; "" where it has none. kv_cache_use is a share, 0 to 1."""
+    """What an engine's Prometheus page calls the numbers; "" where it has none. kv_cache_use is a share, 0 to 1.
+
+    work: further counts that move while anything is worked on, in the middle of a long prompt too.
+    """
 
     running: str = ""
     waiting: str = ""
     kv_cache_use: str = ""
     output_tokens: str = ""
     input_tokens: str = ""
+    work: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,8 @@ _VLLM_METRICS = MetricNames(
     kv_cache_use="vllm:kv_cache_usage_perc",
     output_tokens="vllm:generation_tokens_total",
     input_tokens="vllm:prompt_tokens_total",
+    # A prompt is counted when all of it is read; steps and blocks of the cache are, chunk by chunk.
+    work=("vllm:iteration_tokens_total_count",),
 )
 
 ENGINES: Mapping[str, EngineKind] = {
@@ -114,6 +120,7 @@ ENGINES: Mapping[str, EngineKind] = {
                 kv_cache_use="llamacpp:kv_cache_usage_ratio",
                 output_tokens="llamacpp:tokens_predicted_total",
                 input_tokens="llamacpp:prompt_tokens_total",
+                work=("llamacpp:n_decode_total",),
             ),
         ),
         EngineKind(
@@ -148,6 +155,7 @@ ENGINES: Mapping[str, EngineKind] = {
                 kv_cache_use="sglang:token_usage",
                 output_tokens="sglang:generation_tokens_total",
                 input_tokens="sglang:prompt_tokens_total",
+                work=("sglang:num_used_tokens",),
             ),
             sized=True,
         ),

@@ -76,7 +76,13 @@ class Engine:
         return self._process.log_tail(lines) if self._process else []
 
     def status(self) -> EngineStatus:
-        """Ask it how it does. Takes at most some seconds, whatever state it is in."""
+        """Ask it how it does.
+
+        Takes at most some seconds for an engine of ours, which a thread watches. A server that is attached is looked at now: one
+        token is asked for unless it is seen to work, and one that answers nothing takes some 20 s until it is told as wedged.
+        """
+        if self._process is None and not self._stopped:
+            self._watch.look_now()
         found = self._watch.metrics() if self.state not in {"ended", "stopped"} else None
         if found is None and self.state in {"ready", "silent"}:
             self._watch.answers()

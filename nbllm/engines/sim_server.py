@@ -38,9 +38,9 @@ _KV_BLOCKS_TOKENS = 65_536
 class _Answering:
     """Takes in what the provider tells, as chunks for whoever reads them."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: dict[str, int]) -> None:
         self.deltas: asyncio.Queue[Delta] = asyncio.Queue()
-        self.tokens = 0
+        self._numbers = numbers
 
     def sent(self) -> None:
         """It began."""
@@ -53,7 +53,7 @@ class _Answering:
 
     def delta(self, delta: Delta) -> None:
         """A piece came."""
-        self.tokens += 1
+        self._numbers["steps"] += 1
         self.deltas.put_nowait(delta)
 
 
@@ -75,7 +75,7 @@ class SimServer:
             identity=IDENTITY,
             price=None,
         )
-        self._numbers = {"running": 0, "waiting": 0, "input": 0, "output": 0, "kv_tokens": 0}
+        self._numbers = {"running": 0, "waiting": 0, "input": 0, "output": 0, "kv_tokens": 0, "steps": 0}
         self._ended: dict[str, int] = {"stop": 0, "length": 0, "abort": 0, "error": 0}
 
     def app(self) -> web.Application:
@@ -119,6 +119,8 @@ class SimServer:
             f"vllm:prompt_tokens_total{{{label}}} {n['input']}",
             "# TYPE vllm:generation_tokens_total counter",
             f"vllm:generation_tokens_total{{{label}}} {n['output']}",
+            "# TYPE vllm:iteration_tokens_total histogram",
+            f"vllm:iteration_tokens_total_count{{{label}}} {n['steps']}",
             "# TYPE vllm:request_success_total counter",
             *(f'vllm:request_success_total{{{label},finished_reason="{why}"}} {count}' for why, count in self._ended.items()),
         ]
@@ -145,7 +147,7 @@ class SimServer:
             self._seats.release()
 
     async def _answer(self, request: web.Request, asked: ChatBody) -> web.StreamResponse:
-        answering, chat = _Answering(), chat_of(asked)
+        answering, chat = _Answering(self._numbers), chat_of(asked)
         wire = Wire(rung=self._rung, content=chat, streamed=asked.streamed, deadline_s=_DEADLINE_S)
         head = {"id": f"chatcmpl-{time.time_ns():x}", "created": int(time.time()), "model": asked.model}
         head["system_fingerprint"] = FINGERPRINT

@@ -21,13 +21,18 @@ _SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{[^}]*\})?\s+(\S+)(?:\s+\S+)?$", r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Numbers of one page; None where the page has none. Tokens are counted since the engine started."""
+    """Numbers of one page; None where the page has none. Tokens are counted since the engine started.
+
+    work: all that moves while the engine works on something, () when the page has none of it. Requests that run or wait are not
+    in it: they come while it is wedged, too.
+    """
 
     running: float | None = None
     waiting: float | None = None
     kv_cache_use: float | None = None
     output_tokens: float | None = None
     input_tokens: float | None = None
+    work: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +78,14 @@ def metrics_of(page: str, names: MetricNames) -> Metrics:
         return sum(found[name]) if name in found else None
 
     shares = found.get(names.kv_cache_use)
+    moving = (names.output_tokens, names.input_tokens, names.kv_cache_use, *names.work)
     return Metrics(
         running=total(names.running),
         waiting=total(names.waiting),
         kv_cache_use=sum(shares) / len(shares) if shares else None,
         output_tokens=total(names.output_tokens),
         input_tokens=total(names.input_tokens),
+        work=tuple(sum(found[name]) for name in moving if name in found),
     )
 
 
