@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from nbllm.export.data_files import DataFiles
 from nbllm.export.settings_file import SettingsFile
 from nbllm.export.templating import filled, templates
+from nbllm.settings.addresses import address_variable
 
 PORT = 8080
 WORKER = ("celery", "--app", "nbllm.service.worker", "worker")
@@ -52,10 +53,12 @@ def project_files(
         "worker_command": ", ".join(f'"{word}"' for word in WORKER[1:]),
         "queue_metric": WAITING_METRIC,
         "queue_name": JOBS_QUEUE.format(app=app),
-        "environment": _compose_environment(environment),
+        "environment": _compose_environment(environment | _places(settings)),
         "env": _kubernetes_environment(environment, app),
         "keys": _keys_table(settings),
         "secret": "".join(f" --from-literal={name}=..." for name in settings.keys),
+        "servers": _servers_text(settings),
+        "configmap": _configmap(app, settings),
         **ruff,
     }
     return {path: filled(text, values).encode() for path, text in templates().items()}
@@ -118,6 +121,31 @@ def _kubernetes_environment(environment: Mapping[str, str], app: str) -> str:
         else f"{pad}- {{ name: {name}, valueFrom: {{ secretKeyRef: {{ name: {app}, key: {name} }} }} }}"
         for name, value in environment.items()
     )
+
+
+def _places(settings: SettingsFile) -> dict[str, str]:
+    """Return variables that say where a model server of the notebook's machine is now, and what may go there; "" as above."""
+    names = [address_variable(endpoint) for endpoint in settings.local]
+    return dict.fromkeys([*names, *(["NBLLM_KEY_HOSTS"] if names and not settings.key_hosts else [])], "")
+
+
+def _servers_text(settings: SettingsFile) -> str:
+    if not settings.local:
+        return ""
+    rows = "\n".join(f"| `{address_variable(endpoint)}` | {endpoint} |" for endpoint in settings.local)
+    held = [name for name, endpoint in settings.keys.items() if endpoint in settings.local]
+    key = f" A key goes to another host only when you say so: `NBLLM_KEY_HOSTS={held[0]}@THE.HOST`." if held else ""
+    return (
+        "## Model servers\n\n"
+        "These were on the notebook's machine. Where the service runs they are elsewhere, and a local engine has\n"
+        "another port at each start: a variable says where, up to and including /v1; without it `settings.toml` does."
+        f"{key}\n\n| variable | endpoint |\n|---|---|\n{rows}\n"
+    )
+
+
+def _configmap(app: str, settings: SettingsFile) -> str:
+    given = "".join(f" --from-literal={name}=..." for name in _places(settings))
+    return f"    kubectl create configmap {app}-settings{given}    # see Model servers" if given else ""
 
 
 def _keys_table(settings: SettingsFile) -> str:

@@ -17,6 +17,7 @@ from nbllm.providers.catalog import Catalog
 from nbllm.providers.hosts import PROVIDERS
 from nbllm.redaction import is_secret_name, redact
 from nbllm.settings import Endpoint, Settings
+from nbllm.settings.addresses import address_variable
 from nbllm.settings.endpoint import FIELDS, header_variable
 
 _NOT_THE_APPS = {"home", "session", "recordings", "recordings_days", "recordings_mb", "discover"}
@@ -49,12 +50,14 @@ _SERVICE = """\
 class SettingsFile:
     """settings.toml. keys: environment variable -> endpoint or provider that needs it. key_hosts: for NBLLM_KEY_HOSTS.
 
-    models: every model id that the settings or the flow name. litellm: whether one of them is reached through LiteLLM.
+    local: endpoints of this machine, which are elsewhere for who runs the service. models: every model id that the settings or
+    the flow name. litellm: whether one of them is reached through LiteLLM.
     """
 
     text: str
     keys: Mapping[str, str] = field(default_factory=dict)
     key_hosts: tuple[str, ...] = ()
+    local: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     litellm: bool = False
     notes: tuple[str, ...] = ()
@@ -82,6 +85,7 @@ class _Writer:
         self.refusals: list[Refusal] = []
         self.keys: dict[str, str] = {}
         self.key_hosts: list[str] = []
+        self.moved: list[str] = []
 
     def file(self, port: int) -> SettingsFile:
         flat = self._settings.flat()
@@ -109,7 +113,8 @@ class _Writer:
         if self._settings.budgets.session_usd is not None:
             self.notes.append("The session's budget is one for each process of the service now; settings.toml says so.")
         return SettingsFile(
-            "".join(body), dict(sorted(self.keys.items())), tuple(sorted(self.key_hosts)), tuple(sorted(models)), litellm,
+            "".join(body), dict(sorted(self.keys.items())), tuple(sorted(self.key_hosts)), tuple(self.moved), tuple(sorted(models)),
+            litellm,
             tuple(self.notes), tuple(self.refusals),
         )  # fmt: skip
 
@@ -203,11 +208,15 @@ class _Writer:
         local = _is_this_machine(endpoint.base_url)
         started = self._settings.origin(f"endpoints.{name}") == "%serve"
         for key, given in values.items():
-            said = "of this machine: in a container, write where it is reached from there" if key == "base_url" and local else ""
+            said = f"of this machine; {address_variable(name)} says where else it is" if key == "base_url" and local else ""
             yield self._line(f"endpoints.{name}.{key}", (key,), given, said)
         if local:
             which = "was started by %serve, which ends with the notebook" if started else "is on this machine"
-            self.notes.append(f"Endpoint {name} ({endpoint.base_url}) {which}: write the service's own into settings.toml.")
+            self.moved.append(name)
+            self.notes.append(
+                f"Endpoint {name} ({endpoint.base_url}) {which}. Where the service runs, {address_variable(name)} or settings.toml "
+                "says where it is."
+            )
         env = endpoint.api_key_env
         if endpoint.api_key is not None:
             env = re.sub(r"\W", "_", name.upper(), flags=re.ASCII).lstrip("0123456789") + "_API_KEY"

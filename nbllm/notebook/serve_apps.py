@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 
 from nbllm.notebook import wording
-from nbllm.notebook.app_keys import engine_keys, key_of_tier
+from nbllm.notebook.app_keys import engine_variables, key_of_tier
 from nbllm.notebook.app_view import Card
 from nbllm.notebook.live_card import LiveCard
 from nbllm.notebook.running_app import App, running, start_app
@@ -64,7 +64,7 @@ class AppVerbs:
                 folder,
                 home=home,
                 port=values.get("port"),
-                variables=engine_keys(folder),
+                variables=engine_variables(folder),
                 tick=lambda elapsed_s, line: _starting(card, folder.name, elapsed_s, line),
                 **({"timeout_s": values["timeout_s"]} if "timeout_s" in values else {}),
             )

@@ -23,6 +23,9 @@ from nbllm.settings.endpoint import header_variable
 from nbllm.settings.suggest import did_you_mean, nearest
 
 SIMULATED = "sim"
+SERVERS = frozenset({"vllm", "llama", "sglang", "sim-server"})
+"""Names that servers on this machine get as endpoints (nbllm.engines). No provider on the internet has them; LiteLLM's "vllm" would
+load a model into this very process."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -74,7 +77,7 @@ class Catalog:
 
     def names(self) -> list[str]:
         """Return everything that may stand before the slash: endpoints, sim, providers."""
-        return list(dict.fromkeys([*self._endpoints, SIMULATED, *hosts.PROVIDERS, *sorted(provider_names())]))
+        return list(dict.fromkeys([*self._endpoints, SIMULATED, *hosts.PROVIDERS, *sorted(provider_names() - SERVERS)]))
 
     def usable_providers(self) -> list[str]:
         """Return the providers whose key is set."""
@@ -94,6 +97,8 @@ class Catalog:
         hosted = hosts.endpoint_for(name)
         if hosted is not None:
             return self._on_wire(model_id, name, model, hosted)
+        if name in SERVERS:
+            raise _no_server(model_id, name)
         if name in provider_names():
             return self._by_litellm(model_id, name, model)
         known = self.names()
@@ -153,6 +158,8 @@ class Catalog:
         if name in hosts.PROVIDERS:
             envs = hosts.PROVIDERS[name].key_envs
             return [self._row(self.rung(f"{name}/{model}"), envs, self._key_set(envs)) for model in models_of(name)]
+        if name in SERVERS:
+            raise _no_server(f"{name}/...", name)
         if name in provider_names():
             envs = host_for(name).key_envs
             return [
@@ -182,6 +189,14 @@ class Catalog:
 
     def _key_set(self, envs: tuple[str, ...]) -> bool:
         return any(self._environ.get(env, "").strip() for env in envs)
+
+
+def _no_server(model_id: str, name: str) -> UnknownModel:
+    return UnknownModel(
+        f"{model_id!r}: no server is known here as {name!r}.",
+        hint=f"If one runs, say where: base_url in [endpoints.{name}] of nbllm.toml, Endpoint(base_url=...) in code, or, in a "
+        f"notebook, %serve attach URL --name {name}.",
+    )
 
 
 def _simulated(model_id: str, model: str) -> Rung:

@@ -69,13 +69,17 @@ _SHOWN = 300
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What failed, as messages name it: the rung's id and the host. Never a whole address: it may hold a secret."""
+    """What failed, as messages name it: the rung's id and the host. Never a whole address: it may hold a secret.
+
+    endpoint: its name where a settings file defines it, "" otherwise.
+    """
 
     rung: str
     host: str
     secrets: tuple[str, ...] = ()
     keyed: bool = True
     """Whether a key went with the request, or may have: LiteLLM finds credentials of its own."""
+    endpoint: str = ""
 
     @property
     def key_hint(self) -> str:

@@ -109,7 +109,8 @@ class OpenAICompatible:
         tls: Any = True
         if url.scheme == "https":
             tls = await self._certificates.context() if endpoint.verify_tls else False
-        where = Where(rung.id, _shown_host(endpoint.base_url), tuple(secrets), keyed=bool(secrets))
+        named = rung.endpoint_name if endpoint.settings_file else ""
+        where = Where(rung.id, _shown_host(endpoint.base_url), tuple(secrets), keyed=bool(secrets), endpoint=named)
         return Target(url, headers, where, self._proxies.for_url(url), tls)
 
     async def _post(self, target: Target, data: bytes, progress: Progress) -> aiohttp.ClientResponse:

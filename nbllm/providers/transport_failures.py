@@ -13,11 +13,13 @@ from yarl import URL
 
 from nbllm.errors import AttemptFailed, BadAnswer, BadParameter, ConnectionFailed, RedirectRefused
 from nbllm.providers.failures import Where, shorten
+from nbllm.settings.addresses import address_variable
 
 _TLS = "the TLS handshake failed"
 _TLS_HINT = "Check the address; for a company's own certificate authority set SSL_CERT_FILE to its file."
 _NET_HINT = "Check the network, and HTTP_PROXY, HTTPS_PROXY and NO_PROXY."
 _START_HINT = "Start the server, or check the port in base_url."
+_HOST_HINT = "Check the host in base_url, and the network."
 _WHOLE = (ConnectionFailed, True)
 _ONE = (ConnectionFailed, False)
 _BAD = (BadAnswer, False)
@@ -29,7 +31,7 @@ _TABLE: tuple[tuple[str, tuple[type[AttemptFailed], bool], str, str], ...] = (
         "ClientConnectorDNSError",
         _WHOLE,
         "the name of the host could not be resolved",
-        "Check the host in base_url, and the network.",
+        _HOST_HINT,
     ),
     ("ClientConnectorCertificateError", _WHOLE, "its certificate was not accepted", _TLS_HINT),
     ("ClientConnectorSSLError", _WHOLE, _TLS, _TLS_HINT),
@@ -87,7 +89,9 @@ def transport_failure(exc: BaseException, where: Where) -> AttemptFailed:
         if isinstance(exc, foreign):
             reason = shorten(_reason(exc), where.secrets)
             text = f"{where.rung}: {where.host}: {what}" + (f" ({reason})." if reason else ".")
-            rest: dict[str, Any] = {"rung": where.rung, "hint": hint}
+            movable = bool(where.endpoint) and hint in {_START_HINT, _HOST_HINT}
+            moved = f" {address_variable(where.endpoint)} in the environment says where it is now." if movable else ""
+            rest: dict[str, Any] = {"rung": where.rung, "hint": hint + moved}
             return (
                 ConnectionFailed(text, whole_endpoint=whole_endpoint, **rest) if error is ConnectionFailed else error(text, **rest)
             )

