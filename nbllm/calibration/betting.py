@@ -16,8 +16,9 @@ from nbllm.calibration.checks import Bools, Counts, Floats
 
 BETS = np.array([0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.22, 0.29, 0.37, 0.46, 0.55, 0.64, 0.73, 0.81, 0.88, 0.94])
 """Bets as parts of the most that can be bet without going broke on the heaviest label. The best one is about 1 - error / r."""
-_HALVINGS = 18
-_FEW = 4  # weights are counted by value where there are so many labels to a value
+_HALVINGS = 24
+_VALUES = 256
+"""Weights are counted by value; where there are more values, by so many classes of nearly equal ones."""
 
 
 def log_mean_exp(logs: Floats) -> Floats:
@@ -27,45 +28,67 @@ def log_mean_exp(logs: Floats) -> Floats:
     return result
 
 
-def prefix_log_e(wrong: Bools, weights: Floats, rate: float, max_weight: float) -> Floats:
-    """Return log e-values against "the error rate is above `rate`" of the first 0, 1, ..., n labels, shape (n + 1,)."""
-    logs = np.zeros((BETS.size, wrong.size + 1))
-    stake = weights / max_weight
-    lost, won = np.where(wrong, stake, 0.0), np.where(wrong, 0.0, stake * (rate / (1 - rate)))
-    for row, bet in zip(logs, BETS, strict=True):
-        np.cumsum(np.log1p(bet * (won - lost)), out=row[1:])
-    return log_mean_exp(logs)
+class Wagers:
+    """Bets on labels in the order of their scores, highest first: what they say of the first 1, 2, ... n of them.
 
-
-def growth(wrong: Bools, weights: Floats, rate: float, max_weight: float) -> float:
-    """Return by how much the best bet's log e-value against `rate` grows a label; negative where the error is too high."""
-    stake, right_n, wrong_n = _counted(weights / max_weight, wrong)
-    lost, won = np.log1p(-BETS[:, None] * stake), np.log1p(BETS[:, None] * stake * (rate / (1 - rate)))
-    return float((lost @ wrong_n + won @ right_n).max() / wrong.size)
-
-
-def upper_bounds(wrong: Bools, weights: Floats, sizes: Counts, levels: Floats, max_weight: float) -> Floats:
-    """Return upper bounds of the error rate of the first sizes[i] labels at level levels[i], shape (m,); 1 where none is known.
-
-    The smallest rate that the test above refuses at that level, rounded upwards; the e-value grows with the rate.
+    wrong, weights: (n,); no weight can exceed max_weight.
     """
-    bounds = np.ones(sizes.size)
-    for i, size in enumerate(sizes):
-        stake, right_n, wrong_n = _counted(weights[:size] / max_weight, wrong[:size])
-        lost = np.log1p(-BETS[:, None] * stake) @ wrong_n
-        low, high = 0.0, 1.0
+
+    def __init__(self, wrong: Bools, weights: Floats, max_weight: float) -> None:
+        self._wrong = wrong
+        self._stake = weights / max_weight
+        self._won, self._lost, self._which = _classes(self._stake)
+
+    def log_e(self, rate: float) -> Floats:
+        """Return log e-values against "the error rate is above `rate`" of the first 0, 1, ..., n labels, shape (n + 1,)."""
+        logs = np.zeros((BETS.size, self._wrong.size + 1))
+        gain = np.where(self._wrong, -self._stake, self._stake * (rate / (1 - rate)))
+        for row, bet in zip(logs, BETS, strict=True):
+            np.cumsum(np.log1p(bet * gain), out=row[1:])
+        return log_mean_exp(logs)
+
+    def upper(self, sizes: Counts, levels: Floats) -> Floats:
+        """Return upper bounds of the error rates of the first sizes[i] labels at levels[i], (m,); 1 where none is known.
+
+        The smallest rate that the test refuses at that level, rounded upwards; the e-value grows with the rate.
+        """
+        right_n, wrong_n = self._counted(sizes)
+        goal = -np.log(levels)
+        lost = np.log1p(-BETS[:, None] * self._lost) @ wrong_n.T
+        low, high = np.zeros(sizes.size), np.ones(sizes.size)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            log_e = log_mean_exp(lost + np.log1p(BETS[:, None] * stake * (middle / (1 - middle))) @ right_n)
-            low, high = (low, middle) if log_e >= -np.log(levels[i]) else (middle, high)
-        bounds[i] = high
-    return bounds
+            won = np.log1p(BETS[:, None, None] * ((middle / (1 - middle))[:, None] * self._won))
+            refused = log_mean_exp(lost + np.einsum("bmu,mu->bm", won, right_n)) >= goal
+            low, high = np.where(refused, low, middle), np.where(refused, middle, high)
+        return high
+
+    def growth(self, sizes: Counts, rate: float) -> Floats:
+        """Return by how much the best bet's log e-value against `rate` grows a label, (m,); below 0: too many errors."""
+        right_n, wrong_n = self._counted(sizes)
+        won = np.log1p(BETS[:, None] * (rate / (1 - rate) * self._won)) @ right_n.T
+        result: Floats = (won + np.log1p(-BETS[:, None] * self._lost) @ wrong_n.T).max(axis=0) / sizes
+        return result
+
+    def _counted(self, sizes: Counts) -> tuple[Floats, Floats]:
+        """Return how many right and wrong labels of each class are among the first sizes[i], (m, classes) each."""
+        right_n, wrong_n = np.zeros((sizes.size, self._won.size)), np.zeros((sizes.size, self._won.size))
+        for i, size in enumerate(sizes):
+            which, wrong = self._which[:size], self._wrong[:size]
+            wrong_n[i] = np.bincount(which[wrong], minlength=self._won.size)
+            right_n[i] = np.bincount(which, minlength=self._won.size) - wrong_n[i]
+        return right_n, wrong_n
 
 
-def _counted(stake: Floats, wrong: Bools) -> tuple[Floats, Floats, Floats]:
-    """Return stakes and how many right and wrong labels have each."""
+def _classes(stake: Floats) -> tuple[Floats, Floats, Counts]:
+    """Return classes of stakes: what one counts where it wins and where it loses, (u,) each, and the class of each label, (n,).
+
+    A class counts as its smallest where it wins and as its greatest where it loses, so that the e-value is never too great.
+    """
     values, which = np.unique(stake, return_inverse=True)
-    if values.size * _FEW > stake.size:
-        return stake, (~wrong).astype(np.float64), wrong.astype(np.float64)
-    wrong_n = np.bincount(which[wrong], minlength=values.size).astype(np.float64)
-    return values, np.bincount(which, minlength=values.size) - wrong_n, wrong_n
+    if values.size <= _VALUES:
+        return values, values, which
+    edges = np.geomspace(values[0], values[-1], _VALUES + 1)
+    edges[0], edges[-1] = values[0], values[-1]
+    which = np.clip(np.searchsorted(edges, stake, side="right") - 1, 0, _VALUES - 1)
+    return edges[:-1], edges[1:], which

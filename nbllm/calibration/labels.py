@@ -95,7 +95,7 @@ def read_labels(
     rows, used, left_out = _of_one_origin(origin, score.size)
     score, wrong, weight = score[rows], wrong[rows], None if weight is None else weight[rows]
     heaviest = greatest_weight(max_weight, weight)
-    if weight is not None and np.all(weight == weight[0]):
+    if weight is not None and weight.min() == heaviest:
         weight = None  # all count the same: the exact binomial test applies
     order = np.argsort(-score, kind="stable")
     return Labels(

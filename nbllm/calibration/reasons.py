@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from nbllm.calibration import betting
 from nbllm.calibration.agreement import Agreement
 from nbllm.calibration.alternatives import Alternative
+from nbllm.calibration.betting import BETS, Wagers
 from nbllm.calibration.checks import Floats
 from nbllm.calibration.curve import Curve, CurvePoint
 from nbllm.calibration.labels import Labels
@@ -26,6 +26,8 @@ HELPS = "What can help: guards that block hits, a judge for doubtful ones, anoth
 _LEAST_HITS = 20
 _MOST_LABELS = 10_000_000
 _SIZES = np.geomspace(1, _MOST_LABELS, 800)
+_SLOWER = 1.5
+"""Weighted labels differ more than their mean growth shows."""
 _POWER_SD = 1.28
 """Standard deviations: with so many labels the observed error would be accepted 9 times in 10."""
 
@@ -83,8 +85,8 @@ def _missing(labels: Labels, curve: Curve, max_error: float, level: float) -> tu
         few = f"There are {labels.n:,} labels; even without a wrong one it takes about {fewest:,} hits."
         return [few + alike], more
     seen = [p for p in curve if p.hits >= _LEAST_HITS] or list(curve)
-    needed = [(_labels_needed(labels, p, max_error, level), p) for p in seen]
-    most, best = min(needed, key=lambda pair: (pair[0], -pair[1].hits))
+    needed = _labels_needed(labels, seen, max_error, level)
+    most, best = min(zip(needed, seen, strict=True), key=lambda pair: (pair[0], -pair[1].hits))
     if most > _MOST_LABELS:
         lowest = min(seen, key=lambda p: (p.error_rate, -p.hits))
         how = "above" if lowest.error_rate > max_error else "too near to"
@@ -101,24 +103,26 @@ def _missing(labels: Labels, curve: Curve, max_error: float, level: float) -> tu
     return [nearest], more
 
 
-def _labels_needed(labels: Labels, point: CurvePoint, max_error: float, level: float) -> float:
-    """Return with how many labels in all the error of this point would be accepted 9 times in 10; infinite: with none."""
-    rate = point.error_rate
+def _labels_needed(labels: Labels, points: list[CurvePoint], max_error: float, level: float) -> list[float]:
+    """Return with how many labels in all the error of each point would be accepted 9 times in 10; infinite: with none."""
+    if labels.weights is None:
+        hits = [_hits_needed(point.error_rate, max_error, level) for point in points]
+    else:
+        sizes = np.array([point.hits for point in points])
+        gains = Wagers(labels.wrong, labels.weights, labels.max_weight).growth(sizes, max_error)
+        hits = [_SLOWER * math.log(BETS.size / level) / gain if gain > 0 else math.inf for gain in gains]
+    # How many of the new labels will be hits is a matter of chance too.
+    return [(n + _POWER_SD * math.sqrt(n)) * labels.n / point.hits for n, point in zip(hits, points, strict=True)]
+
+
+def _hits_needed(rate: float, max_error: float, level: float) -> float:
+    """Return with how many hits at this error rate the binomial test would be passed 9 times in 10."""
     if rate >= max_error:
         return math.inf
-    if labels.weights is not None:
-        mine = slice(0, point.hits)
-        gain = betting.growth(labels.wrong[mine], labels.weights[mine], max_error, labels.max_weight)
-        hits = 1.5 * math.log(betting.BETS.size / level) / gain if gain > 0 else math.inf
-        return hits * labels.n / point.hits
     errors = np.minimum(rate + _POWER_SD * np.sqrt(rate * (1 - rate) / _SIZES), max_error)
     # Chernoff's bound of the binomial tail: exp(-hits * KL(errors, max_error)).
     enough = np.flatnonzero(_SIZES * _divergence(errors, max_error) >= -math.log(level))
-    if not enough.size:
-        return math.inf
-    # How many of the new labels will be hits is a matter of chance too.
-    hits = float(_SIZES[enough[0]])
-    return (hits + _POWER_SD * math.sqrt(hits)) * labels.n / point.hits
+    return float(_SIZES[enough[0]]) if enough.size else math.inf
 
 
 def _divergence(p: Floats, q: float) -> Floats:

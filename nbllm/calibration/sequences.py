@@ -44,8 +44,10 @@ SCALES = tuple(base * 10**power for power in range(9) for base in (15, 50))
 _SHARES = {50: 2.0}
 """Where half the error is to be found 9 times in 10, twice the level of the others is spent."""
 _APART = 1.25
+_TO_SPARE = 2
+"""The first sequence begins at some hits more than it needs: with ties a rank has fewer labels above it."""
 _ABOUT = 6
-"""Among about so many sequences the level is split; the first begins where a share as small as that can pass."""
+"""Among about so many sequences the level is split."""
 
 
 def share_of(level: float) -> float:
@@ -64,14 +66,13 @@ def starts_of(n: int, max_error: float, level: float) -> tuple[Counts, Floats]:
     By simulations over sharp and blurred scores (docs/calibration.md) it matters that one begins at every scale, that few do,
     and that one begins at the last label: that one finds what holds for all hits when the score says nothing.
     """
-    ranks, shares = [fewest_hits(max_error, share_of(level)) + 1], [1.0]
-    for scale in SCALES:
-        rank = math.ceil(scale / max_error) + 1
-        if rank > ranks[-1] * _APART:
-            ranks.append(rank)
-            shares.append(_SHARES.get(scale, 1.0))
-    kept = sum(rank * _APART < n for rank in ranks)
-    ranks, shares = [*ranks[:kept], n], [*shares[:kept], 1.0]
+    wide = [(math.ceil(scale / max_error) + 1, _SHARES.get(scale, 1.0)) for scale in SCALES]
+    wide = [(rank, share) for rank, share in wide if rank * _APART < n]
+    first = fewest_hits(max_error, level / (2 + sum(share for _, share in wide)) / _TO_SPARE) + 1
+    begun = [
+        (rank, share) for rank, share in [(first, 1.0), *wide] if rank * _APART < n and (rank == first or rank > first * _APART)
+    ]
+    ranks, shares = zip(*begun, (n, 1.0), strict=True)
     return np.array(ranks, dtype=np.int64), level * np.array(shares) / sum(shares)
 
 

@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nbllm.calibration import betting, binomial
+from nbllm.calibration import binomial
 from nbllm.calibration.agreement import Agreement
 from nbllm.calibration.alternatives import Alternative, measured
+from nbllm.calibration.betting import Wagers
 from nbllm.calibration.checks import Counts, Floats, checked_rate
 from nbllm.calibration.curve import Curve, CurvePoint, ranks_of
 from nbllm.calibration.labels import Candidates, Labels, Origin, candidates_of, read_labels
@@ -109,16 +110,16 @@ class _Betting:
     """Betting, for weighted labels."""
 
     def __init__(self, labels: Labels, weights: Floats, candidates: Candidates) -> None:
-        self._wrong, self._weights, self._max = labels.wrong, weights, labels.max_weight
+        self._wagers = Wagers(labels.wrong, weights, labels.max_weight)
         self._hits = candidates.hits
 
     def p_values(self, max_error: float) -> Floats:
-        log_e = betting.prefix_log_e(self._wrong, self._weights, max_error, self._max)[self._hits]
+        log_e = self._wagers.log_e(max_error)[self._hits]
         result: Floats = np.exp(-np.maximum(log_e, 0.0))
         return result
 
     def upper(self, at: Counts, levels: Floats) -> Floats:
-        return betting.upper_bounds(self._wrong, self._weights, self._hits[at], levels, self._max)
+        return self._wagers.upper(self._hits[at], levels)
 
     def spent(self, level: float) -> float:
         return level
