@@ -1,0 +1,123 @@
+"""What the semantic cache has seen and what people say of it: matches, labels, blocked pairs, looks, plans that were taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from nbllm.core.ports.ledger import Written
+
+MatchKind = Literal["shadow", "hit", "audit"]
+"""shadow: would have been served, was not. hit: was served. audit: a hit that was sent to the model all the same."""
+Origin = Literal["audit", "marked", "imported", "judge"]
+"""audit: a match that was offered by chance, with a known probability. marked: a person came upon it. imported: pairs from a file.
+judge: a model said so."""
+
+
+class Match(Struct, frozen=True, kw_only=True):
+    """One question that met a stored one. Texts are redacted; times are Unix times in seconds.
+
+    scope, embedder, guards: what it was compared with and for, as a plan names them. key: of the stored answer. score: cosine
+    similarity. failed: the guards that spoke against it, with what they said; () for a match that counts. would: the stored answer;
+    got: the model's, None where it was not asked. probability: with which it is offered for labelling, None: it is not. order:
+    uniform in [0, 1), the order in which matches are offered, so that the first n of them are a random sample. owner: whose call.
+    """
+
+    match_id: str
+    at: float
+    call_id: str
+    kind: MatchKind
+    rung: str
+    scope: str
+    embedder: str
+    guards: str
+    query: str
+    question: str
+    key: str
+    score: float
+    failed: tuple[str, ...] = ()
+    would: str = ""
+    got: str | None = None
+    probability: float | None = None
+    order: float = 0.0
+    plan_id: str | None = None
+    owner: str | None = None
+
+
+class Label(Struct, frozen=True, kw_only=True):
+    """Whether the stored answer would have been right for the question. match_id None: an imported pair."""
+
+    label_id: str
+    at: float
+    correct: bool
+    origin: Origin
+    score: float
+    scope: str
+    embedder: str
+    guards: str
+    query: str
+    question: str
+    probability: float | None = None
+    match_id: str | None = None
+    plan_id: str | None = None
+    kind: MatchKind | None = None
+
+
+class Matches(Protocol):
+    """What one home knows of the semantic cache. Everything but `note` and `blocked` may block and is for a caller's own thread."""
+
+    def note(self, match: Match) -> Written:
+        """Keep a match; losing one, to a full disk or a kill, is no error. Raises HomeUnusable."""
+
+    def finish(self, match_id: str, got: str) -> Written:
+        """Add the model's answer to a match."""
+
+    def of_call(self, call_id: str) -> Match | None:
+        """Return what a call met, None for a call that met nothing or that is forgotten."""
+
+    def newest(self, limit: int, *, kind: MatchKind | None = None) -> Sequence[Match]:
+        """Return matches, newest first, those that guards spoke against too."""
+
+    def to_label(self, limit: int, *, scope: str | None = None, at_least: float = -1.0) -> Sequence[Match]:
+        """Return matches that count, are offered and have no label of a person yet, in their random order."""
+
+    def unread(self, *, at_least: float = -1.0) -> int:
+        """Return how many of those there are."""
+
+    def label(self, label: Label) -> None:
+        """Keep a label; a later one for the same match by the same origin takes its place."""
+
+    def labels(self, *, origin: Origin | None = None) -> Sequence[Label]:
+        """Return labels, oldest first."""
+
+    def forget(self) -> int:
+        """Delete matches and labels with their texts, and return how many there were. Blocked pairs stay blocked."""
+
+    def block(self, query: str, question: str) -> None:
+        """Never let these two stand for each other again, in either direction."""
+
+    def blocked(self, query: str, question: str) -> bool:
+        """Whether they may not; quick enough for each hit."""
+
+    def look(self, what: str) -> int:
+        """Count one more look at a label store, for good, and return its number, from 1: each spends some of the level."""
+
+    def take_back(self, plan_id: str, reason: str) -> bool:
+        """Note that a plan no longer serves; return whether this was the first to say so."""
+
+    def taken_back(self, plan_id: str) -> str | None:
+        """Return why a plan no longer serves, None for one that may; quick enough for each hit."""
+
+    def close(self) -> None:
+        """Commit what waits and let go of the file."""
+
+
+def pair_hash(query: str, question: str) -> str:
+    """Return the name of a pair of texts, the same in either direction."""
+    ends = sorted(
+        sha256(" ".join(text.split()).casefold().encode("utf-8", "surrogatepass")).hexdigest() for text in (query, question)
+    )
+    return sha256("".join(ends).encode()).hexdigest()
