@@ -117,7 +117,5 @@ class Matches(Protocol):
 
 def pair_hash(query: str, question: str) -> str:
     """Return the name of a pair of texts, the same in either direction."""
-    ends = sorted(
-        sha256(" ".join(text.split()).casefold().encode("utf-8", "surrogatepass")).hexdigest() for text in (query, question)
-    )
-    return sha256("".join(ends).encode()).hexdigest()
+    ends = sorted(" ".join(text.split()).casefold() for text in (query, question))
+    return sha256("\0".join(ends).encode("utf-8", "surrogatepass")).hexdigest()

@@ -10,7 +10,8 @@ _WORDS = (
     r"up[- ]to[- ]date|breaking|as of|so far|just (?:released|announced|happened)|"
     r"this (?:morning|afternoon|evening|week(?:end)?|month|quarter|season|year)|(?:last|next|past|coming) (?:night|week(?:end)?|"
     r"month|quarter|season|year|few|\d+)|at (?:the moment|present)|right away|time is it|what(?:'s| is) the (?:date|time|weather)|"
-    r"what day|weather|forecast|stock price|share price|exchange rate|news|headlines|(?:final|latest) score|(?:still|already) (?:open|alive|valid|available)|"
+    r"what day|weather|forecast|stock price|share price|exchange rate|news|headlines|(?:final|latest) score|"
+    r"(?:still|already) (?:open|alive|valid|available)|"
     # German
     r"heute|heutige[nrsm]?|gestern|jetzt|gerade|derzeit(?:ige[nrsm]?)?|momentan|aktuell(?:e[nrsm]?)?|neueste[nrsm]?|"
     r"diese[nrsm]? (?:woche|monat|jahr|quartal|wochenende)|(?:letzte|nächste|kommende)[nrsm]? (?:woche|monat|jahr|quartal)|"
