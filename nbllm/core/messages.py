@@ -184,6 +184,8 @@ class Call(Struct, kw_only=True):
     """The first rung's exact entry was already looked for on the caller's thread and is not there."""
     partial: Partial | None = None
     """What the last attempt that did not end well had received."""
+    kept: bool = False
+    """Whether the answer was kept in the cache under `key`."""
     may_store: Callable[[], Awaitable[bool]] | None = None
     """Asked before an answer is kept: a leader that lost its lease stores nothing. None: nothing to ask."""
     waited_s: float = 0.0

@@ -165,6 +165,7 @@ class KeepStage:
             # The answer is there: a disk that is slow to take it may not use up the time of those who wait for it.
             putting = self._cache.store.put(self._cache.entry(reply, request))
             await within(patience_s(call, self._cache.clock, at_most_s=_PUT_S), putting)
+            call.kept = True
         except (StorageError, TimeoutError) as exc:
             why = exc.summary if isinstance(exc, StorageError) else "the disk was too slow."
             call.note(f"The answer was not kept in the cache: {why}")

@@ -16,6 +16,8 @@ from nbllm.core.breaker import BreakerState
 from nbllm.core.fingerprint import fingerprint
 from nbllm.core.messages import Call, Content, Request, Rung, Sink
 from nbllm.core.ports import BudgetStore, Flights, Ledger, Provider, Recordings, ResponseStore, SharedState, Written
+from nbllm.core.ports.matches import Matches
+from nbllm.core.ports.semantic import VectorIndex
 from nbllm.core.reply import Reply
 from nbllm.core.throttle import BucketState
 from nbllm.pipeline.attempt import AttemptStage
@@ -29,6 +31,7 @@ from nbllm.pipeline.ladder import LadderStage
 from nbllm.pipeline.record import Recorder, RecordStage
 from nbllm.pipeline.retry import RetryStage
 from nbllm.pipeline.route import Router, RouteStage
+from nbllm.pipeline.semantic import Semantic, SemanticStage
 from nbllm.pipeline.stage import SETTLE_S, Clock, call_of, written
 from nbllm.pipeline.structure import StructureStage, runs_users_code
 from nbllm.pipeline.throttle import Throttles, ThrottleStage
@@ -54,6 +57,8 @@ class Parts:
     ledger: Ledger
     recordings: Callable[[], Recordings]
     budgets: BudgetStore
+    index: VectorIndex
+    matches: Matches
     breaker_states: SharedState[BreakerState]
     bucket_states: SharedState[BucketState]
     executor: Callable[[], Executor]
@@ -70,7 +75,7 @@ class Hit:
 
 
 class Road:
-    """record > deadline > route > ladder > cache > coalesce > keep > structure > retry > throttle > breaker > budget > attempt."""
+    """record > deadline > route > ladder, then on each rung cache > coalesce > semantic > keep > structure > retry ... attempt."""
 
     def __init__(self, parts: Parts) -> None:
         clock = parts.clock
@@ -93,8 +98,10 @@ class Road:
         structure = StructureStage(retry, self.workers)
         self.helpers = self._helping(retry, structure)
         keep = KeepStage(structure, self.cache, self.workers)
+        self.semantic = self._likening(structure)
+        semantic = SemanticStage(keep, self.semantic, parts.settings)
         reader = CacheStage(keep, self.cache, structure)
-        self._coalesce = CoalesceStage(keep, parts.flights, reader, structure, clock)
+        self._coalesce = CoalesceStage(semantic, parts.flights, reader, structure, clock)
         cache = CacheStage(self._coalesce, self.cache, structure)
         ladder = LadderStage(cache, reader, structure, clock)
         route = RouteStage(ladder, parts.router)
@@ -110,6 +117,19 @@ class Road:
         reader = CacheStage(keep, self.cache, structure)
         self._helpers_coalesce = CoalesceStage(keep, parts.flights, reader, structure, clock)
         return Helpers(retry, CacheStage(self._helpers_coalesce, self.cache, structure), parts.router.rung, clock)
+
+    def _likening(self, structure: StructureStage) -> Semantic:
+        parts = self._parts
+        return Semantic(
+            index=parts.index,
+            matches=parts.matches,
+            cache=self.cache,
+            structure=structure,
+            helpers=self.helpers,
+            workers=self.workers,
+            rung_of=parts.router.rung,
+            clock=self._clock,
+        )
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Send a request down the road. One that try_hit handed on is opened already."""

@@ -37,7 +37,7 @@ def embed(text: str) -> NDArray[np.float32]:
             vector[code] += weight
         if place:
             slot, sign = _slot(f"{words[place - 1]} {word}")
-            vector[slot] += sign * _PAIR
+            vector[slot] += sign * _PAIR * _weight(word) * _weight(words[place - 1])
     size = float(np.sqrt(vector @ vector))
     if not size:  # features of opposite signs that cancel each other out
         vector[_slot(text)[0]], size = 1.0, 1.0
@@ -47,7 +47,7 @@ def embed(text: str) -> NDArray[np.float32]:
 @lru_cache(maxsize=20_000)
 def _features(word: str) -> tuple[tuple[int, float], ...]:
     """Return (dimension, signed weight) of a word and its trigrams."""
-    scale = _COMMON if word in _COMMON_WORDS else 1.0
+    scale = _weight(word)
     slot, sign = _slot(word)
     found = [(slot, sign * scale)]
     padded = f"^{word[:200]}$"
@@ -55,6 +55,10 @@ def _features(word: str) -> tuple[tuple[int, float], ...]:
         slot, sign = _slot("#" + padded[start : start + 3])
         found.append((slot, sign * scale * _GRAM))
     return tuple(found)
+
+
+def _weight(word: str) -> float:
+    return _COMMON if word in _COMMON_WORDS else 1.0
 
 
 def _slot(feature: str) -> tuple[int, float]:
