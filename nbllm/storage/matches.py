@@ -39,7 +39,7 @@ _TABLES = (
         probability REAL, match_id TEXT, plan_id TEXT, kind TEXT)""",
     "CREATE UNIQUE INDEX labels_by_match ON labels(match_id, origin) WHERE match_id IS NOT NULL",
     "CREATE TABLE blocked (pair TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE looks (what TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE looks (what TEXT NOT NULL, data TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (what, data)) WITHOUT ROWID",
     "CREATE TABLE taken_back (plan_id TEXT PRIMARY KEY, reason TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID",
 )
 _OFFERED = """failed = '[]' AND probability IS NOT NULL AND score >= ?
@@ -157,13 +157,16 @@ class SqliteMatches:
         pair = pair_hash(query, question)
         return self._db.read(lambda con: con.execute("SELECT 1 FROM blocked WHERE pair = ?", (pair,)).fetchone()) is not None
 
-    def look(self, what: str) -> int:
-        """Count a look."""
+    def look(self, what: str, data: str) -> int:
+        """Count a look, unless it is the same again."""
 
         def run(con: sqlite3.Connection) -> int:
-            sql = "INSERT INTO looks VALUES (?, 1) ON CONFLICT (what) DO UPDATE SET number = number + 1 RETURNING number"
-            ((number,),) = con.execute(sql, (what,)).fetchall()
-            return int(number)
+            again = con.execute("SELECT number FROM looks WHERE what = ? AND data = ?", (what, data)).fetchone()
+            if again is not None:
+                return int(again[0])
+            (last,) = con.execute("SELECT coalesce(max(number), 0) FROM looks WHERE what = ?", (what,)).fetchone()
+            con.execute("INSERT INTO looks VALUES (?, ?, ?)", (what, data, last + 1))
+            return int(last) + 1
 
         return self._db.run_and_wait(run)
 

@@ -102,8 +102,11 @@ class Matches(Protocol):
     def blocked(self, query: str, question: str) -> bool:
         """Whether they may not; quick enough for each hit."""
 
-    def look(self, what: str) -> int:
-        """Count one more look at a label store, for good, and return its number, from 1: each spends some of the level."""
+    def look(self, what: str, data: str) -> int:
+        """Return the number of a look at some labels, from 1, counted for good: each spends some of the level.
+
+        what: the label store that is looked at. data: a hash of the labels and of what was asked; the same again is the same look.
+        """
 
     def take_back(self, plan_id: str, reason: str) -> bool:
         """Note that a plan no longer serves; return whether this was the first to say so."""
