@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
-from typing import Any, Never, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack
 
 from nbllm.asking import Prompt
 from nbllm.client import Client
@@ -26,6 +26,9 @@ from nbllm.flow_context import FLOW, Flow
 from nbllm.notices import say
 from nbllm.settings import CallOptions, EmbedOptions
 from nbllm.streams import AsyncStream, Stream
+
+if TYPE_CHECKING:
+    from nbllm.semantic_book import Marked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -131,6 +134,14 @@ def embed(texts: Sequence[str], *more: Never, **options: Unpack[EmbedOptions]) -
 async def aembed(texts: Sequence[str], *more: Never, **options: Unpack[EmbedOptions]) -> Any:
     """Async twin of `embed`."""
     return await get_client().aembed(texts, *more, **options)
+
+
+def mark(reply_or_call_id: Reply | str, *, wrong: bool = True) -> Marked:
+    """Say that an answer was wrong: it leaves the cache, and a pair of questions it was shared by never matches again.
+
+    wrong=False says that it was right. Raises InvalidRequest for a call that is not known. See SemanticBook.mark.
+    """
+    return get_client().semantic.mark(reply_or_call_id, wrong=wrong)
 
 
 def usage(by: str = "model", **where: Any) -> UsageTable:

@@ -134,7 +134,7 @@ class BookMagics(Magics):
             raise UsageError("Say what to purge: --tag T, --model M, --older-than 7d, --key K, or --all.")
         if which and "all" in parsed.values:
             raise UsageError("Give --all, or say which entries, not both.")
-        gone = client.store.purge(**which)
+        gone = client.semantic.purge(**which)
         return View(f"{gone:,} stored {'answer was' if gone == 1 else 'answers were'} deleted.")
 
     @no_var_expand

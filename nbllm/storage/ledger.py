@@ -243,6 +243,12 @@ class SqliteLedger:
 
         return self._read(lambda con: newest(con, where, limit))
 
+    def call(self, call_id: str) -> CallRow | None:
+        """A call's row."""
+        from nbllm.storage.ledger_read import one
+
+        return self._read(lambda con: one(con, call_id))
+
     def attempts(self, call_id: str) -> Sequence[Attempt]:
         """A call's attempts in order."""
         from nbllm.storage.ledger_read import attempts

@@ -217,6 +217,12 @@ def _newest(con: sqlite3.Connection, where: Where, limit: int) -> list[CallRow]:
     return [call_row(row) for row in _fetch(con, sql, (where.low, *where.values, limit))]
 
 
+def one(con: sqlite3.Connection, call_id: str) -> CallRow | None:
+    """Return the row of a call, None without one."""
+    found = _fetch(con, f"SELECT {CALL_COLUMNS} FROM calls WHERE call_id = ? ORDER BY id DESC LIMIT 1", (call_id,))  # noqa: S608
+    return call_row(found[0]) if found else None
+
+
 def attempts(con: sqlite3.Connection, call_id: str, row_id: int | None) -> list[Attempt]:
     """Return a call's attempts in order; with the id of its row they are found by index, else by reading the table."""
     condition, value = ("call_id = ?", call_id) if row_id is None else ("call = ?", row_id)

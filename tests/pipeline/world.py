@@ -19,8 +19,10 @@ from nbllm.core.why import Why
 from nbllm.pipeline.road import Hit, Parts, Road
 from nbllm.pipeline.route import Router
 from nbllm.storage.memory import MemoryBudgets, MemoryFlights, MemoryRecordings, MemoryResponseStore, MemoryState
+from nbllm.storage.memory_matches import MemoryMatches
 from nbllm.testing import FakeProvider
 from tests.pipeline.making import clock, rung
+from tests.pipeline.nearest import NearestByHand
 
 
 class Book:
@@ -94,6 +96,9 @@ class Book:
     def calls(self, where: Filter, *, limit: int) -> Sequence[CallRow]:
         return list(self.calls_by_id.values())[:limit]
 
+    def call(self, call_id: str) -> CallRow | None:
+        return self.calls_by_id.get(call_id)
+
     def attempts(self, call_id: str) -> Sequence[Attempt]:
         return [a for a in self.attempts_by_id.values() if a.call_id == call_id]
 
@@ -117,6 +122,8 @@ class World:
     flights: Any = None
     budgets: Any = field(default_factory=MemoryBudgets)
     ledger: Book = field(default_factory=Book)
+    index: Any = field(default_factory=lambda: NearestByHand())
+    matches: MemoryMatches = field(default_factory=MemoryMatches)
     recordings: MemoryRecordings = field(default_factory=MemoryRecordings)
     found: Sequence[str] = ()
     key: str | None = "key"
@@ -142,6 +149,8 @@ class World:
                 ledger=self.ledger,
                 recordings=lambda: self.recordings,
                 budgets=self.budgets,
+                index=self.index,
+                matches=self.matches,
                 breaker_states=MemoryState(),
                 bucket_states=MemoryState(),
                 executor=lambda: ThreadPoolExecutor(4, thread_name_prefix="test-check"),

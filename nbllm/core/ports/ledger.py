@@ -115,6 +115,9 @@ class Ledger(Protocol):
     def calls(self, where: Filter, *, limit: int) -> Sequence[CallRow]:
         """The newest calls, newest first."""
 
+    def call(self, call_id: str) -> CallRow | None:
+        """Return a call's row; None for one that is not known. Reads the whole table: for a person's question."""
+
     def attempts(self, call_id: str) -> Sequence[Attempt]:
         """A call's attempts in order."""
 

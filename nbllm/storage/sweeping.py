@@ -1,0 +1,19 @@
+"""Questions whose answers are gone."""
+
+from __future__ import annotations
+
+from nbllm.core.ports import ResponseStore
+from nbllm.core.ports.semantic import VectorIndex
+
+_AT_ONCE = 1_000
+
+
+async def sweep(index: VectorIndex, store: ResponseStore) -> int:
+    """Take the questions out of an index whose answers are no longer stored, and return how many there were."""
+    last, gone = 0, 0
+    while rows := await index.keys(after=last, limit=_AT_ONCE):
+        last = rows[-1][0]
+        missing = [key for _, key in rows if await store.get(key) is None]
+        if missing:
+            gone += await index.drop(*missing)
+    return gone
