@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from nbllm.core.ports.matches import Label, Match, Matches, MatchKind, Origin
 from nbllm.errors import InvalidRequest
+from nbllm.storage.sweeping import sweep
 
 if TYPE_CHECKING:
     from nbllm.books import Books

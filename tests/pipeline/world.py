@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -122,17 +122,18 @@ class World:
     flights: Any = None
     budgets: Any = field(default_factory=MemoryBudgets)
     ledger: Book = field(default_factory=Book)
-    index: Any = field(default_factory=lambda: NearestByHand())
+    index: Any = field(default_factory=NearestByHand)
     matches: MemoryMatches = field(default_factory=MemoryMatches)
     recordings: MemoryRecordings = field(default_factory=MemoryRecordings)
     found: Sequence[str] = ()
     key: str | None = "key"
     session: str = "s"
+    jitter: Callable[[], float] = lambda: 0.5
     road: Road = field(init=False)
     discoveries: int = 0
 
     def __post_init__(self) -> None:
-        self.clock = clock()
+        self.clock = replace(clock(), jitter=self.jitter)
         self.flights = self.flights or MemoryFlights(now=self.clock.epoch_s)
         self.now = Settings().replace_values("test", **{"ladder": ["one/m"], **self.settings})
         self._route: Route | None = None
