@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from nbllm.core.guards import ALL, GuardWords, Verdict, check
+from nbllm.core.guards import ALL, VERSION, GuardWords, Verdict, check, shipped
 from nbllm.core.messages import Request
 from nbllm.core.ports.matches import Matches
 from nbllm.core.ports.semantic import Neighbour, VectorIndex
@@ -16,6 +17,7 @@ from nbllm.core.semantic.question import Question
 from nbllm.errors import NbllmError, ValidationFailed
 from nbllm.pipeline.cache import Cache
 from nbllm.pipeline.helpers import Helpers
+from nbllm.pipeline.guard_words import read_words
 from nbllm.pipeline.judging import same_answer
 from nbllm.pipeline.stage import Clock, call_of, rung_of
 from nbllm.pipeline.structure import StructureStage, needs_validation
@@ -73,7 +75,8 @@ class Matching:
         """Return the name of the guards in use, as a plan remembers them: which, with whose words, and the judge with its band."""
         on = "all" if "all" in settings.guards else ",".join(sorted(settings.guards))
         judge = "" if settings.judge is None else f" judge {settings.judge} below {settings.judge_below}"
-        return f"{self._words_of(settings).version} {on}{judge}"
+        own = "" if settings.guard_words is None else f" words {sha256(repr(self._words_of(settings)).encode()).hexdigest()[:8]}"
+        return f"{VERSION} {on}{own}{judge}"
 
     async def met(self, request: Request, asked: Asked, at_least: float) -> Met | None:
         """Return the best match that counts, else the best that something spoke against; None without any."""
@@ -141,5 +144,5 @@ class Matching:
         """Return the guards' words. Raises ConfigurationError for a file of one's own that is none."""
         name = settings.guard_words
         if name not in self._words:
-            self._words[name] = GuardWords.read(name) if name is not None else GuardWords.shipped()
+            self._words[name] = shipped() if name is None else read_words(name)
         return self._words[name]

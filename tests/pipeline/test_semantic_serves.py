@@ -52,7 +52,7 @@ def test_a_similar_question_gets_the_stored_answer(tmp_path: Path) -> None:
 
 
 def test_a_hit_is_never_an_entry(tmp_path: Path) -> None:
-    """The second question's key holds nothing afterwards, and the index no second row: answers are not passed on from hit to hit."""
+    """The second question's key holds nothing afterwards, the index no second row: no answer is passed on from hit to hit."""
     world, _ = asked(tmp_path)
     assert len(list(world.store.entries())) == 1
     assert [row.question for row in world.index.rows] == [ASKED]
@@ -116,7 +116,7 @@ def test_two_models_do_not_share(tmp_path: Path) -> None:
 
 def test_the_readers_own_schema_and_check_decide(tmp_path: Path) -> None:
     """A stored answer that fails this request's check is a miss, as for exact hits."""
-    world, reply = asked(tmp_path, check=lambda text: text != "first")
+    _, reply = asked(tmp_path, check=lambda text: text != "first")
     assert (reply.text, reply.source) == ("second", "model")
 
 

@@ -59,7 +59,7 @@ def test_an_answer_past_its_time_is_no_hit(tmp_path: Path) -> None:
         assert (await world.ask(NEAR, ttl_s=30)).source == "model"
         assert (await world.ask(NEARER)).source == "semantic"
         await asyncio.sleep(60)
-        reply = await world.ask("please, how can I reset my password?")
+        reply = await world.ask("how do I reset the password please?")
         assert reply.why.matched_text == NEAR, "the first is past its time, though it was a hit a minute ago"
         await world.close()
 
@@ -143,7 +143,7 @@ def test_a_broken_index_is_a_miss(tmp_path: Path) -> None:
     def prepare(world: Likening) -> None:
         world.index.trouble = errors.StorageError("vectors.db is damaged.")
 
-    world, reply = asked(tmp_path, prepared=prepare)
+    _, reply = asked(tmp_path, prepared=prepare)
     assert reply.text == "second"
     assert any("vectors.db is damaged" in note for note in reply.notes)
 
