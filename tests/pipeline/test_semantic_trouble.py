@@ -60,7 +60,8 @@ def test_an_answer_past_its_time_is_no_hit(tmp_path: Path) -> None:
         assert (await world.ask(NEARER)).source == "semantic"
         await asyncio.sleep(60)
         reply = await world.ask("how do I reset the password please?")
-        assert reply.why.matched_text == NEAR, "the first is past its time, though it was a hit a minute ago"
+        assert reply.source == "model", "the first is past its time, though it was a hit a minute ago"
+        assert ASKED not in [row.question for row in world.index.rows]
         await world.close()
 
     run_virtual(run())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -45,7 +44,8 @@ class SemanticPlan(Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> str:
         """Return the text of its file; the same plan is always the same text."""
-        return json.dumps({"kind": KIND, "version": VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        values = {"kind": KIND, "version": VERSION, **asdict(self)}
+        return "{\n" + ",\n".join(_line(name, value, "  ") for name, value in values.items()) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "the plan") -> SemanticPlan:
@@ -81,9 +81,17 @@ class SemanticPlan(Struct, frozen=True, kw_only=True):
         return None
 
 
-def plan_id_of(values: Mapping[str, Any]) -> str:
-    """Return a short name of what a plan says: another threshold, bound or data set is another plan."""
-    return sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
+def _line(name: str, value: Any, indent: str) -> str:
+    """Return one value on one line, an object's values and a table's rows on one line each."""
+    deeper = indent + "  "
+    if isinstance(value, Mapping) and value:
+        lines = [_line(key, one, deeper) for key, one in value.items()]
+    elif isinstance(value, list) and value and all(isinstance(row, list | dict) for row in value):
+        lines = [deeper + json.dumps(row, ensure_ascii=False) for row in value]
+    else:
+        return f"{indent}{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}"
+    ends = "{}" if isinstance(value, Mapping) else "[]"
+    return f"{indent}{json.dumps(name)}: {ends[0]}\n" + ",\n".join(lines) + f"\n{indent}{ends[1]}"
 
 
 def _problem(values: Mapping[str, Any]) -> str:
