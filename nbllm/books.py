@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from nbllm.core.messages import DayScope
     from nbllm.core.usage_table import UsageTable
     from nbllm.house import House
-    from nbllm.semantic_book import SemanticBook
 
 T = TypeVar("T")
 
@@ -71,13 +70,6 @@ class Books:
     def recordings(self) -> Any:
         """The Recordings (core/ports)."""
         return self._open_house().storage.recordings
-
-    @property
-    def semantic(self) -> SemanticBook:
-        """The semantic cache: what it met, labels, plans, wrong answers (docs/semantic-cache.md)."""
-        from nbllm.semantic_book import SemanticBook
-
-        return SemanticBook(self)
 
     def models(self) -> list[Any]:
         """Return what is known of models that can be named, for completion and %llm_models."""

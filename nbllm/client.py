@@ -33,6 +33,7 @@ from nbllm.watched import streams
 
 if TYPE_CHECKING:
     from nbllm.house import House
+    from nbllm.semantic_book import SemanticBook
     from nbllm.storage.redis_shared import Shared
 
 __all__ = ["BudgetLine", "Client"]
@@ -186,6 +187,13 @@ class Client(Sending):
         for hooks in (self._hooks, self._listeners, *((recorder.hooks, recorder.listeners) if recorder else ())):
             if hook in hooks:
                 hooks.remove(hook)
+
+    @property
+    def semantic(self) -> SemanticBook:
+        """The semantic cache: what it met, labels, plans, wrong answers (docs/semantic-cache.md)."""
+        from nbllm.semantic_book import SemanticBook
+
+        return SemanticBook(self)
 
     # ------------------------------------------------------------------ life
 

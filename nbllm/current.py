@@ -28,7 +28,7 @@ from nbllm.settings import CallOptions, EmbedOptions
 from nbllm.streams import AsyncStream, Stream
 
 if TYPE_CHECKING:
-    from nbllm.semantic_book import Marked
+    from nbllm.labelling import Marked
 
 P = ParamSpec("P")
 R = TypeVar("R")

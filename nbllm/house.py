@@ -88,6 +88,8 @@ class House:
             ledger=self.storage.ledger,
             recordings=lambda: self.storage.recordings,
             budgets=self.storage.budgets,
+            index=self.storage.index,
+            matches=self.storage.matches,
             breaker_states=MemoryState[BreakerState]() if shared is None else shared.breaker_states,
             bucket_states=MemoryState[BucketState]() if shared is None else shared.bucket_states,
             executor=executor,

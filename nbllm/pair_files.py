@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 
 from nbllm.errors import InvalidRequest
 
-_NAMES = (("query", "a", "question1", "first"), ("question", "b", "question2", "second"), ("correct", "same", "is_duplicate", "label"))
+_NAMES = (
+    ("query", "a", "question1", "first"),
+    ("question", "b", "question2", "second"),
+    ("correct", "same", "is_duplicate", "label"),
+)
 _TRUE = frozenset({"1", "true", "yes", "y", "same", "t"})
 _FALSE = frozenset({"0", "false", "no", "n", "different", "f"})
 _HINT = "Columns query, question, correct: whether the answer to `question` would be right for `query`."

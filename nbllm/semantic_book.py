@@ -2,157 +2,127 @@
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from pathlib import Path
+from typing import Any
 
-from nbllm.core.ports.matches import Label, Match, Matches, MatchKind, Origin
-from nbllm.errors import InvalidRequest
-from nbllm.storage.sweeping import sweep
+from nbllm.core.semantic.plan import SemanticPlan
+from nbllm.errors import ConfigurationError
+from nbllm.labelling import Labelling
+from nbllm.notices import say
+from nbllm.pipeline import judging
+from nbllm.semantic_plans import Calibration, calibration_of, plan_path, write_whole
 
-if TYPE_CHECKING:
-    from nbllm.books import Books
-    from nbllm.house import House
-
-__all__ = ["Marked", "SemanticBook"]
-
-
-class HasCallId(Protocol):
-    """A Reply, or anything else that knows its call."""
-
-    @property
-    def call_id(self) -> str:
-        """The call's row."""
+_MOST_JUDGED = 10_000
+_BRIEF: Any = {"temperature": 0, "max_tokens": 16}
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
-    """What marking an answer did. evicted: cache entries that are gone. blocked: whether a pair may never match again."""
+class Judged:
+    """What a judge did. labels: made. unclear: matches of which it said neither yes nor no."""
 
-    call_id: str
-    wrong: bool
-    evicted: int
-    blocked: bool
-
-    def __repr__(self) -> str:
-        """Return what happened, in words."""
-        if not self.wrong:
-            return f"Marked as right: {self.call_id}."
-        pair = " and these two questions will never stand for each other again" if self.blocked else ""
-        entries = "1 stored answer was" if self.evicted == 1 else f"{self.evicted} stored answers were"
-        return f"Marked as wrong: {entries} taken out of the cache{pair}."
+    labels: int
+    unclear: int
 
 
-class SemanticBook:
+class SemanticBook(Labelling):
     """`client.semantic`: matches, labels and plans of the client's home. Not for the client's own loop."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
+    # ------------------------------------------------------------------ calibrating
 
-    @property
-    def _house(self) -> House:
-        return self._books._open_house()  # noqa: SLF001 - the book is a page of the client
+    def calibrate(self, *, max_error: float = 0.05, confidence: float = 0.95, seed: int = 0) -> Calibration:
+        """Find the lowest similarity from which at most max_error of the hits are wrong, or say what is missing.
 
-    @property
-    def _matches(self) -> Matches:
-        return self._house.storage.matches
-
-    # ------------------------------------------------------------------ looking
-
-    def matches(self, limit: int = 50, *, kind: MatchKind | None = None) -> Sequence[Match]:
-        """Return what was met, newest first: in shadow what would have been served, else hits and audits."""
-        return self._matches.newest(limit, kind=kind)
-
-    def to_label(self, limit: int = 10, *, at_least: float = -1.0) -> Sequence[Match]:
-        """Return matches worth a label: in random order, so that the first n are a random sample of all at least that similar."""
-        return self._matches.to_label(limit, at_least=at_least)
-
-    def waiting(self, *, at_least: float = -1.0) -> int:
-        """Return how many matches are offered for a label and have none."""
-        return self._matches.unread(at_least=at_least)
-
-    def labels(self, *, origin: Origin | None = None) -> Sequence[Label]:
-        """Return labels, oldest first."""
-        return self._matches.labels(origin=origin)
-
-    # ------------------------------------------------------------------ saying
-
-    def label(self, match: Match, correct: bool, *, origin: Literal["audit", "judge"] = "audit") -> None:
-        """Say whether a match's stored answer would have been right for its question.
-
-        A label of an audit that speaks against the plan in force may take it back (see `taken_back`).
+        Uses the labels that were made with the embedder and the guards in force: those of audits where there are any, else
+        imported ones, else the judge's. Each new look at them spends some of the level, so label and look as often as you like;
+        the same look again is free. Raises InvalidRequest without labels, InvalidLabels for values out of range.
         """
-        self._keep(match, correct, origin)
-        if match.kind == "audit" and match.plan_id is not None and origin == "audit":
-            self._hold_against_audits(match.plan_id)
-
-    def mark(self, reply_or_call_id: HasCallId | str, *, wrong: bool = True, owner: str | None = None) -> Marked:
-        """Say that an answer was wrong, or right.
-
-        Wrong: the stored answer is taken out of the cache and its question out of the index; where another question had got it, the
-        two never match again. The label counts as `marked`: it was not sampled, so it calibrates nothing. owner: only a call of
-        this owner may be marked (a service's callers). Raises InvalidRequest for a call that is not known.
-        """
-        call_id = reply_or_call_id if isinstance(reply_or_call_id, str) else reply_or_call_id.call_id
-        match = self._matches.of_call(call_id)
-        if match is not None and match.kind == "hit" and (owner is None or match.owner == owner):
-            self._keep(match, not wrong, "marked")
-            if not wrong:
-                return Marked(call_id, wrong=False, evicted=0, blocked=False)
-            self._matches.block(match.query, match.question)
-            return Marked(call_id, wrong=True, evicted=self._evict(match.key), blocked=True)
-        key = None if owner is not None else self._key_of(call_id)
-        if key is None:
-            raise InvalidRequest(
-                f"No call {call_id!r:.60} is known whose answer could be marked.",
-                hint="Give the Reply, or its call_id (%llm_calls).",
-            )
-        return Marked(call_id, wrong=wrong, evicted=self._evict(key) if wrong else 0, blocked=False)
-
-    def _keep(self, match: Match, correct: bool, origin: Origin) -> None:
-        self._matches.label(
-            Label(
-                label_id=uuid.uuid4().hex,
-                at=time.time(),
-                correct=bool(correct),
-                origin=origin,
-                score=match.score,
-                scope=match.scope,
-                embedder=match.embedder,
-                guards=match.guards,
-                query=match.query,
-                question=match.question,
-                probability=match.probability,
-                match_id=match.match_id,
-                plan_id=match.plan_id,
-                kind=match.kind,
-            )
+        embedder, guards = self._in_use()
+        return calibration_of(
+            self.labels(),
+            embedder=embedder,
+            guards=guards,
+            index_rows=self._client._run(lambda house: house.storage.index.count()),  # noqa: SLF001 - a page of the client
+            look=self._matches.look,
+            max_error=max_error,
+            confidence=confidence,
+            seed=seed,
         )
 
-    def _evict(self, key: str) -> int:
-        self._books._run(lambda house: house.storage.index.drop(key))  # noqa: SLF001 - see _house
-        gone: int = self._house.storage.store.purge(key_prefix=key)
-        return gone
+    def apply(
+        self,
+        calibration: Calibration,
+        *,
+        threshold: float | None = None,
+        path: str | Path | None = None,
+        accept_foreign: bool = False,
+    ) -> Path:
+        """Write the plan to its file, switch it on for the calls that follow, and return where it is.
 
-    def _key_of(self, call_id: str) -> str | None:
-        row = self._house.storage.ledger.call(call_id)
-        return None if row is None else row.key_hash
+        threshold: another point of the plan's curve, with the bound that holds there. path: by default beside the settings file.
+        accept_foreign: needed for a plan whose labels are no sample of this traffic. To keep it on, put
+        `[semantic_cache] mode = "on", plan = ...` into nbllm.toml. Raises ConfigurationError.
+        """
+        plan = calibration.semantic_plan(threshold)
+        if plan.origin != "audit" and not accept_foreign:
+            raise ConfigurationError(
+                f"This plan comes from {plan.origin} labels: it holds for pairs like these, and perhaps not for your traffic.",
+                hint="Label what shadow mode meets (%llm_label), or accept it: apply(..., accept_foreign=True).",
+            )
+        where = plan_path(path)
+        write_whole(where, plan.to_json())
+        values = {"mode": "on", "plan": str(where), "accept_foreign": accept_foreign}
+        self._client.configure("semantic.apply", **{f"semantic_cache.{name}": value for name, value in values.items()})
+        return where
 
-    def purge(self, **which: Any) -> int:
-        """Delete entries of the response cache (ResponseStore.purge), with the questions that led to them."""
-        gone: int = self._house.storage.store.purge(**which)
-        if gone:
-            self.sweep()
-        return gone
+    def judge(self, model: str, *, limit: int = 100) -> Judged:
+        """Have a model label matches: first those that a person has labelled, which shows how far it can be trusted, then others.
 
-    def sweep(self) -> int:
-        """Take the questions out of the index whose answers are gone, and return how many there were."""
-        storage = self._house.storage
-        return self._books._run(lambda _: sweep(storage.index, storage.store))  # noqa: SLF001 - see _house
+        Costs `limit` calls of the model at most; labels have the origin "judge" and make a plan only where there are no others.
+        """
+        done = {label.match_id for label in self.labels(origin="judge")}
+        by_hand = {label.match_id for label in self.labels(origin="audit")}
+        matches = [match for match in self._matches.newest(_MOST_JUDGED) if not match.failed and match.match_id not in done]
+        matches.sort(key=lambda match: (match.match_id not in by_hand, match.order))
+        labelled = unclear = 0
+        for match in matches[:limit]:
+            reply = self._client.ask(judging.messages(match.query, match.question), model=model, feature="semantic judge", **_BRIEF)
+            same = judging.verdict(reply.text)
+            if same is None:
+                unclear += 1
+            else:
+                labelled += 1
+                self.label(match, same, origin="judge")
+        return Judged(labelled, unclear)
 
-    def forget(self) -> int:
-        """Delete all matches, labels and indexed questions, and return how many there were. Blocked pairs stay blocked."""
-        indexed: int = self._books._run(lambda house: house.storage.index.clear())  # noqa: SLF001 - see _house
-        return self._matches.forget() + indexed
+    def _labelled(self, match: Match) -> None:
+        if match.kind == "audit" and match.plan_id is not None:
+            self._hold_against_audits(match.plan_id)
+
+    def _hold_against_audits(self, plan_id: str) -> None:
+        """Take a plan back when later audits speak against it, at a confidence that holds however often one looks."""
+        from nbllm.calibration import audit_verdict
+
+        plan = self._plan(plan_id)
+        audits = [one for one in self.labels(origin="audit") if one.plan_id == plan_id and one.kind == "audit"]
+        if plan is None or not audits:
+            return
+        weights = [1.0 / one.probability if one.probability else 1.0 for one in audits]
+        found = audit_verdict([one.correct for one in audits], weights, max_error=plan.max_error, confidence=plan.confidence)
+        if not found.exceeded:
+            return
+        reason = (
+            f"{found.errors} of {found.n} audited hits were wrong, so at least {found.error_lower:.1%} of all are, and "
+            f"{plan.max_error:.1%} was promised"
+        )
+        if self._matches.take_back(plan_id, reason):
+            self._house.road.semantic.plans.changed()
+            say((f"The semantic cache is back in shadow: {reason}. Calibrate again with these labels.",))
+
+    def _plan(self, plan_id: str) -> SemanticPlan | None:
+        file = self._client.settings.semantic_cache.plan
+        try:
+            plan = None if file is None else SemanticPlan.from_json(Path(file).read_text(encoding="utf-8"), where=file)
+        except (OSError, UnicodeDecodeError, ConfigurationError):
+            return None
+        return plan if plan is not None and plan.plan_id == plan_id else None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from nbllm.core.ports.matches import Label
-from nbllm.core.semantic.plan import SemanticPlan
+from nbllm.core.semantic.plan import PlanOrigin, SemanticPlan
 from nbllm.errors import ConfigurationError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -47,7 +49,9 @@ class Calibration:
         else:
             point = plan.at(threshold)
             if point is None or point.error_upper is None:
-                raise ConfigurationError(f"Nothing is promised at a similarity of {threshold:g}: there are too few labels above it.")
+                raise ConfigurationError(
+                    f"Nothing is promised at a similarity of {threshold:g}: there are too few labels above it."
+                )
             at, upper = threshold, point.error_upper
             most = max(plan.max_error, upper)
         if at is None or upper is None:
@@ -59,7 +63,7 @@ class Calibration:
             error_upper=upper,
             max_error=most,
             confidence=plan.confidence,
-            origin=plan.origin,  # type: ignore[arg-type]  # one of its words
+            origin=_origin_of(plan),
             embedder=self.embedder,
             guards=self.guards,
             scopes=() if plan.origin == "imported" else self.scopes,
@@ -69,16 +73,17 @@ class Calibration:
 
     def __repr__(self) -> str:
         """Return the plan in words."""
-        more = f"\n{self.left_out} labels were made with another embedder or other guards and were left out." if self.left_out else ""
+        more = (
+            f"\n{self.left_out} labels were made with another embedder or other guards and were left out." if self.left_out else ""
+        )
         return f"{self.plan}{more}"
 
     def _repr_html_(self) -> str:
-        return self.plan._repr_html_()
+        html: str = self.plan._repr_html_()
+        return html
 
 
-def calibration_of(
-    labels: Sequence[Label], *, embedder: str, guards: str, index_rows: int, look: Any, **asked: Any
-) -> Calibration:
+def calibration_of(labels: Sequence[Label], *, embedder: str, guards: str, index_rows: int, look: Any, **asked: Any) -> Calibration:
     """Calibrate on the labels that were made with this embedder and these guards.
 
     look: counts a look at them, look(what, data) -> number. asked: max_error, confidence, seed of calibrate_threshold. Raises
@@ -113,6 +118,10 @@ def calibration_of(
     return Calibration(plan, embedder, guards, tuple(sorted(scopes)), index_rows, len(labels) - len(fitting))
 
 
+def _origin_of(plan: ThresholdPlan) -> PlanOrigin:
+    return next(origin for origin in get_args(PlanOrigin) if origin == plan.origin)
+
+
 def _used(labels: Sequence[Label]) -> list[Label]:
     """Return the labels without the judge's where a person has labelled the same match."""
     people = {label.match_id for label in labels if label.origin != "judge" and label.match_id is not None}
@@ -124,6 +133,18 @@ def _data_of(labels: Sequence[Label], asked: dict[str, Any]) -> str:
 
     rows = sorted((label.label_id, label.correct) for label in labels)
     return sha256(json.dumps([rows, sorted(asked.items())], default=str).encode()).hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that nobody ever reads half of it. Raises ConfigurationError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as exc:
+        with suppress(OSError):
+            draft.unlink()
+        raise ConfigurationError(f"The plan could not be written to {path}: {exc.strerror or exc}.") from None
 
 
 def plan_path(path: str | Path | None) -> Path:

@@ -67,6 +67,17 @@ class Embedding:
                 if not other.cancelled():
                     return other.result()
 
+    async def here(self, embedder: str) -> Callable[[str], Vector] | None:
+        """Return an embedder that runs in this process, None for a model elsewhere. Raises ConfigurationError."""
+        if embedder == LEXICAL:
+            from nbllm.core.semantic.lexical import embed
+
+            return embed
+        if embedder.startswith(LOCAL):
+            embed_local: Callable[[str], Vector] = (await self._folder(embedder)).embed
+            return embed_local
+        return None
+
     async def _lead(self, key: tuple[str, str], request: Request, embedder: str, at_most_s: float) -> Vector:
         promise: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
         promise.add_done_callback(looked_at)
@@ -87,13 +98,11 @@ class Embedding:
             del self._under_way[key]
 
     async def _embed(self, request: Request, embedder: str, text: str, at_most_s: float) -> Vector:
-        if embedder == LEXICAL:
-            from nbllm.core.semantic.lexical import embed
-
-            return embed(text)
-        if embedder.startswith(LOCAL):
-            return await self._workers.run(partial((await self._folder(embedder)).embed, text))
-        return (await self._helpers.embed(request, embedder, [text], at_most_s=at_most_s))[0]
+        own = await self.here(embedder)
+        if own is None:
+            first: Vector = (await self._helpers.embed(request, embedder, [text], at_most_s=at_most_s))[0]
+            return first
+        return own(text) if embedder == LEXICAL else await self._workers.run(partial(own, text))
 
     async def _folder(self, embedder: str) -> Any:
         folder = embedder.removeprefix(LOCAL)
@@ -112,4 +121,5 @@ def _unit(vector: Vector, embedder: str) -> Vector:
     size = float(np.sqrt(found @ found)) if found.ndim == 1 and found.size else 0.0
     if not np.isfinite(size) or size < 1e-12:
         raise BadAnswer(f"{embedder} gave a vector of zeros, or none at all, for a question.", hint="Use another embedder.")
-    return found / np.float32(size)
+    unit: Vector = found / np.float32(size)
+    return unit

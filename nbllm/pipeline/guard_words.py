@@ -32,8 +32,8 @@ def read_words(file: str) -> GuardWords:
     problem = next(filter(None, (_problem(name, value) for name, value in table.items())), "")
     if problem or len(text) > _MOST_BYTES:
         raise ConfigurationError(f"The guards' words in {path}: {problem or 'more than 1 MB'}.", hint=_HINT)
-    pairs = {name: [tuple(one) for one in table[name]] for name in _PAIRS if name in table}
-    return shipped().with_(**pairs, **{name: table[name] for name in _WORDS if name in table})
+    more: dict[str, Any] = {name: [tuple(one) for one in table[name]] for name in _PAIRS if name in table}
+    return shipped().with_(**more, **{name: table[name] for name in _WORDS if name in table})
 
 
 def _problem(name: str, value: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nbllm.core.messages import Request
+import re
+
+from nbllm.core.messages import Message, Request
 from nbllm.errors import BadAnswer
 from nbllm.pipeline.helpers import Helpers
 
@@ -16,19 +18,26 @@ _JUDGE_S = 10.0
 
 async def same_answer(helpers: Helpers, request: Request, model_id: str, query: str, question: str) -> bool:
     """Return whether the judge finds that one answer serves both. Raises NbllmError when it does not say."""
-    messages = (
-        {"role": "system", "content": _SYSTEM},
-        {"role": "user", "content": f"<first>\n{_plain(query)}\n</first>\n<second>\n{_plain(question)}\n</second>\nYES or NO?"},
-    )
+    asked = messages(query, question)
     reply = await helpers.ask(
-        request, model_id, messages, purpose="judge", at_most_s=_JUDGE_S, cached=True, temperature=0, max_tokens=16
+        request, model_id, asked, purpose="judge", at_most_s=_JUDGE_S, cached=True, temperature=0, max_tokens=16
     )
-    word = reply.text.strip().strip("*\"'.!").upper()
-    if word.startswith("YES"):
-        return True
-    if word.startswith("NO"):
-        return False
-    raise BadAnswer(f"The judge {model_id} said neither YES nor NO, but {reply.text[:40]!r}.", rung=reply.rung)
+    same = verdict(reply.text)
+    if same is None:
+        raise BadAnswer(f"The judge {model_id} said neither YES nor NO, but {reply.text[:40]!r}.", rung=reply.rung)
+    return same
+
+
+def messages(query: str, question: str) -> tuple[Message, ...]:
+    """Return what a judge is asked."""
+    both = f"<first>\n{_plain(query)}\n</first>\n<second>\n{_plain(question)}\n</second>\nYES or NO?"
+    return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": both})
+
+
+def verdict(text: str) -> bool | None:
+    """Return what a judge's answer says, None for one that says neither."""
+    word = re.match(r"\W*(yes|no)\b", text, re.IGNORECASE)
+    return None if word is None else word[1].casefold() == "yes"
 
 
 def _plain(text: str) -> str:

@@ -16,8 +16,8 @@ from nbllm.core.semantic.plan import SemanticPlan
 from nbllm.core.semantic.question import Question
 from nbllm.errors import NbllmError, ValidationFailed
 from nbllm.pipeline.cache import Cache
-from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.guard_words import read_words
+from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.judging import same_answer
 from nbllm.pipeline.stage import Clock, call_of, rung_of
 from nbllm.pipeline.structure import StructureStage, needs_validation
@@ -101,8 +101,7 @@ class Matching:
             return None
         if self._matches.blocked(asked.question.text, neighbour.question):
             return None
-        on = ALL if "all" in asked.settings.guards else frozenset(asked.settings.guards)
-        verdicts = check(asked.question.text, neighbour.question, words=self._words_of(asked.settings), on=on)
+        verdicts = self.verdicts(asked.question.text, neighbour.question, asked.settings)
         failed = tuple(f"{one.guard}: {one.detail}" for one in verdicts if not one.passed)
         if failed:
             return Met(neighbour, verdicts, failed, None)
@@ -111,6 +110,11 @@ class Matching:
             return None
         against = await self._judged(request, asked, neighbour)
         return Met(neighbour, verdicts, (against,), None) if against else Met(neighbour, verdicts, (), reply)
+
+    def verdicts(self, query: str, question: str, settings: SemanticSettings) -> tuple[Verdict, ...]:
+        """Return what the guards in force say of two questions."""
+        on = ALL if "all" in settings.guards else frozenset(settings.guards)
+        return check(query, question, words=self._words_of(settings), on=on)
 
     async def _judged(self, request: Request, asked: Asked, neighbour: Neighbour) -> str:
         """Return what the judge has against a match, "" for nothing. A judge that fails means a miss."""

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core.ports import BudgetStore, Flights, Ledger, Recordings, ResponseStore
+from nbllm.core.ports.matches import Matches
+from nbllm.core.ports.semantic import VectorIndex
 from nbllm.errors import ConfigurationError
 from nbllm.storage.budgets import SqliteBudgets
 from nbllm.storage.faults import OnTrouble
 from nbllm.storage.flights import SqliteFlights
 from nbllm.storage.home import Home
 from nbllm.storage.ledger import SqliteLedger
+from nbllm.storage.matches import SqliteMatches
 from nbllm.storage.recordings import DEFAULT_BYTES, DEFAULT_DAYS, SqliteRecordings
 from nbllm.storage.response_cache import DEFAULT_SIZE_BYTES, DiskResponseStore
 from nbllm.storage.state import state_database
+from nbllm.storage.vectors import SqliteVectors
 
 if TYPE_CHECKING:
     from nbllm.storage.redis_shared import Shared
@@ -32,6 +36,8 @@ class Storage:
     ledger: Ledger
     recordings: Recordings
     budgets: BudgetStore
+    index: VectorIndex
+    matches: Matches
 
     def prepare(self) -> str | None:
         """Make the home fit for use now; return a warning for the user, None for nothing. Raises HomeUnusable."""
@@ -50,7 +56,7 @@ class Storage:
     def close(self) -> None:
         """Commit what waits, end the writer threads, let go of files and of this process's run lock."""
         with ExitStack() as closing:  # one that fails must not keep the others open; the home, whose lock they need, is last
-            for part in (self.home, self.ledger, self.budgets, self.recordings, self.store):
+            for part in (self.home, self.ledger, self.budgets, self.recordings, self.matches, self.index, self.store):
                 closing.callback(part.close)
 
 
@@ -79,6 +85,8 @@ def open_storage(
         ledger=SqliteLedger(home, session=session, on_trouble=on_trouble),
         recordings=SqliteRecordings(home, days=recordings_days, limit_bytes=recordings_bytes, on_trouble=on_trouble),
         budgets=SqliteBudgets(home, state),
+        index=SqliteVectors(home, on_trouble=on_trouble),
+        matches=SqliteMatches(home, on_trouble=on_trouble),
     )
 
 

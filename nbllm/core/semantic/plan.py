@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -17,7 +17,7 @@ GROWTH = 4
 """An index that has grown by this factor has other nearest neighbours than the labels were drawn from."""
 _MOST_BYTES = 5_000_000
 
-PlanOrigin = Literal["audit", "imported", "judge", "mixed"]
+PlanOrigin = Literal["audit", "imported", "judge"]
 
 
 class SemanticPlan(Struct, frozen=True, kw_only=True):
@@ -103,7 +103,7 @@ def _problem(values: Mapping[str, Any]) -> str:
         return f"has a bound of {values['error_upper']!r} above its own max_error {values['max_error']!r}"
     if not isinstance(values["scopes"], list) or not all(isinstance(s, str) for s in values["scopes"]):
         return "has scopes that are no list of texts"
-    if not isinstance(values["index_rows"], int) or values["origin"] not in ("audit", "imported", "judge", "mixed"):
+    if not isinstance(values["index_rows"], int) or values["origin"] not in get_args(PlanOrigin):
         return "has an origin or a number of rows that is none"
     texts = all(isinstance(values[name], str) for name in ("plan_id", "made_on", "embedder", "guards"))
     return "" if texts and isinstance(values["calibration"], dict) else "has a field of a wrong type"
