@@ -219,7 +219,7 @@ class Labelling:
     def purge(self, **which: Any) -> int:
         """Delete entries of the response cache (ResponseStore.purge), with the questions that led to them."""
         gone: int = self._house.storage.store.purge(**which)
-        if gone:
+        if gone and self._house.storage.indexed:
             self.sweep()
         return gone
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbllm.core.ports.matches import Match
 from nbllm.core.semantic.plan import SemanticPlan
 from nbllm.errors import ConfigurationError
 from nbllm.labelling import Labelling

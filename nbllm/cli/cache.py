@@ -15,6 +15,7 @@ from nbllm.errors import InvalidRequest
 from nbllm.money import format_usd
 from nbllm.settings import Settings
 from nbllm.storage.home import Home
+from nbllm.storage.late_vectors import VECTORS
 from nbllm.storage.ledger import SqliteLedger
 from nbllm.storage.response_cache import DiskResponseStore
 
@@ -34,10 +35,26 @@ def cache(given: argparse.Namespace) -> int:
             if given.action == "list":
                 return _list(paper, store, given.limit)
             if given.action == "purge":
-                return _purge(paper, store, given)
+                return _purge(paper, store, home, given)
             return _stats(paper, store, home)
     finally:
         home.close()
+
+
+def _sweep(home: Home, store: DiskResponseStore) -> None:
+    """Take the questions out of the index whose answers are gone."""
+    if not (home.path / VECTORS).exists():
+        return
+    import asyncio
+
+    from nbllm.storage.sweeping import sweep
+    from nbllm.storage.vectors import SqliteVectors
+
+    index = SqliteVectors(home)
+    try:
+        asyncio.run(sweep(index, store))
+    finally:
+        index.close()
 
 
 @contextmanager
@@ -86,7 +103,7 @@ def _row(entry: Stored, now: float) -> tuple[str, ...]:
     return (entry.key[:12], age(now - entry.created_at), fresh, size(entry.size_bytes), format_usd(entry.cost_usd), what)
 
 
-def _purge(paper: Paper, store: DiskResponseStore, given: argparse.Namespace) -> int:
+def _purge(paper: Paper, store: DiskResponseStore, home: Home, given: argparse.Namespace) -> int:
     chosen = [given.key, given.model, given.tag, given.older_than]
     if given.all == any(value is not None for value in chosen):
         raise InvalidRequest(
@@ -95,6 +112,8 @@ def _purge(paper: Paper, store: DiskResponseStore, given: argparse.Namespace) ->
         )
     older_than_s = None if given.older_than is None else duration_s(given.older_than)
     count = store.purge(key_prefix=given.key, model=given.model, tag=given.tag, older_than_s=older_than_s)
+    if count:
+        _sweep(home, store)
     paper.line(f"  {plural(count, 'entry', 'entries')} deleted.")
     return 0
 

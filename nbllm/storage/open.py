@@ -15,12 +15,12 @@ from nbllm.storage.budgets import SqliteBudgets
 from nbllm.storage.faults import OnTrouble
 from nbllm.storage.flights import SqliteFlights
 from nbllm.storage.home import Home
+from nbllm.storage.late_vectors import VECTORS, LateVectors
 from nbllm.storage.ledger import SqliteLedger
 from nbllm.storage.matches import SqliteMatches
 from nbllm.storage.recordings import DEFAULT_BYTES, DEFAULT_DAYS, SqliteRecordings
 from nbllm.storage.response_cache import DEFAULT_SIZE_BYTES, DiskResponseStore
 from nbllm.storage.state import state_database
-from nbllm.storage.vectors import SqliteVectors
 
 if TYPE_CHECKING:
     from nbllm.storage.redis_shared import Shared
@@ -38,6 +38,11 @@ class Storage:
     budgets: BudgetStore
     index: VectorIndex
     matches: Matches
+
+    @property
+    def indexed(self) -> bool:
+        """Whether questions were ever indexed in this home."""
+        return (self.home.path / VECTORS).exists()
 
     def prepare(self) -> str | None:
         """Make the home fit for use now; return a warning for the user, None for nothing. Raises HomeUnusable."""
@@ -85,9 +90,15 @@ def open_storage(
         ledger=SqliteLedger(home, session=session, on_trouble=on_trouble),
         recordings=SqliteRecordings(home, days=recordings_days, limit_bytes=recordings_bytes, on_trouble=on_trouble),
         budgets=SqliteBudgets(home, state),
-        index=SqliteVectors(home, on_trouble=on_trouble),
+        index=LateVectors(lambda: _vectors(home, on_trouble)),
         matches=SqliteMatches(home, on_trouble=on_trouble),
     )
+
+
+def _vectors(home: Home, on_trouble: OnTrouble | None) -> VectorIndex:
+    from nbllm.storage.vectors import SqliteVectors
+
+    return SqliteVectors(home, on_trouble=on_trouble)
 
 
 def shared_at(url: str, **options: Any) -> Shared:
