@@ -92,6 +92,7 @@ class FlowRunner:
     def _give_up(self, spec: FlowSpec, run: asyncio.Future[bytes], follower: Follower) -> None:
         """End a run's calls, and see whether its code comes back."""
         follower.stop()
+        run.add_done_callback(_looked_at)  # nobody waits for it any more, and the watch below may end first
         watch = asyncio.get_running_loop().create_task(self._watch(spec, run))
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
@@ -108,8 +109,6 @@ class FlowRunner:
                 await asyncio.wait([run])
             finally:
                 self._stuck_of[key_id] -= 1
-        if not run.cancelled():
-            run.exception()  # looked at: nobody waits for it any more
 
     # ------------------------------------------------------------------ the two kinds of flows
 
@@ -166,6 +165,11 @@ class FlowRunner:
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
+
+
+def _looked_at(run: asyncio.Future[bytes]) -> None:
+    if not run.cancelled():
+        run.exception()
 
 
 def _asking() -> str:
