@@ -19,7 +19,7 @@ _OPTIONS = (
     "check", "repairs", "retries", "cache", "ttl_s", "stale_ok_s", "static", "deadline_s", "ttft_s", "idle_s", "attempt_s",
     "feature", "user", "budget_usd", "tags", "semantic",
 )  # fmt: skip
-_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _NOT_EXTRA = {
     "model": "Name the model with model=.",
     "messages": "Pass messages as the prompt.",
@@ -182,9 +182,9 @@ def _listed(prompt: object, *, from_json: bool) -> tuple[Message, ...]:
     if not prompt:
         raise InvalidRequest("The list of messages is empty. Nothing was sent.", hint="Give at least one message.")
     for number, message in enumerate(prompt):
-        if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
+        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
             raise InvalidRequest(
-                f"Message {number} is {message!r:.80}; it must be a mapping with a role ({', '.join(_ROLES[:5])}).",
+                f"Message {number} is {message!r:.80}; it must be a mapping with a role ({', '.join(ROLES[:5])}).",
                 hint='For example {"role": "user", "content": "Hello"}.',
             )
         content = message.get("content")

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 _NUMBERS = ("temperature", "top_p")
 _LISTED = "a list of objects"
-_MOST_LOGPROBS = 20
+MOST_LOGPROBS = 20
 PASSED_ON = frozenset(
     {
         "frequency_penalty", "logit_bias", "min_p", "parallel_tool_calls", "prediction", "presence_penalty", "reasoning_effort",
@@ -21,7 +21,7 @@ PASSED_ON = frozenset(
     }
 )  # fmt: skip
 """Fields that only shape the answer: they go to the model as they are, and into the cache key."""
-_UNHEEDED = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "stream_options", "user"})
+UNHEEDED = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "stream_options", "user"})
 """Fields that say who asks, or how to keep the books; a server has its own ways for both."""
 _READ = frozenset(
     {
@@ -29,8 +29,8 @@ _READ = frozenset(
         "stream", "temperature", "tools", "top_logprobs", "top_p",
     }
 )  # fmt: skip
-_CHAT = PASSED_ON | _UNHEEDED | _READ
-_EMBED = frozenset({"model", "input", "encoding_format", "dimensions", "user"})
+CHAT_FIELDS = PASSED_ON | UNHEEDED | _READ
+EMBED_FIELDS = frozenset({"model", "input", "encoding_format", "dimensions", "user"})
 _decode = msgspec.json.Decoder().decode
 
 
@@ -79,10 +79,10 @@ def body_of(raw: bytes) -> dict[str, Any]:
 
 def refuse_others(body: Mapping[str, Any], *, embeds: bool = False) -> None:
     """Refuse what is not served: fields that lead elsewhere (base_url, headers, keys, extra) and unknown ones. Raises BadBody."""
-    for name in body.keys() - (_EMBED if embeds else _CHAT):
+    for name in body.keys() - (EMBED_FIELDS if embeds else CHAT_FIELDS):
         if body[name] is not None:
             raise BadBody(f"there is no field {name!r:.80} here", name[:80])
-    if body.get("store"):
+    if body.get("store") is not None and body["store"] is not False:
         raise BadBody("nothing is stored here for later; leave store out", "store")
 
 
@@ -144,8 +144,8 @@ def _add_format_and_logprobs(body: Mapping[str, Any], options: dict[str, Any]) -
     if logprobs is not None and type(logprobs) is not bool:
         raise BadBody(f"logprobs must be true or false, not {logprobs!r:.40}", "logprobs")
     if top is not None:
-        if type(top) is not int or not 0 <= top <= _MOST_LOGPROBS:
-            raise BadBody(f"top_logprobs must be a whole number from 0 to {_MOST_LOGPROBS}, not {top!r:.40}", "top_logprobs")
+        if type(top) is not int or not 0 <= top <= MOST_LOGPROBS:
+            raise BadBody(f"top_logprobs must be a whole number from 0 to {MOST_LOGPROBS}, not {top!r:.40}", "top_logprobs")
         if not logprobs:
             raise BadBody("top_logprobs needs logprobs: true", "top_logprobs")
     if logprobs:

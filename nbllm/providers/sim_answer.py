@@ -149,7 +149,7 @@ def _fitness(function: Mapping[str, Any], asked: str) -> int:
 
 def _reasoning_asked(extra: Mapping[str, Any]) -> bool:
     """Whether the request asks for reasoning in one of the ways that providers know (effort, reasoning, thinking)."""
-    if extra.get("reasoning_effort") not in {None, "none", "minimal"}:
+    if extra.get("reasoning_effort") not in (None, "none", "minimal"):
         return True
     return any(bool(extra.get(key)) for key in ("reasoning", "thinking", "include_reasoning", "enable_thinking"))
 

@@ -40,6 +40,7 @@ from nbllm.service.metrics_port import metrics_port
 from nbllm.service.passage import log_failure
 from nbllm.service.problems import problem_answer, problem_of
 from nbllm.service.sharing import share, shared_of
+from nbllm.service.v1_docs import describe
 from nbllm.service.v1_models import Menu
 from nbllm.service.v1_routes import direct, v1_routes
 
@@ -84,7 +85,7 @@ def create_app(
 def _app(service: Service) -> FastAPI:
     """Return the app around a service: its routes, the guard before them, how errors are answered."""
     config = service.config
-    app = FastAPI(title=service.name, lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = _App(title=service.name, lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
     _include(app, service)
     app.add_middleware(Guard, service=service)
@@ -107,6 +108,16 @@ def _app(service: Service) -> FastAPI:
     for kind in (NbllmError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _failed)
     return app
+
+
+class _App(FastAPI):
+    """FastAPI, which describes what it has no routes of its own for as well."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI description, made once."""
+        if self.openapi_schema is None:
+            describe(super().openapi(), self.state.service.menu)
+        return super().openapi()
 
 
 def _service(name: str, config: ServiceSettings, client: Client, *, own_client: bool, flows: Mapping[str, Any]) -> Service:

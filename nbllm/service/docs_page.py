@@ -20,6 +20,7 @@ from nbllm.service.configuration import ServiceSettings
 from nbllm.service.context import Service, service_of
 from nbllm.service.heads import is_local, is_local_name
 from nbllm.service.problems import ServiceProblem
+from nbllm.service.v1_docs import TAG as V1
 
 router = APIRouter(include_in_schema=False)
 _STYLE = (
@@ -91,20 +92,21 @@ def _page(api: Mapping[str, Any], service: Service, base: str) -> Iterator[str]:
         if isinstance(operation, Mapping)
     ]
     for path, method, operation in listed:
-        if not _is_of_service(operation):
+        if not _has_tag(operation, "service", V1):
             yield from _operation(api, path, method, operation, base)
     for name in service.flows:
         yield f'<h2><span class="verb">WS</span> <code>/flows/{escape(name)}/ws</code></h2>'
         yield "<p>A WebSocket with the events of /stream. The first message holds the arguments.</p>"
     yield from _models(service, base)
-    for path, method, operation in listed:
-        if _is_of_service(operation):
-            yield from _operation(api, path, method, operation, base)
+    for tag in (V1, "service"):
+        for path, method, operation in listed:
+            if _has_tag(operation, tag):
+                yield from _operation(api, path, method, operation, base)
     yield "</main></body></html>"
 
 
-def _is_of_service(operation: Mapping[str, Any]) -> bool:
-    return "service" in operation.get("tags", ())
+def _has_tag(operation: Mapping[str, Any], *tags: str) -> bool:
+    return not set(tags).isdisjoint(operation.get("tags", ()))
 
 
 def _operation(api: Mapping[str, Any], path: str, method: str, operation: Mapping[str, Any], base: str) -> Iterator[str]:
@@ -142,9 +144,9 @@ def _asked(path: str, method: str, operation: Mapping[str, Any], body: Any, base
 
 
 def _models(service: Service, base: str) -> Iterator[str]:
-    yield '<h2><span class="verb">POST</span> <code>/v1/chat/completions</code></h2>'
+    yield "<h2><code>/v1</code></h2>"
     names = ", ".join(f"<code>{escape(name)}</code>" for name, _ in service.menu.rows())
-    yield f"<p>OpenAI's interface, with GET /v1/models and POST /v1/embeddings. Models: {names or 'none'}.</p>"
+    yield f"<p>OpenAI's interface. Models: {names or 'none'}.</p>"
     client = f'from openai import OpenAI\nclient = OpenAI(base_url="{base}/v1", api_key=KEY)'
     yield f"<pre>{escape(client)}</pre>"
 
@@ -171,7 +173,8 @@ def _kind(api: Mapping[str, Any], given: Mapping[str, Any]) -> str:
         return " or ".join(dict.fromkeys(_kind(api, one) for one in given["anyOf"]))
     if "enum" in given:
         return ", ".join(json.dumps(one) for one in given["enum"])
-    kind = str(_resolved(api, given).get("type", "anything"))
+    found = _resolved(api, given).get("type", "anything")
+    kind = found if isinstance(found, str) else " or ".join(found)
     return f"list of {_kind(api, given['items'])}" if kind == "array" and "items" in given else kind
 
 

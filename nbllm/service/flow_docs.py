@@ -23,7 +23,7 @@ class ProblemBody(BaseModel):
     request_id: str | None = None
 
 
-_SAID = {
+SAID = {
     400: "The request makes no sense.",
     401: "A key is needed.",
     404: "There is no such thing here.",
@@ -43,7 +43,7 @@ _SAID = {
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the responses of a route that are problems."""
     media = {"application/problem+json": {"schema": ProblemBody.model_json_schema()}}
-    return {status: {"description": _SAID[status], "content": media} for status in statuses}
+    return {status: {"description": SAID[status], "content": media} for status in statuses}
 
 
 def request_examples(spec: FlowSpec) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from nbllm import current
 from nbllm.background import Job, awaited
 from nbllm.client import Client
 from nbllm.crew import Crew
-from nbllm.errors import NbllmError, UnknownModel
+from nbllm.errors import NbllmError, Truncated, UnknownModel
 from nbllm.flow_context import WATCHER, FlowStopped
 from nbllm.redaction import redact
 from nbllm.service.context import ASKING
@@ -146,6 +146,8 @@ class FlowRunner:
         """Raise what a caller gets for what a flow raised: never a SystemExit, which would end the service."""
         if isinstance(exc, UnknownModel):  # the flow named it, not its caller
             raise ServiceProblem(500, "unknown-model", "The flow asks a model that is not there.", exc.summary) from None
+        if isinstance(exc, Truncated):  # the flow set the limit
+            raise ServiceProblem(502, "upstream-failed", "The model gave no answer.") from None
         if isinstance(exc, NbllmError):
             raise exc
         kind = type(exc).__name__

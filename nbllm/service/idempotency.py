@@ -58,11 +58,10 @@ async def once(
     as_response: how a problem is told here. Raises ServiceProblem for a key that is not let through, StorageError where nobody can
     know whether it came before; then nothing was run.
     """
-    key = _key_of(request)
+    key, again = _key_of(request), _is_again(request)
     if key is None:
         return await run()
     store: IdempotencyStore = service.idempotency
-    again = request.headers.get(RETRY_HEADER, "").casefold() == "true"
     begun = await store.begin(caller.key_id, key, await _fingerprint(request), again=again)
     if isinstance(begun, Blocked):
         raise _blocked(begun)
@@ -153,6 +152,13 @@ def _key_of(request: Request) -> str | None:
         detail = "It is 1 to 255 visible ASCII characters without spaces, sent once. A UUID will do."
         raise ServiceProblem(400, "idempotency-key", "The Idempotency-Key is none.", detail)
     return found[0]
+
+
+def _is_again(request: Request) -> bool:
+    found = request.headers.getlist(RETRY_HEADER)
+    if found and found != ["true"]:
+        raise ServiceProblem(400, "idempotency-retry", f"The {RETRY_HEADER} is none.", "It is true, or is left out.")
+    return bool(found)
 
 
 async def _fingerprint(request: Request) -> str:

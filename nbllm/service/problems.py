@@ -78,6 +78,7 @@ _TABLE = (
     _Rule(errors.AttemptTimeout, 504, "upstream-timeout", "The model did not answer in time."),
     _Rule(errors.DeadlineExceeded, 504, "deadline-exceeded", "The answer did not come in time."),
     _Rule(errors.ValidationFailed, 502, "invalid-answer", "No answer of the model was of the shape that is needed.", own=False),
+    _Rule(errors.Truncated, 400, "output-limit", "The limit on tokens was used up before any text was written."),
     _Rule(errors.CallFailed, 502, "upstream-failed", "The model gave no answer.", own=False),
     _Rule(errors.StorageError, 503, "storage", "What lasts cannot be read or written just now.", 5.0, own=False),
 )

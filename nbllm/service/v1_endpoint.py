@@ -75,8 +75,8 @@ async def send_whole(ask: Ask, raw: bytes, run: Callable[[], Awaitable[Whole]], 
 
 
 def keyed(http: HttpRequest) -> bool:
-    """Whether a request has an Idempotency-Key."""
-    return any(name == b"idempotency-key" for name, _ in http.scope["headers"])
+    """Whether a request says something of idempotency, by which it is to be looked at."""
+    return any(name.startswith(b"idempotency-") for name, _ in http.scope["headers"])
 
 
 class Endpoint:

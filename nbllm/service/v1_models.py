@@ -32,6 +32,11 @@ class Menu:
         self._names: dict[str, str] = {}
         """Names -> who owns them, of the settings that were looked at last."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether more may be named than is known."""
+        return bool(self._beginnings)
+
     def check(self, name: str) -> None:
         """Refuse a model that is not served. Raises ModelNotServed."""
         if name not in self._own() and not (self._beginnings and name.startswith(self._beginnings) and not name.startswith(FLOW)):

@@ -128,10 +128,11 @@ def test_unknown_paths_and_methods(served: Served) -> None:
 
 
 def test_errors_of_models_keep_their_kind(tmp_path: Path) -> None:
-    """A filter's refusal and a model that is down are told apart."""
-    fake = FakeProvider(errors.Refused, default=errors.ServerFailed)
+    """A filter's refusal, a limit that the flow set too low and a model that is down are told apart."""
+    fake = FakeProvider(errors.Refused, errors.Truncated, default=errors.ServerFailed)
     with serving(tmp_path, fake, (say,), top='ladder = ["sim/small"]\nretries = 0') as served:
         assert problem(served.http.post("/flows/say", json={"text": "a"}))["type"].endswith("content-filter")
+        assert served.http.post("/flows/say", json={"text": "a"}).status_code == 502  # the flow set the limit, not its caller
         assert served.http.post("/flows/say", json={"text": "a"}).status_code == 502
 
 
