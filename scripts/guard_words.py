@@ -71,7 +71,7 @@ def lemma(word: str, common: set[str], irregular: dict[str, str]) -> str:
     return word if word in common else next((base for base in candidates(word) if base in common), word)
 
 
-def relations(wordnet: Path, common: set[str], irregular: dict[str, str]) -> tuple[set[tuple[str, str]], set[tuple[str, ...]]]:
+def antonyms(wordnet: Path, common: set[str], irregular: dict[str, str]) -> set[tuple[str, str]]:
     """Return antonym pairs, and groups of synonyms, of common words in their first senses."""
     order = senses(wordnet)
     words_of: dict[tuple[str, str], list[str]] = {}
@@ -95,15 +95,7 @@ def relations(wordnet: Path, common: set[str], irregular: dict[str, str]) -> tup
         a, b = lemma(a, common, irregular), lemma(b, common, irregular)
         if a in common and b in common and a != b:
             pairs.add((min(a, b), max(a, b)))
-    groups = set()
-    for pos, letter in POS.items():
-        ranks: dict[str, list[str]] = defaultdict(list)
-        for word in {*common}:
-            for offset in order.get((pos, word), [])[:MOST_SENSES]:
-                ranks[offset].append(word)
-        groups |= {tuple(sorted(group)) for offset, group in ranks.items() if len(group) > 1 and (letter, offset) in words_of}
-    opposite = {frozenset(pair) for pair in pairs}
-    return pairs, {group for group in groups if not any(frozenset(two) in opposite for two in combinations(group, 2))}
+    return pairs
 
 
 def main() -> None:
@@ -112,12 +104,11 @@ def main() -> None:
     plain = plain_words(scowl)
     irregular = irregular_forms(wordnet, plain)
     common = bases(plain, irregular) | set(irregular.values())
-    pairs, groups = relations(wordnet, common, irregular)
+    pairs = antonyms(wordnet, common, irregular)
     lines = {
         "common_en": sorted(common),
         "irregular_en": [f"{form} {base}" for form, base in sorted(irregular.items())],
         "antonyms_en": [" ".join(pair) for pair in sorted(pairs)],
-        "synonyms_en": [" ".join(group) for group in sorted(groups)],
     }
     for name, content in lines.items():
         (DATA / f"{name}.txt").write_text("\n".join(content) + "\n", encoding="utf-8", newline="\n")

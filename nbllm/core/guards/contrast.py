@@ -10,9 +10,11 @@ from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 
 SHORTEST_ROOT = 3
-ALIKE = frozenset({("all", "exactly")})
-FIRM = frozenset({"only", "none", "least", "most_of", "more", "less", "both", "either"})
-EXCLUSIVE = frozenset({"all", "none", "some", "most", "only", "least", "most_of", "few", "often", "more", "less", "both", "either"})
+SHORTEST_PREFIX = 2
+LONG_ROOT = 6  # letters without which "a" at the beginning turns no meaning ("round", "around")
+LONGEST_PREFIX = 7
+ENDINGS = (("less", ""), ("less", "ful"), ("less", "y"), ("los", ""), ("los", "pflichtig"), ("frei", ""), ("frei", "haltig"), ("frei", "pflichtig"), ("ee", "er"), ("ee", "or"))
+FIRM = frozenset({"only", "least", "most_of", "more", "less"})
 
 
 def opposites(here: Reading, there: Reading) -> Verdict:
@@ -27,7 +29,7 @@ def opposites(here: Reading, there: Reading) -> Verdict:
             other = min(hit)
             if not _denied(here, word, there, other):
                 return apart("opposites", _show(word), _show(other))
-    for word, other in _prefixed(here, mine, theirs):
+    for word, other in _prefixed(here, there):
         if not _denied(here, word, there, other):
             return apart("opposites", _show(word), _show(other))
     return _particles(here, there)
@@ -50,20 +52,32 @@ def _negated(reading: Reading, word: str) -> bool:
     return False
 
 
-def _prefixed(here: Reading, mine: frozenset[str], theirs: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Yield pairs that differ by a prefix that turns a meaning: "legal" and "illegal", "hypertension" and "hypotension"."""
-    lexicon = here.lexicon
-    for words, others, turned in ((mine, theirs, False), (theirs, mine, True)):
-        for word in words:
-            for prefix in lexicon.prefixes:
-                root = word[len(prefix) :]
-                if word.startswith(prefix) and len(root) >= SHORTEST_ROOT and root in others:
-                    yield (root, word) if turned else (word, root)
-            for one, two in lexicon.prefix_pairs:
-                for first, second in ((one, two), (two, one)):
-                    root = word[len(first) :]
-                    if word.startswith(first) and len(root) >= SHORTEST_ROOT and second + root in others:
-                        yield (second + root, word) if turned else (word, second + root)
+def _prefixed(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
+    """Yield pairs that differ by a part that turns a meaning: "legal" and "illegal", "hypertension" and "hypotension", "harmful" and "harmless"."""
+    mine, theirs = _single(here, there), _single(there, here)
+    yield from _turned(here, mine, theirs)
+    for other, word in _turned(here, theirs, mine):
+        yield word, other
+
+
+def _single(here: Reading, there: Reading) -> frozenset[str]:
+    """Return the words of one text that the other has not, nor as two words ("underwater")."""
+    return frozenset({token.base for token in here.content} | {token.word for token in here.content}) - there.bases - there.joined
+
+
+def _turned(here: Reading, words: frozenset[str], others: frozenset[str]) -> Iterator[tuple[str, str]]:
+    turns = here.lexicon.turns
+    for word in words:
+        if word[0] == "a" and len(word) > LONG_ROOT and word[1:] in others:
+            yield word, word[1:]  # "asymptomatic"
+        for length in range(SHORTEST_PREFIX, min(LONGEST_PREFIX, len(word) - SHORTEST_ROOT) + 1):
+            for other in turns.get(word[:length], ()):
+                if other + word[length:] in others:
+                    yield word, other + word[length:]
+        for ending, turned in ENDINGS:
+            root = word.removesuffix(ending)
+            if root != word and len(root) >= SHORTEST_ROOT and root + turned in others:
+                yield word, root + turned
 
 
 def _particles(here: Reading, there: Reading) -> Verdict:
@@ -72,7 +86,8 @@ def _particles(here: Reading, there: Reading) -> Verdict:
     mine, theirs = _steered(here), _steered(there)
     for word, particle in mine - theirs:
         for other in table[particle]:
-            if (word, other) in theirs and (word, other) not in mine:
+            both = {particle, other} <= here.bases and {particle, other} <= there.bases  # then the guard "roles" looks
+            if not both and (word, other) in theirs and (word, other) not in mine:
                 return apart("opposites", _show(f"{word} {particle}"), _show(f"{word} {other}"))
     return passed("opposites")
 
@@ -108,6 +123,8 @@ def _classes(reading: Reading) -> dict[str, str]:
         if name is None:
             for size in (2, 3):
                 name = name or table.get("_".join(words[at : at + size]))
-        if name is not None:
+        if name == "few" and words[at - 1 : at] == ["a"]:
+            name = "some"  # "a few" are some
+        if name is not None and not (name in ("more", "less") and words[at + 2 : at + 3] in (["one"], ["once"])):
             found.setdefault(name, f'"{word}"')
     return found

@@ -92,5 +92,29 @@ class Lemmas:
 
 ENDINGS = {
     "de": ("ern", "en", "er", "es", "em", "n", "e", "s", "t"),
-    "es": ("es", "s", "a", "o", "e"),
+    "es": ("es", "s"),
 }
+SPANISH = {
+    "ar": ("o", "a", "as", "an", "amos", "ando", "ado", "ada", "e", "es", "en", "aron", "aste", "aba", "aria", "ara", "arlo", "arla", "arme", "arse"),
+    "er": ("o", "e", "es", "en", "emos", "iendo", "ido", "ida", "i", "io", "ieron", "ia", "eria", "era", "erlo", "erla", "erme", "erse"),
+    "ir": ("o", "e", "es", "en", "imos", "iendo", "ido", "ida", "i", "io", "ieron", "ia", "iria", "ira", "irlo", "irla", "irme", "irse"),
+}
+
+
+def spanish_forms(words: frozenset[str]) -> dict[str, str]:
+    """Return form -> infinitive for the Spanish infinitives among the words, with o as ue and e as ie ("vuelvo", "cierro"); other words stay."""
+    forms: dict[str, str] = {}
+    for verb in sorted(words):
+        stem, endings = verb[:-2], SPANISH.get(verb[-2:])
+        if endings is None or len(stem) < SHORTEST - 1:
+            continue
+        for ending in endings:
+            for root in (stem, _last_replaced(stem, "o", "ue"), _last_replaced(stem, "e", "ie")):
+                if root + ending not in words:
+                    forms.setdefault(root + ending, verb)
+    return forms
+
+
+def _last_replaced(stem: str, vowel: str, by: str) -> str:
+    head, found, tail = stem.rpartition(vowel)
+    return head + by + tail if found else stem

@@ -13,6 +13,7 @@ from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.words import Lexicon
 
 LONGEST_WORD = 40  # characters of a German number in one word that are looked at
+LONGEST_PADDED = 2  # "03" is 3; "0800" is a number of its own
 DOZENS = frozenset({"dozen", "dozens", "dutzend", "docena", "docenas"})
 AND = frozenset({"and", "und", "y"})
 HALF = frozenset({"half", "halb", "halbe", "media", "medio"})
@@ -38,7 +39,7 @@ def from_digits(raw: str, code: str) -> Value | None:
     "1.2.3").
     """
     if raw.isdecimal():
-        digits = raw.lstrip("0") or "0"
+        digits = (raw.lstrip("0") or "0") if len(raw) <= LONGEST_PADDED else raw
         return Value(digits if digits.isascii() else str(int(digits[:300])), _float(digits))
     if ":" in raw or "/" in raw:
         return None
@@ -46,7 +47,7 @@ def from_digits(raw: str, code: str) -> Value | None:
     if GROUPED[style].match(raw):
         return _grouped(raw, *((",", ".") if style == "en" else (".", ",")))
     if raw.count(".") + raw.count(",") == 1:
-        text = raw.replace(",", ".")
+        text = ("0" if raw[0] == "." else "") + raw.replace(",", ".")
         return Value(text, _float(text))
     other = "other" if style == "en" else "en"
     if GROUPED[other].match(raw):
@@ -144,6 +145,8 @@ def _join(total: float, current: float, value: float, word: str) -> tuple[float,
         return total, max(current, 1.0) * value
     if value >= 1000:
         return total + max(current, 1.0) * value, 0.0
+    if current == 0 and total and value >= 100:
+        return total, value
     if value == 100 and 0 < current < 100:
         return total, current * 100
     if current % 100 == 0 and value < 100 and value == int(value) and (current or total):

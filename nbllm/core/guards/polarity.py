@@ -1,4 +1,4 @@
-"""Guard "negation": both texts deny the same thing, or neither denies anything. "Cannot" is "unable to"; two denials are none."""
+"""Guard "negation": both texts deny the same thing, or neither denies anything. "Cannot" is "unable to"; "not uncommon" is "common"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ GUARD = "negation"
 CONCORD = frozenset(
     ["no", "nunca", "jamas", "nadie", "nada", "ningun", "ninguna", "ninguno", "tampoco"]
 )  # Spanish: several of them deny once
-FILLERS = frozenset({"or", "oder", "o", "only", "just", "nur", "solo", "whether"})
+LOOSE = frozenset({"stop", "quit", "fail", "free", "cease", "miss", "stopp", "stoppen", "aufhor", "frei", "parar", "dejar", "libre"})  # also mean other things
+DOING = frozenset({"do", "does", "did", "can", "could", "will", "would", "has", "have", "had", "may", "might", "must"})
+PRONOUNS = frozenset({"i", "you", "he", "she", "it", "we", "they", "who", "which", "that", "this"})
+NEGATIVE_PREFIXES = ("un", "in", "im", "il", "ir", "dis")
 AUXILIARIES = frozenset(
     [
         "cant",
@@ -34,40 +37,67 @@ AUXILIARIES = frozenset(
 )
 
 
-class Polarity(Struct):
-    """What a text denies. hard: words that deny, in order; heads: the base of what each denies; weak: words that may deny
-    ("avoid").
+class Denial(Struct, frozen=True):
+    """A word that denies. head: base of what it denies; near: the head stands right behind it ("not safe", "without eggs").
+
+    sure: false where the head may be a subject ("doesn't my screen turn on"); doubled: the head is a denial itself ("not uncommon").
     """
 
-    hard: list[str]
-    heads: list[str]
+    word: str
+    head: str
+    near: bool = False
+    sure: bool = True
+    doubled: bool = False
+
+
+class Polarity(Struct):
+    """What a text denies: words that deny, in order, and bases of words that may deny ("avoid")."""
+
+    hard: list[Denial]
     weak: list[str]
 
 
 def of(reading: Reading) -> Polarity:
     """Return the polarity of a text."""
     lexicon, words = reading.lexicon, reading.plain_words
-    spanish = lexicon.code == "es"
-    found = Polarity([], [], [])
-    agreed = False
+    found = Polarity([], [])
+    agreed: set[str] = set()
     for at, token in enumerate(words):
         word = token.word
-        if word in lexicon.weak_negators or token.base in lexicon.weak_negators:
-            found.weak.append(token.base)
-            continue
-        if not (word in lexicon.negators or word in lexicon.strong_negators or word.endswith("n't")):
-            continue
-        if _idle(reading, at):
-            continue
-        if spanish and word in CONCORD:
-            if agreed:
-                continue
-            agreed = True
-        found.hard.append(token.raw)
-        found.heads.append(
-            next((other.base for other in words[at + 1 :] if not other.stop and other.word not in lexicon.negators), "")
-        )
+        pair = f"{word}_{words[at + 1].word}" if at + 1 < len(words) else ""
+        strong = word in lexicon.negators or word in lexicon.strong_negators or word.endswith("n't") or pair in lexicon.negators
+        if strong:
+            if not _idle(reading, at) and not _concord(word, agreed):
+                found.hard.append(_denial(reading, at))
+        elif token.base in lexicon.weak_negators:
+            if word == "free" and reading.hyphenated(token):
+                found.hard.append(Denial(token.raw, words[at - 1].base, sure=False))
+            else:
+                found.weak.append(token.base)
     return found
+
+
+def _concord(word: str, agreed: set[str]) -> bool:
+    """Say whether a word only agrees with a denial before it: "no veo nada", "neither this nor that", "ni esto ni aquello"."""
+    if word in CONCORD and agreed & CONCORD and word != "no":
+        return True
+    if word in ("nor", "ni") and agreed & {"neither", "ni", "nor"}:
+        return True
+    agreed.add(word)
+    return False
+
+
+def _denial(reading: Reading, at: int) -> Denial:
+    lexicon, words = reading.lexicon, reading.plain_words
+    word = words[at].word
+    behind = next((other for other in words[at + 1 :] if not other.stop and other.word not in lexicon.negators), None)
+    if behind is None:
+        return Denial(words[at].raw, "", sure=False)
+    before = words[at - 1].word if at else ""
+    verbal = word.endswith("n't") or word in AUXILIARIES or word == "cannot" or before in DOING
+    inverted = verbal and (at == 0 or (words[at - 1].stop and before not in DOING and at < 3 and before not in PRONOUNS))
+    doubled = any(behind.word.startswith(prefix) and behind.word[len(prefix) :] in lexicon.common for prefix in NEGATIVE_PREFIXES)
+    return Denial(words[at].raw, behind.base, near=not verbal, sure=not inverted, doubled=doubled and words[at + 1] is behind)
 
 
 def _idle(reading: Reading, at: int) -> bool:
@@ -93,18 +123,32 @@ def _idle(reading: Reading, at: int) -> bool:
 def compare(here: Reading, there: Reading) -> Verdict:
     """Return whether both texts deny alike."""
     a, b = of(here), of(there)
-    weak_a = [word for word in a.weak if word not in b.weak]
-    weak_b = [word for word in b.weak if word not in a.weak]
-    options_a = {(len(a.hard) + extra) % 2 for extra in range(len(weak_a) + 1)}
-    options_b = {(len(b.hard) + extra) % 2 for extra in range(len(weak_b) + 1)}
-    if not options_a & options_b:
+    if not (_counts(a, b, there) & _counts(b, a, here)):
         return apart(GUARD, _said(a), _said(b))
     if len(a.hard) == len(b.hard):
-        for mine, theirs in zip(a.heads, b.heads, strict=True):
-            if mine != theirs and mine in there.bases and theirs in here.bases and mine and theirs:
-                return failed(GUARD, f'denies "{mine}" here, "{theirs}" there')
+        for mine, theirs in zip(a.hard, b.hard, strict=True):
+            if mine.head != theirs.head and mine.head and theirs.head and _moved(mine, theirs, here, there):
+                return failed(GUARD, f'denies "{mine.head}" here, "{theirs.head}" there')
     return passed(GUARD)
 
 
+def _moved(mine: Denial, theirs: Denial, here: Reading, there: Reading) -> bool:
+    """Say whether a denial went from one word to another that both texts have: "with A, without B" and "with B, without A"."""
+    if not (mine.sure and theirs.sure):
+        return False
+    if (mine.near and mine.head in there.bases) or (theirs.near and theirs.head in here.bases):
+        return True
+    return theirs.head in here.bases and mine.head in there.bases
+
+
+def _counts(one: Polarity, other: Polarity, there: Reading) -> set[int]:
+    """Return how often a text may deny: words that may deny ("avoid") count or not where the other text has not the same."""
+    count = sum(0 if denial.doubled and denial.head not in there.bases else 1 for denial in one.hard)
+    maybe = sum(1 for word in one.weak if word not in other.weak)
+    if count == 0 and any(word not in LOOSE for word in one.weak) and not (other.hard or other.weak):
+        return {1}  # "foods to avoid" against "foods": nothing in the other text may stand for it
+    return set(range(count, count + maybe + 1))
+
+
 def _said(polarity: Polarity) -> str:
-    return ", ".join(f'"{word}"' for word in (*polarity.hard, *polarity.weak)[:4]) or "no denial"
+    return ", ".join(f'"{word}"' for word in [*(denial.word for denial in polarity.hard), *polarity.weak][:4]) or "no denial"

@@ -14,6 +14,8 @@ from nbllm.core.guards.words import Lexicon, Unit
 Key = tuple[object, ...]
 CURRENCIES = {"$": "usd", "€": "eur", "£": "gbp", "¥": "jpy", "₹": "inr"}
 ORDINAL_ENDS = frozenset({"st", "nd", "rd", "th", "er", "o", "a", "ª", "º"})
+NAMED_DAYS: dict[str, tuple[Key, ...]] = {"christmas": (("md", 12, 25),)}
+PER = frozenset({"per", "pro", "por", "an"})
 NAMED_TIMES = {"noon": 720, "midnight": 0}
 LINKS = frozenset({"of", "the", "de", "del", "den", "dem", ",", "."})
 DAY_DATE = re.compile(r"(\d{1,2})([./])(\d{1,2})\2(\d{4}|\d{2})\Z")
@@ -87,6 +89,7 @@ class Reader:
 
     def run(self) -> None:
         """Collect the facts of all tokens."""
+        self._relative()
         at = 0
         while at < len(self.tokens):
             token = self.tokens[at]
@@ -175,6 +178,8 @@ class Reader:
             half, after = self._half_of_day(end)
             if half is not None and 0 < value.number <= 12:
                 return self._add(start, after, [("time", int(value.number * 60) % 720 + half)], "date")
+            if self._peek(end) == "o'clock":
+                return self._add(start, end + 1, [("time", int(value.number * 60)), ("time", int(value.number * 60) + 720)], "date")
             month = self._month_near(start, end, value)
             if month is not None:
                 return month
@@ -234,11 +239,16 @@ class Reader:
             return None, end
         if unit.dimension == "data" and self.tokens[at].raw.endswith("b") and self.tokens[at].raw[0].isupper():
             unit = Unit("data", unit.factor / 8)  # Mb and Gb are bits
+        if unit.dimension == "data" and self.tokens[at].raw.endswith("Bps"):
+            unit = Unit("data", unit.factor * 8)  # MBps are bytes, Mbps bits
         if unit.dimension == "degree" and self._peek(at + 1) in self.lexicon.units:
             scale_unit = self.lexicon.units[self._peek(at + 1)]
             if scale_unit.dimension.startswith("temperature"):
                 return scale_unit, at + 2
         below = self._peek(at + 2)
+        if self._peek(at + 1) in PER and unit.dimension == "length" and below in self.lexicon.units:
+            lower = self.lexicon.units[below]
+            return Unit(f"length/{lower.dimension}", unit.factor / lower.factor), at + 3
         if self._peek(at + 1) == "/" and (lower := self.lexicon.after_number.get(below) or self.lexicon.units.get(below)):
             return Unit(f"{unit.dimension}/{lower.dimension}", unit.factor / lower.factor), at + 3
         return unit, at + 1
@@ -273,6 +283,18 @@ class Reader:
 
     # Words
 
+    def _relative(self) -> None:
+        """Add "next", "last" and "this" beside a unit or the name of a time ("next week", "semana pasada")."""
+        lexicon = self.lexicon
+        times = (lexicon.units, lexicon.months, lexicon.weekdays, lexicon.dates)
+        for at, token in enumerate(self.tokens):
+            name = lexicon.relative.get(token.word) if token.kind == "w" else None
+            if name is None:
+                continue
+            sides = (self._peek(at + 1), self._peek(at - 1) if at and lexicon.code == "es" else "")
+            if any(side in table for side in sides for table in times):
+                self.facts.append(Fact(frozenset({("relative", name)}), token.raw, "date", soft=name == "this"))
+
     def _word(self, at: int) -> int:
         token, lexicon = self.tokens[at], self.lexicon
         word = token.word
@@ -290,7 +312,7 @@ class Reader:
         if word in lexicon.dates:
             name = lexicon.dates[word]
             key = ("time", NAMED_TIMES[name]) if name in NAMED_TIMES else ("date", name)
-            return self._add(at, at + 1, [key], "date")
+            return self._add(at, at + 1, [key, *NAMED_DAYS.get(name, ())], "date")
         if word in lexicon.soft_dates:
             return self._add(at, at + 1, [("date", lexicon.soft_dates[word])], "date", soft=True)
         return self._soft_word(at)
@@ -313,6 +335,8 @@ class Reader:
         """Add a unit alone ("a week", "in days"), a soft number ("one", "first") or a Roman numeral, where one stands here."""
         token, lexicon = self.tokens[at], self.lexicon
         word, before = token.word, self._peek(at - 1) if at else ""
+        if word == "other" and before == "every":
+            return self._add(at, at + 1, [("2", "")], "number")
         if word in lexicon.articles and word in lexicon.soft_numbers and self._peek(at + 1) in lexicon.units:
             return at + 1
         unit = lexicon.units.get(word)

@@ -39,6 +39,16 @@ class Reading:
         return [token for at, token in enumerate(self.tokens) if token.kind == "w" and not token.stop and at not in self.used]
 
     @cached_property
+    def has_capitals(self) -> bool:
+        """Whether the text has a capital letter, so that small ones are meant."""
+        return any(token.raw[0].isupper() for token in self.plain_words)
+
+    def hyphenated(self, token: Token) -> bool:
+        """Say whether a word hangs on the one before it by a hyphen ("sugar-free")."""
+        at = next((place for place, other in enumerate(self.tokens) if other is token), 0)
+        return at > 0 and self.tokens[at - 1].raw == "-"
+
+    @cached_property
     def bases(self) -> frozenset[str]:
         """Bases of all words, and pairs of neighbours joined by _ ("turn_on", also across the words between a verb and its
         particle).
@@ -47,7 +57,9 @@ class Reading:
         found = {token.base for token in words}
         found.update(token.word for token in words)
         for at, token in enumerate(words[1:], start=1):
-            found.add(f"{words[at - 1].base}_{token.base}")
+            before = words[at - 1]
+            found.add(f"{before.base}_{token.base}")
+            found.add(f"{before.word}_{token.word}")
             if token.word in SHORT_WORDS:
                 found.update(f"{other.base}_{token.word}" for other in words[max(0, at - REACH) : at - 1])
         return frozenset(found)
@@ -57,6 +69,17 @@ class Reading:
         """Neighbouring words and numbers written as one ("word press" as "wordpress")."""
         pieces = [token.word for token in self.tokens if token.kind != "s"]
         return frozenset({a + b for a, b in pairwise(pieces)})
+
+    @cached_property
+    def phrases(self) -> Mapping[int, str]:
+        """Return id of a token -> the name that stands for the words it is one of ("United States")."""
+        found: dict[int, str] = {}
+        table, words = self.words.phrases, self.plain_words
+        for at, token in enumerate(words):
+            for rest, name in table.get(token.word, ()):
+                if tuple(other.word for other in words[at : at + len(rest)]) == rest:
+                    found.update((id(other), name) for other in words[at : at + len(rest)])
+        return found
 
     @cached_property
     def keys(self) -> Mapping[str, Token]:
@@ -70,6 +93,8 @@ class Reading:
         """Return what a word is compared by: the name that stands for it, else its base. A pronoun ("us") is not taken for a name
         ("US").
         """
+        if self.phrases and (name := self.phrases.get(id(token))):
+            return name
         if token.stop and not (len(token.raw) > 1 and token.raw.isupper() and self.text.capitals):
             return token.word
         return self.words.aliases.get(token.word) or self.words.aliases.get(token.base) or token.base

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import unicodedata
+from os.path import commonprefix
 
-from nbllm.core.guards.reading import Reading
+from nbllm.core.guards.reading import SHORT_WORDS, Reading
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, apart, failed, passed
 
@@ -16,7 +17,15 @@ SCRIPT_LETTERS = 200  # characters that are looked at for the script
 SYMMETRIC = frozenset(
     ["and", "or", "vs", "versus", "between", "und", "oder", "zwischen", "y", "o", "entre", "difference", "compare"]
 )
-RELATED = 5  # letters that two forms of one word begin with ("culture", "cultural")
+MOST_MOVED = 12  # words that are compared pair by pair
+DETERMINERS = frozenset(["a", "an", "the", "der", "die", "das", "dem", "den", "ein", "eine", "einen", "einem", "el", "la", "los", "las", "un", "una"])
+STEERING = frozenset({"up", "down", "out", "off", "away", "back", "over", "under"})
+RELATED = 4  # letters that two forms of one word begin with ("culture", "cultural")
+FORMS = frozenset(
+    " e y s es ed d ing er or ers ors al ial ic ical ly ion ation tion sion ment ness ity ive able ible ous ant ent ance ence ist ism ize ise ify cy ce t te "
+    "ted ting ten n en ung ungen lich heit keit bar ar ir ado ada ido ida cion ciones dor dora mente"
+    .split(" ")
+)
 
 
 def language(here: Reading, there: Reading) -> Verdict:
@@ -61,17 +70,24 @@ def _asked(reading: Reading) -> str:
 
 def roles(here: Reading, there: Reading) -> Verdict:
     """Return whether no two things have changed places: "from euros to dollars" and "from dollars to euros"."""
-    mine, theirs = _places(here), _places(there)
-    shared = [word for word in mine if word in theirs and mine[word] != theirs[word]]
-    for at, one in enumerate(shared[:12]):
-        for two in shared[at + 1 : 12]:
-            if mine[one] == theirs[two] and mine[two] == theirs[one] and not {mine[one], mine[two]} & SYMMETRIC:
-                return failed("roles", f'"{one}" and "{two}" have changed places')
-    return passed("roles")
+    near, near_there = _places(here, near=True), _places(there, near=True)
+    far, far_there = _places(here, near=False), _places(there, near=False)
+    stayed = frozenset(word for word in near if near_there.get(word) == near[word])
+    swapped = _swapped(near, near_there, frozenset(near)) or _swapped(far, far_there, stayed)
+    return failed("roles", f'"{swapped[0]}" and "{swapped[1]}" have changed places') if swapped else passed("roles")
 
 
-def _places(reading: Reading) -> dict[str, str]:
-    """Return word of meaning or number -> the word before it, articles left out; words that stand twice are left out."""
+def _swapped(mine: dict[str, str], theirs: dict[str, str], among: frozenset[str]) -> tuple[str, str] | None:
+    moved = [word for word in mine if word in among and word in theirs and mine[word] != theirs[word]][:MOST_MOVED]
+    for at, one in enumerate(moved):
+        for two in moved[at + 1 :]:
+            if mine[one] == theirs[two] and mine[two] == theirs[one] and not {mine[one], mine[two]} & {*SYMMETRIC, one, two}:
+                return one, two
+    return None
+
+
+def _places(reading: Reading, *, near: bool) -> dict[str, str]:
+    """Return word of meaning or number -> the word before it (near), or the word of meaning before it; articles and words that stand twice are left out."""
     found: dict[str, str] = {}
     twice: set[str] = set()
     before = ""
@@ -79,36 +95,38 @@ def _places(reading: Reading) -> dict[str, str]:
         if token.kind == "s":
             before = "or" if token.raw == "/" else before
             continue
-        key = token.word if token.kind == "n" else reading.key(token)
-        if token.word in reading.lexicon.articles or token.word in (
-            "the",
-            "der",
-            "die",
-            "das",
-            "dem",
-            "den",
-            "el",
-            "la",
-            "los",
-            "las",
-        ):
+        if token.word in DETERMINERS or token.word in reading.lexicon.soft_numbers:
             continue
+        key = token.word if token.kind == "n" else reading.key(token)
         if not token.stop:
             if key in found:
                 twice.add(key)
             found[key] = before
-        before = key
+        if near or not token.stop:
+            before = key
     return {key: place for key, place in found.items() if key not in twice}
 
 
 def wording(here: Reading, there: Reading) -> Verdict:
     """Return whether not one word of meaning was swapped for another that is no synonym, in an otherwise equal text."""
     mine, theirs = _strange(here, there), _strange(there, here)
+    if not (mine or theirs):
+        return _steering(here, there)
     if not (mine and theirs):
         return passed("wording")
     a, b = _frame(here, mine), _frame(there, theirs)
     if a == b:
         return apart("wording", _listed(mine), _listed(theirs))
+    return passed("wording")
+
+
+def _steering(here: Reading, there: Reading) -> Verdict:
+    """Return whether texts of equal words differ in no single word that steers a verb ("sign up" and "sign out")."""
+    a, b = [token.word for token in here.plain_words], [token.word for token in there.plain_words]
+    if len(a) == len(b):
+        swapped = [(one, two) for one, two in zip(a, b, strict=True) if one != two]
+        if len(swapped) == 1 and {*swapped[0]} & STEERING and {*swapped[0]} <= SHORT_WORDS:
+            return apart("wording", f'"{swapped[0][0]}"', f'"{swapped[0][1]}"')
     return passed("wording")
 
 
@@ -134,7 +152,9 @@ def _strange(here: Reading, there: Reading) -> list[Token]:
 
 
 def _related(one: str, two: str) -> bool:
-    return len(one) >= RELATED and one[:RELATED] == two[:RELATED] and abs(len(one) - len(two)) <= RELATED
+    """Say whether two words are forms of one ("culture", "cultural"): alike but for endings."""
+    same = len(commonprefix((one, two)))
+    return same >= RELATED and one[same:] in FORMS and two[same:] in FORMS
 
 
 def _frame(reading: Reading, strange: list[Token]) -> list[str]:

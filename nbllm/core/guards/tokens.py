@@ -9,7 +9,7 @@ from msgspec import Struct
 from nbllm.core.guards.letters import fold, plain
 from nbllm.core.guards.words import GuardWords, Lexicon
 
-TOKEN = re.compile(r"(\d+(?:[.,:/]\d+)*)|([^\W\d_]+(?:'[^\W\d_]+)*(?:\+\+|\#(?!\w))?)|(\S)")
+TOKEN = re.compile(r"(\d+(?:[.,:/]\d+)*|(?<![\w.])\.\d+)|([^\W\d_]+(?:'[^\W\d_]+)*(?:\+\+|\#(?!\w))?)|(\S)")
 SENTENCE_ENDS = frozenset(".?!:\n\"'([{¿¡-*>")
 TITLE_SHARE = 0.6  # with more capitals than this, a capital says nothing about a word
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from nbllm.core.guards.lemmas import Lemmas
+from nbllm.core.guards.lemmas import Lemmas, spanish_forms
 from nbllm.core.guards.letters import fold
 
 LANGUAGES = ("en", "de", "es")
@@ -45,9 +45,9 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     ambiguous: frozenset[str]
     dates: Mapping[str, str]
     soft_dates: Mapping[str, str]
+    relative: Mapping[str, str]
     questions: Mapping[str, str]
-    prefixes: tuple[str, ...]
-    prefix_pairs: tuple[tuple[str, str], ...]
+    turns: Mapping[str, frozenset[str]]
     particles: Mapping[str, frozenset[str]]
     opposites: Mapping[str, frozenset[str]]
     synonyms: Mapping[str, frozenset[int]]
@@ -59,13 +59,14 @@ class Lexicon(Struct, frozen=True, kw_only=True):
 class GuardWords(Struct, frozen=True):
     """Word lists for `check`: one Lexicon a language, and names that are names whatever the lists of common words say.
 
-    `aliases` maps a name to the one that stands for it ("american" to "usa"); `telling` are the function words that only one
+    `aliases` maps a name to the one that stands for it ("american" to "usa"); `phrases` has those of several words by their first; `telling` are the function words that only one
     language has.
     """
 
     languages: Mapping[str, Lexicon]
     names: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = MappingProxyType({})
+    phrases: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = MappingProxyType({})
     telling: Mapping[str, frozenset[str]] = MappingProxyType({})
 
     def with_(
@@ -129,7 +130,22 @@ def shipped() -> GuardWords:
     aliases = {word: line[0] for line in _sections("names")["aliases"] for word in line}
     languages = {code: _lexicon(code) for code in LANGUAGES}
     telling = {code: _telling(code, languages) for code in LANGUAGES}
-    return GuardWords(MappingProxyType(languages), aliases=MappingProxyType(aliases), telling=MappingProxyType(telling))
+    return GuardWords(
+        MappingProxyType(languages),
+        aliases=MappingProxyType({word: name for word, name in aliases.items() if "_" not in word}),
+        phrases=MappingProxyType(_phrases(aliases)),
+        telling=MappingProxyType(telling),
+    )
+
+
+def _phrases(aliases: Mapping[str, str]) -> dict[str, tuple[tuple[tuple[str, ...], str], ...]]:
+    """Return first word -> (words, name) of the names that are several words."""
+    found: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    for phrase, name in aliases.items():
+        words = tuple(phrase.split("_"))
+        if len(words) > 1:
+            found.setdefault(words[0], []).append((words, name))
+    return {first: tuple(sorted(known, key=lambda entry: len(entry[0]))) for first, known in found.items()}
 
 
 def _telling(code: str, languages: Mapping[str, Lexicon]) -> frozenset[str]:
@@ -165,11 +181,12 @@ def _lexicon(code: str) -> Lexicon:
     if code == "en":
         irregular = dict(line.split() for line in _read("irregular_en").splitlines())
         listed = frozenset(_read("common_en").split())
-        synonyms += [line.split() for line in _read("synonyms_en").splitlines()]
         antonyms = [tuple(line.split()) for line in _read("antonyms_en").splitlines()]
     numbers = {line[0]: float(line[1]) for line in sections["numbers"]}
     common = listed | flat["common"] | flat["stop"] | flat["filler"] | numbers.keys()
     common |= {word for name in ("negators", "opposites", "synonyms") for word in flat[name]}
+    if code == "es":
+        irregular = spanish_forms(common)
     lemmas = Lemmas(code, common, irregular)
     pairs = [*_crossed(sections["opposites"]), *((pair[0], pair[1]) for pair in antonyms)]
     opposites = _both_ways((lemmas(a), lemmas(b)) for a, b in pairs)
@@ -192,9 +209,9 @@ def _lexicon(code: str) -> Lexicon:
         ambiguous=flat["ambiguous"],
         dates=_classes(sections["dates"]),
         soft_dates=_classes(sections["soft_dates"]),
+        relative=_classes(sections["relative"]),
         questions=_classes(sections["questions"]),
-        prefixes=tuple(word for line in sections["prefixes"] for word in line),
-        prefix_pairs=tuple((line[0], line[1]) for line in sections["prefix_pairs"]),
+        turns=_turns(sections),
         particles={
             word: frozenset(others) for word, others in _both_ways((line[0], line[1]) for line in sections["particles"]).items()
         },
@@ -208,6 +225,15 @@ def _lexicon(code: str) -> Lexicon:
 
 def _classes(lines: list[list[str]]) -> dict[str, str]:
     return {word: line[0].rstrip(":") for line in lines for word in line[1:]}
+
+
+def _turns(sections: dict[str, list[list[str]]]) -> dict[str, frozenset[str]]:
+    """Return prefix -> prefixes that turn its meaning; "" is no prefix ("un" -> "", "hyper" -> "hypo")."""
+    found = _both_ways((line[0], line[1]) for line in sections["prefix_pairs"])
+    for line in sections["prefixes"]:
+        for prefix in line:
+            found.setdefault(prefix, set()).add("")
+    return {prefix: frozenset(others) for prefix, others in found.items()}
 
 
 def _units(lines: list[list[str]]) -> dict[str, Unit]:
