@@ -10,8 +10,6 @@ Spanish lists, and everything in words_*.txt, are written by hand for this proje
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from itertools import combinations
 from pathlib import Path
 
 from nbllm.core.guards.lemmas import candidates

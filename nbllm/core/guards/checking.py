@@ -53,4 +53,6 @@ def _read_both(query: str, stored: str, words: GuardWords) -> tuple[Reading, Rea
     """
     a, b = cut(query, words), cut(stored, words)
     code_a, code_b = a.code or b.code or "en", b.code or a.code or "en"
-    return Reading(a, words.languages[code_a], words), Reading(b, words.languages[code_b], words)
+    here, there = Reading(a, words.languages[code_a], words), Reading(b, words.languages[code_b], words)
+    here.pair = there.pair = contrast.Pair(here, there)
+    return here, there

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.verdicts import Verdict, apart, passed
@@ -13,26 +14,59 @@ SHORTEST_ROOT = 3
 SHORTEST_PREFIX = 2
 LONG_ROOT = 6  # letters without which "a" at the beginning turns no meaning ("round", "around")
 LONGEST_PREFIX = 7
-ENDINGS = (("less", ""), ("less", "ful"), ("less", "y"), ("los", ""), ("los", "pflichtig"), ("frei", ""), ("frei", "haltig"), ("frei", "pflichtig"), ("ee", "er"), ("ee", "or"))
-FIRM = frozenset({"only", "least", "most_of", "more", "less"})
+ENDINGS = (
+    ("less", ""),
+    ("less", "ful"),
+    ("less", "y"),
+    ("los", ""),
+    ("los", "pflichtig"),
+    ("frei", ""),
+    ("frei", "haltig"),
+    ("frei", "pflichtig"),
+    ("ee", "er"),
+    ("ee", "or"),
+)
+FIRM = frozenset({"only", "more", "less"})
 
 
 def opposites(here: Reading, there: Reading) -> Verdict:
     """Return whether no word that only one text has is the opposite of a word that only the other has."""
+    pair = here.pair
+    for word, other in pair.opposed:
+        one, two = (word, other) if pair.here is here else (other, word)
+        if one not in pair.turned:
+            return apart("opposites", _show(one), _show(two))
+    return _particles(here, there)
+
+
+def opposed(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
+    """Yield (word of one text, its opposite in the other)."""
     mine, theirs = here.bases - there.bases, there.bases - here.bases
     if not mine or not theirs:
-        return passed("opposites")
+        return
     table = here.lexicon.opposites
-    for word in mine:
-        against = table.get(word)
-        if against and (hit := against & theirs):
-            other = min(hit)
-            if not _denied(here, word, there, other):
-                return apart("opposites", _show(word), _show(other))
-    for word, other in _prefixed(here, there):
-        if not _denied(here, word, there, other):
-            return apart("opposites", _show(word), _show(other))
-    return _particles(here, there)
+    for word in sorted(mine & table.keys()):
+        for other in sorted(table[word] & theirs):
+            yield word, other
+    yield from _prefixed(here, there)
+
+
+class Pair:
+    """Two readings and what two guards want to know of both: which of their words are opposites."""
+
+    def __init__(self, here: Reading, there: Reading) -> None:
+        self.here = here
+        self.there = there
+
+    @cached_property
+    def opposed(self) -> list[tuple[str, str]]:
+        """Pairs of (word of `here`, its opposite in `there`)."""
+        return list(opposed(self.here, self.there))
+
+    @cached_property
+    def turned(self) -> frozenset[str]:
+        """Words of both texts that are opposites and of which exactly one is denied: "not safe" and "unsafe"."""
+        return frozenset(word for pair in self.opposed if _denied(self.here, pair[0], self.there, pair[1]) for word in pair)
 
 
 def _show(word: str) -> str:
@@ -53,7 +87,9 @@ def _negated(reading: Reading, word: str) -> bool:
 
 
 def _prefixed(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
-    """Yield pairs that differ by a part that turns a meaning: "legal" and "illegal", "hypertension" and "hypotension", "harmful" and "harmless"."""
+    """Yield pairs that differ by a part that turns a meaning: "legal" and "illegal", "hypertension" and "hypotension", "harmful"
+    and "harmless".
+    """
     mine, theirs = _single(here, there), _single(there, here)
     yield from _turned(here, mine, theirs)
     for other, word in _turned(here, theirs, mine):

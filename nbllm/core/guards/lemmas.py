@@ -83,7 +83,7 @@ class Lemmas:
             for base in candidates(word):
                 if base in self._common:
                     return base
-            return word
+            return word.replace("isation", "ization").replace("ising", "izing").replace("ised", "ized").replace("ise", "ize")
         for ending in self._endings:
             if word.endswith(ending) and len(word) - len(ending) >= SHORTEST + 1:
                 return word[: -len(ending)]
@@ -95,14 +95,75 @@ ENDINGS = {
     "es": ("es", "s"),
 }
 SPANISH = {
-    "ar": ("o", "a", "as", "an", "amos", "ando", "ado", "ada", "e", "es", "en", "aron", "aste", "aba", "aria", "ara", "arlo", "arla", "arme", "arse"),
-    "er": ("o", "e", "es", "en", "emos", "iendo", "ido", "ida", "i", "io", "ieron", "ia", "eria", "era", "erlo", "erla", "erme", "erse"),
-    "ir": ("o", "e", "es", "en", "imos", "iendo", "ido", "ida", "i", "io", "ieron", "ia", "iria", "ira", "irlo", "irla", "irme", "irse"),
+    "ar": (
+        "o",
+        "a",
+        "as",
+        "an",
+        "amos",
+        "ando",
+        "ado",
+        "ada",
+        "e",
+        "es",
+        "en",
+        "aron",
+        "aste",
+        "aba",
+        "aria",
+        "ara",
+        "arlo",
+        "arla",
+        "arme",
+        "arse",
+    ),
+    "er": (
+        "o",
+        "e",
+        "es",
+        "en",
+        "emos",
+        "iendo",
+        "ido",
+        "ida",
+        "i",
+        "io",
+        "ieron",
+        "ia",
+        "eria",
+        "era",
+        "erlo",
+        "erla",
+        "erme",
+        "erse",
+    ),
+    "ir": (
+        "o",
+        "e",
+        "es",
+        "en",
+        "imos",
+        "iendo",
+        "ido",
+        "ida",
+        "i",
+        "io",
+        "ieron",
+        "ia",
+        "iria",
+        "ira",
+        "irlo",
+        "irla",
+        "irme",
+        "irse",
+    ),
 }
 
 
 def spanish_forms(words: frozenset[str]) -> dict[str, str]:
-    """Return form -> infinitive for the Spanish infinitives among the words, with o as ue and e as ie ("vuelvo", "cierro"); other words stay."""
+    """Return form -> infinitive for the Spanish infinitives among the words, with o as ue and e as ie ("vuelvo", "cierro"); other
+    words stay.
+    """
     forms: dict[str, str] = {}
     for verb in sorted(words):
         stem, endings = verb[:-2], SPANISH.get(verb[-2:])

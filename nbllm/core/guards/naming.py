@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from os.path import commonprefix
 
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.tokens import Token
@@ -10,6 +11,8 @@ from nbllm.core.guards.verdicts import Verdict, apart, passed
 from nbllm.core.guards.words import Lexicon
 
 SHORTEST_JOIN = 5
+LONGEST_EXACT = 6  # letters from which one wrong letter is a slip
+LONG_GERMAN = 8  # letters from which one half that is a common word makes a compound
 SHORT_GERMAN = 6  # an ending says nothing about a word of so few letters
 DERIVED = ("s", "es", "n", "an", "ian", "ish", "ese", "i", "ic", "y", "er", "ers", "al", "ans", "isch", "ische", "ischen", "en")
 QUOTED = re.compile(r"\"([^\"]{1,200})\"|(?:(?<=\s)|^)'([^']{1,200})'(?=[\s.,;:?!)]|$)")
@@ -28,26 +31,44 @@ def names(here: Reading, there: Reading) -> Verdict:
     mine, theirs = _missing(here, there), _missing(there, here)
     if bool(mine) != bool(theirs):
         mine, theirs = _without_first_names(here, mine, there), _without_first_names(there, theirs, here)
-    if mine or theirs:
-        return apart("names", _listed(mine), _listed(theirs))
-    return passed("names")
+    if not (mine or theirs):
+        mine, theirs = _capitals(here, there), _capitals(there, here)  # words that are common otherwise ("People & Culture")
+        if not (mine and theirs):
+            return passed("names")
+    return apart("names", _listed(mine), _listed(theirs))
 
 
 def _without_first_names(here: Reading, missing: list[Token], there: Reading) -> list[Token]:
-    """Leave out a first name before a name that both texts have ("Donald Trump" and "Trump"); "South Korea" is no such name."""
+    """Leave out a first or last name beside a name that both texts have ("Donald Trump", "Trump"); "South Korea" is no such name."""
     words = here.plain_words
     found = []
     for token in missing:
         at = next(place for place, other in enumerate(words) if other is token)
-        after = words[at + 1] if at + 1 < len(words) else None
-        first = after is not None and token.raw.istitle() and after.raw[0].isupper() and here.key(after) in there.keys and not after.stop
-        if not (first and is_name(here, after) and token.base not in here.lexicon.common):
+        beside = [*words[at + 1 : at + 2], *words[max(0, at - 1) : at]]
+        part = any(other.raw[0].isupper() and here.key(other) in there.keys and is_name(here, other) for other in beside)
+        if not (part and token.raw.istitle() and token.base not in here.lexicon.common):
             found.append(token)
     return found
 
 
 def _listed(tokens: list[Token]) -> str:
     return ", ".join(token.raw for token in tokens[:3])
+
+
+def _capitals(here: Reading, there: Reading) -> list[Token]:
+    """Return common words written like names, which the other text has in no form."""
+    if here.lexicon.code == "de" or not here.text.capitals:
+        return []
+    return [
+        token
+        for token in here.content
+        if token.raw[0].isupper()
+        and not token.first
+        and here.key(token) not in there.keys
+        and token.base not in there.bases
+        and not _derived(here.key(token), there)
+        and not initials(here, token, there)
+    ]
 
 
 def _missing(here: Reading, there: Reading) -> list[Token]:
@@ -57,7 +78,13 @@ def _missing(here: Reading, there: Reading) -> list[Token]:
         key = here.key(token)
         if key in keys or token.word in there.bases or not is_name(here, token):
             continue
-        if token.word in joined or _in_join(here, at, there) or _derived(key, there) or _initials(here, token, there):
+        if (
+            token.word in joined
+            or _misspelt(here, token, there)
+            or _in_join(here, at, there)
+            or _derived(key, there)
+            or initials(here, token, there)
+        ):
             continue
         found.append(token)
     return found
@@ -73,7 +100,11 @@ def is_name(reading: Reading, token: Token) -> bool:
     if len(raw) == 1:
         return raw not in "aiAI"
     known = token.word in lexicon.common or token.base in lexicon.common
-    if reading.text.capitals and not raw.islower() and raw[1:] != raw[1:].lower() and not known:
+    if (
+        not known
+        and reading.text.capitals
+        and (raw[1:] != raw[1:].lower() or (lexicon.code != "de" and raw[0].isupper() and not token.first))
+    ):
         return True
     if known:
         return False
@@ -92,9 +123,11 @@ def _german(word: str, lexicon: Lexicon) -> bool:
     """
     if len(word) > SHORT_GERMAN and word.endswith(lexicon.endings):
         return True
-    return _compound(word, lexicon.common) or any(
-        word.startswith(prefix) and word[len(prefix) :] in lexicon.common for prefix in lexicon.beginnings
-    )
+    if len(word) > LONG_GERMAN and any(
+        word[:cut] in lexicon.common or word[cut:] in lexicon.common for cut in range(4, len(word) - 3)
+    ):
+        return True
+    return any(word.startswith(prefix) and word[len(prefix) :] in lexicon.common for prefix in lexicon.beginnings)
 
 
 def _compound(word: str, common: frozenset[str]) -> bool:
@@ -115,7 +148,8 @@ def _in_join(here: Reading, at: int, there: Reading) -> bool:
     neighbours = [content[at - 1].word + word] if at else []
     if at + 1 < len(content):
         neighbours.append(word + content[at + 1].word)
-    return any(len(both) >= SHORTEST_JOIN and both in there.keys for both in neighbours)
+    lemmas = here.lexicon.lemmas
+    return any(len(both) >= SHORTEST_JOIN and (both in there.keys or lemmas(both) in there.keys) for both in neighbours)
 
 
 def _derived(key: str, there: Reading) -> bool:
@@ -127,7 +161,28 @@ def _derived(key: str, there: Reading) -> bool:
     return False
 
 
-def _initials(here: Reading, token: Token, there: Reading) -> bool:
+def _misspelt(here: Reading, token: Token, there: Reading) -> bool:
+    """Say whether an unknown word is a common word of the other text with one letter wrong, missing or too many ("diffrence")."""
+    word, common = token.word, here.lexicon.common
+    if len(word) < LONGEST_EXACT or word in common:
+        return False
+    for other in there.content:
+        if other.word in common and other.word[0] == word[0] and other.base not in here.keys and one_apart(word, other.word):
+            return True
+    return False
+
+
+def one_apart(one: str, two: str) -> bool:
+    """Say whether two words differ by one letter that is wrong, missing or too many, or by two neighbours that changed places."""
+    if abs(len(one) - len(two)) > 1:
+        return False
+    start = len(commonprefix((one, two)))
+    end = len(commonprefix((one[start:][::-1], two[start:][::-1])))
+    a, b = one[start : len(one) - end], two[start : len(two) - end]
+    return max(len(a), len(b)) <= 1 or (len(a) == 2 and a == b[::-1])
+
+
+def initials(here: Reading, token: Token, there: Reading) -> bool:
     """Say whether a name is the initials of words of the other text, or part of words whose initials it has."""
     if _is_initials(token, there):
         return True
@@ -137,10 +192,12 @@ def _initials(here: Reading, token: Token, there: Reading) -> bool:
 def _is_initials(short: Token, reading: Reading, part: Token | None = None) -> bool:
     if not (2 <= len(short.raw) <= 6 and short.raw.isupper()):
         return False
-    words = [token for token in reading.plain_words if not (token.stop and token.word in ("of", "the", "for", "and", "de", "la"))]
-    first = "".join(token.word[0] for token in words)
-    at = first.find(short.word)
-    return at >= 0 and (part is None or any(token is part for token in words[at : at + len(short.word)]))
+    for left_out in (("of", "the", "for", "and", "de", "la"), ()):
+        words = [token for token in reading.plain_words if token.word not in left_out]
+        at = "".join(token.word[0] for token in words).find(short.word)
+        if at >= 0 and (part is None or any(token is part for token in words[at : at + len(short.word)])):
+            return True
+    return False
 
 
 def quotes(here: Reading, there: Reading) -> Verdict:

@@ -1,60 +1,61 @@
-"""Guard "negation": both texts deny the same thing, or neither denies anything. "Cannot" is "unable to"; "not uncommon" is "common"."""
+"""Guard "negation": both texts deny the same thing, or neither denies anything. "Cannot" is "unable to"; "not uncommon" is
+"common".
+"""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
 from nbllm.core.guards.reading import Reading
+from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, apart, failed, passed
 
 GUARD = "negation"
+MOST_HEADS = 3  # words behind a denial that it may be about
 CONCORD = frozenset(
     ["no", "nunca", "jamas", "nadie", "nada", "ningun", "ninguna", "ninguno", "tampoco"]
 )  # Spanish: several of them deny once
-LOOSE = frozenset({"stop", "quit", "fail", "free", "cease", "miss", "stopp", "stoppen", "aufhor", "frei", "parar", "dejar", "libre"})  # also mean other things
+LOOSE = frozenset(
+    {"stop", "quit", "fail", "free", "cease", "miss", "stopp", "stoppen", "aufhor", "frei", "parar", "dejar", "libre"}
+)  # also mean other things
 DOING = frozenset({"do", "does", "did", "can", "could", "will", "would", "has", "have", "had", "may", "might", "must"})
 PRONOUNS = frozenset({"i", "you", "he", "she", "it", "we", "they", "who", "which", "that", "this"})
 NEGATIVE_PREFIXES = ("un", "in", "im", "il", "ir", "dis")
 AUXILIARIES = frozenset(
-    [
-        "cant",
-        "wont",
-        "isnt",
-        "arent",
-        "wasnt",
-        "werent",
-        "doesnt",
-        "didnt",
-        "hasnt",
-        "havent",
-        "hadnt",
-        "shouldnt",
-        "wouldnt",
-        "couldnt",
-        "mustnt",
-        "dont",
-    ]
+    ["cant", "wont", "isnt", "arent", "wasnt", "werent", "doesnt", "didnt", "hasnt", "havent", "hadnt", "shouldnt", "wouldnt"]
+    + ["couldnt", "mustnt", "dont"]
 )
+COMMANDS = frozenset({"don't", "dont"})  # at the beginning they forbid; "isn't" and "can't" there only ask
+AMOUNTS = frozenset({"any", "more", "much", "many", "some", "most"})
+ENDS = frozenset({"nor", "noch", "ni", "but", "aber", "pero", "sino", "and", "und", "y"})  # words that end what is denied
 
 
 class Denial(Struct, frozen=True):
-    """A word that denies. head: base of what it denies; near: the head stands right behind it ("not safe", "without eggs").
+    """A word that denies. heads: bases of what it denies, up to a comma, "and" or "but"; near: they stand right behind it ("not
+    safe").
 
-    sure: false where the head may be a subject ("doesn't my screen turn on"); doubled: the head is a denial itself ("not uncommon").
+    sure: false where the first may be a subject ("doesn't my screen turn on"); doubled: it denies a denial ("not uncommon").
     """
 
     word: str
-    head: str
+    heads: frozenset[str]
     near: bool = False
     sure: bool = True
-    doubled: bool = False
+    doubled: str = ""
+
+
+class Weak(Struct, frozen=True):
+    """A word that may deny ("avoid", "stop working"), and what."""
+
+    base: str
+    heads: frozenset[str]
 
 
 class Polarity(Struct):
-    """What a text denies: words that deny, in order, and bases of words that may deny ("avoid")."""
+    """What a text denies: words that deny, in order, and words that may deny."""
 
     hard: list[Denial]
-    weak: list[str]
+    weak: list[Weak]
 
 
 def of(reading: Reading) -> Polarity:
@@ -64,44 +65,69 @@ def of(reading: Reading) -> Polarity:
     agreed: set[str] = set()
     for at, token in enumerate(words):
         word = token.word
-        pair = f"{word}_{words[at + 1].word}" if at + 1 < len(words) else ""
-        strong = word in lexicon.negators or word in lexicon.strong_negators or word.endswith("n't") or pair in lexicon.negators
-        if strong:
+        if word == "noch" and "weder" in agreed:
+            found.hard.append(_denial(reading, at))
+        elif (
+            word in lexicon.negators
+            or word in lexicon.strong_negators
+            or word.endswith("n't")
+            or _pair(words, at) in lexicon.negators
+        ):
             if not _idle(reading, at) and not _concord(word, agreed):
                 found.hard.append(_denial(reading, at))
         elif token.base in lexicon.weak_negators:
             if word == "free" and reading.hyphenated(token):
-                found.hard.append(Denial(token.raw, words[at - 1].base, sure=False))
-            else:
-                found.weak.append(token.base)
+                found.hard.append(Denial(token.raw, frozenset({words[at - 1].base}), sure=False))
+            elif not (word == "free" and words[at + 1 : at + 2] and words[at + 1].word == "of"):
+                found.weak.append(Weak(token.base, _heads(reading, at)))
     return found
 
 
+def _pair(words: list[Token], at: int) -> str:
+    """Return a word and the next as one ("other_than"), but nothing for "free of charge"."""
+    if at + 1 >= len(words) or (at + 2 < len(words) and words[at + 2].word in ("charge", "cost")):
+        return ""
+    return f"{words[at].word}_{words[at + 1].word}"
+
+
 def _concord(word: str, agreed: set[str]) -> bool:
-    """Say whether a word only agrees with a denial before it: "no veo nada", "neither this nor that", "ni esto ni aquello"."""
+    """Say whether a word only agrees with a denial before it: "no veo nada"."""
     if word in CONCORD and agreed & CONCORD and word != "no":
-        return True
-    if word in ("nor", "ni") and agreed & {"neither", "ni", "nor"}:
         return True
     agreed.add(word)
     return False
 
 
+def _heads(reading: Reading, at: int) -> frozenset[str]:
+    """Return bases of the first words of meaning behind a word, as far as it can deny them."""
+    lexicon, words = reading.lexicon, reading.plain_words
+    last = reading.sentence_end(words[at])
+    found = []
+    for token in words[at + 1 :]:
+        if token.word in ENDS or len(found) >= 2 * MOST_HEADS:
+            break
+        if not token.stop and token.word not in lexicon.negators and token.word not in AMOUNTS:
+            found += [token.base, token.word]
+        if token is last:
+            break
+    return frozenset(found)
+
+
 def _denial(reading: Reading, at: int) -> Denial:
     lexicon, words = reading.lexicon, reading.plain_words
     word = words[at].word
-    behind = next((other for other in words[at + 1 :] if not other.stop and other.word not in lexicon.negators), None)
-    if behind is None:
-        return Denial(words[at].raw, "", sure=False)
     before = words[at - 1].word if at else ""
+    behind = words[at + 1].word if at + 1 < len(words) else ""
     verbal = word.endswith("n't") or word in AUXILIARIES or word == "cannot" or before in DOING
     inverted = verbal and (at == 0 or (words[at - 1].stop and before not in DOING and at < 3 and before not in PRONOUNS))
-    doubled = any(behind.word.startswith(prefix) and behind.word[len(prefix) :] in lexicon.common for prefix in NEGATIVE_PREFIXES)
-    return Denial(words[at].raw, behind.base, near=not verbal, sure=not inverted, doubled=doubled and words[at + 1] is behind)
+    doubled = any(behind.startswith(prefix) and behind[len(prefix) :] in lexicon.common for prefix in NEGATIVE_PREFIXES)
+    return Denial(
+        words[at].raw, _heads(reading, at), near=not verbal, sure=not inverted, doubled=words[at + 1].base if doubled else ""
+    )
 
 
 def _idle(reading: Reading, at: int) -> bool:
-    """Say whether a word that denies does not do so here: "or not", "not only", "No. 5", a tag question's "isn't it?"."""
+    """Say whether a word that denies does not do so here: "or not", "not only", "No. 5", "isn't it?" and "Can't I ...?"."""
     words = reading.plain_words
     token = words[at]
     before = words[at - 1].word if at else ""
@@ -110,12 +136,14 @@ def _idle(reading: Reading, at: int) -> bool:
         if before in ("or", "oder", "o") or after in ("only", "just", "nur", "solo", "matter"):
             return True
         if token.word == "no":
-            place = reading.tokens.index(token)
+            place = reading.places[id(token)]
             following = reading.tokens[place + 1 : place + 3]
             if len(following) == 2 and following[0].raw == "." and following[1].kind == "n":
                 return True
-            return at == len(words) - 1 and at > 0 and place > 0 and reading.tokens[place - 1].raw in ",¿"
+            return at == len(words) - 1 and at > 0 and reading.tokens[place - 1].raw in ",¿"
     if token.word.endswith("n't") or token.word in AUXILIARIES:
+        if token.first and token.word not in COMMANDS:
+            return True
         return at > 2 and at >= len(words) - 2 and after in ("it", "he", "she", "they", "you", "we", "i", "that")
     return False
 
@@ -123,32 +151,46 @@ def _idle(reading: Reading, at: int) -> bool:
 def compare(here: Reading, there: Reading) -> Verdict:
     """Return whether both texts deny alike."""
     a, b = of(here), of(there)
-    if not (_counts(a, b, there) & _counts(b, a, here)):
+    if not (a.hard or b.hard or a.weak or b.weak):
+        return passed(GUARD)
+    mine, theirs = _counted(a, here, there), _counted(b, there, here)
+    if not (_counts(mine, a, b) & _counts(theirs, b, a)):
         return apart(GUARD, _said(a), _said(b))
-    if len(a.hard) == len(b.hard):
-        for mine, theirs in zip(a.hard, b.hard, strict=True):
-            if mine.head != theirs.head and mine.head and theirs.head and _moved(mine, theirs, here, there):
-                return failed(GUARD, f'denies "{mine.head}" here, "{theirs.head}" there')
+    if len(mine) == len(theirs):
+        for one, two in zip(mine, theirs, strict=True):
+            if not one.heads & two.heads and one.heads and two.heads and _moved(one, two, here, there):
+                return failed(GUARD, f'denies "{min(one.heads)}" here, "{min(two.heads)}" there')
     return passed(GUARD)
 
 
 def _moved(mine: Denial, theirs: Denial, here: Reading, there: Reading) -> bool:
-    """Say whether a denial went from one word to another that both texts have: "with A, without B" and "with B, without A"."""
+    """Say whether a denial went from one thing to another: "with A, without B" and "with B, without A"."""
     if not (mine.sure and theirs.sure):
         return False
-    if (mine.near and mine.head in there.bases) or (theirs.near and theirs.head in here.bases):
+    if (mine.near and mine.heads & there.bases) or (theirs.near and theirs.heads & here.bases):
         return True
-    return theirs.head in here.bases and mine.head in there.bases
+    return bool(theirs.heads & here.bases and mine.heads & there.bases)
 
 
-def _counts(one: Polarity, other: Polarity, there: Reading) -> set[int]:
-    """Return how often a text may deny: words that may deny ("avoid") count or not where the other text has not the same."""
-    count = sum(0 if denial.doubled and denial.head not in there.bases else 1 for denial in one.hard)
-    maybe = sum(1 for word in one.weak if word not in other.weak)
-    if count == 0 and any(word not in LOOSE for word in one.weak) and not (other.hard or other.weak):
+def _counted(one: Polarity, here: Reading, there: Reading) -> list[Denial]:
+    """Return the denials that count: not "not uncommon", unless the other text has "uncommon", and not "not safe", if it has
+    "unsafe".
+    """
+    counted = [denial for denial in one.hard if not (denial.doubled and denial.doubled not in there.bases)]
+    return [denial for denial in counted if not (denial.near and denial.heads & here.pair.turned)]
+
+
+def _counts(counted: list[Denial], one: Polarity, other: Polarity) -> set[int]:
+    """Return how often a text may deny: a word that may deny ("avoid") counts or not, where the other text has not the same."""
+    count = len(counted)
+    bases = {weak.base for weak in other.weak}
+    strange = [weak for weak in one.weak if weak.base not in bases]
+    if count == 0 and not (other.hard or other.weak) and any(weak.base not in LOOSE for weak in strange):
         return {1}  # "foods to avoid" against "foods": nothing in the other text may stand for it
+    maybe = sum(1 for weak in strange if weak.base not in LOOSE or any(weak.heads & denial.heads for denial in other.hard))
     return set(range(count, count + maybe + 1))
 
 
 def _said(polarity: Polarity) -> str:
-    return ", ".join(f'"{word}"' for word in [*(denial.word for denial in polarity.hard), *polarity.weak][:4]) or "no denial"
+    words = [*(denial.word for denial in polarity.hard), *(weak.base for weak in polarity.weak)]
+    return ", ".join(f'"{word}"' for word in words[:4]) or "no denial"

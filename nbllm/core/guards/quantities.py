@@ -15,10 +15,20 @@ Key = tuple[object, ...]
 CURRENCIES = {"$": "usd", "€": "eur", "£": "gbp", "¥": "jpy", "₹": "inr"}
 ORDINAL_ENDS = frozenset({"st", "nd", "rd", "th", "er", "o", "a", "ª", "º"})
 NAMED_DAYS: dict[str, tuple[Key, ...]] = {"christmas": (("md", 12, 25),)}
+PARTS_OF_DAY = {
+    "in the morning": "am",
+    "in the afternoon": "pm",
+    "in the evening": "pm",
+    "de la manana": "am",
+    "de la tarde": "pm",
+    "de la noche": "pm",
+}
+PLANS = frozenset({"401", "403", "457"})  # "401k" is a name
 PER = frozenset({"per", "pro", "por", "an"})
 NAMED_TIMES = {"noon": 720, "midnight": 0}
 LINKS = frozenset({"of", "the", "de", "del", "den", "dem", ",", "."})
 DAY_DATE = re.compile(r"(\d{1,2})([./])(\d{1,2})\2(\d{4}|\d{2})\Z")
+DAY_MONTH = re.compile(r"(\d{1,2})\.(\d{1,2})\Z")
 CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?::[0-5]\d)?\Z")
 FRACTION = re.compile(r"(\d{1,3})/(\d{1,3})\Z")
 MONTH_BEFORE = frozenset(
@@ -121,6 +131,13 @@ class Reader:
             and self._peek(at + 3) == "-"
         ):
             return self._iso_date(at)
+        if (
+            self.lexicon.code == "de"
+            and self._peek(at + 1) == "."
+            and self.tokens[at + 1].glued
+            and (match := DAY_MONTH.match(raw))
+        ):
+            return self._add(at, at + 2, [("md", int(match[2]), int(match[1]))], "date")
         if match := DAY_DATE.match(raw):
             first, second, year = int(match[1]), int(match[3]), match[4]
             orders = [(second, first)] if match[2] == "." else [(first, second), (second, first)]
@@ -176,6 +193,8 @@ class Reader:
         start, value, unit = self._before(start, value)
         if unit is None:
             half, after = self._half_of_day(end)
+            if half is None and (part := PARTS_OF_DAY.get(" ".join(token.word for token in self.tokens[end : end + 3]))):
+                half, after = (0 if part == "am" else 720), end + 3
             if half is not None and 0 < value.number <= 12:
                 return self._add(start, after, [("time", int(value.number * 60) % 720 + half)], "date")
             if self._peek(end) == "o'clock":
@@ -190,6 +209,9 @@ class Reader:
         if unit.dimension == "clock":
             return self._add(start, end, [("time", int(value.number * 60) % 1440)], "date")
         keys = [_measured(value, unit)]
+        old = self.tokens[end + 1 : end + 2] if self._peek(end) == "-" else self.tokens[end : end + 1]
+        if unit.dimension == "month" and old and old[0].word in ("old", "alt", "alte", "alten"):
+            keys.append((value.text, ""))  # "8 years old" is "8"
         if unit.dimension == "pound":
             keys += [_measured(value, Unit("gbp", 1.0)), _measured(value, Unit("mass", 453.59237))]
         return self._add(start, end, keys, "number")
@@ -200,7 +222,7 @@ class Reader:
         if scale < 100 and word not in DOZENS:
             letter = self.lexicon.after_number.get(word)
             scale = letter.factor if letter is not None and letter.dimension == "scale" else 0.0
-            if not scale or (len(word) == 1 and not self.tokens[end].glued):
+            if not scale or value.text in PLANS or (len(word) == 1 and not self.tokens[end].glued):
                 return end, value
         number = value.number * scale
         return end + 1, Value(spell(number), number)
@@ -234,6 +256,8 @@ class Reader:
         if word == "°":
             scale = {"c": "temperature_c", "f": "temperature_f"}.get(self._peek(at + 1))
             return (Unit(scale, 1.0), at + 2) if scale else (Unit("degree", 1.0), at + 1)
+        if word in self.lexicon.articles and not (self.tokens[at].glued or self.tokens[at].raw.isupper()):
+            return None, end  # "twice a week" has no amperes
         unit = self.lexicon.units.get(word) or self.lexicon.after_number.get(word)
         if unit is None or unit.dimension == "scale" or (word == "in" and self._peek(at + 1)):
             return None, end
@@ -367,4 +391,15 @@ def facts_of(tokens: Sequence[Token], lexicon: Lexicon) -> tuple[list[Fact], set
     """Return the facts of a text and the indexes of the tokens that they are made of."""
     reader = Reader(tokens, lexicon)
     reader.run()
+    if any(key[0] == "time" and isinstance(key[1], int) for fact in reader.facts for key in fact.keys):
+        reader.facts = [_maybe_hour(fact) for fact in reader.facts]
     return reader.facts, reader.used
+
+
+def _maybe_hour(fact: Fact) -> Fact:
+    """Let a bare number be an hour too, in a text that has a time ("10 instead of 8 am")."""
+    for key in fact.keys:
+        if key[1] == "" and str(key[0]).isdecimal() and len(str(key[0])) <= 2 and 1 <= int(str(key[0])) <= 12:
+            minutes = int(str(key[0])) * 60
+            return Fact(fact.keys | {("time", minutes % 720), ("time", minutes % 720 + 720)}, fact.text, fact.kind, fact.soft)
+    return fact

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from nbllm.core.guards.quantities import Fact, facts_of
 from nbllm.core.guards.tokens import Text, Token, attach
 from nbllm.core.guards.words import GuardWords, Lexicon
 
+if TYPE_CHECKING:
+    from nbllm.core.guards.contrast import Pair
+
+CLAUSE_ENDS = frozenset(",.;:?!()")
 REACH = 4  # tokens between a verb and its particle ("turn the light on")
 SHORT_WORDS = frozenset(
     ["on", "off", "in", "out", "up", "down", "over", "under", "to", "back", "away", "an", "aus", "ab", "auf", "zu", "ein"]
@@ -25,8 +30,23 @@ class Reading:
         self.lexicon = lexicon
         self.words = words
         self.tokens = text.tokens
+        self.pair: Pair
         self.facts: list[Fact]
         self.facts, self.used = facts_of(self.tokens, lexicon)
+
+    @cached_property
+    def places(self) -> Mapping[int, int]:
+        """Return id of a token -> its index."""
+        return {id(token): at for at, token in enumerate(self.tokens)}
+
+    def sentence_end(self, token: Token) -> Token | None:
+        """Return the last word of the clause that a word is in: before a comma, a full stop or another such sign."""
+        last = None
+        for other in self.tokens[self.places[id(token)] :]:
+            if other.kind == "s" and other.raw in CLAUSE_ENDS:
+                break
+            last = other if other.kind == "w" else last
+        return last
 
     @cached_property
     def plain_words(self) -> list[Token]:
@@ -45,7 +65,7 @@ class Reading:
 
     def hyphenated(self, token: Token) -> bool:
         """Say whether a word hangs on the one before it by a hyphen ("sugar-free")."""
-        at = next((place for place, other in enumerate(self.tokens) if other is token), 0)
+        at = self.places[id(token)]
         return at > 0 and self.tokens[at - 1].raw == "-"
 
     @cached_property

@@ -7,6 +7,7 @@ from __future__ import annotations
 import unicodedata
 from os.path import commonprefix
 
+from nbllm.core.guards.naming import initials
 from nbllm.core.guards.reading import SHORT_WORDS, Reading
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, apart, failed, passed
@@ -18,13 +19,113 @@ SYMMETRIC = frozenset(
     ["and", "or", "vs", "versus", "between", "und", "oder", "zwischen", "y", "o", "entre", "difference", "compare"]
 )
 MOST_MOVED = 12  # words that are compared pair by pair
-DETERMINERS = frozenset(["a", "an", "the", "der", "die", "das", "dem", "den", "ein", "eine", "einen", "einem", "el", "la", "los", "las", "un", "una"])
+DETERMINERS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "my",
+        "your",
+        "our",
+        "his",
+        "her",
+        "its",
+        "their",
+        "der",
+        "die",
+        "das",
+        "dem",
+        "den",
+        "ein",
+        "eine",
+        "einen",
+        "einem",
+        "mein",
+        "meine",
+        "meinen",
+        "meinem",
+        "el",
+        "la",
+        "los",
+        "las",
+        "un",
+        "una",
+        "mi",
+        "mis",
+        "tu",
+        "tus",
+        "su",
+        "sus",
+    ]
+)
 STEERING = frozenset({"up", "down", "out", "off", "away", "back", "over", "under"})
 RELATED = 4  # letters that two forms of one word begin with ("culture", "cultural")
 FORMS = frozenset(
-    " e y s es ed d ing er or ers ors al ial ic ical ly ion ation tion sion ment ness ity ive able ible ous ant ent ance ence ist ism ize ise ify cy ce t te "
-    "ted ting ten n en ung ungen lich heit keit bar ar ir ado ada ido ida cion ciones dor dora mente"
-    .split(" ")
+    [
+        "",
+        "e",
+        "y",
+        "s",
+        "es",
+        "ed",
+        "d",
+        "ing",
+        "er",
+        "or",
+        "ers",
+        "ors",
+        "al",
+        "ial",
+        "ic",
+        "ical",
+        "ly",
+        "ion",
+        "ation",
+        "tion",
+        "sion",
+        "ment",
+        "ness",
+        "ity",
+        "ive",
+        "able",
+        "ible",
+        "ous",
+        "ant",
+        "ent",
+        "ance",
+        "ence",
+        "ist",
+        "ism",
+        "ize",
+        "ise",
+        "ify",
+        "cy",
+        "ce",
+        "t",
+        "te",
+        "ted",
+        "ting",
+        "ten",
+        "n",
+        "en",
+        "ung",
+        "ungen",
+        "lich",
+        "heit",
+        "keit",
+        "bar",
+        "ar",
+        "ir",
+        "ado",
+        "ada",
+        "ido",
+        "ida",
+        "cion",
+        "ciones",
+        "dor",
+        "dora",
+        "mente",
+    ]
 )
 
 
@@ -87,7 +188,9 @@ def _swapped(mine: dict[str, str], theirs: dict[str, str], among: frozenset[str]
 
 
 def _places(reading: Reading, *, near: bool) -> dict[str, str]:
-    """Return word of meaning or number -> the word before it (near), or the word of meaning before it; articles and words that stand twice are left out."""
+    """Return word of meaning or number -> the word before it (near), or the word of meaning before it; articles and words that
+    stand twice are left out.
+    """
     found: dict[str, str] = {}
     twice: set[str] = set()
     before = ""
@@ -138,12 +241,15 @@ def _strange(here: Reading, there: Reading) -> list[Token]:
     """Return words of meaning that the other text has neither in itself nor as a synonym or another form."""
     synonyms, filler = here.lexicon.synonyms, here.lexicon.filler
     groups = frozenset().union(*(synonyms[base] for base in there.bases if base in synonyms))
+    settled = here.pair.turned
     found = []
     for token in here.content:
         base = token.base
         if base in there.bases or base in filler or here.key(token) in there.keys:
             continue
         if base in synonyms and synonyms[base] & groups:
+            continue
+        if token.word in here.lexicon.negators or base in settled or initials(here, token, there):
             continue
         if any(_related(base, other) for other in there.bases):
             continue
@@ -154,7 +260,8 @@ def _strange(here: Reading, there: Reading) -> list[Token]:
 def _related(one: str, two: str) -> bool:
     """Say whether two words are forms of one ("culture", "cultural"): alike but for endings."""
     same = len(commonprefix((one, two)))
-    return same >= RELATED and one[same:] in FORMS and two[same:] in FORMS
+    long_enough = same >= RELATED or (same == RELATED - 1 and min(len(one), len(two)) == same and abs(len(one) - len(two)) > 2)
+    return long_enough and one[same:] in FORMS and two[same:] in FORMS
 
 
 def _frame(reading: Reading, strange: list[Token]) -> list[str]:

@@ -59,7 +59,8 @@ class Lexicon(Struct, frozen=True, kw_only=True):
 class GuardWords(Struct, frozen=True):
     """Word lists for `check`: one Lexicon a language, and names that are names whatever the lists of common words say.
 
-    `aliases` maps a name to the one that stands for it ("american" to "usa"); `phrases` has those of several words by their first; `telling` are the function words that only one
+    `aliases` maps a name to the one that stands for it ("american" to "usa"); `phrases` has those of several words by their
+    first; `telling` are the function words that only one
     language has.
     """
 
@@ -181,14 +182,14 @@ def _lexicon(code: str) -> Lexicon:
     if code == "en":
         irregular = dict(line.split() for line in _read("irregular_en").splitlines())
         listed = frozenset(_read("common_en").split())
-        antonyms = [tuple(line.split()) for line in _read("antonyms_en").splitlines()]
+        antonyms = [line.split() for line in _read("antonyms_en").splitlines() if not flat["stop"] & {*line.split()}]
     numbers = {line[0]: float(line[1]) for line in sections["numbers"]}
     common = listed | flat["common"] | flat["stop"] | flat["filler"] | numbers.keys()
     common |= {word for name in ("negators", "opposites", "synonyms") for word in flat[name]}
     if code == "es":
         irregular = spanish_forms(common)
     lemmas = Lemmas(code, common, irregular)
-    pairs = [*_crossed(sections["opposites"]), *((pair[0], pair[1]) for pair in antonyms)]
+    pairs = [*_crossed(sections["opposites"]), *((one, two) for one, two in antonyms)]
     opposites = _both_ways((lemmas(a), lemmas(b)) for a, b in pairs)
     return Lexicon(
         code=code,
