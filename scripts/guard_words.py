@@ -16,7 +16,6 @@ from nbllm.core.guards.lemmas import candidates
 
 DATA = Path(__file__).parent.parent / "nbllm" / "core" / "guards" / "data"
 POS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
-MOST_SENSES = 3  # a synonym in a word's fourth sense is rarely what a question means
 SMALLEST = 3
 
 
@@ -37,7 +36,7 @@ def irregular_forms(wordnet: Path, plain: set[str]) -> dict[str, str]:
     adjectives = {
         line.split()[0] for line in (wordnet / "index.adj").read_text(encoding="utf-8").splitlines() if not line.startswith(" ")
     }
-    for word in adjectives & plain:
+    for word in sorted(adjectives & plain):
         stem = word[:-1] if word.endswith("e") else word[:-1] + "i" if word.endswith("y") else word
         for form in (stem + "er", stem + "est"):
             if form in plain and form not in adjectives:
@@ -50,18 +49,6 @@ def bases(plain: set[str], irregular: dict[str, str]) -> set[str]:
     return {word for word in plain if word not in irregular and not any(base in plain for base in candidates(word))}
 
 
-def senses(wordnet: Path) -> dict[tuple[str, str], list[str]]:
-    """Return (pos, word) -> synset offsets, the most used first, as index.* has them."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for pos in POS:
-        for line in (wordnet / f"index.{pos}").read_text(encoding="utf-8").splitlines():
-            if line.startswith(" "):
-                continue
-            parts = line.split()
-            found[pos, parts[0]] = parts[-int(parts[2]) :]
-    return found
-
-
 def lemma(word: str, common: set[str], irregular: dict[str, str]) -> str:
     """Return the base that the guards will see for a word."""
     if word in irregular:
@@ -70,10 +57,9 @@ def lemma(word: str, common: set[str], irregular: dict[str, str]) -> str:
 
 
 def antonyms(wordnet: Path, common: set[str], irregular: dict[str, str]) -> set[tuple[str, str]]:
-    """Return antonym pairs, and groups of synonyms, of common words in their first senses."""
-    order = senses(wordnet)
+    """Return pairs of common words that are opposites."""
     words_of: dict[tuple[str, str], list[str]] = {}
-    antonyms: list[tuple[str, str, int, str, int]] = []
+    found: list[tuple[str, str, int, str, int]] = []
     for pos, letter in POS.items():
         for line in (wordnet / f"data.{pos}").read_text(encoding="utf-8").splitlines():
             if line.startswith(" "):
@@ -86,9 +72,9 @@ def antonyms(wordnet: Path, common: set[str], irregular: dict[str, str]) -> set[
                 symbol, target, target_pos, ends = parts[at + 1 + 4 * i : at + 5 + 4 * i]
                 if symbol == "!":
                     source, to = divmod(int(ends, base=16), 256)
-                    antonyms.append((letter, parts[0], source, target_pos + target, to))
+                    found.append((letter, parts[0], source, target_pos + target, to))
     pairs = set()
-    for letter, offset, source, target, to in antonyms:
+    for letter, offset, source, target, to in found:
         a, b = words_of[letter, offset][source - 1].lower(), words_of[target[0], target[1:]][to - 1].lower()
         a, b = lemma(a, common, irregular), lemma(b, common, irregular)
         if a in common and b in common and a != b:
@@ -97,7 +83,7 @@ def antonyms(wordnet: Path, common: set[str], irregular: dict[str, str]) -> set[
 
 
 def main() -> None:
-    """Write common_en.txt, irregular_en.txt, antonyms_en.txt and synonyms_en.txt."""
+    """Write common_en.txt, irregular_en.txt and antonyms_en.txt."""
     wordnet, scowl = Path(sys.argv[1]), Path(sys.argv[2])
     plain = plain_words(scowl)
     irregular = irregular_forms(wordnet, plain)

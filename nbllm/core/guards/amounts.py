@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nbllm.core.guards.quantities import Fact
+from nbllm.core.guards.facts import Fact
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nbllm.core.guards import amounts, contrast, naming, polarity, shape
+from nbllm.core.guards import amounts, contrast, literals, naming, polarity, roles, shape, wording
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.tokens import cut
 from nbllm.core.guards.verdicts import Verdict, failed, passed
@@ -18,12 +18,12 @@ GUARDS: dict[str, Guard] = {
     "opposites": contrast.opposites,
     "quantifiers": contrast.quantifiers,
     "names": naming.names,
-    "quotes": naming.quotes,
+    "quotes": literals.quotes,
     "language": shape.language,
     "length": shape.length,
     "question": shape.question,
-    "roles": shape.roles,
-    "wording": shape.wording,
+    "roles": roles.roles,
+    "wording": wording.wording,
 }
 ALL = frozenset({*amounts.KINDS, *GUARDS})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 SHORTEST = 3  # characters that a base has at least
 VOWELS = "aeiou"
@@ -94,79 +94,15 @@ ENDINGS = {
     "de": ("ern", "en", "er", "es", "em", "n", "e", "s", "t"),
     "es": ("es", "s"),
 }
-SPANISH = {
-    "ar": (
-        "o",
-        "a",
-        "as",
-        "an",
-        "amos",
-        "ando",
-        "ado",
-        "ada",
-        "e",
-        "es",
-        "en",
-        "aron",
-        "aste",
-        "aba",
-        "aria",
-        "ara",
-        "arlo",
-        "arla",
-        "arme",
-        "arse",
-    ),
-    "er": (
-        "o",
-        "e",
-        "es",
-        "en",
-        "emos",
-        "iendo",
-        "ido",
-        "ida",
-        "i",
-        "io",
-        "ieron",
-        "ia",
-        "eria",
-        "era",
-        "erlo",
-        "erla",
-        "erme",
-        "erse",
-    ),
-    "ir": (
-        "o",
-        "e",
-        "es",
-        "en",
-        "imos",
-        "iendo",
-        "ido",
-        "ida",
-        "i",
-        "io",
-        "ieron",
-        "ia",
-        "iria",
-        "ira",
-        "irlo",
-        "irla",
-        "irme",
-        "irse",
-    ),
-}
 
 
-def spanish_forms(words: frozenset[str]) -> dict[str, str]:
+def spanish_forms(words: frozenset[str], endings_of: Mapping[str, list[str]]) -> dict[str, str]:
     """Return form -> infinitive for the Spanish infinitives among the words, with o as ue and e as ie ("vuelvo", "cierro"); other
     words stay.
     """
     forms: dict[str, str] = {}
     for verb in sorted(words):
-        stem, endings = verb[:-2], SPANISH.get(verb[-2:])
+        stem, endings = verb[:-2], endings_of.get(verb[-2:])
         if endings is None or len(stem) < SHORTEST - 1:
             continue
         for ending in endings:

@@ -1,27 +1,18 @@
-"""Guards "names" and "quotes": what is called by its own name, quoted or written as code in one text is so in the other."""
+"""Guard "names": what one text calls by its own name, the other does too. A word that no list of common words has is a name."""
 
 from __future__ import annotations
 
-import re
-from os.path import commonprefix
-
+from nbllm.core.guards.letters import shared
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 from nbllm.core.guards.words import Lexicon
 
+MOST_NAMES = 40  # names of one text alone, after which the texts are different enough
 SHORTEST_JOIN = 5
 LONGEST_EXACT = 6  # letters from which one wrong letter is a slip
 LONG_GERMAN = 8  # letters from which one half that is a common word makes a compound
 SHORT_GERMAN = 6  # an ending says nothing about a word of so few letters
-DERIVED = ("s", "es", "n", "an", "ian", "ish", "ese", "i", "ic", "y", "er", "ers", "al", "ans", "isch", "ische", "ischen", "en")
-QUOTED = re.compile(r"\"([^\"]{1,200})\"|(?:(?<=\s)|^)'([^']{1,200})'(?=[\s.,;:?!)]|$)")
-CODE = re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]|::|\w\(\)|\w@\w|://|\w[/\\]\w+[/\\]|[a-z]\.[a-z]{2}")
-OPTION = re.compile(r"--?[a-zA-Z][\w-]{0,80}\Z")
-LONGEST_CODE = 300  # characters of a piece without spaces that are searched for signs of code
-OPERATORS = re.compile(r"[=!<>]=+|&&|\|\||->|=>|\*\*|\+\+|<<|>>|(?<=\s)[<>=+*/%&|^~](?=\s)|:=")
-
-SIGNS = re.compile(r"[^\w\s]")
 
 
 def names(here: Reading, there: Reading) -> Verdict:
@@ -39,11 +30,13 @@ def names(here: Reading, there: Reading) -> Verdict:
 
 
 def _without_first_names(here: Reading, missing: list[Token], there: Reading) -> list[Token]:
-    """Leave out a first or last name beside a name that both texts have ("Donald Trump", "Trump"); "South Korea" is no such name."""
+    """Leave out a first or last name beside a name that both texts have: "Donald" in "Donald Trump", but not "South" in "South
+    Korea".
+    """
     words = here.plain_words
     found = []
     for token in missing:
-        at = next(place for place, other in enumerate(words) if other is token)
+        at = words.index(token)
         beside = [*words[at + 1 : at + 2], *words[max(0, at - 1) : at]]
         part = any(other.raw[0].isupper() and here.key(other) in there.keys and is_name(here, other) for other in beside)
         if not (part and token.raw.istitle() and token.base not in here.lexicon.common):
@@ -66,7 +59,7 @@ def _capitals(here: Reading, there: Reading) -> list[Token]:
         and not token.first
         and here.key(token) not in there.keys
         and token.base not in there.bases
-        and not _derived(here.key(token), there)
+        and not _derived(here, here.key(token), there)
         and not initials(here, token, there)
     ]
 
@@ -82,11 +75,13 @@ def _missing(here: Reading, there: Reading) -> list[Token]:
             token.word in joined
             or _misspelt(here, token, there)
             or _in_join(here, at, there)
-            or _derived(key, there)
+            or _derived(here, key, there)
             or initials(here, token, there)
         ):
             continue
         found.append(token)
+        if len(found) == MOST_NAMES:
+            break
     return found
 
 
@@ -152,11 +147,11 @@ def _in_join(here: Reading, at: int, there: Reading) -> bool:
     return any(len(both) >= SHORTEST_JOIN and (both in there.keys or lemmas(both) in there.keys) for both in neighbours)
 
 
-def _derived(key: str, there: Reading) -> bool:
+def _derived(here: Reading, key: str, there: Reading) -> bool:
     """Say whether the other text has a name that this one comes from: "India" and "Indian"."""
     for other in there.keys:
         short, long = (key, other) if len(key) < len(other) else (other, key)
-        if len(short) >= 4 and long.startswith(short) and long[len(short) :] in DERIVED:
+        if len(short) >= 4 and long.startswith(short) and long[len(short) :] in here.lexicon.derived:
             return True
     return False
 
@@ -176,8 +171,8 @@ def one_apart(one: str, two: str) -> bool:
     """Say whether two words differ by one letter that is wrong, missing or too many, or by two neighbours that changed places."""
     if abs(len(one) - len(two)) > 1:
         return False
-    start = len(commonprefix((one, two)))
-    end = len(commonprefix((one[start:][::-1], two[start:][::-1])))
+    start = shared(one, two)
+    end = shared(one[start:][::-1], two[start:][::-1])
     a, b = one[start : len(one) - end], two[start : len(two) - end]
     return max(len(a), len(b)) <= 1 or (len(a) == 2 and a == b[::-1])
 
@@ -198,39 +193,3 @@ def _is_initials(short: Token, reading: Reading, part: Token | None = None) -> b
         if at >= 0 and (part is None or any(token is part for token in words[at : at + len(short.word)])):
             return True
     return False
-
-
-def quotes(here: Reading, there: Reading) -> Verdict:
-    """Return whether quoted strings, code, options, addresses and operators are the same, capitals apart."""
-    if here.text.original.isalpha() and there.text.original.isalpha():
-        return passed("quotes")
-    mine, theirs = _literals(here), _literals(there)
-    only_mine, only_theirs = _absent(mine - theirs, there), _absent(theirs - mine, here)
-    if only_mine or only_theirs:
-        return apart("quotes", ", ".join(sorted(only_mine)[:3]), ", ".join(sorted(only_theirs)[:3]))
-    signs_here, signs_there = set(OPERATORS.findall(here.text.original)), set(OPERATORS.findall(there.text.original))
-    if signs_here != signs_there:
-        return apart("quotes", " ".join(sorted(signs_here - signs_there)), " ".join(sorted(signs_there - signs_here)))
-    return passed("quotes")
-
-
-def _literals(reading: Reading) -> frozenset[str]:
-    text = reading.text.original
-    found = {one or two for one, two in QUOTED.findall(text)}
-    for piece in text.split():
-        bare = piece.strip("\"'`,;?!")
-        if not bare.isalpha() and (CODE.search(bare[:LONGEST_CODE]) or OPTION.match(bare)):
-            found.add(bare.rstrip(".:)("))
-    return frozenset(" ".join(literal.casefold().split()) for literal in found if literal.strip())
-
-
-def _absent(literals: frozenset[str], there: Reading) -> set[str]:
-    """Return the literals that the other text does not have in other dress ("the word calumny" for "the word 'calumny'")."""
-    if not literals:
-        return set()
-    text = _spaced(there.text.original)
-    return {literal for literal in literals if _spaced(literal) not in text or literal.startswith("-")}
-
-
-def _spaced(text: str) -> str:
-    return f" {' '.join(SIGNS.sub(' ', text.casefold()).split())} "

@@ -12,22 +12,8 @@ from nbllm.core.guards.verdicts import Verdict, apart, failed, passed
 
 GUARD = "negation"
 MOST_HEADS = 3  # words behind a denial that it may be about
-CONCORD = frozenset(
-    ["no", "nunca", "jamas", "nadie", "nada", "ningun", "ninguna", "ninguno", "tampoco"]
-)  # Spanish: several of them deny once
-LOOSE = frozenset(
-    {"stop", "quit", "fail", "free", "cease", "miss", "stopp", "stoppen", "aufhor", "frei", "parar", "dejar", "libre"}
-)  # also mean other things
-DOING = frozenset({"do", "does", "did", "can", "could", "will", "would", "has", "have", "had", "may", "might", "must"})
-PRONOUNS = frozenset({"i", "you", "he", "she", "it", "we", "they", "who", "which", "that", "this"})
 NEGATIVE_PREFIXES = ("un", "in", "im", "il", "ir", "dis")
-AUXILIARIES = frozenset(
-    ["cant", "wont", "isnt", "arent", "wasnt", "werent", "doesnt", "didnt", "hasnt", "havent", "hadnt", "shouldnt", "wouldnt"]
-    + ["couldnt", "mustnt", "dont"]
-)
 COMMANDS = frozenset({"don't", "dont"})  # at the beginning they forbid; "isn't" and "can't" there only ask
-AMOUNTS = frozenset({"any", "more", "much", "many", "some", "most"})
-ENDS = frozenset({"nor", "noch", "ni", "but", "aber", "pero", "sino", "and", "und", "y"})  # words that end what is denied
 
 
 class Denial(Struct, frozen=True):
@@ -73,7 +59,7 @@ def of(reading: Reading) -> Polarity:
             or word.endswith("n't")
             or _pair(words, at) in lexicon.negators
         ):
-            if not _idle(reading, at) and not _concord(word, agreed):
+            if not _idle(reading, at) and not _concord(word, agreed, lexicon.concord):
                 found.hard.append(_denial(reading, at))
         elif token.base in lexicon.weak_negators:
             if word == "free" and reading.hyphenated(token):
@@ -90,9 +76,9 @@ def _pair(words: list[Token], at: int) -> str:
     return f"{words[at].word}_{words[at + 1].word}"
 
 
-def _concord(word: str, agreed: set[str]) -> bool:
+def _concord(word: str, agreed: set[str], concord: frozenset[str]) -> bool:
     """Say whether a word only agrees with a denial before it: "no veo nada"."""
-    if word in CONCORD and agreed & CONCORD and word != "no":
+    if word in concord and agreed & concord and word != "no":
         return True
     agreed.add(word)
     return False
@@ -101,15 +87,12 @@ def _concord(word: str, agreed: set[str]) -> bool:
 def _heads(reading: Reading, at: int) -> frozenset[str]:
     """Return bases of the first words of meaning behind a word, as far as it can deny them."""
     lexicon, words = reading.lexicon, reading.plain_words
-    last = reading.sentence_end(words[at])
-    found = []
-    for token in words[at + 1 :]:
-        if token.word in ENDS or len(found) >= 2 * MOST_HEADS:
+    found: list[str] = []
+    for token in reading.clause_after(words[at]):
+        if token.word in lexicon.denial_ends or len(found) >= 2 * MOST_HEADS:
             break
-        if not token.stop and token.word not in lexicon.negators and token.word not in AMOUNTS:
+        if not token.stop and token.word not in lexicon.negators and token.word not in lexicon.vague:
             found += [token.base, token.word]
-        if token is last:
-            break
     return frozenset(found)
 
 
@@ -118,8 +101,10 @@ def _denial(reading: Reading, at: int) -> Denial:
     word = words[at].word
     before = words[at - 1].word if at else ""
     behind = words[at + 1].word if at + 1 < len(words) else ""
-    verbal = word.endswith("n't") or word in AUXILIARIES or word == "cannot" or before in DOING
-    inverted = verbal and (at == 0 or (words[at - 1].stop and before not in DOING and at < 3 and before not in PRONOUNS))
+    verbal = word.endswith("n't") or word in lexicon.auxiliaries or word == "cannot" or before in lexicon.doing
+    inverted = verbal and (
+        at == 0 or (words[at - 1].stop and before not in lexicon.doing and at < 3 and before not in lexicon.pronouns)
+    )
     doubled = any(behind.startswith(prefix) and behind[len(prefix) :] in lexicon.common for prefix in NEGATIVE_PREFIXES)
     return Denial(
         words[at].raw, _heads(reading, at), near=not verbal, sure=not inverted, doubled=words[at + 1].base if doubled else ""
@@ -128,7 +113,7 @@ def _denial(reading: Reading, at: int) -> Denial:
 
 def _idle(reading: Reading, at: int) -> bool:
     """Say whether a word that denies does not do so here: "or not", "not only", "No. 5", "isn't it?" and "Can't I ...?"."""
-    words = reading.plain_words
+    lexicon, words = reading.lexicon, reading.plain_words
     token = words[at]
     before = words[at - 1].word if at else ""
     after = words[at + 1].word if at + 1 < len(words) else ""
@@ -141,10 +126,10 @@ def _idle(reading: Reading, at: int) -> bool:
             if len(following) == 2 and following[0].raw == "." and following[1].kind == "n":
                 return True
             return at == len(words) - 1 and at > 0 and reading.tokens[place - 1].raw in ",¿"
-    if token.word.endswith("n't") or token.word in AUXILIARIES:
+    if token.word.endswith("n't") or token.word in lexicon.auxiliaries:
         if token.first and token.word not in COMMANDS:
             return True
-        return at > 2 and at >= len(words) - 2 and after in ("it", "he", "she", "they", "you", "we", "i", "that")
+        return at > 2 and at >= len(words) - 2 and after in lexicon.pronouns
     return False
 
 
@@ -153,8 +138,9 @@ def compare(here: Reading, there: Reading) -> Verdict:
     a, b = of(here), of(there)
     if not (a.hard or b.hard or a.weak or b.weak):
         return passed(GUARD)
+    loose = here.lexicon.loose_negators | there.lexicon.loose_negators
     mine, theirs = _counted(a, here, there), _counted(b, there, here)
-    if not (_counts(mine, a, b) & _counts(theirs, b, a)):
+    if not (_counts(mine, a, b, loose) & _counts(theirs, b, a, loose)):
         return apart(GUARD, _said(a), _said(b))
     if len(mine) == len(theirs):
         for one, two in zip(mine, theirs, strict=True):
@@ -180,14 +166,14 @@ def _counted(one: Polarity, here: Reading, there: Reading) -> list[Denial]:
     return [denial for denial in counted if not (denial.near and denial.heads & here.pair.turned)]
 
 
-def _counts(counted: list[Denial], one: Polarity, other: Polarity) -> set[int]:
+def _counts(counted: list[Denial], one: Polarity, other: Polarity, loose: frozenset[str]) -> set[int]:
     """Return how often a text may deny: a word that may deny ("avoid") counts or not, where the other text has not the same."""
     count = len(counted)
     bases = {weak.base for weak in other.weak}
     strange = [weak for weak in one.weak if weak.base not in bases]
-    if count == 0 and not (other.hard or other.weak) and any(weak.base not in LOOSE for weak in strange):
+    if count == 0 and not (other.hard or other.weak) and any(weak.base not in loose for weak in strange):
         return {1}  # "foods to avoid" against "foods": nothing in the other text may stand for it
-    maybe = sum(1 for weak in strange if weak.base not in LOOSE or any(weak.heads & denial.heads for denial in other.hard))
+    maybe = sum(1 for weak in strange if weak.base not in loose or any(weak.heads & denial.heads for denial in other.hard))
     return set(range(count, count + maybe + 1))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from nbllm.core.guards.quantities import Fact, facts_of
+from nbllm.core.guards.facts import Fact
+from nbllm.core.guards.quantities import facts_of
 from nbllm.core.guards.tokens import Text, Token, attach
 from nbllm.core.guards.words import GuardWords, Lexicon
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from nbllm.core.guards.contrast import Pair
 
 CLAUSE_ENDS = frozenset(",.;:?!()")
+BEGINNING = 3  # letters that forms of one word have in common
+MOST_ALIKE = 40
+LONGEST_CLAUSE = 20  # tokens
 REACH = 4  # tokens between a verb and its particle ("turn the light on")
 SHORT_WORDS = frozenset(
     ["on", "off", "in", "out", "up", "down", "over", "under", "to", "back", "away", "an", "aus", "ab", "auf", "zu", "ein"]
@@ -39,14 +43,14 @@ class Reading:
         """Return id of a token -> its index."""
         return {id(token): at for at, token in enumerate(self.tokens)}
 
-    def sentence_end(self, token: Token) -> Token | None:
-        """Return the last word of the clause that a word is in: before a comma, a full stop or another such sign."""
-        last = None
-        for other in self.tokens[self.places[id(token)] :]:
+    def clause_after(self, token: Token) -> Iterator[Token]:
+        """Yield the words behind a word up to a comma, a full stop or another such sign, but not very far."""
+        start = self.places[id(token)] + 1
+        for other in self.tokens[start : start + LONGEST_CLAUSE]:
             if other.kind == "s" and other.raw in CLAUSE_ENDS:
-                break
-            last = other if other.kind == "w" else last
-        return last
+                return
+            if other.kind == "w":
+                yield other
 
     @cached_property
     def plain_words(self) -> list[Token]:
@@ -83,6 +87,22 @@ class Reading:
             if token.word in SHORT_WORDS:
                 found.update(f"{other.base}_{token.word}" for other in words[max(0, at - REACH) : at - 1])
         return frozenset(found)
+
+    @cached_property
+    def by_beginning(self) -> Mapping[str, list[str]]:
+        """Return first letters -> bases of words that begin with them, a few of each."""
+        found: dict[str, list[str]] = {}
+        for base in dict.fromkeys(token.base for token in self.plain_words):
+            same = found.setdefault(base[:BEGINNING], [])
+            if len(same) < MOST_ALIKE:
+                same.append(base)
+        return found
+
+    @cached_property
+    def synonyms(self) -> frozenset[int]:
+        """Return the groups of synonyms that words of the text are in."""
+        table = self.lexicon.synonyms
+        return frozenset().union(*(table[base] for base in self.bases if base in table))
 
     @cached_property
     def joined(self) -> frozenset[str]:

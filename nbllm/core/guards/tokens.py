@@ -11,7 +11,6 @@ from nbllm.core.guards.words import GuardWords, Lexicon
 
 TOKEN = re.compile(r"(\d+(?:[.,:/]\d+)*|(?<![\w.])\.\d+)|([^\W\d_]+(?:'[^\W\d_]+)*(?:\+\+|\#(?!\w))?)|(\S)")
 SENTENCE_ENDS = frozenset(".?!:\n\"'([{¿¡-*>")
-SHORT_FORMS = frozenset({"dr", "mr", "mrs", "ms", "prof", "st", "vs", "sr", "jr", "hr", "fr", "bzw", "ca", "nr", "sra"})
 TITLE_SHARE = 0.75  # with more capitals than this, a capital says nothing about a word
 
 
@@ -52,15 +51,17 @@ def cut(text: str, words: GuardWords) -> Text:
             first = False
         else:
             tokens.append(Token(sign, sign, "s", first, start == end))
-            if sign in SENTENCE_ENDS and not (sign in "-'." and start == end and (sign != "." or _short(tokens))):
+            if sign in SENTENCE_ENDS and not (
+                sign in "-'." and start == end and (sign != "." or _short(tokens, words.short_forms))
+            ):
                 first = True
         end = match.end()
     return Text(tokens, _language(tokens, words), _telling(tokens), source)
 
 
-def _short(tokens: list[Token]) -> bool:
+def _short(tokens: list[Token], forms: frozenset[str]) -> bool:
     """Say whether the word before a full stop is a short form ("v.", "Dr."), so that no sentence ends there."""
-    return len(tokens) > 1 and tokens[-2].kind == "w" and (len(tokens[-2].raw) == 1 or tokens[-2].word in SHORT_FORMS)
+    return len(tokens) > 1 and tokens[-2].kind == "w" and (len(tokens[-2].raw) == 1 or tokens[-2].word in forms)
 
 
 def _telling(tokens: list[Token]) -> bool:

@@ -14,6 +14,22 @@ from nbllm.core.guards.lemmas import Lemmas, spanish_forms
 from nbllm.core.guards.letters import fold
 
 LANGUAGES = ("en", "de", "es")
+SETS = (
+    "determiners",
+    "symmetric",
+    "forms",
+    "derived",
+    "auxiliaries",
+    "doing",
+    "pronouns",
+    "loose_negators",
+    "denial_ends",
+    "vague",
+    "numbered",
+    "month_signs",
+    "concord",
+    "short_forms",
+)  # sections that are sets of words and nothing more; a language may lack some
 DATA = "nbllm.core.guards.data"
 
 
@@ -51,6 +67,21 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     particles: Mapping[str, frozenset[str]]
     opposites: Mapping[str, frozenset[str]]
     synonyms: Mapping[str, frozenset[int]]
+    determiners: frozenset[str]
+    symmetric: frozenset[str]
+    forms: frozenset[str]
+    derived: frozenset[str]
+    auxiliaries: frozenset[str]
+    doing: frozenset[str]
+    pronouns: frozenset[str]
+    loose_negators: frozenset[str]
+    denial_ends: frozenset[str]
+    vague: frozenset[str]
+    numbered: frozenset[str]
+    month_signs: frozenset[str]
+    concord: frozenset[str]
+    short_forms: frozenset[str]
+    parts_of_day: Mapping[str, str]
     endings: tuple[str, ...]
     beginnings: tuple[str, ...]
     lemmas: Lemmas
@@ -69,6 +100,7 @@ class GuardWords(Struct, frozen=True):
     aliases: Mapping[str, str] = MappingProxyType({})
     phrases: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = MappingProxyType({})
     telling: Mapping[str, frozenset[str]] = MappingProxyType({})
+    short_forms: frozenset[str] = frozenset()
 
     def with_(
         self,
@@ -81,8 +113,7 @@ class GuardWords(Struct, frozen=True):
         """Return these lists with more words, which count in every language.
 
         `opposites`: pairs such as ("mount", "unmount"). `synonyms`: pairs that mean the same. `common`: words that are no names.
-        `names`: words that
-        are names although they are common words too ("apple").
+        `names`: words that are names although they are common words too ("apple").
         """
         more_opposites = _both_ways((_word(a), _word(b)) for a, b in opposites)
         more_synonyms = [(_word(a), _word(b)) for a, b in synonyms]
@@ -112,7 +143,7 @@ def _extended(
     grouped = {word: set(groups) for word, groups in lexicon.synonyms.items()}
     free = 1 + max((group for groups in grouped.values() for group in groups), default=0)
     for number, pair in enumerate(synonyms, start=free):
-        for word in pair:
+        for word in map(lexicon.lemmas, pair):
             grouped.setdefault(word, set()).add(number)
     merged = {
         word: lexicon.opposites.get(word, frozenset()) | opposites.get(word, set()) for word in {*lexicon.opposites, *opposites}
@@ -136,6 +167,7 @@ def shipped() -> GuardWords:
         aliases=MappingProxyType({word: name for word, name in aliases.items() if "_" not in word}),
         phrases=MappingProxyType(_phrases(aliases)),
         telling=MappingProxyType(telling),
+        short_forms=frozenset().union(*(lexicon.short_forms for lexicon in languages.values())),
     )
 
 
@@ -187,7 +219,7 @@ def _lexicon(code: str) -> Lexicon:
     common = listed | flat["common"] | flat["stop"] | flat["filler"] | numbers.keys()
     common |= {word for name in ("negators", "opposites", "synonyms") for word in flat[name]}
     if code == "es":
-        irregular = spanish_forms(common)
+        irregular = spanish_forms(common, {line[0].rstrip(":"): line[1:] for line in sections["verb_endings"]})
     lemmas = Lemmas(code, common, irregular)
     pairs = [*_crossed(sections["opposites"]), *((one, two) for one, two in antonyms)]
     opposites = _both_ways((lemmas(a), lemmas(b)) for a, b in pairs)
@@ -218,6 +250,8 @@ def _lexicon(code: str) -> Lexicon:
         },
         opposites={word: frozenset(others) for word, others in opposites.items()},
         synonyms=_groups(synonyms, lemmas),
+        parts_of_day=_classes(sections.get("parts_of_day", [])),
+        **{name: flat.get(name, frozenset()) for name in SETS},
         endings=tuple(flat.get("endings", ())),
         beginnings=tuple(flat.get("beginnings", ())),
         lemmas=lemmas,

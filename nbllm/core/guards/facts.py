@@ -1,0 +1,47 @@
+"""What a text says with numbers, units and dates, as values that compare; and the walk over its tokens that collects them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from nbllm.core.guards.tokens import Token
+from nbllm.core.guards.words import Lexicon
+
+Key = tuple[object, ...]
+
+
+class Fact(Struct, frozen=True, gc=False):
+    """One thing said with a number, a unit or a date. It equals another one when they share a key: "10:30" may be in the evening.
+
+    kind: "number" (an amount, with or without a unit), "unit" (a unit alone), "date". A soft fact need not be in the other text,
+    but
+    must not be another one there ("first", "a week", "morning").
+    """
+
+    keys: frozenset[Key]
+    text: str
+    kind: str
+    soft: bool = False
+
+
+class Walk:
+    """A text's tokens and the facts found in them so far. `used`: indexes of tokens that are part of one."""
+
+    def __init__(self, tokens: Sequence[Token], lexicon: Lexicon) -> None:
+        self.tokens = tokens
+        self.lexicon = lexicon
+        self.facts: list[Fact] = []
+        self.used: set[int] = set()
+
+    def add(self, start: int, end: int, keys: Sequence[Key], kind: str, *, soft: bool = False) -> int:
+        """Add a fact that the tokens start..end say; return end."""
+        text = " ".join(token.raw for token in self.tokens[start:end])
+        self.facts.append(Fact(frozenset(keys), text, kind, soft))
+        self.used.update(range(start, end))
+        return end
+
+    def peek(self, at: int) -> str:
+        """Return the folded word or sign at an index, "" outside the text."""
+        return self.tokens[at].word if 0 <= at < len(self.tokens) else ""

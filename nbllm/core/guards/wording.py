@@ -1,0 +1,80 @@
+"""Guard "wording": not one word was swapped for another that is no synonym, in an otherwise equal text ("track" and "trick")."""
+
+from __future__ import annotations
+
+from nbllm.core.guards.letters import shared
+from nbllm.core.guards.naming import initials
+from nbllm.core.guards.reading import BEGINNING as RELATED
+from nbllm.core.guards.reading import SHORT_WORDS, Reading
+from nbllm.core.guards.tokens import Token
+from nbllm.core.guards.verdicts import Verdict, apart, passed
+
+MOST_STRANGE = 12  # words in a gap, after which two texts are no longer equal otherwise
+SHORT_ENDING = 2  # letters of an ending that says too little about a short word ("car", "care")
+STEERING = frozenset({"up", "down", "out", "off", "away", "back", "over", "under"})
+
+
+def wording(here: Reading, there: Reading) -> Verdict:
+    """Return whether not one word of meaning was swapped for another that is no synonym, in an otherwise equal text."""
+    mine, theirs = _strange(here, there), _strange(there, here)
+    if not (mine or theirs):
+        return _steering(here, there)
+    if not (mine and theirs):
+        return passed("wording")
+    if max(len(mine), len(theirs)) <= MOST_STRANGE and _frame(here, mine) == _frame(there, theirs):
+        return apart("wording", _listed(mine), _listed(theirs))
+    return passed("wording")
+
+
+def _steering(here: Reading, there: Reading) -> Verdict:
+    """Return whether texts of equal words differ in no single word that steers a verb ("sign up" and "sign out")."""
+    a, b = [token.word for token in here.plain_words], [token.word for token in there.plain_words]
+    if len(a) == len(b):
+        swapped = [(one, two) for one, two in zip(a, b, strict=True) if one != two]
+        if len(swapped) == 1 and {*swapped[0]} & STEERING and {*swapped[0]} <= SHORT_WORDS:
+            return apart("wording", f'"{swapped[0][0]}"', f'"{swapped[0][1]}"')
+    return passed("wording")
+
+
+def _listed(tokens: list[Token]) -> str:
+    return ", ".join(f'"{token.raw}"' for token in tokens[:3])
+
+
+def _strange(here: Reading, there: Reading) -> list[Token]:
+    """Return words of meaning that the other text has neither in itself nor as a synonym or another form."""
+    lexicon, settled = here.lexicon, here.pair.turned
+    groups = there.synonyms
+    found: list[Token] = []
+    for token in here.content:
+        base = token.base
+        if base in there.bases or base in lexicon.filler or here.key(token) in there.keys:
+            continue
+        if base in lexicon.synonyms and lexicon.synonyms[base] & groups:
+            continue
+        if token.word in lexicon.negators or base in settled or initials(here, token, there):
+            continue
+        if not any(_related(base, other, lexicon.forms) for other in there.by_beginning.get(base[:RELATED], ())):
+            found.append(token)
+        if len(found) > MOST_STRANGE:
+            break
+    return found
+
+
+def _related(one: str, two: str, forms: frozenset[str]) -> bool:
+    """Say whether two words are forms of one ("culture", "cultural"; "tax", "taxable"): alike but for endings."""
+    same = shared(one, two)
+    enough = same > RELATED or (min(len(one), len(two)) == same and abs(len(one) - len(two)) > SHORT_ENDING)
+    return enough and (not one[same:] or one[same:] in forms) and (not two[same:] or two[same:] in forms)
+
+
+def _frame(reading: Reading, strange: list[Token]) -> list[str]:
+    """Return the text's bases in order with a gap for the strange words: what stays when one word is swapped for another."""
+    gaps = {id(token) for token in strange}
+    frame: list[str] = []
+    for token in reading.tokens:
+        if id(token) in gaps:
+            if not frame or frame[-1] != "_":
+                frame.append("_")
+        elif token.kind != "s":
+            frame.append(reading.key(token) if token.kind == "w" else token.word)
+    return frame
