@@ -1,0 +1,202 @@
+"""The semantic cache as a user meets it: shadow, labels, a plan, hits, a wrong answer marked and gone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import warnings
+from pathlib import Path
+
+import pytest
+
+import nbllm
+from nbllm import Client, errors
+from nbllm.testing import FakeProvider
+
+ROOM, VERB = ("kitchen", "garden", "office", "cellar", "attic"), ("paint", "clean", "light", "heat", "measure")
+
+
+def client(tmp_path: Path, **more: object) -> Client:
+    """A client that answers each question in its own words."""
+    provider = FakeProvider(default=lambda wire: f"answer to {wire.content.messages[-1]['content']}")  # type: ignore[union-attr]
+    return Client(
+        home=tmp_path / "home",
+        model="sim/small",
+        providers={"simulated": provider},
+        **{"semantic_cache.mode": "shadow", **more},  # type: ignore[arg-type]
+    )
+
+
+def pairs(count: int, *, wrong: float) -> list[tuple[str, str, bool]]:
+    """Pairs of questions that look alike; a share of them is labelled as different."""
+    chance = random.Random(1)
+    made = []
+    for number in range(count):
+        verb, room = VERB[number % 5], ROOM[number // 5 % 5]
+        tail = "?" * (1 + number % 3) + " " * (number % 2)
+        made.append((f"How do I {verb} the {room}{tail}", f"How do I {verb} my {room}?", chance.random() >= wrong))
+    return made
+
+
+def test_from_shadow_to_a_wrong_answer_marked_and_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way: what shadow met is labelled, calibrated, switched on, served with its bound, marked wrong, and gone."""
+    monkeypatch.chdir(tmp_path)
+    with client(tmp_path) as asking:
+        for verb in VERB:
+            for room in ROOM:
+                asking.ask(f"How do I {verb} the {room}?")
+                for how in ("my", "our", "your", "this"):
+                    assert asking.ask(f"How do I {verb} {how} {room}?").source == "model"
+        book = asking.semantic
+        assert book.waiting() >= 80
+        for match in book.to_label(200):
+            assert match.got is not None
+            book.label(match, match.query.split()[3::2] == match.question.split()[3::2])
+        found = book.calibrate(max_error=0.1)
+        assert found.plan.threshold is not None, found.plan.reason
+        assert found.plan.origin == "audit"
+        where = book.apply(found)
+        assert where == tmp_path / "nbllm-semantic.json"
+        plan = json.loads(where.read_text())
+        assert plan["threshold"] == found.plan.threshold
+        asking.configure(**{"semantic_cache.audit_share": 0.0})
+        reply = asking.ask("How do I paint the kitchen ?")
+        assert reply.source == "semantic"
+        assert reply.why.matched_text == "How do I paint the kitchen?"
+        assert reply.why.error_upper == found.plan.error_upper
+        assert reply.cost_usd == 0
+        marked = asking.semantic.mark(reply)
+        assert (marked.evicted, marked.blocked) == (1, True)
+        assert "never" in repr(marked)
+        again = asking.ask("How do I paint the kitchen ?")
+        assert again.why.matched_text != "How do I paint the kitchen?"
+        assert [label.origin for label in book.labels()].count("marked") == 1
+        usage = asking.usage("source")
+        assert {row.group for row in usage} >= {"model", "semantic"}
+
+
+def test_imported_pairs_make_a_foreign_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CSV is read, guards are run, and a plan from it serves only who says that pairs like these are good enough."""
+    monkeypatch.chdir(tmp_path)
+    rows = pairs(400, wrong=0.0)
+    with Path("pairs.csv").open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["query", "question", "correct"])
+        writer.writerows(rows)
+        writer.writerow(["How do I heat 2 rooms?", "How do I heat 3 rooms?", "no"])
+    with client(tmp_path) as asking:
+        done = asking.semantic.import_pairs("pairs.csv")
+        assert (done.labels, done.stopped) == (400, 1)
+        found = asking.semantic.calibrate()
+        assert found.plan.origin == "imported"
+        with pytest.raises(errors.ConfigurationError, match="pairs like these"):
+            asking.semantic.apply(found)
+        asking.semantic.apply(found, accept_foreign=True)
+        asking.ask("How do I paint the kitchen?")
+        asking.configure(**{"semantic_cache.audit_share": 0.0})
+        assert asking.ask("How do I paint the kitchen ?").source == "semantic"
+
+
+def test_bad_pairs_say_which_row(tmp_path: Path) -> None:
+    """Nothing is imported when a row is none: the error names it, and what a row should be."""
+    good = ("a question", "another", True)
+    with client(tmp_path) as asking:
+        for rows, word in (
+            ([good, ("x", "y")], "Row 2 is no pair"),
+            ([good, ("", "y", True)], "Row 2 has no two questions"),
+            ([good, good, ("x", "y", "perhaps")], "Row 3 says neither"),
+            ([], "no pairs"),
+            (7, "holds no pairs"),
+            ("none.csv", "cannot be read"),
+        ):
+            with pytest.raises(errors.InvalidRequest, match=word):
+                asking.semantic.import_pairs(rows)
+        assert asking.semantic.labels() == []
+
+
+def test_too_few_labels_are_refused_in_words(tmp_path: Path) -> None:
+    """No labels at all, and three of them: what is missing is said, and nothing is switched on."""
+    with client(tmp_path) as asking:
+        with pytest.raises(errors.InvalidRequest, match="no labels"):
+            asking.semantic.calibrate()
+        asking.semantic.import_pairs(pairs(3, wrong=0.0))
+        found = asking.semantic.calibrate()
+        assert found.plan.threshold is None
+        assert "label" in str(found)
+        with pytest.raises(errors.ConfigurationError, match="no plan"):
+            asking.semantic.apply(found, accept_foreign=True)
+        assert asking.settings.semantic_cache.mode == "shadow"
+
+
+def test_the_same_look_is_free_and_a_new_one_is_not(tmp_path: Path) -> None:
+    """Looking again at the same labels says the same; labelling more and looking again spends level."""
+    with client(tmp_path) as asking:
+        asking.semantic.import_pairs(pairs(100, wrong=0.2))
+        first = asking.semantic.calibrate()
+        assert asking.semantic.calibrate().plan.look == first.plan.look == 1
+        asking.semantic.import_pairs(pairs(100, wrong=0.2))
+        second = asking.semantic.calibrate()
+        assert second.plan.look == 2
+        assert second.plan.level < first.plan.level
+
+
+def test_audits_that_speak_against_a_plan_take_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a plan on, wrong audits turn it back to shadow, with one warning that has the numbers."""
+    monkeypatch.chdir(tmp_path)
+    with client(tmp_path) as asking:
+        asking.semantic.import_pairs(pairs(400, wrong=0.0))
+        asking.semantic.apply(asking.semantic.calibrate(max_error=0.02), accept_foreign=True)
+        asking.configure(**{"semantic_cache.audit_share": 1.0})
+        asking.ask("How do I paint the kitchen?")
+        warned: list[str] = []
+        for number in range(40):
+            asking.ask(f"How do I paint the kitchen {'?' * (number + 1)}")
+            for match in asking.semantic.to_label(5):
+                assert match.kind == "audit"
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    asking.semantic.label(match, correct=False)
+                warned += [str(one.message) for one in caught]
+            if warned:
+                break
+        assert len(warned) == 1
+        assert "back in shadow" in warned[0]
+        with pytest.warns(nbllm.NbllmWarning, match="taken back"):
+            reply = asking.ask("How do I paint the kitchen !")
+        assert reply.source == "model"
+
+
+def test_marking_a_models_own_answer_takes_it_out_of_the_cache(tmp_path: Path) -> None:
+    """A wrong answer that no other question got is asked for anew; an unknown call is an error."""
+    with client(tmp_path) as asking:
+        reply = asking.ask("How do I paint the kitchen?")
+        assert asking.ask("How do I paint the kitchen?").source == "cache"
+        assert asking.semantic.mark(reply.call_id).evicted == 1
+        assert asking.ask("How do I paint the kitchen?").source == "model"
+        assert asking.semantic.mark(reply, wrong=False).evicted == 0
+        with pytest.raises(errors.InvalidRequest, match="No call 'nobody'"):
+            asking.semantic.mark("nobody")
+
+
+def test_purging_leaves_no_question_behind(tmp_path: Path) -> None:
+    """The index forgets what the cache forgets."""
+    with client(tmp_path) as asking:
+        asking.ask("How do I paint the kitchen?")
+        asking.ask("Where is the garden?")
+        assert asking.semantic.purge(tag="none") == 0
+        assert asking.semantic.purge() == 2
+        assert asking._run(lambda house: house.storage.index.count()) == 0
+        assert asking.semantic.forget() >= 0
+
+
+def test_two_processes_worth_of_clients_share_what_was_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one client stored, labelled and switched on, another on the same home serves."""
+    monkeypatch.chdir(tmp_path)
+    with client(tmp_path) as first:
+        first.ask("How do I paint the kitchen?")
+        first.semantic.import_pairs(pairs(400, wrong=0.0))
+        where = first.semantic.apply(first.semantic.calibrate(), accept_foreign=True)
+    settings = {"semantic_cache.mode": "on", "semantic_cache.plan": str(where), "semantic_cache.accept_foreign": True}
+    with client(tmp_path, **settings, **{"semantic_cache.audit_share": 0.0}) as second:
+        assert second.ask("How do I paint the kitchen ?").source == "semantic"
