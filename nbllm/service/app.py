@@ -24,7 +24,7 @@ from nbllm import current
 from nbllm.client import Client
 from nbllm.core.messages import CallRecord
 from nbllm.errors import ConfigurationError, NbllmError
-from nbllm.service import docs_page, flow_app, health
+from nbllm.service import docs_page, feedback, flow_app, health
 from nbllm.service.configuration import ServiceSettings, load_service
 from nbllm.service.context import ASKING, Service, exchange_of
 from nbllm.service.flow_events import ANSWER_HEADERS
@@ -143,6 +143,7 @@ def _include(app: FastAPI, service: Service) -> None:
     """Add all routes."""
     app.router.routes[:0] = v1_routes()  # first, because a router compares paths in order
     app.include_router(health.router)
+    app.include_router(feedback.router)
     app.include_router(docs_page.router)
     flow_app.install(app, service)
 
