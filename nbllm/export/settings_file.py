@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from nbllm.redaction import is_secret_name, redact
 from nbllm.settings import Endpoint, Settings
 from nbllm.settings.addresses import address_variable
 from nbllm.settings.endpoint import FIELDS, header_variable
+from nbllm.settings.semantic import FILES
 
 _NOT_THE_APPS = {"home", "session", "recordings", "recordings_days", "recordings_mb", "discover"}
 """Settings of a person and a machine: a service has its own home, keeps no texts and looks for no models."""
@@ -48,7 +50,7 @@ _SERVICE = """\
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """settings.toml. keys: environment variable -> endpoint or provider that needs it. key_hosts: for NBLLM_KEY_HOSTS.
+    """settings.toml. files: what the settings name and the service needs, by its path in the export. keys: environment variable -> endpoint or provider that needs it. key_hosts: for NBLLM_KEY_HOSTS.
 
     local: endpoints of this machine, which are elsewhere for who runs the service. models: every model id that the settings or
     the flow name. litellm: whether one of them is reached through LiteLLM.
@@ -62,6 +64,7 @@ class SettingsFile:
     litellm: bool = False
     notes: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def settings_file(
@@ -86,6 +89,7 @@ class _Writer:
         self.keys: dict[str, str] = {}
         self.key_hosts: list[str] = []
         self.moved: list[str] = []
+        self.files: dict[str, bytes] = {}
 
     def file(self, port: int) -> SettingsFile:
         flat = self._settings.flat()
@@ -96,6 +100,7 @@ class _Writer:
         routes = {
             n: v for n, v in self._settings.routes.items() if self._asked.hidden or n in self._asked.texts or n in _named(plain)
         }
+        self._semantic(plain)
         models = self._models(plain, routes)
         endpoints = {
             n: e for n, e in self._settings.endpoints.items() if self._asked.hidden or any(m.startswith(f"{n}/") for m in models)
@@ -105,6 +110,7 @@ class _Writer:
             *self._lines(plain, ""),
             *self._table("budget", plain),
             *self._named_budgets(),
+            *self._table("semantic_cache", plain),
             *self._routes(routes),
             *(text for name, endpoint in sorted(endpoints.items()) for text in self._endpoint(name, endpoint)),
             "\n" + _SERVICE.format(port=port),
@@ -115,8 +121,32 @@ class _Writer:
         return SettingsFile(
             "".join(body), dict(sorted(self.keys.items())), tuple(sorted(self.key_hosts)), tuple(self.moved), tuple(sorted(models)),
             litellm,
-            tuple(self.notes), tuple(self.refusals),
+            tuple(self.notes), tuple(self.refusals), self.files,
         )  # fmt: skip
+
+    # ------------------------------------------------------------------ files
+
+    def _semantic(self, plain: dict[str, Any]) -> None:
+        """Take along what the semantic cache needs: its plan, the guards' words."""
+        embedder = plain.get("semantic_cache.embedder", "")
+        if embedder.startswith("local:"):
+            self.refusals.append(
+                Refusal(kind="settings", reason=f"the semantic cache embeds with a folder of this machine ({embedder})",
+                        todo="Serve the model (an endpoint with /v1/embeddings), or switch the semantic cache off")
+            )  # fmt: skip
+        for name in FILES:
+            given = plain.get(f"semantic_cache.{name}")
+            if given is not None:
+                plain[f"semantic_cache.{name}"] = self._taken(Path(given), f"semantic_cache.{name}")
+
+    def _taken(self, path: Path, what: str) -> str:
+        """Take a file along and return its path in the export."""
+        inside = f"plans/{re.sub(r'[^A-Za-z0-9._-]', '_', path.name).lstrip('.') or 'plan.json'}"
+        try:
+            self.files[inside] = path.read_bytes()
+        except OSError as error:
+            self.refusals.append(Refusal(kind="settings", reason=f"{what} names {path}, which cannot be read: {error.strerror}"))
+        return inside
 
     # ------------------------------------------------------------------ models
 
@@ -251,7 +281,9 @@ class _Writer:
 
 def _named(plain: Mapping[str, Any]) -> set[str]:
     """Return the models and routes that the settings name for calls that name none."""
-    return {m for m in (plain.get("model"), *plain.get("ladder", ())) if m}
+    helpers = (plain.get(f"semantic_cache.{name}") for name in ("embedder", "judge"))
+    helping = {model for model in helpers if model and "/" in model and not model.startswith("local:")}
+    return helping | {m for m in (plain.get("model"), *plain.get("ladder", ())) if m}
 
 
 def _is_this_machine(base_url: str) -> bool:

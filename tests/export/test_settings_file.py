@@ -90,6 +90,29 @@ def test_keys_are_refused_or_become_names() -> None:
         assert SECRET not in refused.text + "".join(map(str, refused.refusals))
 
 
+def test_the_semantic_cache_travels_with_its_plan(tmp_path: Path) -> None:
+    """Its settings, the plan and the guards' words come along, and so does the endpoint that embeds; what cannot is refused."""
+    (tmp_path / "my plan.json").write_text("{}")
+    (tmp_path / "words.toml").write_text("names = ['apple']")
+    given = {
+        "semantic_cache": {"mode": "on", "embedder": "lab/e5", "plan": str(tmp_path / "my plan.json"), "audit_share": 0.1},
+        "semantic_cache.guard_words": str(tmp_path / "words.toml"),
+        "endpoints.lab": Endpoint(base_url="http://10.0.0.7:8000/v1", api_key_env="LAB_KEY"),
+    }
+    found = written(**given)
+    assert found.files == {"plans/my_plan.json": b"{}", "plans/words.toml": b"names = ['apple']"}
+    back = read_back(found, tmp_path).semantic_cache
+    assert (back.mode, back.embedder, back.audit_share) == ("on", "lab/e5", 0.1)
+    assert back.plan == str(tmp_path / "plans" / "my_plan.json")
+    assert "LAB_KEY" in found.keys
+    for bad, word in (
+        ({"plan": str(tmp_path / "none.json")}, "cannot be read"),
+        ({"embedder": "local:/models/e5"}, "this machine"),
+    ):
+        (refusal,) = written(semantic_cache={"mode": "shadow", **bad}).refusals
+        assert word in refusal.reason
+
+
 def test_endpoints_that_no_call_names_stay_here() -> None:
     """Only what the settings' own models and the flow's texts name; everything where a model is chosen by a value."""
     both = {f"endpoints.{n}": Endpoint(base_url=f"http://{n}.example.org/v1") for n in ("one", "two")}
