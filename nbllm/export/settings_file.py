@@ -50,10 +50,11 @@ _SERVICE = """\
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """settings.toml. files: what the settings name and the service needs, by its path in the export. keys: environment variable -> endpoint or provider that needs it. key_hosts: for NBLLM_KEY_HOSTS.
+    """settings.toml. keys: environment variable -> endpoint or provider that needs it. key_hosts: for NBLLM_KEY_HOSTS.
 
-    local: endpoints of this machine, which are elsewhere for who runs the service. models: every model id that the settings or
-    the flow name. litellm: whether one of them is reached through LiteLLM.
+    files: what the settings name and the service needs, such as plans, by its path in the export. local: endpoints of this machine,
+    which are elsewhere for who runs the service. models: every model id that the settings or the flow name. litellm: whether one
+    of them is reached through LiteLLM.
     """
 
     text: str

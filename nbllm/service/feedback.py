@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from nbllm.errors import InvalidRequest
 from nbllm.service.access import Authenticated
 from nbllm.service.context import service_of
-from nbllm.service.flow_docs import refusals
 from nbllm.service.problems import ServiceProblem
 from nbllm.service.strict_json import StrictRoute, well_formed
+from nbllm.service.v1_docs import TAG, openai_refusals
 
 CallId = Annotated[str, Field(min_length=1, max_length=100, description="Of the answer: `nbllm.call_id` in its body.")]
 
@@ -37,14 +37,14 @@ class FeedbackTaken(BaseModel):
     evicted: int
 
 
-router = APIRouter(tags=["openai"], route_class=StrictRoute)
+router = APIRouter(tags=[TAG], route_class=StrictRoute)
 
 
 @router.post(
     "/v1/feedback",
     summary="Whether an answer was right",
     dependencies=[Depends(well_formed)],
-    responses=refusals(400, 401, 404, 408, 413, 415, 422, 429, 500, 503),
+    responses=dict[int | str, Any](openai_refusals(400, 401, 404, 408, 413, 415, 422, 429, 500, 503).items()),
 )
 async def feedback(request: Request, caller: Authenticated, body: FeedbackBody) -> FeedbackTaken:
     """Take a caller's word for an answer of its own that came from a similar question (source "semantic").

@@ -67,7 +67,7 @@ def describe(api: dict[str, Any], menu: Menu) -> None:
             | {
                 "summary": "What can be named as a model",
                 "operationId": "list_models",
-                "responses": {"200": _answer("The models, routes and flows.", _MODELS), **_refusals(*_READS)},
+                "responses": {"200": _answer("The models, routes and flows.", _MODELS), **openai_refusals(*_READS)},
             }
         },
         "/v1/models/{model}": {
@@ -76,7 +76,7 @@ def describe(api: dict[str, Any], menu: Menu) -> None:
                 "summary": "One model",
                 "operationId": "get_model",
                 "parameters": [{"name": "model", "in": "path", "required": True, "schema": _model(_names(menu, flows=True))}],
-                "responses": {"200": _answer("The model.", _MODEL_ROW), **_refusals(404, *_READS)},
+                "responses": {"200": _answer("The model.", _MODEL_ROW), **openai_refusals(404, *_READS)},
             }
         },
     }
@@ -95,7 +95,7 @@ def _chat(menu: Menu) -> Schema:
         "requestBody": _body(
             _chat_body(_names(menu, flows=True)), {"model": first, "messages": [{"role": "user", "content": "Hello"}]}
         ),
-        "responses": {"200": said, **_refusals(*_ASKS)},
+        "responses": {"200": said, **openai_refusals(*_ASKS)},
     }
 
 
@@ -106,7 +106,7 @@ def _embeddings(menu: Menu) -> Schema:
         "operationId": "create_embedding",
         "parameters": _KEYED,
         "requestBody": _body(_embed_body(names), {"model": next(iter(names), "MODEL"), "input": ["Hello"]}),
-        "responses": {"200": _answer("The vectors.", _vectors()), **_refusals(*_ASKS)},
+        "responses": {"200": _answer("The vectors.", _vectors()), **openai_refusals(*_ASKS)},
     }
 
 
@@ -260,6 +260,7 @@ def _answer(description: str, schema: Schema) -> Schema:
     }
 
 
-def _refusals(*statuses: int) -> dict[str, Schema]:
+def openai_refusals(*statuses: int) -> dict[str, Schema]:
+    """Return the responses of a route below /v1 that are errors, in OpenAI's shape."""
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
     return {str(status): {"description": SAID[status], "content": content} for status in statuses}
