@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-from bench import calls, crowd, export, footprint, meter, peers, scale, service, service_redis
+from bench import calls, crowd, export, footprint, meter, peers, scale, service, service_redis, vectors
 from bench.measure import Row, server
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +37,7 @@ SECTIONS = {
     "meter": meter.meter,
     "memory": footprint.memory,
     "growth": scale.growth,
+    "vectors": vectors.lookups,
     "export": lambda _, home: export.export(home),
     "shared": service_redis.shared,
     "service": service.service,

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from nbllm.core.ports import Written
 from nbllm.errors import StorageError
-from nbllm.storage.connections import Connections
+from nbllm.storage.connections import LOG_BYTES, Connections
 from nbllm.storage.faults import Fault, OnTrouble, Troubles, fault_of
 from nbllm.storage.home import Home
 from nbllm.storage.lifetimes import Lock, remember
@@ -45,8 +45,8 @@ class Database:
 
     migrations: numbered by their place, never rewritten; PRAGMA user_version says how many were done. prepared: called before the
     file is opened. opened: called with each new writing connection, after the migrations. on_trouble: told once of each kind of
-    trouble, in words for the user; it must not use the database. What the disk refuses to write is in the write's future as a
-    StorageError; reads raise StorageError. Where the home itself cannot be used, both raise HomeUnusable.
+    trouble, in words for the user; it must not use the database. log_bytes: see LOG_BYTES. What the disk refuses to write is in the
+    write's future as a StorageError; reads raise StorageError. Where the home itself cannot be used, both raise HomeUnusable.
     """
 
     def __init__(
@@ -58,10 +58,11 @@ class Database:
         prepared: Callable[[], None] | None = None,
         opened: Callable[[sqlite3.Connection], None] | None = None,
         on_trouble: OnTrouble | None = None,
+        log_bytes: int = LOG_BYTES,
     ) -> None:
         self._home = home
         self._filename = filename
-        self._files = Connections(home, filename, migrations, prepared=prepared, opened=opened)
+        self._files = Connections(home, filename, migrations, prepared=prepared, opened=opened, log_bytes=log_bytes)
         self._troubles = Troubles(lambda: self.path, on_trouble)
         self._closed = False
         self.begin_anew_in_child()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 
+from nbllm.errors import NbllmError
 from nbllm.storage.vector_files import BlockFiles
 from nbllm.storage.vector_partition import Partition, Reading
 from nbllm.storage.vector_rows import State
 
 CARE_EVERY_S = 5.0
+FINISH_S = 2.0
 
 
 class Loaded:
@@ -105,11 +109,20 @@ class Loaded:
         finally:
             self._caring = False
 
-    def _see_to(self, here: Partition) -> None:
+    def finish(self) -> None:
+        """Write what is whole into files before the end, for FINISH_S at most: the next start is the quicker for it."""
+        until_s = time.monotonic() + FINISH_S
+        for here in self._all():
+            with suppress(NbllmError):  # the rows are there; files are copies
+                self._see_to(here, until_s)
+
+    def _see_to(self, here: Partition, until_s: float = math.inf) -> None:
         if here.wants_compaction:
             here.compact()
             self._files.keep_only(here.at, here.blocks)
         for block in here.unsaved:
+            if time.monotonic() > until_s:
+                return
             self._files.save(here.at, here.clean(block))
             # What was forgotten while it was being written was not there yet for its process to overwrite.
             self._files.forget_rows({here.at.number: here.reconcile(block.after_id, block.last_id)})

@@ -34,6 +34,8 @@ DEFAULT_MEMORY_BYTES = 1_000_000_000
 INLINE_ROWS = 131_072
 """A search through no more takes less than handing it to a thread and waiting for it."""
 ADD_WAIT_S = 1.0
+LOG_BYTES = 64 * 1024 * 1024
+"""A row is seven pages: with less, rows that come without a pause would wait for the disk every 300."""
 _TRIM_EVERY = 1024
 _FEW = 8
 """So many keys are dropped in place; more in a thread."""
@@ -60,7 +62,14 @@ class SqliteVectors:
         self._make_executor = executor or (lambda: ThreadPoolExecutor(2, "nbllm-vectors"))
         self._limit_rows = limit_rows
         self._memory_bytes = memory_bytes
-        self._db = Database(home, "vectors.db", migrations=vector_rows.MIGRATIONS, opened=vector_rows.opened, on_trouble=on_trouble)
+        self._db = Database(
+            home,
+            "vectors.db",
+            migrations=vector_rows.MIGRATIONS,
+            opened=vector_rows.opened,
+            on_trouble=on_trouble,
+            log_bytes=LOG_BYTES,
+        )
         self._files = BlockFiles(home)
         self._closed = False
         self._added = 0
@@ -233,5 +242,6 @@ class SqliteVectors:
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
+            self._loaded.finish()
         self._loaded.forget()
         self._db.close()
