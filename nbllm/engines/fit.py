@@ -9,10 +9,11 @@ from typing import Any
 from nbllm.engines.catalog import EngineKind
 from nbllm.engines.gpu import Gpu
 from nbllm.engines.model_files import ModelFiles, parameters_named
-from nbllm.engines.sizing import OVERHEAD_BYTES, UTILISATION, ModelShape, Sizing, gb, shape_of, size
+from nbllm.engines.shapes import ModelShape, shape_of
+from nbllm.engines.sizing import OVERHEAD_BYTES, UTILISATION, Sizing, gb, size
 from nbllm.errors import EngineDoesNotFit
 
-_WEIGHT_BITS = {"awq": 4.0, "awq_marlin": 4.0, "gptq": 4.0, "gptq_marlin": 4.0, "bitsandbytes": 4.5, "fp8": 8.0, "mxfp4": 4.5}
+_WEIGHT_BITS = {"awq": 4.0, "awq_marlin": 4.0, "gptq": 4.0, "gptq_marlin": 4.0, "bitsandbytes": 4.5, "fp8": 8.0, "mxfp4": 4.25}
 _GIB = 1024.0**3
 _NO_GPU = (
     "No NVIDIA GPU was found here. vLLM and SGLang need one, or a build for CPUs (vLLM has one); llama-server and Ollama work "
@@ -88,6 +89,7 @@ def _sized(shape: ModelShape, values: Mapping[str, Any], files: ModelFiles, memo
         # Only a build for CPUs keeps its KV cache in a room of its own; GiB, as it counts them.
         kv_limit_bytes=values["cpu_kvcache_gb"] * _GIB if "cpu_kvcache_gb" in values and not taken else None,
         gpus=max(1, len(taken)),
+        sharing_layers=values.get("tensor_parallel_size", 1),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 from nbllm import Client
 from nbllm.engines import Engine, EngineEvent, Plan, plan_launch, start
+from nbllm.engines.catalog import ENGINES
+from nbllm.engines.door import Door
+from nbllm.engines.status import samples
 from nbllm.engines.supervisor import below
 from nbllm.errors import EngineFailed
 from tests.engines.server import CONTEXT_TOKENS, PYTHON
@@ -18,6 +22,7 @@ from tests.engines_room.processes import linux_only, marked, wait_until_ended, w
 from tests.notebook.kernel import running_kernel
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
+CACHE = re.compile(r"KV cache size: ([\d,]+) tokens, Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x")
 OPTIONS = {"max_model_len": CONTEXT_TOKENS, "enforce_eager": True, "cpu_kvcache_gb": 1, "offline": True}
 
 
@@ -52,6 +57,25 @@ def test_it_is_started_watched_and_answers(started: Engine, events: list[EngineE
     assert status.kv_cache_use is not None
     assert status.tokens_per_s is not None
     assert status.model == "vllm/tiny"
+
+
+def test_vllm_has_every_count_that_is_asked_for(started: Engine) -> None:
+    """The names of the table's row are those of its page, the ones that tell a long prompt from a wedge too."""
+    door = Door(started.endpoint.base_url, started.endpoint.api_key)
+    page = samples(door.ask(door.root("/metrics"), limit_s=10.0).body.decode())
+    names = ENGINES["vllm"].metrics
+    wanted = {names.running, names.waiting, names.kv_cache_use, names.output_tokens, names.input_tokens, *names.work}
+    assert wanted - page.keys() == set()
+
+
+def test_the_arithmetic_is_what_vllm_found(model_dir: Path, started: Engine, events: list[EngineEvent]) -> None:
+    """Tokens in the KV cache and requests of full length at once: to the token, what the plan said and what vLLM's log says."""
+    told = [found for event in events for line in event.lines if (found := CACHE.search(line))]
+    assert told, started.log_tail(400)
+    sizing = plan_for(model_dir, "again").fit.sizing
+    assert sizing is not None
+    assert int(told[0][1].replace(",", "")) == sizing.kv_tokens
+    assert float(told[0][2]) == pytest.approx(sizing.sequences, abs=0.01)
 
 
 def test_a_model_that_is_not_there_is_said_in_vllms_words(tmp_path: Path, model_dir: Path) -> None:

@@ -16,7 +16,8 @@ from nbllm.engines.catalog import ENGINES
 from nbllm.engines.fit import fit
 from nbllm.engines.gpu import Gpu, parsed, visible
 from nbllm.engines.model_files import ModelFiles, model_files, parameters_named
-from nbllm.engines.sizing import OVERHEAD_BYTES, shape_of, size
+from nbllm.engines.shapes import shape_of
+from nbllm.engines.sizing import OVERHEAD_BYTES, size
 from nbllm.errors import EngineDoesNotFit
 
 GIB = 1024**3
@@ -77,12 +78,14 @@ def test_an_8b_on_24_gib_by_hand() -> None:
 
 
 def test_quantized_weights_and_caches_count_as_they_are_loaded() -> None:
-    """4 bits a parameter, one byte a value in an fp8 cache, 32 bits loaded in 16."""
+    """4 bits a parameter of a layer, one byte a value in an fp8 cache, 32 bits loaded in 16."""
     awq = shape_of({**LLAMA_8, "quantization_config": {"quant_method": "awq", "bits": 4}})
     plain = shape_of(LLAMA_8)
     assert awq is not None
     assert plain is not None
-    assert size(awq, memory_bytes=1, memory_name="").weights_bytes == pytest.approx(plain.parameters / 2)
+    assert size(awq, memory_bytes=1, memory_name="").weights_bytes == pytest.approx(
+        plain.layer_parameters / 2 + plain.plain_parameters * 2
+    )
     assert size(plain, memory_bytes=1, memory_name="", kv_dtype="fp8_e5m2").kv_bytes_per_token == 65_536
     on_disk_in_32 = size(plain, memory_bytes=1, memory_name="", weights_bytes=plain.parameters * 4)
     assert on_disk_in_32.weights_bytes == pytest.approx(plain.parameters * 2)
