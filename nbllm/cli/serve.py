@@ -41,8 +41,9 @@ def keys(given: argparse.Namespace) -> int:
     from nbllm.service.configuration import load_service
     from nbllm.service.keys import open_keys
 
-    settings, config = load_service(_folder(given.folder) / "settings.toml")
-    store, paper = open_keys(settings.home, config.keys_file), Paper()
+    folder = _folder(given.folder)
+    settings, config = load_service(folder / "settings.toml")
+    store, paper = open_keys(settings.home, config.keys_file, folder=folder), Paper()
     if given.action == "make":
         if given.tier not in config.tiers:
             raise InvalidRequest(f"There is no tier {given.tier!r} in the settings.", hint=did_you_mean(given.tier, config.tiers))

@@ -51,7 +51,7 @@ def key_of_tier(app: App, tier: str) -> Iterator[str]:
     _, config = load_service(app.folder / "settings.toml", {"NBLLM_HOME": str(app.home)})
     if tier not in config.tiers:
         raise UsageError(f"--tier {tier}: {app.name} has no such tier. {did_you_mean(tier, config.tiers)}")
-    keys = open_keys(app.home, config.keys_file, {})
+    keys = open_keys(app.home, config.keys_file, {}, folder=app.folder)
     text, row = keys.make(tier, note="%serve load")
     try:
         time.sleep(_KEY_SEEN_S)

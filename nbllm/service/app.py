@@ -75,8 +75,7 @@ def create_app(
         shared = shared_of(name, config, its_settings) if own else None
         client = client or Client(settings=its_settings, shared=shared)
     assert client is not None  # noqa: S101 - one of the two was given
-    service = _service(name, config, client, own_client=own, flows=specs)
-    service.folder = None if path is None else path.absolute().parent
+    service = _service(name, config, client, own_client=own, flows=specs, folder=None if path is None else path.absolute().parent)
     if shared is not None:
         share(service, shared)
     return _app(service)
@@ -120,7 +119,9 @@ class _App(FastAPI):
         return super().openapi()
 
 
-def _service(name: str, config: ServiceSettings, client: Client, *, own_client: bool, flows: Mapping[str, Any]) -> Service:
+def _service(
+    name: str, config: ServiceSettings, client: Client, *, own_client: bool, flows: Mapping[str, Any], folder: Path | None
+) -> Service:
     settings = client.settings
     rungs = {*settings.ladder, *((settings.model,) if settings.model else ()), *(m for r in settings.routes.values() for m in r)}
     return Service(
@@ -128,7 +129,8 @@ def _service(name: str, config: ServiceSettings, client: Client, *, own_client: 
         config=config,
         client=client,
         own_client=own_client,
-        keys=open_keys(settings.home, config.keys_file),
+        folder=folder,
+        keys=open_keys(settings.home, config.keys_file, folder=folder),
         gate=Gate(max_running=config.max_running, max_waiting=config.max_waiting, queue_wait_s=config.queue_wait_s),
         limiter=Limiter(allow_blind=config.on_state_loss == "allow"),
         metrics=Metrics(lambda: rungs),

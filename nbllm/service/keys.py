@@ -165,11 +165,24 @@ class KeyStore:
         self._looked_at_s = float("-inf")
 
 
-def open_keys(home: Path, keys_file: str, environ: Mapping[str, str] | None = None) -> KeyStore:
-    """Return the keys of an app: of the file that the variable names, else the settings', else the home's."""
+def open_keys(home: Path, keys_file: str, environ: Mapping[str, str] | None = None, *, folder: Path | None = None) -> KeyStore:
+    """Return the keys of an app: of the file that the variable names, else the settings', else one in the home.
+
+    folder: the app's. In a home that it may share with other apps it has a file of its own, named after the folder: a key of one
+    app opens no other.
+    """
     environ = os.environ if environ is None else environ
-    path = environ.get(FILE_VARIABLE) or keys_file or str(home / FILE)
+    path = environ.get(FILE_VARIABLE) or keys_file or str(home / _file_of(home, folder))
     return KeyStore(Path(path).expanduser().absolute(), environ=environ)
+
+
+def _file_of(home: Path, folder: Path | None) -> str:
+    if folder is None or home.resolve() == folder.resolve() / ".state":
+        return FILE
+    name = folder.resolve().name
+    plain = re.sub("[^A-Za-z0-9_.-]+", "-", name)[:60]
+    told_apart = "" if plain == name else f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"service-keys-{plain}{told_apart}.json"
 
 
 def _given_key(environ: Mapping[str, str]) -> tuple[bytes, Key] | None:

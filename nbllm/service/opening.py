@@ -27,7 +27,7 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
         yield _line("key", f"{key} (shown once; more: {keys_command})")
     else:
         count = len(service.keys.list())
-        yield _line("keys", f"{count} (more: {keys_command})")
+        yield _line("keys", f"{count} in {service.keys.path} (more: {keys_command})")
     for name in service.flows:
         yield _line("flow", f"POST /flows/{name}, /flows/{name}/stream, /flows/{name}/jobs; WebSocket /flows/{name}/ws")
     yield _line("models", f"{address}/v1 (OpenAI's interface): {_models(service)}")

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from nbllm.cli import main
 from nbllm.errors import ConfigurationError, InvalidRequest, StorageError
 from nbllm.redaction import redact
+from nbllm.service.app import create_app
 from nbllm.service.keys import FILE_VARIABLE, KEY_VARIABLE, KeyStore, open_keys
+from tests.service.running import write_settings
 
 
 class Clock:
@@ -207,6 +210,7 @@ def test_a_weak_key_of_ones_own_is_refused(path: Path, own: str) -> None:
 def test_where_the_file_is(tmp_path: Path) -> None:
     """The variable wins over the settings, these over the home."""
     assert open_keys(tmp_path, "", {}).path == tmp_path / "service-keys.json"
+    assert open_keys(tmp_path / ".state", "", {}, folder=tmp_path).path == tmp_path / ".state" / "service-keys.json"
     assert open_keys(tmp_path, "/etc/k.json", {}).path == Path("/etc/k.json")
     assert open_keys(tmp_path, "/etc/k.json", {FILE_VARIABLE: "/run/k.json"}).path == Path("/run/k.json")
 
@@ -216,3 +220,21 @@ def test_the_file_is_json_that_a_person_can_read(path: Path) -> None:
     store(path).make("gold", note="for Ann")
     (row,) = json.loads(path.read_text())["keys"]
     assert set(row) == {"id", "sha256", "tier", "made_at", "note"}
+
+
+def test_apps_that_share_a_home_share_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is made for one app opens no other on the same home, however alike their names are; a folder may be moved."""
+    monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
+    keys: dict[str, str] = {}
+    for name in ("a-b", "a b", "other/a-b-2"):
+        folder = tmp_path / name
+        write_settings(folder)
+        assert main(["keys", "make", str(folder)]) == 0
+        keys[name] = create_app(settings=folder / "settings.toml").state.service.keys.list()[0].id
+    assert len(set(keys.values())) == 3
+    for name, key_id in keys.items():
+        (key,) = create_app(settings=tmp_path / name / "settings.toml").state.service.keys.list()
+        assert key.id == key_id
+    (tmp_path / "other" / "a-b-2").rename(tmp_path / "a-b-2")
+    (key,) = create_app(settings=tmp_path / "a-b-2" / "settings.toml").state.service.keys.list()
+    assert key.id == keys["other/a-b-2"]
