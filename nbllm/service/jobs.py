@@ -187,7 +187,7 @@ class JobHands:
 
     def _caller(self, job: Job) -> Caller:
         """Return whose job it is. A key that was revoked meanwhile pays for nothing any more."""
-        if all(key.id != job.caller for key in self._service.keys.list()):
+        if not self._service.keys.knows(job.caller):
             raise ServiceProblem(401, "unauthenticated", "The key of this job was revoked.")
         return Caller(job.caller, self._service.config.tier(job.tier))
 

@@ -88,17 +88,17 @@ class KeyStore:
 
         Keys that were known stay good while their file cannot be read; the log says so, once.
         """
-        try:
-            self._look()
-        except (ConfigurationError, StorageError) as exc:
-            if self._told != exc.summary:
-                self._told = exc.summary
-                _log.warning("%s The keys that were known before go on working.", exc.summary)
+        self._look_gently()
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
         shape = _SHAPE.match(text)
         row = self._rows.get(shape[1]) if shape else self._given
         same = hmac.compare_digest(digest, row[0] if row else _NOTHING)
         return row[1] if row and same else None
+
+    def knows(self, key_id: str) -> bool:
+        """Whether there is a key of that id, as `verify` sees it: for work that was taken before."""
+        self._look_gently()
+        return key_id in self._rows or (self._given is not None and self._given[1].id == key_id)
 
     def list(self) -> tuple[Key, ...]:
         """Return all keys, the oldest first."""
@@ -131,6 +131,15 @@ class KeyStore:
             return rows.pop(key_id)
 
     # ------------------------------------------------------------------------------------------------ the file
+
+    def _look_gently(self) -> None:
+        """Look; what was known stays where the file cannot be read, and that is said once."""
+        try:
+            self._look()
+        except (ConfigurationError, StorageError) as exc:
+            if self._told != exc.summary:
+                self._told = exc.summary
+                _log.warning("%s The keys that were known before go on working.", exc.summary)
 
     def _look(self) -> None:
         """Read the file if it changed. One that is gone holds no keys; for one that cannot be read, what was known stays."""

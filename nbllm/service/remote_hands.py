@@ -34,7 +34,7 @@ class RemoteHands(JobHands):
         if found.running or waited_s < WAITED_S or time.monotonic() < self._say_again_s:
             return
         self._say_again_s = time.monotonic() + SAY_EVERY_S
-        _log.warning("%d jobs wait, the oldest for %.0f s, and no worker takes them: %s", found.queued, waited_s, WORKER)
+        _log.warning("Jobs wait (%d, the oldest for %.0f s), and no worker takes them: %s", found.queued, waited_s, WORKER)
 
     async def run_next(self) -> bool:
         """Take the next job and see it through; False when there is none. Raises StorageError when that cannot be known."""

@@ -8,6 +8,7 @@ settled when Redis is back. A Redis that comes back empty is told what this proc
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import OrderedDict
@@ -26,6 +27,7 @@ from nbllm.storage.redis_budgets_lua import BALANCE, BEAT, BOOK, RESERVE, SETTLE
 from nbllm.storage.redis_link import Link, RedisGone, Script
 from nbllm.storage.texts import storable
 
+_log = logging.getLogger("nbllm.redis")
 LIFE_S = 45.0
 BEAT_S = 10.0
 SWEEP_EVERY_S = 30.0
@@ -226,7 +228,7 @@ class RedisBudgets:
         beat_at_s = time.monotonic() + min(BEAT_S, self._life_s / 4)
         while self._open or self._due or self._sums or self._batch:
             await asyncio.sleep(min(_AGAIN_S, self._life_s / 8))
-            with suppress(BudgetUnavailable):
+            try:
                 if time.monotonic() >= beat_at_s:
                     await self._run(BEAT, [self._prefix, self._token, self._life_s])
                     beat_at_s = time.monotonic() + min(BEAT_S, self._life_s / 4)
@@ -234,6 +236,10 @@ class RedisBudgets:
                 if time.monotonic() >= self._sweep_at_s:
                     self._sweep_at_s = time.monotonic() + self._sweep_every_s
                     await self.sweep()
+            except BudgetUnavailable:
+                pass  # the next round tries again
+            except Exception:  # without signs of life all that is reserved here would be spent by others
+                _log.exception("Budgets on Redis could not be looked after.")
 
     async def _begun(self) -> None:
         """Have what was only to be added booked, so that balances are whole; in a forked child begin anew."""
