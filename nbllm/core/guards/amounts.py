@@ -13,24 +13,50 @@ KINDS = {"numbers": "number", "units": "unit", "dates": "date"}
 
 def compare(here: Reading, there: Reading, on: frozenset[str]) -> list[Verdict]:
     """Return the verdicts of those of the three guards that are on."""
+    if not (here.facts or there.facts):
+        return [passed(guard) for guard in KINDS if guard in on]
     mine, theirs = without_equal(here.facts, there.facts), without_equal(there.facts, here.facts)
-    return [_verdict(guard, kind, mine, theirs) for guard, kind in KINDS.items() if guard in on]
+    times = any(fact.kind != "number" for fact in mine) and any(fact.kind != "number" for fact in theirs)
+    verdicts = [_verdict(guard, kind, mine, theirs, times=times) for guard, kind in KINDS.items() if guard in on]
+    if verdicts and verdicts[0].guard == "numbers" and verdicts[0].passed:
+        verdicts[0] = _counted(here.facts, there.facts)
+    return verdicts
 
 
 def without_equal(facts: Sequence[Fact], others: Sequence[Fact]) -> list[Fact]:
     """Return the facts that share no key with a fact of the other text."""
-    if not facts:
-        return []
     there = frozenset().union(*(fact.keys for fact in others))
     return [fact for fact in facts if not (fact.keys & there)]
 
 
-def _verdict(guard: str, kind: str, mine: list[Fact], theirs: list[Fact]) -> Verdict:
+def _verdict(guard: str, kind: str, mine: list[Fact], theirs: list[Fact], *, times: bool) -> Verdict:
+    """times: both texts have a unit or a date that the other has not, so that soft ones differ too ("a day", "the evening")."""
     here, there = [fact for fact in mine if fact.kind == kind], [fact for fact in theirs if fact.kind == kind]
     firm = any(not fact.soft for fact in (*here, *there))
-    if firm or (here and there):
+    if firm or (here and there) or (times and kind != "number" and (here or there)):
         return apart(guard, _names(here), _names(there))
     return passed(guard)
+
+
+def _counted(mine: Sequence[Fact], theirs: Sequence[Fact]) -> Verdict:
+    """Return whether equal numbers count the same: "2 dogs and 3 cats" and "3 dogs and 2 cats"."""
+    here, there = _by_what(mine), _by_what(theirs)
+    for what in sorted(here.keys() & there.keys()):
+        if not here[what].keys & there[what].keys:
+            return apart("numbers", f"{here[what].text} {what}", f"{there[what].text} {what}")
+    return passed("numbers")
+
+
+def _by_what(facts: Sequence[Fact]) -> dict[str, Fact]:
+    """Return what is counted -> its number, for what is counted once."""
+    found: dict[str, Fact] = {}
+    twice = set()
+    for fact in facts:
+        if fact.kind == "number" and fact.after:
+            if fact.after in found:
+                twice.add(fact.after)
+            found[fact.after] = fact
+    return {what: fact for what, fact in found.items() if what not in twice}
 
 
 def _names(facts: list[Fact]) -> str:

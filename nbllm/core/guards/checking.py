@@ -31,16 +31,17 @@ ALL = frozenset({*amounts.KINDS, *GUARDS})
 def check(query: str, stored: str, *, words: GuardWords | None = None, on: frozenset[str] = ALL) -> tuple[Verdict, ...]:
     """Return one verdict for each guard in `on`: whether the stored question may stand for the query.
 
-    `words`: word lists, `shipped()` when None. Texts over LONGEST characters pass only when they are equal (white space apart): a
+    `words`: word lists, `shipped()` when None. Texts over LONGEST characters pass only when they are equal (to the letter): a
     guard that cannot look must
     not let pass. Raises ValueError for a guard that does not exist.
     """
     if not on <= ALL:
         raise ValueError(f"no such guard: {', '.join(sorted(on - ALL))}; there are {', '.join(sorted(ALL))}")
     names = [name for name in (*amounts.KINDS, *GUARDS) if name in on]
-    if query == stored or query.split() == stored.split():
+    too_long = max(len(query), len(stored)) > LONGEST
+    if query == stored or (not too_long and query.split() == stored.split()):
         return tuple(passed(name) for name in names)
-    if max(len(query), len(stored)) > LONGEST:
+    if too_long:
         detail = f"texts of {len(query):,} and {len(stored):,} characters differ; over {LONGEST:,} only equal ones pass"
         return tuple(failed(name, detail) for name in names)
     here, there = _read_both(query, stored, words or shipped())

@@ -23,9 +23,11 @@ ENDINGS = (
     ("frei", ""),
     ("frei", "haltig"),
     ("frei", "pflichtig"),
+    ("frei", "isch"),
     ("ee", "er"),
     ("ee", "or"),
 )
+LAST_LETTERS = tuple({ending for ending, _ in ENDINGS})
 FIRM = frozenset({"only", "more", "less"})
 
 
@@ -91,25 +93,28 @@ def _prefixed(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
     and "harmless".
     """
     mine, theirs = _single(here, there), _single(there, here)
-    yield from _turned(here, mine, theirs)
-    for other, word in _turned(here, theirs, mine):
-        yield word, other
+    if not (mine and theirs):
+        return
+    pairs = [*_turned(here, mine, theirs), *((word, other) for other, word in _turned(here, theirs, mine))]
+    yield from (pair for pair in pairs if pair[0] not in there.joined and pair[1] not in here.joined)  # "under water"
 
 
 def _single(here: Reading, there: Reading) -> frozenset[str]:
-    """Return the words of one text that the other has not, nor as two words ("underwater")."""
-    return frozenset({token.base for token in here.content} | {token.word for token in here.content}) - there.bases - there.joined
+    """Return the words of one text that the other has not."""
+    return frozenset({token.base for token in here.content} | {token.word for token in here.content}) - there.bases
 
 
 def _turned(here: Reading, words: frozenset[str], others: frozenset[str]) -> Iterator[tuple[str, str]]:
     turns = here.lexicon.turns
-    for word in words:
+    for word in sorted(words):
         if word[0] == "a" and len(word) > LONG_ROOT and word[1:] in others:
             yield word, word[1:]  # "asymptomatic"
         for length in range(SHORTEST_PREFIX, min(LONGEST_PREFIX, len(word) - SHORTEST_ROOT) + 1):
             for other in turns.get(word[:length], ()):
                 if other + word[length:] in others:
                     yield word, other + word[length:]
+        if not word.endswith(LAST_LETTERS):
+            continue
         for ending, turned in ENDINGS:
             root = word.removesuffix(ending)
             if root != word and len(root) >= SHORTEST_ROOT and root + turned in others:
@@ -154,8 +159,11 @@ def _classes(reading: Reading) -> dict[str, str]:
     table = reading.lexicon.quantifiers
     found: dict[str, str] = {}
     words = [token.word for token in reading.plain_words]
+    openers = reading.lexicon.openers
     for at, word in enumerate(words):
         name = table.get(word)
+        if name is None and word not in openers:
+            continue
         if name is None:
             for size in (2, 3):
                 name = name or table.get("_".join(words[at : at + size]))

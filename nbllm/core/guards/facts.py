@@ -17,13 +17,14 @@ class Fact(Struct, frozen=True, gc=False):
 
     kind: "number" (an amount, with or without a unit), "unit" (a unit alone), "date". A soft fact need not be in the other text,
     but
-    must not be another one there ("first", "a week", "morning").
+    must not be another one there ("first", "a week", "morning"). after: what the next word is compared by ("dog" in "2 dogs").
     """
 
     keys: frozenset[Key]
     text: str
     kind: str
     soft: bool = False
+    after: str = ""
 
 
 class Walk:
@@ -38,7 +39,8 @@ class Walk:
     def add(self, start: int, end: int, keys: Sequence[Key], kind: str, *, soft: bool = False) -> int:
         """Add a fact that the tokens start..end say; return end."""
         text = " ".join(token.raw for token in self.tokens[start:end])
-        self.facts.append(Fact(frozenset(keys), text, kind, soft))
+        after = self.tokens[end].key if end < len(self.tokens) and not self.tokens[end].stop else ""
+        self.facts.append(Fact(frozenset(keys), text, kind, soft, after))
         self.used.update(range(start, end))
         return end
 

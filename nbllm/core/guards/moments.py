@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from msgspec.structs import replace
+
 from nbllm.core.guards.facts import Fact, Key, Walk
 from nbllm.core.guards.numerals import Value
 
@@ -135,7 +137,6 @@ def maybe_hour(fact: Fact) -> Fact:
     for key in fact.keys:
         if key[1] == "" and str(key[0]).isdecimal() and len(str(key[0])) <= 2 and 1 <= int(str(key[0])) <= 12:
             minutes = int(str(key[0])) * 60
-            return Fact(
-                fact.keys | {("time", minutes % HALF_DAY), ("time", minutes % HALF_DAY + HALF_DAY)}, fact.text, fact.kind, fact.soft
-            )
+            both = {("time", minutes % HALF_DAY), ("time", minutes % HALF_DAY + HALF_DAY)}
+            return replace(fact, keys=fact.keys | both)
     return fact

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nbllm.core.guards.letters import shared
-from nbllm.core.guards.reading import Reading
+from nbllm.core.guards.reading import LEFT_OUT, Reading, is_short
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 from nbllm.core.guards.words import Lexicon
@@ -22,11 +22,13 @@ def names(here: Reading, there: Reading) -> Verdict:
     mine, theirs = _missing(here, there), _missing(there, here)
     if bool(mine) != bool(theirs):
         mine, theirs = _without_first_names(here, mine, there), _without_first_names(there, theirs, here)
-    if not (mine or theirs):
-        mine, theirs = _capitals(here, there), _capitals(there, here)  # words that are common otherwise ("People & Culture")
-        if not (mine and theirs):
-            return passed("names")
-    return apart("names", _listed(mine), _listed(theirs))
+    if mine and theirs:
+        return apart("names", _listed(mine), _listed(theirs))
+    # Words that are common otherwise ("People & Culture") differ when both texts have one that the other has not.
+    written_here, written_there = _capitals(here, there), _capitals(there, here)
+    if mine or theirs or (written_here and written_there):
+        return apart("names", _listed(mine or written_here), _listed(theirs or written_there))
+    return passed("names")
 
 
 def _without_first_names(here: Reading, missing: list[Token], there: Reading) -> list[Token]:
@@ -38,7 +40,7 @@ def _without_first_names(here: Reading, missing: list[Token], there: Reading) ->
     for token in missing:
         at = words.index(token)
         beside = [*words[at + 1 : at + 2], *words[max(0, at - 1) : at]]
-        part = any(other.raw[0].isupper() and here.key(other) in there.keys and is_name(here, other) for other in beside)
+        part = any(other.raw[0].isupper() and other.key in there.keys and is_name(here, other) for other in beside)
         if not (part and token.raw.istitle() and token.base not in here.lexicon.common):
             found.append(token)
     return found
@@ -57,22 +59,22 @@ def _capitals(here: Reading, there: Reading) -> list[Token]:
         for token in here.content
         if token.raw[0].isupper()
         and not token.first
-        and here.key(token) not in there.keys
+        and token.key not in there.keys
         and token.base not in there.bases
-        and not _derived(here, here.key(token), there)
+        and not _derived(here, token.key, there)
         and not initials(here, token, there)
     ]
 
 
 def _missing(here: Reading, there: Reading) -> list[Token]:
-    keys, joined = there.keys, there.joined
+    keys = there.keys
     found = []
     for at, token in enumerate(here.content):
-        key = here.key(token)
+        key = token.key
         if key in keys or token.word in there.bases or not is_name(here, token):
             continue
         if (
-            token.word in joined
+            token.word in there.joined
             or _misspelt(here, token, there)
             or _in_join(here, at, there)
             or _derived(here, key, there)
@@ -178,18 +180,14 @@ def one_apart(one: str, two: str) -> bool:
 
 
 def initials(here: Reading, token: Token, there: Reading) -> bool:
-    """Say whether a name is the initials of words of the other text, or part of words whose initials it has."""
-    if _is_initials(token, there):
+    """Say whether a name is the initials of words of the other text, or one of words whose initials the other text has."""
+    if is_short(token) and any(token.word in letters for letters in there.initials):
         return True
-    return any(_is_initials(other, here, token) for other in there.content)
-
-
-def _is_initials(short: Token, reading: Reading, part: Token | None = None) -> bool:
-    if not (2 <= len(short.raw) <= 6 and short.raw.isupper()):
-        return False
-    for left_out in (("of", "the", "for", "and", "de", "la"), ()):
-        words = [token for token in reading.plain_words if token.word not in left_out]
-        at = "".join(token.word[0] for token in words).find(short.word)
-        if at >= 0 and (part is None or any(token is part for token in words[at : at + len(short.word)])):
-            return True
+    for short in there.shorts:
+        for letters, left_out in zip(here.initials, LEFT_OUT, strict=True):
+            at = letters.find(short)
+            if at >= 0:
+                words = [word for word in here.plain_words if word.word not in left_out]
+                if any(word is token for word in words[at : at + len(short)]):
+                    return True
     return False

@@ -17,8 +17,8 @@ LONGEST_PADDED = 2  # "03" is 3; "0800" is a number of its own
 DOZENS = frozenset({"dozen", "dozens", "dutzend", "docena", "docenas"})
 AND = frozenset({"and", "und", "y"})
 HALF = frozenset({"half", "halb", "halbe", "media", "medio"})
-ROMAN = re.compile(r"(?=[IVX])(X{0,3})(IX|IV|V?I{0,3})\Z")
-ROMAN_VALUES = {"": 0, "I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6, "VII": 7, "VIII": 8, "IX": 9}
+ROMAN_ONES = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
+ROMAN_NUMERALS = {tens * "X" + ones: 10 * tens + at for tens in range(4) for at, ones in enumerate(ROMAN_ONES) if tens or at}
 GROUPED = {"en": re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?\Z"), "other": re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?\Z")}
 
 
@@ -62,12 +62,6 @@ def _grouped(raw: str, group: str, point: str) -> Value:
 
 def _float(digits: str) -> float:
     return float(digits[:300])
-
-
-def roman(raw: str) -> int | None:
-    """Return the value of a Roman numeral up to XXXIX in capital letters, else None."""
-    match = ROMAN.match(raw)
-    return 10 * len(match[1]) + ROMAN_VALUES[match[2]] if match else None
 
 
 def word_value(word: str, lexicon: Lexicon) -> float | None:

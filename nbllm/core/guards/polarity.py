@@ -13,6 +13,7 @@ from nbllm.core.guards.verdicts import Verdict, apart, failed, passed
 GUARD = "negation"
 MOST_HEADS = 3  # words behind a denial that it may be about
 NEGATIVE_PREFIXES = ("un", "in", "im", "il", "ir", "dis")
+SENTENCE_SIGNS = frozenset(".?!:")
 COMMANDS = frozenset({"don't", "dont"})  # at the beginning they forbid; "isn't" and "can't" there only ask
 
 
@@ -118,7 +119,9 @@ def _idle(reading: Reading, at: int) -> bool:
     before = words[at - 1].word if at else ""
     after = words[at + 1].word if at + 1 < len(words) else ""
     if token.word in ("not", "nicht", "no"):
-        if before in ("or", "oder", "o") or after in ("only", "just", "nur", "solo", "matter"):
+        if before in ("or", "oder", "o") or after == "matter":
+            return True
+        if after in ("only", "just", "nur", "solo") and any(other.word in ("but", "sondern", "sino") for other in words[at + 2 :]):
             return True
         if token.word == "no":
             place = reading.places[id(token)]
@@ -127,9 +130,11 @@ def _idle(reading: Reading, at: int) -> bool:
                 return True
             return at == len(words) - 1 and at > 0 and reading.tokens[place - 1].raw in ",¿"
     if token.word.endswith("n't") or token.word in lexicon.auxiliaries:
-        if token.first and token.word not in COMMANDS:
+        place = reading.places[id(token)]
+        sign = reading.tokens[place - 1].raw if place else "."
+        if sign in SENTENCE_SIGNS and token.word not in COMMANDS:
             return True
-        return at > 2 and at >= len(words) - 2 and after in lexicon.pronouns
+        return sign == "," and at >= len(words) - 2 and after in lexicon.pronouns
     return False
 
 

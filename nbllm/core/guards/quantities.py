@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nbllm.core.guards.facts import Fact, Key
 from nbllm.core.guards.moments import Moments, maybe_hour
-from nbllm.core.guards.numerals import AND, DOZENS, HALF, Value, from_digits, read_words, roman, spell
+from nbllm.core.guards.numerals import AND, DOZENS, HALF, ROMAN_NUMERALS, Value, from_digits, read_words, spell
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.words import Lexicon, Unit
 
@@ -15,6 +15,7 @@ CURRENCIES = {"$": "usd", "€": "eur", "£": "gbp", "¥": "jpy", "₹": "inr"}
 ORDINAL_ENDS = frozenset({"st", "nd", "rd", "th", "er", "o", "a", "ª", "º"})
 PLANS = frozenset({"401", "403", "457"})  # "401k" is a name
 PER = frozenset({"per", "pro", "por", "an"})
+YEAR = 12  # months
 OLD = frozenset({"old", "alt", "alte", "alten"})
 LONGEST_EXACT = 12  # digits that a float is sure to keep when it is multiplied
 FRACTION = re.compile(r"(\d{1,3})/(\d{1,3})\Z")
@@ -25,13 +26,15 @@ class Reader(Moments):
 
     def run(self) -> None:
         """Collect the facts of all tokens."""
-        self.relative()
+        if not self.lexicon.relative.keys().isdisjoint(token.word for token in self.tokens):
+            self.relative()
+        telling, german = self.lexicon.telling, self.lexicon.code == "de"
         at = 0
         while at < len(self.tokens):
             token = self.tokens[at]
             if token.kind == "n":
                 at = self._digits(at)
-            elif token.kind == "w":
+            elif token.word in telling or token.raw in ROMAN_NUMERALS or (german and _compound(token.word)):
                 at = self._word(at)
             else:
                 at += 1
@@ -76,7 +79,7 @@ class Reader(Moments):
             return self.add(start, end, [("time", int(value.number * 60) % 1440)], "date")
         keys = [_measured(value, unit)]
         old = self.tokens[end + 1 : end + 2] if self.peek(end) == "-" else self.tokens[end : end + 1]
-        if unit.dimension == "month" and old and old[0].word in OLD:
+        if unit.dimension == "month" and unit.factor == YEAR and old and old[0].word in OLD:
             keys.append((value.text, ""))  # "8 years old" is "8"
         if unit.dimension == "pound":
             keys += [_measured(value, Unit("gbp", 1.0)), _measured(value, Unit("mass", 453.59237))]
@@ -138,8 +141,9 @@ class Reader(Moments):
         if self.peek(at + 1) in PER and unit.dimension == "length" and below in self.lexicon.units:
             lower = self.lexicon.units[below]
             return Unit(f"length/{lower.dimension}", unit.factor / lower.factor), at + 3
-        if self.peek(at + 1) == "/" and (lower := self.lexicon.after_number.get(below) or self.lexicon.units.get(below)):
-            return Unit(f"{unit.dimension}/{lower.dimension}", unit.factor / lower.factor), at + 3
+        under = self.lexicon.after_number.get(below) or self.lexicon.units.get(below)
+        if self.peek(at + 1) == "/" and under is not None:
+            return Unit(f"{unit.dimension}/{under.dimension}", unit.factor / under.factor), at + 3
         return unit, at + 1
 
     def _and_a_half(self, value: Value, end: int) -> tuple[Value, int]:
@@ -155,7 +159,7 @@ class Reader(Moments):
     def _word(self, at: int) -> int:
         token, lexicon = self.tokens[at], self.lexicon
         word = token.word
-        numeral = word in lexicon.numbers or word in lexicon.soft_numbers or _compound(word, lexicon)
+        numeral = word in lexicon.numbers or word in lexicon.soft_numbers or (lexicon.code == "de" and _compound(word))
         number = read_words(self.tokens, at, lexicon) if numeral else None
         if number is not None:
             value, end = number
@@ -189,13 +193,14 @@ class Reader(Moments):
             return self.add(at, end, [_measured(value, unit)], "unit", soft=True)
         if word in lexicon.soft_numbers:
             return self.add(at, at + 1, [(spell(lexicon.soft_numbers[word]), "")], "number", soft=True)
-        if at and token.raw.isupper() and (len(token.raw) > 1 or before in lexicon.numbered) and (value_ := roman(token.raw)):
-            return self.add(at, at + 1, [(str(value_), "")], "number")
+        if at and token.raw in ROMAN_NUMERALS and (len(token.raw) > 1 or before in lexicon.numbered):
+            return self.add(at, at + 1, [(str(ROMAN_NUMERALS[token.raw]), "")], "number")
         return at + 1
 
 
-def _compound(word: str, lexicon: Lexicon) -> bool:
-    return lexicon.code == "de" and ("und" in word or "hundert" in word or "tausend" in word)
+def _compound(word: str) -> bool:
+    """Say whether a German word may be a number written as one word."""
+    return "und" in word or "hundert" in word or "tausend" in word
 
 
 def _bits(unit: Unit, raw: str) -> Unit:

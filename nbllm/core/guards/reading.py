@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CLAUSE_ENDS = frozenset(",.;:?!()")
 BEGINNING = 3  # letters that forms of one word have in common
 MOST_ALIKE = 40
+MOST_SHORTS = 8
+LEFT_OUT = (frozenset({"of", "the", "for", "and", "de", "la"}), frozenset[str]())
 LONGEST_CLAUSE = 20  # tokens
 REACH = 4  # tokens between a verb and its particle ("turn the light on")
 SHORT_WORDS = frozenset(
@@ -25,18 +27,29 @@ SHORT_WORDS = frozenset(
 )
 
 
+def is_short(token: Token) -> bool:
+    """Say whether a word may be the initials of others: two to six capital letters."""
+    return 2 <= len(token.raw) <= 6 and token.raw.isupper()
+
+
 class Reading:
     """One text, cut and read in one language. Lives for one comparison, or for as long as its text is compared with others."""
 
     def __init__(self, text: Text, lexicon: Lexicon, words: GuardWords) -> None:
-        attach(text, lexicon)
         self.text = text
         self.lexicon = lexicon
         self.words = words
         self.tokens = text.tokens
+        self.plain_words = attach(text, lexicon, words)  # word tokens in order, those of numbers and dates included
         self.pair: Pair
         self.facts: list[Fact]
         self.facts, self.used = facts_of(self.tokens, lexicon)
+        # Words that carry meaning, in order: no function words, no numbers, units or dates.
+        self.content = [
+            token for at, token in enumerate(self.tokens) if token.kind == "w" and not token.stop and at not in self.used
+        ]
+        self.bases = self._bases()
+        self.keys = frozenset(token.key for token in self.plain_words)
 
     @cached_property
     def places(self) -> Mapping[int, int]:
@@ -53,16 +66,6 @@ class Reading:
                 yield other
 
     @cached_property
-    def plain_words(self) -> list[Token]:
-        """Word tokens in order, those of numbers and dates included."""
-        return [token for token in self.tokens if token.kind == "w"]
-
-    @cached_property
-    def content(self) -> list[Token]:
-        """Words that carry meaning, in order: no function words, no numbers, units or dates."""
-        return [token for at, token in enumerate(self.tokens) if token.kind == "w" and not token.stop and at not in self.used]
-
-    @cached_property
     def has_capitals(self) -> bool:
         """Whether the text has a capital letter, so that small ones are meant."""
         return any(token.raw[0].isupper() for token in self.plain_words)
@@ -72,20 +75,17 @@ class Reading:
         at = self.places[id(token)]
         return at > 0 and self.tokens[at - 1].raw == "-"
 
-    @cached_property
-    def bases(self) -> frozenset[str]:
-        """Bases of all words, and pairs of neighbours joined by _ ("turn_on", also across the words between a verb and its
-        particle).
-        """
-        words = self.plain_words
+    def _bases(self) -> frozenset[str]:
+        """Return words and their bases, and the terms of two words among them ("turn_on", also with words in between)."""
+        words, terms = self.plain_words, self.lexicon.terms
         found = {token.base for token in words}
         found.update(token.word for token in words)
         for at, token in enumerate(words[1:], start=1):
-            before = words[at - 1]
-            found.add(f"{before.base}_{token.base}")
-            found.add(f"{before.word}_{token.word}")
-            if token.word in SHORT_WORDS:
-                found.update(f"{other.base}_{token.word}" for other in words[max(0, at - REACH) : at - 1])
+            if token.word not in terms and token.base not in terms:
+                continue
+            reach = REACH if token.word in SHORT_WORDS else 1
+            for other in words[max(0, at - reach) : at]:
+                found.update({f"{other.base}_{token.base}", f"{other.word}_{token.word}"} & terms)
         return frozenset(found)
 
     @cached_property
@@ -105,36 +105,19 @@ class Reading:
         return frozenset().union(*(table[base] for base in self.bases if base in table))
 
     @cached_property
+    def initials(self) -> tuple[str, ...]:
+        """Return the first letters of all words, once without small words ("Charles de Gaulle" as "cg") and once with them
+        ("cdg").
+        """
+        return tuple("".join(token.word[0] for token in self.plain_words if token.word not in left) for left in LEFT_OUT)
+
+    @cached_property
+    def shorts(self) -> list[str]:
+        """Return words that may be the initials of others ("CDG"), a few."""
+        return [token.word for token in self.content if is_short(token)][:MOST_SHORTS]
+
+    @cached_property
     def joined(self) -> frozenset[str]:
         """Neighbouring words and numbers written as one ("word press" as "wordpress")."""
         pieces = [token.word for token in self.tokens if token.kind != "s"]
         return frozenset({a + b for a, b in pairwise(pieces)})
-
-    @cached_property
-    def phrases(self) -> Mapping[int, str]:
-        """Return id of a token -> the name that stands for the words it is one of ("United States")."""
-        found: dict[int, str] = {}
-        table, words = self.words.phrases, self.plain_words
-        for at, token in enumerate(words):
-            for rest, name in table.get(token.word, ()):
-                if tuple(other.word for other in words[at : at + len(rest)]) == rest:
-                    found.update((id(other), name) for other in words[at : at + len(rest)])
-        return found
-
-    @cached_property
-    def keys(self) -> Mapping[str, Token]:
-        """Canonical name or base of each word -> its first token."""
-        found: dict[str, Token] = {}
-        for token in self.plain_words:
-            found.setdefault(self.key(token), token)
-        return found
-
-    def key(self, token: Token) -> str:
-        """Return what a word is compared by: the name that stands for it, else its base. A pronoun ("us") is not taken for a name
-        ("US").
-        """
-        if self.phrases and (name := self.phrases.get(id(token))):
-            return name
-        if token.stop and not (len(token.raw) > 1 and token.raw.isupper() and self.text.capitals):
-            return token.word
-        return self.words.aliases.get(token.word) or self.words.aliases.get(token.base) or token.base

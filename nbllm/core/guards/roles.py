@@ -10,8 +10,8 @@ MOST_MOVED = 12  # words that are compared pair by pair
 
 def roles(here: Reading, there: Reading) -> Verdict:
     """Return whether no two things have changed places: "from euros to dollars" and "from dollars to euros"."""
-    near, near_there = _places(here, near=True), _places(there, near=True)
-    far, far_there = _places(here, near=False), _places(there, near=False)
+    near, far = _places(here)
+    near_there, far_there = _places(there)
     stayed = frozenset(word for word in near if near_there.get(word) == near[word])
     same = here.lexicon.symmetric
     swapped = _swapped(near, near_there, frozenset(near), same) or _swapped(far, far_there, stayed, same)
@@ -27,24 +27,27 @@ def _swapped(mine: dict[str, str], theirs: dict[str, str], among: frozenset[str]
     return None
 
 
-def _places(reading: Reading, *, near: bool) -> dict[str, str]:
-    """Return word of meaning or number -> the word before it (near), or the word of meaning before it; articles and words that
-    stand twice are left out.
+def _places(reading: Reading) -> tuple[dict[str, str], dict[str, str]]:
+    """Return word of meaning or number -> the word before it, and -> the word of meaning before it. Left out: articles, and words
+    that stand twice.
     """
-    found: dict[str, str] = {}
+    near: dict[str, str] = {}
+    far: dict[str, str] = {}
     twice: set[str] = set()
-    before = ""
+    before = meaning = ""
+    left_out, soft = reading.lexicon.determiners, reading.lexicon.soft_numbers
     for token in reading.tokens:
+        word = token.word
         if token.kind == "s":
-            before = "or" if token.raw == "/" else before
-            continue
-        if token.word in reading.lexicon.determiners or token.word in reading.lexicon.soft_numbers:
-            continue
-        key = token.word if token.kind == "n" else reading.key(token)
-        if not token.stop:
-            if key in found:
-                twice.add(key)
-            found[key] = before
-        if near or not token.stop:
+            if word == "/":
+                before = "or"
+        elif word not in left_out and word not in soft:
+            key = token.key or word
+            if not token.stop:
+                if key in near:
+                    twice.add(key)
+                near[key], far[key], meaning = before, meaning, key
             before = key
-    return {key: place for key, place in found.items() if key not in twice}
+    for key in twice:
+        del near[key], far[key]
+    return near, far

@@ -15,7 +15,10 @@ TITLE_SHARE = 0.75  # with more capitals than this, a capital says nothing about
 
 
 class Token(Struct, gc=False):
-    """One piece of a text. kind: "n" number, "w" word, "s" sign. `first`: it opens a sentence. `glued`: no space before it."""
+    """One piece of a text. kind: "n" number, "w" word, "s" sign. `first`: it opens a sentence. `glued`: no space before it.
+
+    `attach` adds what its language says of it.
+    """
 
     raw: str
     word: str
@@ -23,6 +26,7 @@ class Token(Struct, gc=False):
     first: bool
     glued: bool
     base: str = ""
+    key: str = ""
     stop: bool = False
 
 
@@ -51,8 +55,8 @@ def cut(text: str, words: GuardWords) -> Text:
             first = False
         else:
             tokens.append(Token(sign, sign, "s", first, start == end))
-            if sign in SENTENCE_ENDS and not (
-                sign in "-'." and start == end and (sign != "." or _short(tokens, words.short_forms))
+            if sign in SENTENCE_ENDS and (
+                start != end or sign not in "-'\"." or (sign == "." and not _short(tokens, words.short_forms))
             ):
                 first = True
         end = match.end()
@@ -87,10 +91,30 @@ def _language(tokens: list[Token], words: GuardWords) -> str | None:
     return None
 
 
-def attach(text: Text, lexicon: Lexicon) -> None:
-    """Give each word its base in the language, and say which ones are function words."""
-    lemmas, stop = lexicon.lemmas, lexicon.stop
-    for token in text.tokens:
-        if token.kind == "w":
-            token.stop = token.word in stop or token.word.endswith("n't")
-            token.base = token.word if token.stop else lemmas(token.word)
+def attach(text: Text, lexicon: Lexicon, words: GuardWords) -> list[Token]:
+    """Give each word its base in the language, and what it is compared by; say which are function words. Return the words.
+
+    A word is compared by the name that stands for it ("American" by "usa"), else by its base. "us" is no name, "US" is one.
+    """
+    lemmas, stop, aliases, phrases = lexicon.lemmas, lexicon.stop, words.aliases, words.phrases
+    found = [token for token in text.tokens if token.kind == "w"]
+    openers = []
+    for at, token in enumerate(found):
+        word = token.word
+        if word in stop or word.endswith("n't"):
+            token.stop = True
+            token.base = token.key = word
+            if text.capitals and len(word) > 1 and word in aliases and token.raw.isupper():
+                token.key = aliases[word]
+        else:
+            token.base = lemmas(word)
+            token.key = aliases.get(word) or aliases.get(token.base) or token.base
+        if word in phrases:
+            openers.append(at)
+    for at in openers:
+        for several, name in phrases[found[at].word]:
+            same = found[at : at + len(several)]
+            if tuple(token.word for token in same) == several:
+                for token in same:
+                    token.key = name
+    return found

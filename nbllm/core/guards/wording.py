@@ -47,7 +47,7 @@ def _strange(here: Reading, there: Reading) -> list[Token]:
     found: list[Token] = []
     for token in here.content:
         base = token.base
-        if base in there.bases or base in lexicon.filler or here.key(token) in there.keys:
+        if base in there.bases or base in lexicon.filler or token.key in there.keys:
             continue
         if base in lexicon.synonyms and lexicon.synonyms[base] & groups:
             continue
@@ -76,5 +76,5 @@ def _frame(reading: Reading, strange: list[Token]) -> list[str]:
             if not frame or frame[-1] != "_":
                 frame.append("_")
         elif token.kind != "s":
-            frame.append(reading.key(token) if token.kind == "w" else token.word)
+            frame.append(token.key if token.kind == "w" else token.word)
     return frame

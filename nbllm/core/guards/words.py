@@ -22,7 +22,6 @@ SETS = (
     "auxiliaries",
     "doing",
     "pronouns",
-    "loose_negators",
     "denial_ends",
     "vague",
     "numbered",
@@ -30,6 +29,7 @@ SETS = (
     "concord",
     "short_forms",
 )  # sections that are sets of words and nothing more; a language may lack some
+FACTS = ("numbers", "soft_numbers", "articles", "units", "months", "weekdays", "dates", "soft_dates")
 DATA = "nbllm.core.guards.data"
 
 
@@ -84,6 +84,9 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     parts_of_day: Mapping[str, str]
     endings: tuple[str, ...]
     beginnings: tuple[str, ...]
+    terms: frozenset[str]
+    openers: frozenset[str]
+    telling: frozenset[str]
     lemmas: Lemmas
 
 
@@ -153,6 +156,7 @@ def _extended(
         opposites=MappingProxyType(merged),
         synonyms=MappingProxyType({word: frozenset(groups) for word, groups in grouped.items()}),
         common=lexicon.common | common,
+        terms=lexicon.terms | _terms({*opposites, *grouped}),
     )
 
 
@@ -223,6 +227,8 @@ def _lexicon(code: str) -> Lexicon:
     lemmas = Lemmas(code, common, irregular)
     pairs = [*_crossed(sections["opposites"]), *((one, two) for one, two in antonyms)]
     opposites = _both_ways((lemmas(a), lemmas(b)) for a, b in pairs)
+    quantifiers = _classes(sections["quantifiers"])
+    synonyms_of = _groups(synonyms, lemmas)
     return Lexicon(
         code=code,
         stop=flat["stop"],
@@ -231,7 +237,8 @@ def _lexicon(code: str) -> Lexicon:
         negators=flat["negators"],
         strong_negators=flat["strong_negators"],
         weak_negators=frozenset(map(lemmas, flat["weak_negators"])),
-        quantifiers=_classes(sections["quantifiers"]),
+        loose_negators=frozenset(map(lemmas, flat["loose_negators"])),
+        quantifiers=quantifiers,
         numbers=numbers,
         soft_numbers={line[0]: float(line[1]) for line in sections["soft_numbers"]},
         articles=flat["articles"],
@@ -249,13 +256,22 @@ def _lexicon(code: str) -> Lexicon:
             word: frozenset(others) for word, others in _both_ways((line[0], line[1]) for line in sections["particles"]).items()
         },
         opposites={word: frozenset(others) for word, others in opposites.items()},
-        synonyms=_groups(synonyms, lemmas),
+        synonyms=synonyms_of,
         parts_of_day=_classes(sections.get("parts_of_day", [])),
         **{name: flat.get(name, frozenset()) for name in SETS},
         endings=tuple(flat.get("endings", ())),
         beginnings=tuple(flat.get("beginnings", ())),
+        openers=frozenset(word.partition("_")[0] for word in quantifiers if "_" in word),
+        telling=frozenset(word for name in FACTS for line in sections[name] for word in line) | {"other"},
+        terms=_terms(opposites.keys() | synonyms_of.keys()),
         lemmas=lemmas,
     )
+
+
+def _terms(words: Iterable[str]) -> frozenset[str]:
+    """Return the terms of several words ("turn_on"), and the last word of each."""
+    terms = [word for word in words if "_" in word]
+    return frozenset(terms) | {term.rpartition("_")[2] for term in terms}
 
 
 def _classes(lines: list[list[str]]) -> dict[str, str]:
