@@ -1,6 +1,6 @@
 """What the guards change on real labelled question pairs: hit rate at equal true error, with and without them.
 
-python -m bench.guards_on_pairs FOLDER      # question_pairs.jsonl and question_pairs_minilm.npz; prints a table for docs/benchmarks.md
+python -m bench.guards_on_pairs FOLDER      # the pairs and their embeddings; prints a table for docs/benchmarks.md
 
 The whole set is the truth here: the best threshold for a true error is looked up, not calibrated.
 """
