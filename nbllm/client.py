@@ -42,7 +42,8 @@ __all__ = ["BudgetLine", "Client"]
 class Client(Sending):
     """One resilient, cached, metered way to every model. A context manager, sync and async; `close()` leaves nothing behind.
 
-    endpoints: name -> Endpoint. ladder: model ids to try in order when a call names none. home: folder of cache, ledger and
+    endpoints: name -> Endpoint. ladder: model ids to try in order when a call names none. routes: name -> model ids,
+    or a table with a strategy (docs/routes.md); model= may name one. home: folder of cache, ledger and
     recordings. settings: a Settings of your own instead of files and variables. providers: replaces how a kind of endpoint is
     reached ("openai_compatible", "litellm", "simulated"), for tests. on_call: called with a CallRecord after every call, in a
     worker thread. shared: a Redis by its URL, or what open_shared(url) returned: cache, single flight, budgets, breakers and
@@ -56,6 +57,7 @@ class Client(Sending):
         *,
         endpoints: Mapping[str, Endpoint] | None = None,
         ladder: Sequence[str] | str | None = None,
+        routes: Mapping[str, Any] | None = None,
         home: str | Path | None = None,
         settings: Settings | None = None,
         providers: Mapping[str, Provider] | None = None,
@@ -64,9 +66,10 @@ class Client(Sending):
         **values: Any,
     ) -> None:
         base = Settings.load() if settings is None else settings
-        named = {"endpoints": endpoints, "ladder": ladder, "home": home}
+        named = {"endpoints": endpoints, "ladder": ladder, "routes": routes, "home": home}
         values.update({name: value for name, value in named.items() if value is not None})
         self._settings = base.with_values("Client(...)", values) if values else base
+        _check_routes(self._settings, values, "Client(...)")
         self.session = self._settings.session or process_session()
         self._providers = dict(providers or {})
         if unknown := self._providers.keys() - set(get_args(ProviderKind)):
@@ -154,6 +157,7 @@ class Client(Sending):
                 )
         with self._lock:
             changed = self._settings.with_values(origin, values)
+            _check_routes(changed, values, origin)
             self._settings = changed
             if self._house is not None:
                 self._house.settings_changed(changed)
@@ -295,3 +299,16 @@ def _opened(url: str, settings: Settings) -> Shared:
     from nbllm.storage.open import shared_at
 
     return shared_at(url, cache_size_bytes=int(settings.cache_size_mb * 1_000_000))
+
+
+def _check_routes(settings: Settings, values: Mapping[str, Any], origin: str) -> None:
+    """Refuse routes, set in code just now, that name models to which nobody answers, or a plan that cannot be read."""
+    given = values.get("routes")
+    routes = [
+        *(given if isinstance(given, Mapping) else ()),
+        *(n.removeprefix("routes.") for n in values if n.startswith("routes.")),
+    ]
+    if routes:
+        from nbllm.providers.known_models import refuse_unknown_models
+
+        refuse_unknown_models(settings, routes, origin)

@@ -27,6 +27,7 @@ from nbllm.providers.hosts import headers_for, key_for
 from nbllm.providers.pool import Providers
 from nbllm.providers.wire import request_bytes
 from nbllm.settings import Endpoint, Settings
+from nbllm.settings.strategies import models_of
 from nbllm.storage.memory import MemoryState
 from nbllm.storage.open import open_storage
 
@@ -147,8 +148,8 @@ class House:
         """Return how each model that the settings name, or that was found, stands (Client.astanding)."""
         now = self._settings()
         named = [*((now.model,) if now.model else ()), *now.ladder, *(found.models if (found := self._found) else ())]
-        ids = [model for name in named for model in now.routes.get(name, (name,))]
-        ids += [model for route in now.routes.values() for model in route]
+        ids = [model for name in named for model in models_of(name, now.routes)]
+        ids += [model for name in now.routes for model in models_of(name, now.routes)]
         return {model_id: await self._standing(model_id) for model_id in dict.fromkeys(ids)}
 
     async def _standing(self, model_id: str) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nbllm.calibration.agreement import Agreement, judge_agreement
     from nbllm.calibration.anytime import AuditVerdict, audit_verdict, error_lower_bound
     from nbllm.calibration.curve import Curve, CurvePoint
+    from nbllm.calibration.label_plan import LabelPlan, fit_labels
     from nbllm.calibration.looks import level_of_look
     from nbllm.calibration.plan import ThresholdPlan
     from nbllm.calibration.route import calibrate_route
@@ -32,6 +33,7 @@ _WHERE = {
     "Curve": "curve",
     "CurvePoint": "curve",
     "Estimate": "route_intervals",
+    "LabelPlan": "label_plan",
     "RouteCurve": "route_curve",
     "RoutePlan": "route_plan",
     "RoutePoint": "route_point",
@@ -42,6 +44,7 @@ _WHERE = {
     "error_lower_bound": "anytime",
     "judge_agreement": "agreement",
     "level_of_look": "looks",
+    "fit_labels": "label_plan",
 }
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "Curve",
     "CurvePoint",
     "Estimate",
+    "LabelPlan",
     "RouteCurve",
     "RoutePlan",
     "RoutePoint",
@@ -59,6 +63,7 @@ __all__ = [
     "calibrate_route",
     "calibrate_threshold",
     "error_lower_bound",
+    "fit_labels",
     "judge_agreement",
     "level_of_look",
 ]

@@ -175,10 +175,12 @@ def endpoints(found: Settings) -> Iterator[Finding]:
 def models(found: Settings) -> Iterator[Finding]:
     """Whether some endpoint or provider answers to each model that model, ladder and routes name."""
     from nbllm.providers.catalog import Catalog
+    from nbllm.settings.strategies import helpers_of, models_of
 
     catalog = Catalog(found.endpoints, os.environ)
     named = {"model": (found.model,) if found.model else (), "ladder": found.ladder}
-    named |= {f"routes.{route}": ids for route, ids in sorted(found.routes.items())}
+    for route, spec in sorted(found.routes.items()):
+        named[f"routes.{route}"] = (*models_of(route, found.routes), *helpers_of(spec))
     for setting, names in named.items():
         good = True
         for name in names:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct, field
 
@@ -29,6 +29,10 @@ from nbllm.core.records import (
 )
 from nbllm.core.why import NOTHING, Why
 from nbllm.settings import Endpoint
+
+if TYPE_CHECKING:
+    from nbllm.core.reply import Reply
+    from nbllm.settings.strategies import Cascade
 
 __all__ = [
     "Attempt",
@@ -178,6 +182,12 @@ class Call(Struct, kw_only=True):
     """How many attempts on its row are not in `attempts`: those from before a shared run."""
     notes: list[str] = field(default_factory=list)
     key: str | None = None
+    strategy: str | None = None
+    """The route that has yet to choose, None where the rungs are fixed."""
+    looked_over: bool = False
+    """The fast door has looked for a stored answer on every rung that the strategy may choose."""
+    cascade: Cascade | None = None
+    """How the answers of all rungs but the last are judged; None: the first answer is the answer."""
     why: Why = NOTHING
     """The route and its reason. What a stage below finds besides, it says in its reply's own `why`; record puts both together."""
     looked_up: bool = False
@@ -227,6 +237,8 @@ class Request(Struct, frozen=True, kw_only=True):
     rungs_left: int = 1
     """Rungs from this one on, itself counted: its share of the remaining time is 1/rungs_left."""
     purpose: str = "answer"
+    keep_if: Callable[[Reply], bool] | None = None
+    """Of helpers: whether an answer is worth keeping, one that says something. None: every complete one is."""
     call: Call | None = None
 
     def on(self, rung: Rung, *, rungs_left: int) -> Request:

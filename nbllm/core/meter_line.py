@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nbllm.core.reply import Reply
 
 SEPARATOR = " · "
+MIN_HELD_S = 0.05
 MIN_PACE_S = 0.05
 """Below that, tokens a second say more about buffers than about the model."""
 
@@ -143,6 +144,9 @@ def _marks(reply: Reply) -> list[str]:
     marks += ["truncated: the limit on tokens cut it"] if reply.truncated else []
     sent = [a for a in _answering(reply) if a.sent is not False]
     marks += [f"{reply.repairs} repair{'s' if reply.repairs > 1 else ''}"] if reply.repairs else []
-    failed = len(sent) - 1 - reply.repairs
+    marks += [f"{reply.rejected} rejected answer{'s' if reply.rejected > 1 else ''}"] if reply.rejected else []
+    marks += [f"held back {seconds(reply.held_s)}"] if reply.held_s is not None and reply.held_s >= MIN_HELD_S else []
+    marks += ["not accepted: the best answer so far"] if not reply.accepted else []
+    failed = len(sent) - 1 - reply.repairs - reply.rejected
     marks += [f"{failed} failed attempt{'s' if failed > 1 else ''}"] if reply.source == "model" and failed > 0 else []
     return marks

@@ -140,6 +140,14 @@ class Attempt(Struct, frozen=True, kw_only=True, gc=False):
     http_status: int | None = None
 
 
+class Seen(Struct, frozen=True, gc=False):
+    """One attempt that answered, as routes look at it. None is unknown."""
+
+    rung: str
+    latency_s: float | None
+    output_tokens: int | None
+
+
 class CallRow(Struct, frozen=True, kw_only=True, gc=False):
     """One call as a ledger row: numbers, names and a key hash, no text. What it cost is in its attempts.
 

@@ -51,6 +51,12 @@ class Reply(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     why: Why = NOTHING
     """The route and its reason; for a semantic hit what was matched, and how safely."""
+    verdicts: Mapping[str, bool] | None = None
+    """What verifiers have said of this stored answer, by a digest of who was asked what."""
+    rejected: int = 0
+    """How many answers of earlier models of a cascade were not accepted."""
+    held_s: float | None = None
+    """By how much a cascade delayed the first token that a watcher sees, in seconds; None where there was none."""
     accepted: bool = True
     """False for a cascade's best answer where none was accepted."""
 

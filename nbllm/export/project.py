@@ -172,6 +172,7 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
     files: dict[str, bytes] = {
         "flows.py": parts.flows.text.encode(),
         "settings.toml": parts.settings.text.encode(),
+        **parts.settings.files,
         "requirements.txt": requirements_text(parts.needs, wheel=name, wheel_sha256=digest(data)).encode(),
         f"vendor/{name}": data,
         **parts.origins.local,

@@ -18,6 +18,7 @@ from nbllm.export.module import render_flows
 from nbllm.export.slicer import Slice
 from nbllm.redaction import redact
 from nbllm.settings import Settings
+from nbllm.settings.strategies import models_of
 
 LIMIT_S = 60.0
 _MARK = "nbllm-proof:"
@@ -156,5 +157,5 @@ def _settings(settings: Settings | None) -> dict[str, Any]:
     if settings is None:
         return {}
     endpoints = {name: {"base_url": e.base_url} for name, e in settings.endpoints.items() if e.base_url}
-    routes: dict[str, Sequence[str]] = {name: list(models) for name, models in settings.routes.items()}
+    routes: dict[str, Sequence[str]] = {name: models_of(name, settings.routes) for name in settings.routes}
     return {"model": settings.model, "ladder": list(settings.ladder), "endpoints": endpoints, "routes": routes}

@@ -14,6 +14,7 @@ from nbllm.errors import NbllmError
 from nbllm.export import toml_text
 from nbllm.export.asked import asked
 from nbllm.export.refusals import Refusal
+from nbllm.export.settings_routes import strategy_values, with_inner_routes
 from nbllm.providers.catalog import Catalog
 from nbllm.providers.hosts import PROVIDERS
 from nbllm.redaction import is_secret_name, redact
@@ -21,6 +22,7 @@ from nbllm.settings import Endpoint, Settings
 from nbllm.settings.addresses import address_variable
 from nbllm.settings.endpoint import FIELDS, header_variable
 from nbllm.settings.semantic import FILES
+from nbllm.settings.strategies import RouteSpec, helpers_of, named
 
 _NOT_THE_APPS = {"home", "session", "recordings", "recordings_days", "recordings_mb", "discover"}
 """Settings of a person and a machine: a service has its own home, keeps no texts and looks for no models."""
@@ -102,6 +104,7 @@ class _Writer:
             n: v for n, v in self._settings.routes.items() if self._asked.hidden or n in self._asked.texts or n in _named(plain)
         }
         self._semantic(plain)
+        routes = with_inner_routes(routes, self._settings.routes)
         models = self._models(plain, routes)
         endpoints = {
             n: e for n, e in self._settings.endpoints.items() if self._asked.hidden or any(m.startswith(f"{n}/") for m in models)
@@ -142,11 +145,16 @@ class _Writer:
 
     def _taken(self, path: Path, what: str) -> str:
         """Take a file along and return its path in the export."""
-        inside = f"plans/{re.sub(r'[^A-Za-z0-9._-]', '_', path.name).lstrip('.') or 'plan.json'}"
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", path.name).lstrip(".") or "plan.json"
         try:
-            self.files[inside] = path.read_bytes()
+            content = path.read_bytes()
         except OSError as error:
             self.refusals.append(Refusal(kind="settings", reason=f"{what} names {path}, which cannot be read: {error.strerror}"))
+            return f"plans/{name}"
+        inside = f"plans/{name}"
+        if self.files.get(inside, content) != content:  # of the same name, from another folder
+            inside = f"plans/{re.sub(r'[^A-Za-z0-9._-]', '_', what)}-{name}"
+        self.files[inside] = content
         return inside
 
     # ------------------------------------------------------------------ models
@@ -161,10 +169,12 @@ class _Writer:
                     todo="Name one: %llm_config model=..., model= of each call, or model in nbllm.toml")
         )  # fmt: skip
 
-    def _models(self, plain: Mapping[str, Any], routes: Mapping[str, tuple[str, ...]]) -> set[str]:
+    def _models(self, plain: Mapping[str, Any], routes: Mapping[str, RouteSpec]) -> set[str]:
         """Return every model id that can be asked: of the settings, of routes, and texts of the flow that look like one."""
         known = {*self._settings.endpoints, "sim", *PROVIDERS, *Catalog({}, {}).names()}
-        found = self._asked.models(known) | _named(plain) | {m for models in routes.values() for m in models}
+        found = (
+            self._asked.models(known) | _named(plain) | {m for spec in routes.values() for m in (*named(spec), *helpers_of(spec))}
+        )
         return {m for m in found if m not in self._settings.routes}
 
     def _look_at(self, models: Iterable[str], endpoints: Mapping[str, Endpoint]) -> bool:
@@ -225,12 +235,17 @@ class _Writer:
                 yield f"\n[budget.{kind}]\n"
                 yield from (self._line(f"budget.{kind}.{n}", (n,), usd, "") for n, usd in sorted(amounts.items()))
 
-    def _routes(self, routes: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-        if routes:
+    def _routes(self, routes: Mapping[str, RouteSpec]) -> Iterator[str]:
+        lists = {name: spec for name, spec in sorted(routes.items()) if isinstance(spec, tuple)}
+        if lists:
             yield "\n[routes]\n"
-            yield from (
-                self._line(f"routes.{n}", (n,), models, self._origin(f"routes.{n}")) for n, models in sorted(routes.items())
-            )
+            yield from (self._line(f"routes.{n}", (n,), models, self._origin(f"routes.{n}")) for n, models in lists.items())
+        for name, spec in sorted(routes.items()):
+            if not isinstance(spec, tuple):
+                origin = self._origin(f"routes.{name}")
+                yield f"\n[{toml_text.key('routes', name)}]" + (f"  # {origin}\n" if origin else "\n")
+                for key, given in strategy_values(name, spec, self._taken, self.refusals):
+                    yield self._line(f"routes.{name}.{key}", (key,), given, "")
 
     def _endpoint(self, name: str, endpoint: Endpoint) -> Iterator[str]:
         yield f"\n[{toml_text.key('endpoints', name)}]\n"

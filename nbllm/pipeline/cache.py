@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -74,6 +75,18 @@ class Cache:
             return validated(reply, request)
         except ValidationFailed:
             return None
+
+    async def keep_verdict(self, request: Request, name: str, said: bool) -> None:
+        """Keep what a verifier said with the answer that it said it of; an answer that is not kept has no place for it."""
+        rung = rung_of(request)
+        if request.options.cache == "off":
+            return
+        with suppress(StorageError, TimeoutError):  # then the verifier's own answer is still kept under its own key
+            stored = await self.store.get(fingerprint(request.content, rung))
+            if stored is not None:
+                verdicts = {**stored.answer.get("verdicts", {}), name: said}
+                entry = replace(stored, answer={**stored.answer, "verdicts": verdicts})
+                await within(patience_s(call_of(request), self.clock, at_most_s=_PUT_S), self.store.put(entry))
 
     def entry(self, reply: Reply, request: Request) -> Stored:
         """Return the entry under which a complete answer is kept."""
@@ -155,6 +168,8 @@ class KeepStage:
         call = call_of(request)
         if request.options.cache == "off" or not call.key or not complete(reply):
             return reply
+        if request.keep_if is not None and not request.keep_if(reply):
+            return reply
         long = len(reply.text) + len(reply.reasoning) > _LONG_CHARS  # searched for every key in use: that takes a while
         if await self._workers.run(lambda: _holds_a_key(reply)) if long else _holds_a_key(reply):
             call.note("The answer holds a key that is in use here, so it was not kept in the cache.")
@@ -203,6 +218,7 @@ def _revived(stored: Stored, rung: Rung, *, age_s: float, latency_s: float, call
     answer = stored.answer
     text = answer["text"]
     usage = answer.get("usage")
+    verdicts = answer.get("verdicts")
     return Reply(
         text=text,
         model=answer.get("model") or rung.model,
@@ -224,6 +240,7 @@ def _revived(stored: Stored, rung: Rung, *, age_s: float, latency_s: float, call
         latency_s=latency_s,
         simulated=rung.simulated,
         why=call.why,
+        verdicts=verdicts,
     )
 
 

@@ -65,18 +65,27 @@ class Helpers:
         purpose: Purpose,
         at_most_s: float | None = None,
         cached: bool = False,
+        keep_if: Callable[[Reply], bool] | None = None,
         **content: Any,
     ) -> Reply:
         """Return a model's whole answer to messages of our own.
 
-        cached: as above. content: further fields of Chat, such as max_tokens. An answer that a limit on tokens cut is returned as
-        it is (`truncated`).
+        cached: as above; keep_if: only answers of which this is true. content: further fields of Chat, such as max_tokens. An
+        answer that a limit on tokens cut is returned as it is (`truncated`).
         """
         chat = Chat(messages=tuple(messages), partition=request.content.partition, **content)
-        return await self._run(request, model_id, chat, purpose, at_most_s, cached=cached)
+        return await self._run(request, model_id, chat, purpose, at_most_s, cached=cached, keep_if=keep_if)
 
     async def _run(
-        self, request: Request, model_id: str, content: Content, purpose: Purpose, at_most_s: float | None, *, cached: bool
+        self,
+        request: Request,
+        model_id: str,
+        content: Content,
+        purpose: Purpose,
+        at_most_s: float | None,
+        *,
+        cached: bool,
+        keep_if: Callable[[Reply], bool] | None = None,
     ) -> Reply:
         rung, call, now_s = self._rung_of(model_id), call_of(request), self._clock.now_s()
         ends_at_s = call.deadline_at_s if at_most_s is None else min(call.deadline_at_s, now_s + at_most_s)
@@ -87,6 +96,7 @@ class Helpers:
             rungs=(rung,),
             rung=rung,
             purpose=purpose,
+            keep_if=keep_if,
             call=own,
         )
         try:

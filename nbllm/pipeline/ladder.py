@@ -11,8 +11,10 @@ from nbllm.core.messages import Request, Rung, Sink
 from nbllm.core.reply import Reply
 from nbllm.errors import AllRungsFailed, AttemptFailed, CallFailed, DeadlineExceeded, ValidationFailed
 from nbllm.pipeline.cache import CacheStage, as_stale
+from nbllm.pipeline.cascade import CascadeWalk, Judge, late
 from nbllm.pipeline.stage import Clock, Stage, call_of, show
 from nbllm.pipeline.structure import StructureStage, needs_validation
+from nbllm.settings.strategies import Cascade
 
 Failure = tuple[Rung, Exception]
 
@@ -20,15 +22,21 @@ Failure = tuple[Rung, Exception]
 class LadderStage:
     """One answer from the first rung that gives one."""
 
-    def __init__(self, inner: Stage, cache: CacheStage, structure: StructureStage, clock: Clock) -> None:
+    def __init__(self, inner: Stage, cache: CacheStage, structure: StructureStage, judge: Judge, clock: Clock) -> None:
         self._inner = inner
+        self._judge = judge
         self._cache = cache
         self._structure = structure
         self._clock = clock
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Walk the rungs; where a fallback stands behind them, leave it a moment before the deadline."""
-        if request.options.static is None and request.options.stale_ok_s is None:
+        cascade = call_of(request).cascade
+        if cascade is not None:
+            outcome = await self._cascade(request, sink, cascade)
+            if not isinstance(outcome, Reply):
+                outcome = await self._fall_back(request, sink, outcome)
+        elif request.options.static is None and request.options.stale_ok_s is None:
             outcome = await self._walk(request, sink)
         else:
             outcome = await self._walk_in_time(request, sink)
@@ -37,6 +45,11 @@ class LadderStage:
         if isinstance(outcome, Reply):
             return outcome
         raise outcome
+
+    async def _cascade(self, request: Request, sink: Sink, spec: Cascade) -> Reply | Exception:
+        walk = CascadeWalk(self._inner, self._judge, self._clock, request, spec, sink)
+        outcome = await walk()
+        return outcome if isinstance(outcome, Reply | DeadlineExceeded) else _failed(walk.failures, request)
 
     async def _walk_in_time(self, request: Request, sink: Sink) -> Reply | Exception:
         call = call_of(request)
@@ -47,11 +60,9 @@ class LadderStage:
         except TimeoutError as exc:
             if not scope.expired():
                 raise
-            late = DeadlineExceeded(
-                f"No answer within the deadline of {request.options.deadline_s:g} s.", partial=call.partial or None
-            )
-            late.__cause__ = exc
-            return late
+            ended = late(request)
+            ended.__cause__ = exc
+            return ended
 
     async def _walk(self, request: Request, sink: Sink) -> Reply | Exception:
         """Return the first answer, or the error for a ladder without one; raise what no other rung, nor an old answer, can mend."""

@@ -24,13 +24,17 @@ from nbllm.pipeline.attempt import AttemptStage
 from nbllm.pipeline.breaker import Breakers, BreakerStage
 from nbllm.pipeline.budget import BudgetStage
 from nbllm.pipeline.cache import Cache, CacheStage, KeepStage
+from nbllm.pipeline.cascade import Judge
+from nbllm.pipeline.choose import Chooser
 from nbllm.pipeline.coalesce import CoalesceStage
 from nbllm.pipeline.deadline import DeadlineStage
 from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.ladder import LadderStage
+from nbllm.pipeline.observed import Observed
 from nbllm.pipeline.record import Recorder, RecordStage
 from nbllm.pipeline.retry import RetryStage
-from nbllm.pipeline.route import Router, RouteStage
+from nbllm.pipeline.route import Keepsakes, Router, RouteStage
+from nbllm.pipeline.route_plans import Plans
 from nbllm.pipeline.semantic import Semantic, SemanticStage
 from nbllm.pipeline.stage import SETTLE_S, Clock, call_of, written
 from nbllm.pipeline.structure import StructureStage, runs_users_code
@@ -103,12 +107,30 @@ class Road:
         reader = CacheStage(keep, self.cache, structure)
         self._coalesce = CoalesceStage(semantic, parts.flights, reader, structure, clock)
         cache = CacheStage(self._coalesce, self.cache, structure)
-        ladder = LadderStage(cache, reader, structure, clock)
-        route = RouteStage(ladder, parts.router)
+        ladder = LadderStage(cache, reader, structure, Judge(self.helpers, self.cache, self.workers, clock), clock)
+        route = self._routing(ladder, reader)
         deadline = DeadlineStage(route)
         self._first = RecordStage(deadline, self.recorder)
         self._running: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Event | None = None
+
+    def _routing(self, ladder: LadderStage, reader: CacheStage) -> RouteStage:
+        """Return the route stage, with what routes that choose by themselves ask."""
+        parts = self._parts
+        plans = Plans(self.workers)
+        self._keepsakes = Keepsakes(lambda: parts.settings().routes, parts.router.rung, self.cache, plans)
+        observed = Observed(parts.ledger, self._clock, self.workers, self.recorder.listeners.append)
+        chooser = Chooser(
+            settings=parts.settings,
+            rung_of=parts.router.rung,
+            helpers=self.helpers,
+            breakers=self.breakers,
+            throttles=self.throttles,
+            observed=observed,
+            plans=plans,
+            clock=self._clock,
+        )
+        return RouteStage(ladder, parts.router, chooser, self._keepsakes, reader)
 
     def _helping(self, retry: RetryStage, structure: StructureStage) -> Helpers:
         """Return the way of helper calls: retry ... attempt; for those that are kept with cache and flights of their own."""
@@ -173,8 +195,11 @@ class Road:
         if routed is None:
             return request
         rung, call = routed.rungs[0], call_of(routed)
-        call.key = fingerprint(routed.content, rung)
-        reply = self.cache.read_now(routed, rung, call.key, own_thread=own_thread)
+        if call.strategy is not None:
+            reply = self._keepsakes.now(routed, call.strategy, own_thread=own_thread)
+        else:
+            call.key = fingerprint(routed.content, rung)
+            reply = self.cache.read_now(routed, rung, call.key, own_thread=own_thread)
         if reply is None:
             return routed
         recorder = self.recorder

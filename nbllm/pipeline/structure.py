@@ -59,11 +59,11 @@ def validated(reply: Reply, request: Request) -> Reply:
         except theirs as exc:
             raise _failed(reply, _described(exc)) from exc
     if options.check is not None:
-        _ask_check(options.check, data if content_has_schema(request) else reply.text, reply)
+        ask_check(options.check, data if content_has_schema(request) else reply.text, reply)
     return replace(reply, data=data)
 
 
-def _ask_check(check: Callable[[Any], object], answer: Any, reply: Reply) -> None:
+def ask_check(check: Callable[[Any], object], answer: Any, reply: Reply) -> None:
     """Call a user's check; raise ValidationFailed for an answer that it does not want."""
     name = getattr(check, "__name__", "function")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from nbllm.core.billing import estimate_input_tokens
 from nbllm.core.messages import Chat, Request, Rung, Sink
@@ -73,6 +74,17 @@ class Throttles:
             return taken, (wait_s, fullness(taken, limits, now_s))
 
         return await self._store.apply(self.bucket(rung), change)
+
+    async def room_s(self, rung: Rung, request: Request) -> float:
+        """Return how long a request would have to wait for room under the limits, in seconds; nothing is taken. inf: for a slot."""
+        most = rung.endpoint.max_concurrency
+        if most is not None and self.slots(rung).taken >= most:
+            return math.inf
+        if not self.limited(rung):
+            return 0.0
+        state = await self._store.read(self.bucket(rung))
+        limits = Limits(rpm=rung.endpoint.rpm, tpm=rung.endpoint.tpm)
+        return take(state, limits, requests=1, tokens=_tokens(request), now_s=self._clock.now_s())[1]
 
     def learn(self, rung: Rung, limits: RateLimits) -> None:
         """Take in what the provider's headers say (in a task of its own: the headers come in mid-attempt)."""

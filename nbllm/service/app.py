@@ -43,6 +43,7 @@ from nbllm.service.sharing import share, shared_of
 from nbllm.service.v1_docs import describe
 from nbllm.service.v1_models import Menu
 from nbllm.service.v1_routes import direct, v1_routes
+from nbllm.settings.strategies import models_of
 
 _log = logging.getLogger("nbllm.service")
 
@@ -123,7 +124,11 @@ def _service(
     name: str, config: ServiceSettings, client: Client, *, own_client: bool, flows: Mapping[str, Any], folder: Path | None
 ) -> Service:
     settings = client.settings
-    rungs = {*settings.ladder, *((settings.model,) if settings.model else ()), *(m for r in settings.routes.values() for m in r)}
+    rungs = {
+        *settings.ladder,
+        *((settings.model,) if settings.model else ()),
+        *(m for name in settings.routes for m in models_of(name, settings.routes)),
+    }
     return Service(
         name=name,
         config=config,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from nbllm.client import Client
 from nbllm.service.problems import ServiceProblem
 from nbllm.settings import Settings
+from nbllm.settings.strategies import models_of
 
 FLOW = "flow/"
 ANY = "*"
@@ -58,6 +59,11 @@ class Menu:
 
     def _named_by(self, settings: Settings) -> dict[str, str]:
         default = (settings.model,) if settings.model else ()
-        models = [*default, *settings.ladder, *(model for route in settings.routes.values() for model in route), *self._more]
+        models = [
+            *default,
+            *settings.ladder,
+            *(model for name in settings.routes for model in models_of(name, settings.routes)),
+            *self._more,
+        ]
         names = {model: model.partition("/")[0] for model in models if "/" in model}
         return {**dict.fromkeys(settings.routes, "route"), **names, **dict.fromkeys(self._flows, "flow")}

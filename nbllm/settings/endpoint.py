@@ -32,8 +32,9 @@ class Endpoint:
     endpoint in cache keys; by default its normalised base_url, its headers without secrets and "$NAME"s, and json_mode if set: two
     endpoints that only a key tells apart need one each if they answer differently. json_mode: where a model is told the schema of
     `schema=`. True: in response_format. False: in the prompt. None: in response_format, and in the prompt from the first time that
-    it is refused. settings_file: where in which file it stands ("nbllm.toml:12"), "" for one made in code; set by who reads the
-    file, because a file may come from anybody (providers/hosts.py).
+    it is refused. supports_logprobs: whether it gives log probabilities of tokens; False: a cascade that needs them is
+    refused where it is set. settings_file: where in which file it stands ("nbllm.toml:12"), "" for one made in code; set by who
+    reads the file, because a file may come from anybody (providers/hosts.py).
     """
 
     base_url: str = ""
@@ -50,6 +51,7 @@ class Endpoint:
     max_output_tokens: int | None = None
     identity: str | None = None
     json_mode: bool | None = None
+    supports_logprobs: bool | None = None
     verify_tls: bool = True
     settings_file: str = field(default="", init=False, repr=False, compare=False)
 
@@ -202,5 +204,5 @@ _FIELD_CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "identity": _identity,
     **dict.fromkeys(("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok"), money),
     **dict.fromkeys(("rpm", "tpm", "max_concurrency", "context_tokens", "max_output_tokens"), _count),
-    **dict.fromkeys(("json_mode", "verify_tls"), _flag),
+    **dict.fromkeys(("json_mode", "supports_logprobs", "verify_tls"), _flag),
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _NO_SIGNS = str.maketrans("", "", "$,<")
 _TABLE_HELP = {
     "endpoints": "An endpoint: base_url, prices and limits.",
-    "routes": "A route: model ids in the order in which they are tried.",
+    "routes": "A route: model ids in the order in which they are tried, or a strategy that chooses among them.",
     "budget.features": "Most that a feature may cost, in USD.",
     "budget.users": "Most that a user may cost, in USD.",
 }
@@ -51,6 +51,10 @@ def as_text(value: Any) -> str:
         return redact(", ".join(map(str, value))) or "none"
     if isinstance(value, Endpoint):
         return _endpoint_text(value)
+    if hasattr(value, "strategy"):
+        from nbllm.settings.strategies import named
+
+        return redact(f"{value.strategy}: {', '.join(dict.fromkeys(named(value)))}")
     return redact(str(value)) if str(value) else '""'
 
 

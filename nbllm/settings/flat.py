@@ -7,7 +7,7 @@ origin, and Settings is built from the result.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbllm.settings.budgets import BudgetSettings
 from nbllm.settings.endpoint import FIELDS, Endpoint, endpoint_from
@@ -16,6 +16,9 @@ from nbllm.settings.semantic import FIELDS as SEMANTIC_FIELDS
 from nbllm.settings.semantic import SemanticSettings
 from nbllm.settings.suggest import did_you_mean
 from nbllm.settings.tables import CALL_OPTIONS, SETTABLE
+
+if TYPE_CHECKING:
+    from nbllm.settings.strategies import RouteSpec
 
 TABLES = ("endpoints", "routes", "budget", "budget.features", "budget.users", "semantic_cache")
 _ROUTE = Option(
@@ -99,11 +102,15 @@ def _endpoint(value: Any) -> Endpoint | None:
     return endpoint_from(value)
 
 
-def _route(value: Any, *, as_text: bool) -> tuple[str, ...] | None:
+def _route(value: Any, *, as_text: bool) -> RouteSpec | None:
     if value is None:
         return None
+    if isinstance(value, Mapping) or hasattr(value, "strategy"):
+        from nbllm.settings.route_tables import route_from, table_of
+
+        return route_from(value if isinstance(value, Mapping) else {**table_of(value), "check": getattr(value, "check", None)})
     if isinstance(value, str) and not as_text:
-        raise BadValue("a route must be a list of model ids")
+        raise BadValue("a route must be a list of model ids, or a table with a strategy")
     models: tuple[str, ...] = _ROUTE.parse(value) if isinstance(value, str) else _ROUTE.value(value)
     if not models:
         raise BadValue("a route needs at least one model id")

@@ -226,9 +226,15 @@ def _prepared(key: str, value: Any, folder: Path, environ: Mapping[str, str], no
         return str(folder / Path(value).expanduser())
     if key == "semantic_cache" and isinstance(value, Mapping):
         return {n: str(folder / Path(v).expanduser()) if n in FILES and isinstance(v, str) else v for n, v in value.items()}
+    if key == "routes" and isinstance(value, Mapping):
+        return {n: {**v, "plan": str(folder / Path(v["plan"]).expanduser())} if _has_plan(v) else v for n, v in value.items()}
     if key == "endpoints" and isinstance(value, Mapping):
         _check_headers(value, environ, notes)
     return value
+
+
+def _has_plan(route: Any) -> bool:
+    return isinstance(route, Mapping) and isinstance(route.get("plan"), str)
 
 
 def _check_headers(endpoints: Mapping[str, Any], environ: Mapping[str, str], notes: list[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from nbllm.errors import ConfigurationError
 from nbllm.settings.budgets import BudgetSettings
@@ -18,6 +18,9 @@ from nbllm.settings.model_names import refuse_strange_names
 from nbllm.settings.option import BadValue
 from nbllm.settings.semantic import FIELDS, SemanticSettings
 from nbllm.settings.tables import CALL_OPTIONS, SETTABLE, SETTINGS, check_call_options
+
+if TYPE_CHECKING:
+    from nbllm.settings.strategies import RouteSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,9 @@ def _call_defaults() -> dict[str, Any]:
 class Settings:
     """Every value that a client uses. Settings() holds the defaults, Settings.load() what files and variables say.
 
-    home: folder of what lasts. ladder: model ids in order. routes: name -> model ids. call: defaults of the options of a call
-    (CALL_OPTIONS). origins: flat name -> where the value came from, for those that are no defaults. notes: what a person should
-    know about how the values were found. Units are in the names.
+    home: folder of what lasts. ladder: model ids in order. routes: name -> model ids, or a strategy (docs/routes.md). call:
+    defaults of the options of a call (CALL_OPTIONS). origins: flat name -> where the value came from, for those that are no
+    defaults. notes: what a person should know about how the values were found. Units are in the names.
     """
 
     home: Path = field(default_factory=default_home)
@@ -58,7 +61,7 @@ class Settings:
     ladder: tuple[str, ...] = ()
     discover: bool = True
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict, hash=False)
-    routes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    routes: Mapping[str, RouteSpec] = field(default_factory=dict, hash=False)
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
     semantic_cache: SemanticSettings = field(default_factory=SemanticSettings)
     cache_size_mb: float = 1024

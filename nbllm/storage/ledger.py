@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow
 from nbllm.core.ports import Filter, Series, UsageRow, Written
+from nbllm.core.records import Seen
 from nbllm.errors import HomeUnusable, StorageError
 from nbllm.storage import ledger_rows as rows
 from nbllm.storage.faults import OnTrouble
@@ -254,6 +255,12 @@ class SqliteLedger:
         from nbllm.storage.ledger_read import attempts
 
         return self._read(lambda con: attempts(con, call_id, self._ids.get(call_id)))
+
+    def newest_answers(self, limit: int) -> Sequence[Seen]:
+        """The newest attempts that were answered, oldest first."""
+        from nbllm.storage.ledger_read import newest_answers
+
+        return self._read(lambda con: newest_answers(con, limit))
 
     def _read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         if self._pid != os.getpid():

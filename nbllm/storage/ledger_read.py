@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow
 from nbllm.core.ports import Filter, Series, UsageRow
+from nbllm.core.records import Seen
 from nbllm.errors import InvalidRequest
 from nbllm.storage.ledger_columns import Costs, Rows, Where, calls_of, costs_of, sums, where_of
 from nbllm.storage.ledger_rows import attempt_row, call_row
@@ -228,3 +229,10 @@ def attempts(con: sqlite3.Connection, call_id: str, row_id: int | None) -> list[
     condition, value = ("call_id = ?", call_id) if row_id is None else ("call = ?", row_id)
     sql = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE {condition} ORDER BY number, id"  # noqa: S608 - bound
     return [attempt_row(row) for row in _fetch(con, sql, (value,))]
+
+
+def newest_answers(con: sqlite3.Connection, limit: int) -> list[Seen]:
+    """Return the newest attempts that were answered, oldest first. Only the last `limit` rows of the newest processes are read."""
+    newest = "SELECT rung, latency_s, output_tokens, purpose, status, started_at FROM attempts ORDER BY id DESC LIMIT ?"
+    sql = f"SELECT rung, latency_s, output_tokens FROM ({newest}) WHERE status = 'done' AND purpose IN ('answer', 'repair')"  # noqa: S608 - our own
+    return [Seen(*row) for row in con.execute(f"{sql} ORDER BY started_at", (limit,))]

@@ -85,7 +85,7 @@ def test_names() -> None:
 def test_signatures() -> None:
     """Client takes keywords only; every door takes the prompt by place and its options by name."""
     assert list(inspect.signature(Client).parameters) == [
-        "endpoints", "ladder", "home", "settings", "providers", "on_call", "shared", "values",
+        "endpoints", "ladder", "routes", "home", "settings", "providers", "on_call", "shared", "values",
     ]  # fmt: skip
     for door in ("ask", "aask", "stream", "astream"):
         for owner in (nbllm, Client):

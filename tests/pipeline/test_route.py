@@ -32,7 +32,7 @@ def test_the_plan_becomes_rungs_in_order_with_a_reason() -> None:
         router = Router(lambda _: Route(("one/m", "two/m"), LADDER), lambda i: rung(*i.split("/")), never)
         inner = Inner("ok")
         made = unrouted()
-        await RouteStage(inner, router)(made, Watcher())
+        await RouteStage(inner, router, never, never, never)(made, Watcher())
         assert [r.id for r in inner.requests[0].rungs] == ["one/m", "two/m"]
         assert made.call is not None
         assert made.call.why is LADDER
@@ -49,7 +49,7 @@ def test_rungs_of_the_fast_door_are_not_chosen_again() -> None:
 
         inner = Inner("ok")
         made = request(rung("one"), rung("two"))
-        await RouteStage(inner, Router(never, rung, never))(made, Watcher())  # type: ignore[arg-type]
+        await RouteStage(inner, Router(never, rung, never), never, never, never)(made, Watcher())  # type: ignore[arg-type]
         assert inner.requests == [made]
 
     run_virtual(run())

@@ -13,6 +13,7 @@ from typing import Any
 from nbllm import Settings, errors
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Chat, Content, Embed, NullSink, Options, Request, Rung, Sink
 from nbllm.core.ports import Filter, Series, UsageRow, Written
+from nbllm.core.records import Seen
 from nbllm.core.reply import Reply
 from nbllm.core.routing import Route, fixed
 from nbllm.core.why import Why
@@ -101,6 +102,10 @@ class Book:
 
     def attempts(self, call_id: str) -> Sequence[Attempt]:
         return [a for a in self.attempts_by_id.values() if a.call_id == call_id]
+
+    def newest_answers(self, limit: int) -> Sequence[Seen]:
+        done = [a for a in self.attempts_by_id.values() if a.status is AttemptStatus.DONE and a.purpose in ("answer", "repair")]
+        return [Seen(a.rung, a.latency_s, a.usage.output_tokens) for a in done[-limit:]]
 
     def spent_usd(self, where: Filter) -> Decimal:
         return sum((a.cost_usd or Decimal(0) for a in self.attempts_by_id.values()), Decimal(0))

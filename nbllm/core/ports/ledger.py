@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nbllm.core.records import Attempt, CallRow
+from nbllm.core.records import Attempt, CallRow, Seen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,6 +120,9 @@ class Ledger(Protocol):
 
     def attempts(self, call_id: str) -> Sequence[Attempt]:
         """A call's attempts in order."""
+
+    def newest_answers(self, limit: int) -> Sequence[Seen]:
+        """The newest attempts at answers that were answered, oldest first; those of helpers are left out."""
 
     def spent_usd(self, where: Filter) -> Decimal:
         """What the calls cost, worst cases of unknown ones included."""
