@@ -177,7 +177,6 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
         f"vendor/{name}": data,
         **parts.origins.local,
         **parts.data.files,
-        **parts.settings.files,
     }
     if parts.needs.unhashed:
         files["requirements-unhashed.txt"] = unhashed_text(parts.needs).encode()
