@@ -82,13 +82,43 @@ def antonyms(wordnet: Path, common: set[str], irregular: dict[str, str]) -> set[
     return pairs
 
 
+def indirect(wordnet: Path, common: set[str]) -> set[tuple[str, str]]:
+    """Return pairs of an adjective in its first sense and the opposite of the adjective that it is similar to ("moist", "dry")."""
+    words: dict[str, list[str]] = {}
+    similar: list[tuple[str, str]] = []
+    opposite: dict[str, str] = {}
+    for line in (wordnet / "data.adj").read_text(encoding="utf-8").splitlines():
+        if line.startswith(" "):
+            continue
+        parts = line.split(" | ")[0].split()
+        count = int(parts[3], base=16)
+        words[parts[0]] = [parts[4 + 2 * i].split("(")[0].lower() for i in range(count)]
+        at = 4 + 2 * count
+        for i in range(int(parts[at])):
+            symbol, target = parts[at + 1 + 4 * i : at + 3 + 4 * i]
+            if symbol == "&":
+                similar.append((parts[0], target))
+            elif symbol == "!":
+                opposite[parts[0]] = target
+    lines = [line.split() for line in (wordnet / "index.adj").read_text(encoding="utf-8").splitlines() if not line.startswith(" ")]
+    first = {line[0]: line[-int(line[2])] for line in lines}
+    return {
+        (min(word, other), max(word, other))
+        for head, satellite in similar
+        if head in opposite
+        for word in words[satellite]
+        for other in words[opposite[head]]
+        if word != other and {word, other} <= common and first.get(word) == satellite
+    }
+
+
 def main() -> None:
     """Write common_en.txt, irregular_en.txt and antonyms_en.txt."""
     wordnet, scowl = Path(sys.argv[1]), Path(sys.argv[2])
     plain = plain_words(scowl)
     irregular = irregular_forms(wordnet, plain)
     common = bases(plain, irregular) | set(irregular.values())
-    pairs = antonyms(wordnet, common, irregular)
+    pairs = antonyms(wordnet, common, irregular) | indirect(wordnet, common)
     lines = {
         "common_en": sorted(common),
         "irregular_en": [f"{form} {base}" for form, base in sorted(irregular.items())],

@@ -25,10 +25,31 @@ def names(here: Reading, there: Reading) -> Verdict:
     if mine and theirs:
         return apart("names", _listed(mine), _listed(theirs))
     # Words that are common otherwise ("People & Culture") differ when both texts have one that the other has not.
+    kinds = _kinds(here, there)
+    if kinds is not None:
+        return apart("names", *kinds)
     written_here, written_there = _capitals(here, there), _capitals(there, here)
     if mine or theirs or (written_here and written_there):
         return apart("names", _listed(mine or written_here), _listed(theirs or written_there))
     return passed("names")
+
+
+def _kinds(here: Reading, there: Reading) -> tuple[str, str] | None:
+    """Return a word of each text that names another thing of the same kind ("sodium" and "potassium"), None when there is none."""
+    table = here.lexicon.kinds
+    mine, theirs = (
+        [token for token in one.content if token.base in table and token.key not in other.keys]
+        for one, other in ((here, there), (there, here))
+    )
+    for token in mine:
+        for other in theirs:
+            if table[token.base] & table[other.base] and not _same(here.lexicon, token.base, other.base):
+                return token.raw, other.raw
+    return None
+
+
+def _same(lexicon: Lexicon, one: str, two: str) -> bool:
+    return bool(lexicon.synonyms.get(one, frozenset()) & lexicon.synonyms.get(two, frozenset()))
 
 
 def _without_first_names(here: Reading, missing: list[Token], there: Reading) -> list[Token]:

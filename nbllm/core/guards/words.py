@@ -67,6 +67,7 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     particles: Mapping[str, frozenset[str]]
     opposites: Mapping[str, frozenset[str]]
     synonyms: Mapping[str, frozenset[int]]
+    kinds: Mapping[str, frozenset[int]]
     determiners: frozenset[str]
     symmetric: frozenset[str]
     forms: frozenset[str]
@@ -257,6 +258,7 @@ def _lexicon(code: str) -> Lexicon:
         },
         opposites={word: frozenset(others) for word, others in opposites.items()},
         synonyms=synonyms_of,
+        kinds=_groups(sections["kinds"], lemmas),
         parts_of_day=_classes(sections.get("parts_of_day", [])),
         **{name: flat.get(name, frozenset()) for name in SETS},
         endings=tuple(flat.get("endings", ())),
