@@ -1,7 +1,7 @@
 """The vector index of one home: rows in vectors.db, which are the truth, and what this process has of them in memory.
 
 Memory is only ever filled from committed rows, and every row that is handed out was read from the file a moment before: so a row
-counts once it is committed, whichever process wrote it, and one that was deleted is found by nobody. docs/decisions/0012 says why
+counts once it is committed, whichever process wrote it, and one that was deleted is found by nobody. docs/decisions/0013 says why
 there is no library for it.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 from numpy.typing import ArrayLike
 
 from nbllm.core.embedding import unit_vector
 from nbllm.core.ports import AT_LEAST, Neighbour, VectorRow, VectorStats
+from nbllm.crew import Crew
 from nbllm.errors import StorageError
 from nbllm.storage import vector_rows
 from nbllm.storage.faults import OnTrouble
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 DEFAULT_ROWS = 1_000_000
 DEFAULT_MEMORY_BYTES = 1_000_000_000
-INLINE_ROWS = 131_072
+INLINE_ROWS = 65_536
 """A search through no more takes less than handing it to a thread and waiting for it."""
 ADD_WAIT_S = 1.0
 LOG_BYTES = 64 * 1024 * 1024
@@ -59,7 +60,7 @@ class SqliteVectors:
         on_trouble: OnTrouble | None = None,
     ) -> None:
         self._home = home
-        self._make_executor = executor or (lambda: ThreadPoolExecutor(2, "nbllm-vectors"))
+        self._make_executor = executor or (lambda: Crew(2, "nbllm-vectors"))
         self._limit_rows = limit_rows
         self._memory_bytes = memory_bytes
         self._db = Database(
@@ -164,8 +165,9 @@ class SqliteVectors:
 
     def _forget_lost(self) -> None:
         """Delete rows and files of partitions that were dropped, by this process or by one that was killed meanwhile."""
-        while self._forget(self._db.run_and_wait(vector_rows.drop_lost)):
-            pass
+        for number in self._db.read(vector_rows.lost):
+            while self._forget(self._db.run_and_wait(lambda con, number=number: vector_rows.drop_rows_of(con, number))):  # type: ignore[misc]
+                pass
         self._files.clear(keep=self._db.read(vector_rows.numbers))
 
     async def drop_older(self, created_before: float) -> int:

@@ -181,13 +181,13 @@ steps = st.lists(
             st.just("open"),
         ),
     ),
-    max_size=30,
+    max_size=20,
 )
 PALETTE = unit(np.random.default_rng(8), 8)
 
 
 @given(steps)
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_any_order_of_adding_and_dropping_leaves_what_a_dict_would(taken):
     """Two indexes on one home and the one in memory say the same after every step; "open" opens one of the two anew."""
     with TemporaryDirectory() as folder:
