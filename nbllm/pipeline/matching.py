@@ -131,7 +131,10 @@ class Matching:
     async def _stored(self, request: Request, neighbour: Neighbour) -> Reply | None:
         """Return the entry's answer, read there and then; one that is gone takes its vector with it."""
         stored = await self._cache.store.get(neighbour.key)
-        if stored is None or (stored.expires_at is not None and stored.expires_at < self._clock.epoch_s()):
+        if stored is None:
+            await self._index.drop(*await self._cache.store.missing([neighbour.key]))  # not one that only cannot be read just now
+            return None
+        if stored.expires_at is not None and stored.expires_at < self._clock.epoch_s():
             await self._index.drop(neighbour.key)
             return None
         if not self._cache.fresh(stored, request):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SHADOW_FROM = 0.5
 """Matches below this similarity are not worth a record; no useful threshold lies there."""
+_TIDIED_FOR_ONE = 4
 _MOST_OWNERS = 10_000
 """Whose writes are counted at once."""
 
@@ -58,6 +59,7 @@ class Semantic:
         self.clock = clock
         self.embedding = Embedding(helpers, workers, rung_of)
         self.plans = Plans(matches, index.count, clock)
+        self.store = cache.store
         self._cache = cache
         self._structure = structure
         self._helpers = helpers
@@ -89,6 +91,7 @@ class SemanticStage:
         self._clock = semantic.clock
         self._settings = settings
         self._writes: dict[str, tuple[int, int]] = {}
+        self._tidied = 0
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Serve a match that the plan allows, else ask, record what was met, and let later questions find the answer."""
@@ -199,8 +202,18 @@ class SemanticStage:
         )
         try:
             await self._semantic.index.add(row)
+            await self._tidy()
         except NbllmError as exc:
             call.note(f"Similar questions will not find this answer: {exc.summary}")
+
+    async def _tidy(self) -> None:
+        """Look at a few old questions for each new one, round and round, and drop those whose answers the cache has let go of."""
+        index, store = self._semantic.index, self._semantic.store
+        rows = await index.keys(after=self._tidied, limit=_TIDIED_FOR_ONE)
+        self._tidied = rows[-1][0] if rows else 0
+        gone = await store.missing([key for _, key in rows]) if rows else ()
+        if gone:
+            await index.drop(*gone)
 
     def _may_write(self, owner: str | None, most: int | None) -> bool:
         """Whether a caller may add one more question in this minute: nobody fills the index with answers for others to get."""

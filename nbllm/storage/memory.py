@@ -63,6 +63,10 @@ class MemoryResponseStore:
         """Return the entry or None."""
         return self.get_now(key)
 
+    async def missing(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return which of these keys hold no entry."""
+        return [key for key in keys if key not in self._entries]
+
     async def put(self, entry: Stored) -> None:
         """Keep an entry, replacing one with its key."""
         value = encode(entry)

@@ -6,8 +6,9 @@ sum. The least recently used go first; how many bytes may be kept is this cache'
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -119,6 +120,11 @@ class RedisResponseStore:
         if len(self._touched) >= _MOST_TOUCHED:
             self._send_touched()
         return entry
+
+    async def missing(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return which of these keys hold no entry. Raises StorageError."""
+        there = await asyncio.gather(*(self._link.call("EXISTS", _joined(self._prefix, key)) for key in keys))
+        return [key for key, found in zip(keys, there, strict=True) if not found]
 
     async def put(self, entry: Stored) -> None:
         """Keep an entry. Raises StorageError when it cannot."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core.ports import CacheStats, Stored
@@ -106,6 +106,12 @@ class DiskResponseStore:
     async def get(self, key: str) -> Stored | None:
         """Return the same as get_now."""
         return self.get_now(key)
+
+    async def missing(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return which of these keys hold no entry. Raises StorageError."""
+        sql = f"SELECT key FROM Cache WHERE raw = 1 AND key IN ({','.join('?' * len(keys))})"  # noqa: S608 - bound
+        found = {key for (key,) in self._db.read(lambda con: con.execute(sql, tuple(keys)).fetchall())}
+        return [key for key in keys if key not in found]
 
     async def put(self, entry: Stored) -> None:
         """Keep an entry. Raises StorageError when it cannot."""

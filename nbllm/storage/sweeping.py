@@ -5,7 +5,7 @@ from __future__ import annotations
 from nbllm.core.ports import ResponseStore
 from nbllm.core.ports.semantic import VectorIndex
 
-_AT_ONCE = 1_000
+_AT_ONCE = 500
 
 
 async def sweep(index: VectorIndex, store: ResponseStore) -> int:
@@ -13,7 +13,7 @@ async def sweep(index: VectorIndex, store: ResponseStore) -> int:
     last, gone = 0, 0
     while rows := await index.keys(after=last, limit=_AT_ONCE):
         last = rows[-1][0]
-        missing = [key for _, key in rows if await store.get(key) is None]
+        missing = await store.missing([key for _, key in rows])
         if missing:
             gone += await index.drop(*missing)
     return gone

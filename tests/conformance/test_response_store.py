@@ -132,3 +132,15 @@ def test_stats_count(backend):
     assert 0 < stats.size_bytes < stats.size_limit_bytes
     assert backend.store.purge() == 2
     assert backend.store.stats().entries == 0
+
+
+def test_what_is_missing_is_told_without_using_it(backend):
+    """Each key that holds no entry, in order; to ask is no use of an entry, so it does not keep one from being the oldest."""
+    store = backend.store
+    put(store, entry("a" * 64), entry("b" * 64))
+
+    async def run():
+        assert list(await store.missing(["x" * 64, "a" * 64, "y" * 64])) == ["x" * 64, "y" * 64]
+        assert list(await store.missing([])) == []
+
+    asyncio.run(run())

@@ -15,6 +15,8 @@ class NearestByHand:
 
     def __init__(self) -> None:
         self.rows: list[VectorRow] = []
+        self.numbers: dict[int, int] = {}
+        self.last = 0
         self.trouble: Exception | None = None
         self.searches = 0
 
@@ -23,6 +25,8 @@ class NearestByHand:
             raise self.trouble
         self.rows = [one for one in self.rows if (one.key, one.partition) != (row.key, row.partition)]
         self.rows.append(row)
+        self.last += 1
+        self.numbers[id(row)] = self.last
 
     async def nearest(self, partition: str, vector: ArrayLike, k: int = 8, *, at_least: float = AT_LEAST) -> Sequence[Neighbour]:
         self.searches += 1
@@ -50,7 +54,7 @@ class NearestByHand:
         return await self.drop(*(row.key for row in self.rows))
 
     async def keys(self, *, after: int = 0, limit: int = 1000) -> Sequence[tuple[int, str]]:
-        return [(number, row.key) for number, row in enumerate(self.rows, 1) if number > after][:limit]
+        return [(self.numbers[id(row)], row.key) for row in self.rows if self.numbers[id(row)] > after][:limit]
 
     async def count(self, partition: str | None = None) -> int:
         return sum(partition in (None, row.partition) for row in self.rows)

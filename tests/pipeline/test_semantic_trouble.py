@@ -31,6 +31,45 @@ def test_an_answer_that_was_purged_takes_its_vector_with_it(tmp_path: Path) -> N
     assert [row.question for row in world.index.rows] == [NEAR]
 
 
+def test_an_answer_that_only_cannot_be_read_keeps_its_question(tmp_path: Path) -> None:
+    """A cache that is locked, or a Redis that is away, is a miss; the index forgets nothing for it."""
+
+    async def run() -> None:
+        world = Likening(tmp_path, provider=FakeProvider("first", "second", "third"))
+        await world.ask(ASKED)
+        missing, get = world.store.missing, world.store.get
+        world.store.get = lambda _: get("")
+
+        async def away(_: Any) -> Any:
+            raise errors.StorageError("Redis is gone.")
+
+        world.store.missing = away
+        assert (await world.ask(NEAR, cache="use")).source == "model"
+        assert ASKED in [row.question for row in world.index.rows]
+        world.store.missing, world.store.get = missing, get
+        assert (await world.ask(NEARER)).source == "semantic"
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_questions_whose_answers_are_evicted_go_in_time(tmp_path: Path) -> None:
+    """What the cache lets go of to keep its size leaves no question behind: each new one pays for a look at a few old ones."""
+
+    async def run() -> None:
+        world = Likening(tmp_path, "shadow", provider=FakeProvider(default="answer"))
+        for number in range(30):
+            await world.ask(f"Tell me of {'x' * number} things")
+        world.store.purge()
+        for number in range(18):
+            await world.ask(f"And then of {'y' * number} others")
+        assert not [row for row in world.index.rows if row.question.startswith("Tell")]
+        assert len(world.index.rows) == 18
+        await world.close()
+
+    run_virtual(run())
+
+
 def test_the_next_neighbour_is_tried(tmp_path: Path) -> None:
     """The nearest is gone; the second nearest answers."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
@@ -52,6 +52,9 @@ class ResponseStore(Protocol):
 
     async def get(self, key: str) -> Stored | None:
         """Return the entry or None."""
+
+    async def missing(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return which of these keys hold no entry; asking is no use of one. Raises StorageError when that cannot be told now."""
 
     async def put(self, entry: Stored) -> None:
         """Keep an entry, replacing one with its key. Raises StorageError when it cannot; the answer is delivered all the same."""
