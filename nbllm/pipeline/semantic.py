@@ -210,7 +210,7 @@ class SemanticStage:
         """Look at a few old questions for each new one, round and round, and drop those whose answers the cache has let go of."""
         index, store = self._semantic.index, self._semantic.store
         rows = await index.keys(after=self._tidied, limit=_TIDIED_FOR_ONE)
-        self._tidied = rows[-1][0] if rows else 0
+        self._tidied = rows[-1][0] if len(rows) == _TIDIED_FOR_ONE else 0
         gone = await store.missing([key for _, key in rows]) if rows else ()
         if gone:
             await index.drop(*gone)
