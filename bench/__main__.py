@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-from bench import calls, crowd, export, footprint, meter, peers, scale, service, service_redis, vectors
+from bench import calls, crowd, export, footprint, meter, peers, routes, scale, service, service_redis, vectors
 from bench.measure import Row, server
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +38,7 @@ SECTIONS = {
     "memory": footprint.memory,
     "growth": scale.growth,
     "vectors": vectors.lookups,
+    "routes": lambda _, __: routes.decisions(),
     "export": lambda _, home: export.export(home),
     "shared": service_redis.shared,
     "service": service.service,

@@ -25,6 +25,7 @@ from nbllm.doors import door
 from nbllm.errors import ConfigurationError
 from nbllm.live import LiveCall
 from nbllm.notices import News, say
+from nbllm.route_checks import check_routes
 from nbllm.sending import Sending
 from nbllm.session import process_session
 from nbllm.settings import CallOptions, EmbedOptions, Endpoint, Settings
@@ -69,7 +70,7 @@ class Client(Sending):
         named = {"endpoints": endpoints, "ladder": ladder, "routes": routes, "home": home}
         values.update({name: value for name, value in named.items() if value is not None})
         self._settings = base.with_values("Client(...)", values) if values else base
-        _check_routes(self._settings, values, "Client(...)")
+        check_routes(self._settings, values, "Client(...)")
         self.session = self._settings.session or process_session()
         self._providers = dict(providers or {})
         if unknown := self._providers.keys() - set(get_args(ProviderKind)):
@@ -157,7 +158,7 @@ class Client(Sending):
                 )
         with self._lock:
             changed = self._settings.with_values(origin, values)
-            _check_routes(changed, values, origin)
+            check_routes(changed, values, origin)
             self._settings = changed
             if self._house is not None:
                 self._house.settings_changed(changed)
@@ -299,16 +300,3 @@ def _opened(url: str, settings: Settings) -> Shared:
     from nbllm.storage.open import shared_at
 
     return shared_at(url, cache_size_bytes=int(settings.cache_size_mb * 1_000_000))
-
-
-def _check_routes(settings: Settings, values: Mapping[str, Any], origin: str) -> None:
-    """Refuse routes, set in code just now, that name models to which nobody answers, or a plan that cannot be read."""
-    given = values.get("routes")
-    routes = [
-        *(given if isinstance(given, Mapping) else ()),
-        *(n.removeprefix("routes.") for n in values if n.startswith("routes.")),
-    ]
-    if routes:
-        from nbllm.providers.known_models import refuse_unknown_models
-
-        refuse_unknown_models(settings, routes, origin)

@@ -136,7 +136,7 @@ def fit_labels(
     known, codes = np.unique(names, return_inverse=True)
     counts = np.bincount(codes)
     if len(known) < 2 or counts.min() < FOLDS:
-        rare = ", ".join(f"{name!r} ({count})" for name, count in zip(known, counts, strict=True))
+        rare = ", ".join(f"{str(name)!r} ({count})" for name, count in zip(known, counts, strict=True))
         raise InvalidRequest(
             f"At least two labels with {FOLDS} requests each are needed, and there are: {rare}.", hint="Label some more requests."
         )

@@ -175,23 +175,30 @@ def endpoints(found: Settings) -> Iterator[Finding]:
 def models(found: Settings) -> Iterator[Finding]:
     """Whether some endpoint or provider answers to each model that model, ladder and routes name."""
     from nbllm.providers.catalog import Catalog
-    from nbllm.settings.strategies import helpers_of, models_of
+    from nbllm.route_checks import problems_of
+    from nbllm.settings.strategies import named
 
     catalog = Catalog(found.endpoints, os.environ)
-    named = {"model": (found.model,) if found.model else (), "ladder": found.ladder}
-    for route, spec in sorted(found.routes.items()):
-        named[f"routes.{route}"] = (*models_of(route, found.routes), *helpers_of(spec))
-    for setting, names in named.items():
+    asked = {"model": (found.model,) if found.model else (), "ladder": found.ladder}
+    for setting, names in asked.items():
         good = True
         for name in names:
             try:
-                if name not in found.routes or setting.startswith("routes."):
+                if name not in found.routes:
                     catalog.rung(name)
             except NbllmError as error:
                 good = False
                 yield Finding("models", "broken", f"{setting} ({found.origin(setting)}): {error.summary}", error.hint)
         if names and good:
             yield Finding("models", "ok", f"{setting}: {', '.join(names)}")
+    for route, spec in sorted(found.routes.items()):
+        setting = f"routes.{route}"
+        problems = problems_of(found, route)
+        for problem in problems:
+            yield Finding("models", "broken", f"{setting} ({found.origin(setting)}): {problem.summary}", problem.hint)
+        if not problems:
+            how = "" if isinstance(spec, tuple) else f" ({spec.strategy})"
+            yield Finding("models", "ok", f"{setting}{how}: {', '.join(dict.fromkeys(named(spec)))}")
 
 
 def servers(found: Settings) -> Iterator[Finding]:

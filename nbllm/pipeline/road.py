@@ -120,7 +120,7 @@ class Road:
         plans = Plans(self.workers)
         self._keepsakes = Keepsakes(lambda: parts.settings().routes, parts.router.rung, self.cache, plans)
         observed = Observed(parts.ledger, self._clock, self.workers, self.recorder.listeners.append)
-        chooser = Chooser(
+        self.chooser = Chooser(
             settings=parts.settings,
             rung_of=parts.router.rung,
             helpers=self.helpers,
@@ -130,7 +130,7 @@ class Road:
             plans=plans,
             clock=self._clock,
         )
-        return RouteStage(ladder, parts.router, chooser, self._keepsakes, reader)
+        return RouteStage(ladder, parts.router, self.chooser, self._keepsakes, reader)
 
     def _helping(self, retry: RetryStage, structure: StructureStage) -> Helpers:
         """Return the way of helper calls: retry ... attempt; for those that are kept with cache and flights of their own."""

@@ -204,16 +204,16 @@ FAILING = {
 }
 
 
-@pytest.mark.parametrize("step", FAILING.values(), ids=FAILING)
-@pytest.mark.parametrize("kind", ["classifier", "learned"])
-def test_a_failing_helper_leaves_the_fixed_ladder(kind: str, step: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [("classifier", name) for name in FAILING] + [("learned", name) for name in FAILING if name != "no label"],
+)
+def test_a_failing_helper_leaves_the_fixed_ladder(kind: str, step: str, tmp_path: Path) -> None:
     """Whatever happens to the helper: `otherwise` answers, one note says why, and the deadline holds."""
-    if kind == "learned" and step == "no idea":
-        pytest.skip("an embedder says no words")
 
     async def run() -> None:
         route = CLASSIFIER if kind == "classifier" else learned(tmp_path)
-        there = world({"r": {**route, "otherwise": [LARGE, SMALL]}}, help=step)
+        there = world({"r": {**route, "otherwise": [LARGE, SMALL]}}, help=FAILING[step])
         began_s = there.clock.now_s()
         reply = await there.ask("q", "r", deadline_s=20)
         assert reply.rung == LARGE

@@ -221,3 +221,12 @@ def test_whatever_is_taken_is_quick(pattern: str, piece: str) -> None:
     began_s = perf_counter()
     re.compile(pattern).search(text)
     assert perf_counter() - began_s < 1
+
+
+def test_a_plan_of_code_is_read_where_it_is_given(tmp_path: Path) -> None:
+    """A plan that is not there, or is none, is an error of Client(routes=...), not of the first call."""
+    for content, words in ((None, "cannot be read"), ("{", "is no JSON"), ('{"kind": "other"}', "which kind of plan")):
+        if content is not None:
+            (tmp_path / "p.json").write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match=words):
+            Client(home=tmp_path, routes={"a": EVERY["learned"] | {"plan": str(tmp_path / "p.json")}})
