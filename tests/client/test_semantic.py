@@ -7,11 +7,13 @@ import json
 import random
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import nbllm
 from nbllm import Client, errors
+from nbllm.core.messages import Embed, Ending
 from nbllm.testing import FakeProvider
 
 ROOM, VERB = ("kitchen", "garden", "office", "cellar", "attic"), ("paint", "clean", "light", "heat", "measure")
@@ -200,3 +202,34 @@ def test_two_processes_worth_of_clients_share_what_was_met(tmp_path: Path, monke
     settings = {"semantic_cache.mode": "on", "semantic_cache.plan": str(where), "semantic_cache.accept_foreign": True}
     with client(tmp_path, **settings, **{"semantic_cache.audit_share": 0.0}) as second:
         assert second.ask("How do I paint the kitchen ?").source == "semantic"
+
+
+@pytest.mark.parametrize("vector", ["longer", "zeros"])
+def test_an_embedder_that_changes_is_a_miss_with_a_note(tmp_path: Path, vector: str) -> None:
+    """Another dimension than before, or zeros: the model answers, the reply says what is wrong, and nothing is lost."""
+
+    def answer(wire: Any) -> Any:
+        if not isinstance(wire.content, Embed):
+            return f"answer to {wire.content.messages[-1]['content']}"
+        size = 0.0 if changed and vector == "zeros" else 1.0
+        return Ending(finish_reason="stop", vectors=((size,) * (16 if changed and vector == "longer" else 8),))
+
+    changed = False
+    provider = FakeProvider(default=answer)
+    with Client(home=tmp_path / "home", model="sim/small", providers={"simulated": provider}) as asking:
+        asking.configure(**{"semantic_cache.mode": "shadow", "semantic_cache.embedder": "sim/small"})
+        asking.ask("How do I paint the kitchen?")
+        changed = True
+        with pytest.warns(nbllm.NbllmWarning, match="zeros" if vector == "zeros" else "dimension|numbers"):
+            reply = asking.ask("How do I paint the garden?")
+        assert reply.text == "answer to How do I paint the garden?"
+        changed = False
+        asking.ask("How do I paint the office?")
+        assert [match.question for match in asking.semantic.matches()] == ["How do I paint the kitchen?"]
+
+
+def test_questions_of_any_size_are_answered(tmp_path: Path) -> None:
+    """A question of a megabyte takes no part, and is answered like any other."""
+    with client(tmp_path) as asking:
+        assert asking.ask("word " * 200_000).text.startswith("answer to word")
+        assert asking._run(lambda house: house.storage.index.count()) == 0
