@@ -73,14 +73,30 @@ class EngineKind:
 
 
 _QUIET = {"DO_NOT_TRACK": "1"}
-_VLLM_METRICS = MetricNames(
-    running="vllm:num_requests_running",
-    waiting="vllm:num_requests_waiting",
-    kv_cache_use="vllm:kv_cache_usage_perc",
-    output_tokens="vllm:generation_tokens_total",
-    input_tokens="vllm:prompt_tokens_total",
+_LISTEN = ("--host", "127.0.0.1", "--port", "{port}")
+_OWN_ENVIRONMENT = f"Install it in an environment of its own (pip install {{}}) and name that Python with --python. {_INSTEAD}"
+
+
+def _metrics(prefix: str, running: str, waiting: str, kv_cache_use: str, output: str, *work: str) -> MetricNames:
+    """Return the names of an engine's page, which all begin alike; each counts prompt_tokens_total."""
+    return MetricNames(
+        running=prefix + running,
+        waiting=prefix + waiting,
+        kv_cache_use=prefix + kv_cache_use,
+        output_tokens=prefix + output,
+        input_tokens=f"{prefix}prompt_tokens_total",
+        work=tuple(prefix + name for name in work),
+    )
+
+
+_VLLM_METRICS = _metrics(
+    "vllm:",
+    "num_requests_running",
+    "num_requests_waiting",
+    "kv_cache_usage_perc",
+    "generation_tokens_total",
     # A prompt is counted when all of it is read; steps and blocks of the cache are, chunk by chunk.
-    work=("vllm:iteration_tokens_total_count",),
+    "iteration_tokens_total_count",
 )
 
 ENGINES: Mapping[str, EngineKind] = {
@@ -90,14 +106,14 @@ ENGINES: Mapping[str, EngineKind] = {
             name="vllm",
             title="vLLM",
             endpoint="vllm",
-            install=f"Install it in an environment of its own (pip install vllm) and name that Python with --python. {_INSTEAD}",
+            install=_OWN_ENVIRONMENT.format("vllm"),
             program="vllm",
             module="vllm.entrypoints.openai.api_server",
             package="vllm",
             serve=("serve",),
             program_model=("{model}",),
             model_words=("--model", "{model}"),
-            arguments=("--served-model-name", "{name}", "--host", "127.0.0.1", "--port", "{port}"),
+            arguments=("--served-model-name", "{name}", *_LISTEN),
             several_names=True,
             environment={**_QUIET, "VLLM_NO_USAGE_STATS": "1"},
             key_env="VLLM_API_KEY",
@@ -112,15 +128,15 @@ ENGINES: Mapping[str, EngineKind] = {
             program="llama-server",
             model_words=("--hf-repo", "{model}"),
             model_file=("--model", "{model}"),
-            arguments=("--alias", "{name}", "--host", "127.0.0.1", "--port", "{port}", "--metrics"),
+            arguments=("--alias", "{name}", *_LISTEN, "--metrics"),
             key_env="LLAMA_API_KEY",
-            metrics=MetricNames(
-                running="llamacpp:requests_processing",
-                waiting="llamacpp:requests_deferred",
-                kv_cache_use="llamacpp:kv_cache_usage_ratio",
-                output_tokens="llamacpp:tokens_predicted_total",
-                input_tokens="llamacpp:prompt_tokens_total",
-                work=("llamacpp:n_decode_total",),
+            metrics=_metrics(
+                "llamacpp:",
+                "requests_processing",
+                "requests_deferred",
+                "kv_cache_usage_ratio",
+                "tokens_predicted_total",
+                "n_decode_total",
             ),
         ),
         EngineKind(
@@ -141,21 +157,16 @@ ENGINES: Mapping[str, EngineKind] = {
             name="sglang",
             title="SGLang",
             endpoint="sglang",
-            install=f"Install it in an environment of its own (pip install sglang) and name that Python with --python. {_INSTEAD}",
+            install=_OWN_ENVIRONMENT.format("sglang"),
             module="sglang.launch_server",
             package="sglang",
             model_words=("--model-path", "{model}"),
-            arguments=("--served-model-name", "{name}", "--host", "127.0.0.1", "--port", "{port}", "--enable-metrics"),
+            arguments=("--served-model-name", "{name}", *_LISTEN, "--enable-metrics"),
             environment=_QUIET,
             # It has no variable for its key, and a command line can be read by other users of the machine.
             key_file=("--config", 'api-key: "{key}"\n'),
-            metrics=MetricNames(
-                running="sglang:num_running_reqs",
-                waiting="sglang:num_queue_reqs",
-                kv_cache_use="sglang:token_usage",
-                output_tokens="sglang:generation_tokens_total",
-                input_tokens="sglang:prompt_tokens_total",
-                work=("sglang:num_used_tokens",),
+            metrics=_metrics(
+                "sglang:", "num_running_reqs", "num_queue_reqs", "token_usage", "generation_tokens_total", "num_used_tokens"
             ),
             sized=True,
         ),

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import threading
-import time
 from decimal import Decimal
-from types import TracebackType
-from typing import Self
 
 from nbllm.engines.process import REASON_LINES, SupervisedProcess
 from nbllm.engines.ready import Asked
 from nbllm.engines.reasons import reason_of
 from nbllm.engines.status import EngineStatus, State, usd_per_mtok, whole
+from nbllm.engines.supervised import Running, Supervised
 from nbllm.engines.watch import Watch
 from nbllm.errors import EngineError, EngineNotPossible
 from nbllm.settings import Endpoint
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}\Z", re.ASCII)
-_running: dict[str, Engine] = {}
-_lock = threading.Lock()
 
 
-class Engine:
+class Engine(Supervised):
     """One running engine. A context manager; `stop` leaves no process behind, and neither does the end of this process.
 
     name: its endpoint's. endpoint: what a client takes (settings or Client(endpoints=...)). model: the id to ask it by.
@@ -42,16 +36,13 @@ class Engine:
         usd_per_hour: Decimal | None = None,
         simulated: bool = False,
     ) -> None:
-        self.name = name
+        super().__init__(name, process)
         self.title = title
         self.endpoint = endpoint
         self.model = f"{name}/{asked.model}"
         self.usd_per_hour = usd_per_hour
         self.simulated = simulated
         self._watch = watch
-        self._process = process
-        self._stopped = False
-        self._since_s = time.monotonic()
 
     def __repr__(self) -> str:
         """Return what it is and how it stands; no key."""
@@ -65,15 +56,6 @@ class Engine:
         if self._process is not None and not self._process.alive:
             return "ended"
         return "wedged" if self._watch.wedged else "silent" if self._watch.silent else "ready"
-
-    @property
-    def pid(self) -> int | None:
-        """The engine's own process, None for a server that somebody else runs."""
-        return self._process.pid if self._process else None
-
-    def log_tail(self, lines: int = 40) -> list[str]:
-        """Return the last lines of its log, secrets masked; none for a server that somebody else runs."""
-        return self._process.log_tail(lines) if self._process else []
 
     def status(self) -> EngineStatus:
         """Ask it how it does.
@@ -93,7 +75,7 @@ class Engine:
             model=self.model,
             state=self.state,
             base_url=self.endpoint.base_url,
-            uptime_s=time.monotonic() - self._since_s,
+            uptime_s=self.uptime_s,
             running=whole(found.running) if found else None,
             waiting=whole(found.waiting) if found else None,
             kv_cache_use=found.kv_cache_use if found else None,
@@ -118,9 +100,7 @@ class Engine:
     def begin_stop(self) -> None:
         """Begin its end and do not wait: several engines end at the same time, and `stop` waits for each."""
         self._stopped = True
-        with _lock:
-            if _running.get(self.name) is self:
-                del _running[self.name]
+        _running.drop(self)
         self._watch.stop()
         if self._process is not None:
             self._process.let_go()
@@ -135,28 +115,18 @@ class Engine:
         if not ended:
             raise EngineError(f"{self.title} could not be ended in time.", hint="Look for its processes with ps or a task manager.")
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def _forget(self) -> None:
-        self._stopped = True
-        if self._process is not None:
-            self._process.forget()
+_running: Running[Engine] = Running()
 
 
 def running() -> list[Engine]:
     """Return the engines of this process that were not stopped, in the order of their starts."""
-    with _lock:
-        return list(_running.values())
+    return _running.every()
 
 
 def registered(engine: Engine) -> Engine:
     """Take an engine into what `running` lists. Raises EngineNotPossible when another thread was quicker with that name."""
-    with _lock:
-        known = _running.setdefault(engine.name, engine)
+    known = _running.add(engine)
     if known is not engine:
         raise _runs_already(known)
     return engine
@@ -172,8 +142,7 @@ def check_name(name: str) -> None:
 
 def refuse_twice(name: str) -> None:
     """Raise EngineNotPossible when an engine of that name runs; one that has ended makes room."""
-    with _lock:
-        known = _running.get(name)
+    known = _running.get(name)
     if known is not None and known.state != "ended":
         raise _runs_already(known)
     if known is not None:
@@ -182,16 +151,3 @@ def refuse_twice(name: str) -> None:
 
 def _runs_already(known: Engine) -> EngineNotPossible:
     return EngineNotPossible(f"{known.name} runs already ({known.model}).", hint="Stop it first, or give this one another name.")
-
-
-def _after_fork() -> None:
-    """In a forked child: engines are the parent's."""
-    global _lock  # noqa: PLW0603 - a lock that another thread held at the fork stays locked for ever
-    _lock = threading.Lock()
-    for engine in list(_running.values()):
-        engine._forget()  # noqa: SLF001 - one file
-    _running.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
-import socket
 import time
 from decimal import Decimal
 
@@ -16,6 +14,7 @@ from nbllm.engines.plan import PYTHON_PATHS, Plan
 from nbllm.engines.process import REASON_LINES, SupervisedProcess
 from nbllm.engines.ready import wait_until_ready
 from nbllm.engines.reasons import reason_of
+from nbllm.engines.supervised import PortTaken, free_port
 from nbllm.engines.watch import Rhythm, Watch
 from nbllm.errors import EngineFailed, EngineNotPossible
 from nbllm.providers.hosts import OTHER_KEYS, PROVIDERS
@@ -38,14 +37,13 @@ def start(plan: Plan, on_event: OnEvent | None = None, *, timeout_s: float = STA
     """
     refuse_twice(plan.name)
     if plan.port is not None:
-        _refuse_taken(plan.port)
-        return _launch(plan, plan.port, on_event, timeout_s, rhythm or Rhythm())
+        return _launch(plan, _wanted(plan.port), on_event, timeout_s, rhythm or Rhythm())
     try:
-        return _launch(plan, _free_port(), on_event, timeout_s, rhythm or Rhythm())
+        return _launch(plan, free_port(), on_event, timeout_s, rhythm or Rhythm())
     except EngineFailed as error:
         if error.reason != "port_taken":
             raise
-    return _launch(plan, _free_port(), on_event, timeout_s, rhythm or Rhythm())  # somebody was quicker: once more, elsewhere
+    return _launch(plan, free_port(), on_event, timeout_s, rhythm or Rhythm())  # somebody was quicker: once more, elsewhere
 
 
 def _launch(plan: Plan, port: int, on_event: OnEvent | None, timeout_s: float, rhythm: Rhythm) -> Engine:
@@ -149,20 +147,8 @@ class _Telling:
         return EngineFailed(said, reason=reason.code, exit_code=process.exit_code, log_tail=tail, hint=reason.hint)
 
 
-def _free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
-        if os.name == "posix":  # elsewhere this option takes a port from who listens on it
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-            raise EngineNotPossible(f"Port {port} {why}. Nothing was started.", hint="Leave port out for a free one.") from None
+def _wanted(port: int) -> int:
+    try:
+        return free_port(port)
+    except PortTaken as error:
+        raise EngineNotPossible(str(error), hint="Leave port out for a free one.") from None

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import nbllm
 from nbllm.engines.door import Door, NoAnswer
 from nbllm.engines.process import SupervisedProcess
+from nbllm.engines.supervised import PortTaken, Running, Supervised, free_port
 from nbllm.errors import AppError, AppFailed, AppNotPossible
 from nbllm.redaction import redact, register_secret
 
@@ -25,11 +23,9 @@ _LOOK_EVERY_S = 0.1
 _ASK_S = 2.0
 _LAST_LINES = 6
 _KEY_BYTES = 32
-_running: dict[str, App] = {}
-_lock = threading.Lock()
 
 
-class App:
+class App(Supervised):
     """One running app. A context manager; `stop` leaves no process behind, and neither does the end of this process.
 
     name: its folder's. base_url: without a slash at its end; `v1` is what OpenAI's SDK takes. key: of this run only. session: under
@@ -37,15 +33,12 @@ class App:
     """
 
     def __init__(self, folder: Path, port: int, key: str, session: str, home: Path, process: SupervisedProcess) -> None:
-        self.name = folder.name
+        super().__init__(folder.name, process)
         self.folder = folder
         self.base_url = f"http://127.0.0.1:{port}"
         self.session = session
         self.home = home
         self._key = key
-        self._process = process
-        self._stopped = False
-        self._since_s = time.monotonic()
 
     def __repr__(self) -> str:
         """Return what it is and how it stands; no key."""
@@ -67,30 +60,16 @@ class App:
         return Door(self.v1, self.key)
 
     @property
-    def pid(self) -> int | None:
-        """The service's own process."""
-        return self._process.pid
-
-    @property
-    def uptime_s(self) -> float:
-        """Seconds since it was ready."""
-        return time.monotonic() - self._since_s
-
-    @property
     def state(self) -> State:
         """How it stands, as far as it was seen; asks nothing."""
         if self._stopped:
             return "stopped"
-        return "up" if self._process.alive else "ended"
-
-    def log_tail(self, lines: int = 40) -> list[str]:
-        """Return the last lines of its log, secrets masked."""
-        return self._process.log_tail(lines)
+        return "up" if self._process is not None and self._process.alive else "ended"
 
     @property
     def trouble(self) -> str:
         """What is wrong, "" when nothing is."""
-        if self.state != "ended":
+        if self.state != "ended" or self._process is None:
             return ""
         return "\n".join((f"It has ended by itself (exit code {self._process.exit_code}).", *self.log_tail(_LAST_LINES)))
 
@@ -104,28 +83,18 @@ class App:
 
     def stop(self) -> None:
         """End it; its key ends with it. Stopping twice is fine."""
-        with _lock:
-            if _running.get(self.name) is self:
-                del _running[self.name]
+        _running.drop(self)
         self._stopped = True
-        if not self._process.stop():
+        if self._process is not None and not self._process.stop():
             raise AppError(f"{self.name} could not be ended in time.", hint="Look for its processes with ps or a task manager.")
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def _forget(self) -> None:
-        self._stopped = True
-        self._process.forget()
+_running: Running[App] = Running()
 
 
 def running() -> list[App]:
     """Return the apps of this process that were not stopped, in the order of their starts."""
-    with _lock:
-        return list(_running.values())
+    return _running.every()
 
 
 def start_app(
@@ -164,9 +133,7 @@ def start_app(
         if process is not None:
             process.stop()
         raise
-    with _lock:
-        _running[app.name] = app
-    return app
+    return _running.add(app)
 
 
 def _check(folder: Path) -> None:
@@ -176,17 +143,10 @@ def _check(folder: Path) -> None:
 
 
 def _port(wanted: int | None) -> int:
-    with socket.socket() as probe:
-        if wanted is not None and os.name == "posix":  # elsewhere this option takes a port from who listens on it
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted or 0))
-        except OSError as error:
-            raise AppNotPossible(
-                f"Port {wanted} is taken: {error.strerror}. Nothing was started.", hint="Leave --port out for a free one."
-            ) from None
-        port: int = probe.getsockname()[1]
-        return port
+    try:
+        return free_port(wanted)
+    except PortTaken as error:
+        raise AppNotPossible(str(error), hint="Leave --port out for a free one.") from None
 
 
 def _environment(home: Path, session: str, key: str, variables: Mapping[str, str]) -> dict[str, str]:
@@ -237,16 +197,3 @@ def _failed(name: str, process: SupervisedProcess, what: str) -> AppFailed:
         log_tail="\n".join(tail),
         hint=f"`nbllm serve {name}` in a terminal shows everything.",
     )
-
-
-def _after_fork() -> None:
-    """In a forked child: apps are the parent's."""
-    global _lock  # noqa: PLW0603 - a lock that another thread held at the fork stays locked for ever
-    _lock = threading.Lock()
-    for app in list(_running.values()):
-        app._forget()  # noqa: SLF001 - one file
-    _running.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,9 @@ import pytest
 
 from nbllm import Client, Endpoint
 from tests.engines.server import CONTEXT_TOKENS, KEY, PYTHON, ROOT, EngineServer
+from tests.engines.vllm_kernel import VllmKernel
+from tests.engines_room.processes import marked
+from tests.notebook.kernel import running_kernel
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +50,23 @@ def client(engine: EngineServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ENGINE_SUITE_KEY", KEY)
     with Client(endpoints={"lab": lab(engine)}, home=tmp_path / "home") as made:
         yield made
+
+
+@pytest.fixture
+def vllm_kernel(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VllmKernel]:
+    """A kernel in whose notebook `%serve start vllm` has started the tiny model; everything of it is marked, and ended."""
+    mark = f"NBLLM_TEST_MARK=kernel-{os.getpid()}-{tmp_path.name}"
+    monkeypatch.setenv(*mark.split("="))
+    monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
+    try:
+        with running_kernel(tmp_path) as kernel:
+            flags = f"--max-model-len {CONTEXT_TOKENS} --enforce-eager --cpu-kvcache-gb 1 --offline --served-name tiny"
+            assert kernel.run("%load_ext nbllm") == "ok"
+            assert kernel.run(f"%serve start vllm {model_dir} --python {PYTHON} {flags}") == "ok", kernel.of("error")
+            yield VllmKernel(kernel, mark)
+    finally:
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
 
 
 def lab(server: EngineServer) -> Endpoint:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
 from tests.engines.server import CONTEXT_TOKENS, PYTHON
-from tests.engines_room.processes import linux_only, marked, wait_until_gone
-from tests.notebook.kernel import running_kernel
+from tests.engines.vllm_kernel import VllmKernel
+from tests.engines_room.processes import linux_only, marked
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(500)]
 
@@ -46,29 +44,23 @@ with urllib.request.urlopen(request) as response:
 
 @linux_only
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_from_a_real_model_to_a_service_that_answers_the_same(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_a_real_model_to_a_service_that_answers_the_same(vllm_kernel: VllmKernel) -> None:
     """Served answers are the notebook's, parity is 100%, and after kill -9 of the kernel neither engine nor service is left."""
-    mark = f"NBLLM_TEST_MARK=service-{os.getpid()}"
-    monkeypatch.setenv(*mark.split("="))
-    monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
-    try:
-        with running_kernel(tmp_path) as kernel:
-            flags = f"--max-model-len {CONTEXT_TOKENS} --enforce-eager --cpu-kvcache-gb 1 --offline --served-name tiny"
-            assert kernel.run("%load_ext nbllm") == "ok"
-            assert kernel.run(f"%serve start vllm {model_dir} --python {PYTHON} {flags}") == "ok", kernel.of("error")
-            assert kernel.run(FLOW) == "ok"
-            assert kernel.run(CELL) == "ok", kernel.of("error")
-            assert kernel.run("here = triage('The printer burns.'); triage('All is well.', lang='de')") == "ok", kernel.of("error")
-            assert kernel.run("%serve up support_app --share -o app") == "ok", kernel.of("error")
-            assert kernel.run(ASK) == "ok", kernel.of("error")
-            assert kernel.value("served == {'mood': here.mood, 'sure': here.sure}, sources") == "(True, 'cache')"
-            assert kernel.run("%serve parity support_app -o report") == "ok", kernel.of("error")
-            assert json.loads(kernel.value("[int(report.ok), report.runs, report.calls]")) == [1, 2, 4]
-            assert len(marked(mark)) >= 6  # kernel, two supervisors, server, engine core, service
-            kernel.manager.provisioner.process.kill()
-            wait_until_gone(mark, 5.0)
-    finally:
-        for pid in marked(mark):
-            os.kill(pid, signal.SIGKILL)
+    kernel = vllm_kernel.kernel
+    vllm_kernel.runs(FLOW, CELL, "here = triage('The printer burns.'); triage('All is well.', lang='de')")
+    vllm_kernel.runs("%serve up support_app --share -o app", ASK)
+    assert kernel.value("served == {'mood': here.mood, 'sure': here.sure}, sources") == "(True, 'cache')"
+    vllm_kernel.runs("%serve parity support_app -o report")
+    assert json.loads(kernel.value("[int(report.ok), report.runs, report.calls]")) == [1, 2, 4]
+    assert len(marked(vllm_kernel.mark)) >= 6  # kernel, two supervisors, server, engine core, service
+    vllm_kernel.kill()
+
+
+@linux_only
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_an_engine_on_another_port_needs_no_new_export(vllm_kernel: VllmKernel, model_dir: Path) -> None:
+    """Stopped and started again, the engine listens elsewhere: the app that was exported before finds it, and answers."""
+    flags = f"--max-model-len {CONTEXT_TOKENS} --enforce-eager --cpu-kvcache-gb 1 --offline --served-name tiny"
+    vllm_kernel.runs(FLOW, CELL, "%serve stop vllm", f"%serve start vllm {model_dir} --python {PYTHON} {flags}")
+    vllm_kernel.runs("%serve up support_app -o app", ASK)
+    assert vllm_kernel.kernel.value("served['mood'] in ('good', 'bad'), sources") == "(True, 'model')"

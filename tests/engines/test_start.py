@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +16,8 @@ from nbllm.engines.status import samples
 from nbllm.engines.supervisor import below
 from nbllm.errors import EngineFailed
 from tests.engines.server import CONTEXT_TOKENS, PYTHON
-from tests.engines_room.processes import linux_only, marked, wait_until_ended, wait_until_gone
-from tests.notebook.kernel import running_kernel
+from tests.engines.vllm_kernel import VllmKernel
+from tests.engines_room.processes import linux_only, wait_until_ended
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 CACHE = re.compile(r"KV cache size: ([\d,]+) tokens, Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x")
@@ -91,29 +89,14 @@ def test_a_model_that_is_not_there_is_said_in_vllms_words(tmp_path: Path, model_
 
 @linux_only
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_served_from_a_notebook_it_answers_and_is_gone_when_the_kernel_is_killed(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_served_from_a_notebook_it_answers_and_is_gone_when_the_kernel_is_killed(vllm_kernel: VllmKernel) -> None:
     """%serve start vllm, a %%llm cell on it, kill -9 of the kernel: server, engine core and workers are gone within 5 s."""
-    mark = f"NBLLM_TEST_MARK=vllm-{os.getpid()}"
-    monkeypatch.setenv(*mark.split("="))
-    monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
-    try:
-        with running_kernel(tmp_path) as kernel:
-            flags = f"--max-model-len {CONTEXT_TOKENS} --enforce-eager --cpu-kvcache-gb 1 --offline --served-name tiny"
-            assert kernel.run("%load_ext nbllm") == "ok"
-            assert kernel.run(f"%serve start vllm {model_dir} --python {PYTHON} {flags}") == "ok", kernel.of("error")
-            assert kernel.run("%%llm -m vllm/tiny -t 0 -o answer\nWhat is grandeur?") == "ok", kernel.of("error")
-            assert kernel.value("bool(answer.text), answer.cost_usd == 0") == "(True, True)"
-            process = kernel.manager.provisioner.process
-            started = below(process.pid)
-            assert len(started) >= 4  # supervisor, server, engine core, and what these have started
-            process.kill()
-            wait_until_gone(mark, 5.0)
-            wait_until_ended(started, 0.5)
-    finally:
-        for pid in marked(mark):
-            os.kill(pid, signal.SIGKILL)
+    vllm_kernel.runs("%%llm -m vllm/tiny -t 0 -o answer\nWhat is grandeur?")
+    assert vllm_kernel.kernel.value("bool(answer.text), answer.cost_usd == 0") == "(True, True)"
+    started = below(vllm_kernel.process.pid)
+    assert len(started) >= 4  # supervisor, server, engine core, and what these have started
+    vllm_kernel.kill()
+    wait_until_ended(started, 0.5)
 
 
 def test_a_cause_that_one_of_its_processes_wrote_is_told(model_dir: Path) -> None:

@@ -71,10 +71,10 @@ def test_a_port_that_is_taken_meanwhile_is_said_and_another_one_is_tried(fake: M
             probe.bind(("127.0.0.1", 0))
             free = probe.getsockname()[1]
         ports = iter([taken, free])
-        monkeypatch.setattr("nbllm.engines.launch._free_port", lambda: next(ports))
+        monkeypatch.setattr("nbllm.engines.launch.free_port", lambda: next(ports))
         with start(fake("slow")) as engine:
             assert engine.endpoint.base_url.endswith(f":{free}/v1")
-        monkeypatch.setattr("nbllm.engines.launch._refuse_taken", lambda _: None)
+        monkeypatch.setattr("nbllm.engines.launch._wanted", lambda port: port)
         with pytest.raises(EngineFailed, match="its port is taken") as caught:
             start(fake("slow", port=taken))
         assert caught.value.reason == "port_taken"

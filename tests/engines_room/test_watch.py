@@ -153,12 +153,20 @@ def test_the_simulated_server_works_on_others_while_ours_waits(monkeypatch: pyte
             attach(engine.endpoint.base_url, name="lab", api_key_env="SIM_KEY", rhythm=quick) as mine,
             Client(endpoints={engine.name: engine.endpoint}, home=tmp_path) as client,
         ):
-            stream = client.stream("Tell a long story. " * 40, model=engine.model, cache="off")
-            next(iter(stream))
-            reader = threading.Thread(target=lambda: list(stream))
+            enough, begun = threading.Event(), threading.Event()
+
+            def read() -> None:
+                with client.stream("Tell a long story. " * 40, model=engine.model, cache="off") as stream:
+                    for _ in stream:
+                        begun.set()
+                        if enough.is_set():
+                            break
+
+            reader = threading.Thread(target=read)
             reader.start()
+            assert begun.wait(10.0)
             assert mine.status().state == "ready"
-            stream.close()
+            enough.set()
             reader.join()
 
 

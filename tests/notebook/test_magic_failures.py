@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nbllm import Client
+from nbllm.engines.supervised import Running
 from nbllm.errors import (
     AllRungsFailed,
     AuthenticationFailed,
@@ -67,7 +68,9 @@ def test_a_server_of_the_session_that_failed_is_named(
     shell: Any, client: FakeClient, capsys: Any, monkeypatch: pytest.MonkeyPatch, state: str, said: str
 ) -> None:
     """A call that fails because its server has ended or is wedged says so, and where more is said."""
-    known = {name: SimpleNamespace(name=name, state=state) for name in ("lab", "other", "b")}
+    known: Running[Any] = Running()
+    for name in ("lab", "other", "b"):
+        known.add(SimpleNamespace(name=name, state=state, forget=lambda: None))
     monkeypatch.setattr("nbllm.engines.engine._running", known)
     client.refuses = ConnectionFailed("Connection refused.", rung="lab/qwen")
     shell.user_ns["start"] = client.start
@@ -82,12 +85,12 @@ def test_after_a_restart_it_is_said_that_no_server_runs(
     shell: Any, client: FakeClient, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cell that asks a server of the kernel before: how it is started, not only that there is no such endpoint."""
-    monkeypatch.setattr("nbllm.engines.engine._running", {})
+    monkeypatch.setattr("nbllm.engines.engine._running", Running())
     with Client(home=tmp_path / "home") as own:
         shell.user_ns["own"] = own
         shell.run_cell("own.ask('Hi', model='sim-server/large')")
     assert "%serve start sim-server MODEL starts one." in " ".join(capsys.readouterr().out.split())
-    client.refuses = ConfigurationError("vllm/tiny: LiteLLM needs the package 'vllm' for this provider. Nothing was sent.")
+    client.refuses = ConfigurationError("'vllm/tiny': no server is known here as 'vllm'.")
     shell.user_ns["start"] = client.start
     shell.run_cell("start('x')")
     assert "No server vllm runs in this session: %serve start vllm MODEL" in " ".join(capsys.readouterr().out.split())
