@@ -51,17 +51,22 @@ class Ranks:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One outer cross-validation: ranks by the router and by length alone, the raw scores at the final penalty, the pairs' part.
-
-    scores (U,): comparable with those of the final model. fold, standard (U,), pairs: for pair_variance.
-    """
+    """One outer cross-validation: ranks by the router and by length alone. fold, standard (U,), pairs: for pair_variance."""
 
     ranks: Ranks
     length_ranks: Ranks
-    scores: Floats
     fold: Ints
     standard: Floats
     pairs: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The line fitted on everything, its penalty, and the scores that it gives to each prompt when that one is left out (U,)."""
+
+    line: Line
+    penalty: float
+    left_out: Floats
 
 
 def folds_of(n: int, k: int, rng: np.random.Generator) -> Ints:
@@ -93,19 +98,29 @@ def choose_penalty(fit: Fit, rng: np.random.Generator, times: int = 1) -> float:
     return float(penalties[int(np.argmin(errors))])
 
 
-def final_line(problem: Problem, rng: np.random.Generator) -> tuple[Line, float]:
-    """Return the line fitted on everything, and its penalty."""
+def final_fit(problem: Problem, rng: np.random.Generator) -> Final:
+    """Fit everything, with the penalty of three inner cross-validations.
+
+    A prompt's score when it is left out has a closed form (see ridge) and is spread as the scores of new prompts are; scores of the
+    rows that a model was trained on are further apart. The intercept is that of all: one row's part in it says nothing about it.
+    """
     fit = decompose(problem.x, problem.features, problem.y, problem.counts)
     penalty = choose_penalty(fit, rng, times=3)
-    return solve(fit, penalty), penalty
+    line = solve(fit, penalty)
+    shrunk = np.zeros_like(fit.s2) if np.isinf(penalty) else fit.s2 / (fit.s2 + penalty)
+    leverage = np.sum(fit.q**2, axis=1) + fit.u**2 @ shrunk
+    missed = (problem.y - line(problem.x, problem.features)) / np.maximum(1 - leverage, 1e-6)
+    total = problem.counts.sum()
+    mean = float(problem.counts @ problem.y) / total
+    others = (mean * total - problem.counts * problem.y) / (total - problem.counts)
+    return Final(line, penalty, problem.y - missed + mean - others)
 
 
-def partition(problem: Problem, final_penalty: float, rng: np.random.Generator) -> Partition:
+def partition(problem: Problem, rng: np.random.Generator) -> Partition:
     """Cut the prompts into outer folds once and score each fold by models that have not seen it."""
     units = len(problem.y)
     fold = folds_of(units, outer_folds(units), rng)
-    mean = float(problem.counts @ problem.y) / problem.counts.sum()
-    scores, length, final = np.empty(units), np.empty(units), np.empty(units)
+    scores, length = np.empty(units), np.empty(units)
     sample = np.sort(rng.permutation(units)[:PAIRS])
     smoother = np.zeros((len(sample), len(sample)))
     for k in range(int(fold.max()) + 1):
@@ -115,23 +130,20 @@ def partition(problem: Problem, final_penalty: float, rng: np.random.Generator) 
         x, features = problem.x[out], problem.features[out]
         scores[out] = solve(fit, penalty)(x, features)
         length[out] = solve(fit, np.inf)(x, features)
-        # Around the mean of all: intercepts differ from fold to fold by chance, and the final model has one.
-        shift = mean - float(problem.counts[kept] @ problem.y[kept]) / problem.counts[kept].sum()
-        final[out] = solve(fit, final_penalty)(x, features) + shift
         here = fold[sample] == k
         basis = smoother_basis(fit, penalty, problem.x[sample], problem.features[sample])
         smoother[np.ix_(here, ~here)] = basis[here] @ basis[~here].T
     return Partition(
-        ranks=_ranks(scores, fold, problem.counts),
-        length_ranks=_ranks(length, fold, problem.counts),
-        scores=final,
+        ranks=ranks_of(scores, fold, problem.counts),
+        length_ranks=ranks_of(length, fold, problem.counts),
         fold=fold,
         standard=_slopes(scores, fold),
         pairs=_pairs(smoother, sample, fold, problem),
     )
 
 
-def _ranks(scores: Floats, fold: Ints, counts: Floats) -> Ranks:
+def ranks_of(scores: Floats, fold: Ints, counts: Floats) -> Ranks:
+    """Return the ranks of scores within their folds, from the highest down."""
     begins, ends = np.empty(len(scores)), np.empty(len(scores))
     for k in range(int(fold.max()) + 1):
         rows = np.flatnonzero(fold == k)

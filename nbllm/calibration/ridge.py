@@ -93,15 +93,12 @@ def _directions(x: Floats) -> tuple[Floats, Floats]:
 
 def solve(fit: Fit, penalty: float) -> Line:
     """Return the line for one penalty; an infinite one uses the free features alone."""
-    free = np.zeros(len(fit.varied))
-    if not fit.y_left.any():  # nothing is left to explain: no slope at all, not even one of rounding errors
-        line = np.linalg.solve(fit.r, fit.q.T @ fit.y)
-        free[fit.varied] = line[1:]
-        return Line(float(line[0]), free, np.zeros(fit.x.shape[1]))
-    penalised = np.zeros(fit.x.shape[1])
-    if np.isfinite(penalty) and fit.s2.size:
+    free, penalised, aligned = np.zeros(len(fit.varied)), np.zeros(fit.x.shape[1]), fit.q.T @ fit.y
+    if aligned[1:] @ aligned[1:] <= TINY * (fit.y @ fit.y):
+        aligned[1:] = 0.0  # a constant target has no slope, not even one of rounding errors
+    if np.isfinite(penalty) and fit.s2.size and fit.y_left.any():
         penalised = fit.x.T @ (fit.u @ ((fit.u.T @ fit.y_left) / (fit.s2 + penalty))) / fit.scale
-    line = np.linalg.solve(fit.r, fit.q.T @ fit.y - fit.through @ penalised)
+    line = np.linalg.solve(fit.r, aligned - fit.through @ penalised)
     free[fit.varied] = line[1:]
     return Line(float(line[0]), free, penalised)
 

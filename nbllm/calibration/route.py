@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from nbllm.calibration.compress import compress
-from nbllm.calibration.nested_cv import Partition, Problem, final_line, partition, repeats_for
+from nbllm.calibration.nested_cv import Final, Partition, Problem, Ranks, final_fit, partition, repeats_for
 from nbllm.calibration.ridge import Floats, Line
 from nbllm.calibration.route_curve import SHARES, curve_of, measure, summary_of
 from nbllm.calibration.route_evidence import Evidence
@@ -56,17 +56,17 @@ def calibrate_route(
     folding, drawing = np.random.default_rng(seed).spawn(2)
     x, directions = compress(rows.embeddings, folding)
     problem = Problem(x, rows.features, rows.unit_gain, rows.counts)
-    line, penalty = final_line(problem, folding)
-    parts = [partition(problem, penalty, folding) for _ in range(repeats_for(len(problem.y)))]
-    evidence, length = _evidence(rows, parts)
+    final = final_fit(problem, folding)
+    parts = [partition(problem, folding) for _ in range(repeats_for(len(problem.y)))]
+    own, thresholds, ties = _thresholds(final, rows.counts)
+    evidence, length = _evidence(rows, parts, own)
     measured = measure(evidence, length, parts, drawing)
-    thresholds, ties = _thresholds(parts, rows.counts)
     curve = curve_of(measured, thresholds, ties, CONFIDENCE)
     summary = summary_of(measured, CONFIDENCE)
     plan = RoutePlan(
         curve=curve,
         summary=summary,
-        line=_turned_back(line, directions),
+        line=_turned_back(final.line, directions),
         evidence=_kept(evidence, drawing),
         chosen_share=0.5,
         rows=len(rows.unit),
@@ -74,9 +74,9 @@ def calibrate_route(
         quality_from=quality_from,
         confidence=CONFIDENCE,
         seed=seed,
-        penalty=penalty,
+        penalty=final.penalty,
         sha256=rows.sha256,
-        notes=rows.notes + notes_on(summary, len(problem.y), penalty),
+        notes=rows.notes + notes_on(summary, len(problem.y), final.penalty),
         weak=weak,
         strong=strong,
         embedder=embedder,
@@ -87,7 +87,7 @@ def calibrate_route(
     return RoutePlan.from_json(plan.choose(strong_share=strong_share).to_json())
 
 
-def _evidence(rows: RoutingRows, parts: list[Partition]) -> tuple[Evidence, tuple[Floats, Floats]]:
+def _evidence(rows: RoutingRows, parts: list[Partition], own: Ranks) -> tuple[Evidence, tuple[Floats, Floats]]:
     counts = rows.counts
 
     def mean(values: Floats | None) -> Floats | None:
@@ -103,6 +103,8 @@ def _evidence(rows: RoutingRows, parts: list[Partition]) -> tuple[Evidence, tupl
         strong_cost_usd=mean(rows.strong_cost_usd),
         begins=np.column_stack([part.ranks.begins for part in parts]),
         ends=np.column_stack([part.ranks.ends for part in parts]),
+        own_begins=own.begins[:, None],
+        own_ends=own.ends[:, None],
         low=rows.low,
         high=rows.high,
         of=len(counts),
@@ -111,21 +113,19 @@ def _evidence(rows: RoutingRows, parts: list[Partition]) -> tuple[Evidence, tupl
     return evidence, (begins, np.column_stack([part.length_ranks.ends for part in parts]))
 
 
-def _thresholds(parts: list[Partition], counts: Floats) -> tuple[Floats, Floats]:
-    """Return for each share the score that so many of the prompts exceed, and how many of those that equal it are sent too.
-
-    Out-of-fold scores at the final model's penalty: what it will give to prompts that it has not seen. Its scores on its own
-    training rows are further apart than that.
+def _thresholds(final: Final, counts: Floats) -> tuple[Ranks, Floats, Floats]:
+    """Return the ranks of the prompts by the final router, each left out in turn, and for each share of strong calls the score that
+    so many of them exceed, with how many of those that equal it are sent too.
     """
-    scores = np.concatenate([part.scores for part in parts])
-    weights = np.tile(counts, len(parts))
-    levels, level = np.unique(np.round(scores, 9), return_inverse=True)
-    mass = np.bincount(level, weights=weights)[::-1]
+    size = float(np.max(np.abs(final.left_out), initial=0.0)) or 1.0
+    levels, level = np.unique(np.round(final.left_out / size, 9), return_inverse=True)
+    mass = np.bincount(level, weights=counts)[::-1]
     until = np.cumsum(mass) / mass.sum()
+    before = np.concatenate(([0.0], until[:-1]))
+    place = len(levels) - 1 - level
     at = np.minimum(np.searchsorted(until, SHARES - 1e-12), len(levels) - 1)
-    before = np.concatenate(([0.0], until))[at]
-    ties = np.clip((SHARES - before) / (until[at] - before), 0, 1)
-    return levels[::-1][at], ties
+    ties = np.clip((SHARES - before[at]) / (until[at] - before[at]), 0, 1)
+    return Ranks(before[place], until[place]), (levels * size)[::-1][at], ties
 
 
 def _turned_back(line: Line, directions: Floats | None) -> Line:
@@ -147,6 +147,8 @@ def _kept(evidence: Evidence, rng: np.random.Generator) -> Evidence:
         strong_cost_usd=None if strong_cost is None else strong_cost[some],
         begins=evidence.begins[some],
         ends=evidence.ends[some],
+        own_begins=evidence.own_begins[some],
+        own_ends=evidence.own_ends[some],
         low=evidence.low,
         high=evidence.high,
         of=evidence.of,

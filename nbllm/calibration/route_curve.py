@@ -22,7 +22,8 @@ class RouteCurve:
     `*_low`, `*_high`: 95% for one share. `band_*`: 95% for all shares at once, of `recovered`: it holds wherever a slider is put
     after looking at the curve. over_random_*, over_length_*: recovered more than by random choice, and by length alone (paired).
     cost_*: USD a call. threshold: the predicted gain from which on a prompt is sent to strong; ties: with which probability at that
-    very value. hidden: the variance of mean(gain * sent) that out-of-fold scores hide. NaN: unknown; infinite: no bound.
+    very value. hidden, hidden_cost: the variance of mean(gain * sent) and of mean(extra cost * sent) that resampling does not see.
+    NaN: unknown; infinite: no bound.
     """
 
     strong_share: Floats
@@ -46,6 +47,7 @@ class RouteCurve:
     threshold: Floats
     ties: Floats
     hidden: Floats
+    hidden_cost: Floats
 
     def at(self, name: str, share: float) -> float:
         """Return one column between two shares, by a straight line."""
@@ -77,6 +79,7 @@ class Measured:
     areas: Floats
     areas_seen: Floats
     hidden: Floats
+    hidden_cost: Floats
 
 
 def measure(evidence: Evidence, length: Cells, parts: list[Partition], rng: np.random.Generator) -> Measured:
@@ -97,7 +100,9 @@ def measure(evidence: Evidence, length: Cells, parts: list[Partition], rng: np.r
     draws = resample(np.vstack((merged(np.column_stack((plain, areas)), rng), made_up)), DRAWS, rng)
     hidden, hidden_area = _hidden(parts)
     unseen = rng.standard_normal((DRAWS, 1))  # one number a draw: what out-of-fold scores hide moves the whole curve at once
+    hidden_cost = _unstable_cost(evidence, means[5 + 2 * t : 5 + 3 * t])
     draws[:, 5 : 5 + t] += unseen * np.sqrt(hidden)
+    draws[:, 5 + 2 * t : 5 + 3 * t] += rng.standard_normal((DRAWS, 1)) * np.sqrt(hidden_cost)
     draws[:, -2] += unseen[:, 0] * np.sqrt(hidden_area)
     return Measured(
         evidence=evidence,
@@ -108,6 +113,7 @@ def measure(evidence: Evidence, length: Cells, parts: list[Partition], rng: np.r
         areas=areas.sum(axis=0) / total,
         areas_seen=draws[:, -2:],
         hidden=hidden,
+        hidden_cost=hidden_cost,
     )
 
 
@@ -135,6 +141,19 @@ def _hidden(parts: list[Partition]) -> tuple[Floats, float]:
     return mean[:-1], float(mean[-1])
 
 
+def _unstable_cost(evidence: Evidence, extra: Floats) -> Floats:
+    """Return the mean squared difference (t,) between the final router's extra cost and that of routers of less data.
+
+    Which prompts a router prefers, long or short ones, say, is a matter of chance where there is little to learn. Resampling takes
+    the router as it is; routers fitted on other folds show how much of its cost that chance is.
+    """
+    apart = [
+        sent_at(begin[:, None], end[:, None], SHARES).T @ evidence.extra_cost / evidence.rows.sum() - extra
+        for begin, end in zip(evidence.begins.T, evidence.ends.T, strict=True)
+    ]
+    return np.asarray(np.mean(np.square(apart), axis=0), dtype=np.float64)
+
+
 def curve_of(measured: Measured, threshold: Floats, ties: Floats, confidence: float) -> RouteCurve:
     """Return the curve with its intervals."""
     true, seen, evidence = measured.true, measured.seen, measured.evidence
@@ -142,7 +161,7 @@ def curve_of(measured: Measured, threshold: Floats, ties: Floats, confidence: fl
     quality = np.clip(seen.weak[:, None] + seen.sent_gain, evidence.low, evidence.high)
     quality_low, quality_high = _around(true.weak + true.sent_gain, interval(quality, confidence))
     cost = true.weak_cost + true.sent_cost if evidence.priced else np.full(len(SHARES), np.nan)
-    cost_low, cost_high = _around(cost, interval(seen.weak_cost[:, None] + seen.sent_cost, confidence))
+    cost_low, cost_high = _around(cost, interval(np.maximum(seen.weak_cost[:, None] + seen.sent_cost, 0), confidence))
     recovered, recovered_low, recovered_high = _shares_of_gap(measured, true.sent_gain, seen.sent_gain, confidence)
     _, random_low, random_high = _shares_of_gap(
         measured, true.sent_gain - SHARES * true.gain, seen.sent_gain - SHARES * under, confidence
@@ -173,6 +192,7 @@ def curve_of(measured: Measured, threshold: Floats, ties: Floats, confidence: fl
         threshold=threshold,
         ties=ties,
         hidden=measured.hidden,
+        hidden_cost=measured.hidden_cost,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from nbllm.calibration.route_intervals import PSEUDO
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """Means over the rows of each prompt, U prompts, R partitions.
+    """Means over the rows of each prompt, U prompts, R partitions of nested cross-validation.
 
     rows (U,): how many; weak, strong (U,): qualities; weak_cost_usd, strong_cost_usd (U,): USD a call, None: unknown. begins, ends
-    (U, R): the share of strong calls from which on the prompt is sometimes, and always, sent to the strong model, by a router that
-    has not seen it. low, high: the scale of the qualities. of: how many prompts these were drawn from, U unless there were many.
+    (U, R): the share of strong calls from which on the prompt is sometimes, and always, sent to the strong model, by routers that
+    have not seen it: for what is gained. own_begins, own_ends (U, 1): the same by the final router when this prompt is left out:
+    for what it costs, which knows no labels but depends on which prompts this very router prefers. low, high: the scale of the
+    qualities. of: how many prompts these were drawn from, U unless there were many.
     """
 
     rows: Floats
@@ -26,6 +28,8 @@ class Evidence:
     strong_cost_usd: Floats | None
     begins: Floats
     ends: Floats
+    own_begins: Floats
+    own_ends: Floats
     low: float
     high: float
     of: int
@@ -48,9 +52,16 @@ class Evidence:
         """Whether both costs are known."""
         return self.weak_cost_usd is not None and self.strong_cost_usd is not None
 
-    def sent(self, shares: Floats) -> Floats:
-        """Return with which probability each prompt is sent to strong at each share (U, t)."""
-        return sent_at(self.begins, self.ends, shares)
+    def partitions(self, rng: np.random.Generator) -> list[Evidence]:
+        """Return the evidence by the ranks of each partition alone, each prompt sent all or nothing, by a coin at the border."""
+
+        def placed(begin: Floats, end: Floats) -> Floats:
+            place: Floats = begin + rng.random(len(begin)) * (end - begin)
+            return place[:, None]
+
+        own = placed(self.own_begins[:, 0], self.own_ends[:, 0])
+        places = [placed(begin, end) for begin, end in zip(self.begins.T, self.ends.T, strict=True)]
+        return [replace(self, begins=place, ends=place, own_begins=own, own_ends=own) for place in places]
 
 
 def sent_at(begins: Floats, ends: Floats, shares: Floats) -> Floats:
@@ -77,10 +88,10 @@ class Means:
 
 def columns(evidence: Evidence, shares: Floats) -> Floats:
     """Return the sums a prompt that `means_of` reads (U, 5 + 3 t), after the number of rows."""
-    sent = evidence.sent(shares)
+    sent, own = sent_at(evidence.begins, evidence.ends, shares), sent_at(evidence.own_begins, evidence.own_ends, shares)
     weak_cost = np.zeros_like(evidence.rows) if evidence.weak_cost_usd is None else evidence.weak_cost_usd * evidence.rows
     plain = (evidence.rows, evidence.weak * evidence.rows, evidence.gain, weak_cost, evidence.extra_cost)
-    by_share = [sent * one[:, None] for one in (evidence.gain, evidence.rows, evidence.extra_cost)]
+    by_share = (sent * evidence.gain[:, None], own * evidence.rows[:, None], own * evidence.extra_cost[:, None])
     return np.column_stack((*plain, *by_share))
 
 

@@ -51,9 +51,10 @@ def _bound(value: float) -> str:
 
 
 def unit_sums(unit: Ints, columns: Floats, units: int) -> Floats:
-    """Return the sums of columns (n, c) over the rows of each unit (units, c)."""
-    sums = np.zeros((units, columns.shape[1]))
-    np.add.at(sums, unit, columns)
+    """Return the sums of columns (n, c) over the rows of each unit (units, c); every unit has a row."""
+    order = np.argsort(unit, kind="stable")
+    begins = np.searchsorted(unit[order], np.arange(units))
+    sums: Floats = np.add.reduceat(columns[order], begins, axis=0)
     return sums
 
 
@@ -73,12 +74,24 @@ def resample(pool: Floats, draws: int, rng: np.random.Generator) -> Floats:
     return _means(weights @ pool)
 
 
-def resample_twice(pool: Floats, m: int, draws: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return the means of resampled pools (draws, c), and of m rows drawn from each (draws, c)."""
+def resample_twice(
+    pool: Floats, single: list[Floats], m: int, draws: int, rng: np.random.Generator, *, settled: float = 1.0
+) -> Floats:
+    """Return means of m new rows (draws, c): a resampled calibration set, and m rows drawn from it.
+
+    pool (n, c): averaged over the partitions, as the estimate is, which is the centre. single: the same by each partition alone, by
+    turns: one model will decide each new request, all or nothing, and an average over several would make that look less a matter
+    of chance. settled: by how much the spread of calibration sets is smaller than the pool's, which may be a sample of them.
+    """
     n = len(pool)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
     batch = rng.multinomial(m, weights / n)
-    return _means(weights @ pool), _means(batch @ pool)
+    found = np.tile(_means(pool.sum(axis=0, keepdims=True)), (draws, 1))
+    for at, alone in enumerate(single):
+        turn = slice(at, None, len(single))
+        sets = _means(weights[turn] @ alone)
+        found[turn] += settled * (sets - _means(alone.sum(axis=0, keepdims=True))) + _means(batch[turn] @ alone) - sets
+    return found
 
 
 def _means(sums: Floats) -> Floats:

@@ -23,6 +23,7 @@ _DIGITS = 8
 _WIDTH = 120
 _PLAIN = ("date", "weak", "strong", "embedder", "quality_from", "rows", "prompts", "confidence", "seed", "chosen_share", "penalty")
 _LAST = ("knows_zero_vectors", "sha256")
+_RANKS = ("begins", "ends", "own_begins", "own_ends")
 _OPTIONAL = ("apgr", "length_apgr", "over_random", "over_length")
 
 
@@ -38,7 +39,7 @@ def to_json(plan: RoutePlan) -> str:
     facts["curve"] = {one.name: getattr(curve, one.name) for one in fields(RouteCurve)}
     facts["score"] = {"intercept": line.intercept, "log_characters": line.free, "embedding": line.penalised}
     facts["evidence"] = {one.name: getattr(evidence, one.name) for one in fields(Evidence)}
-    facts["evidence"] |= {name: list(getattr(evidence, name).T) for name in ("begins", "ends")}
+    facts["evidence"] |= {name: list(getattr(evidence, name).T) for name in _RANKS}
     return _written(facts, 0) + "\n"
 
 
@@ -127,7 +128,7 @@ def _evidence_of(found: dict[str, Any]) -> Evidence:
     n = len(found["rows"])
     named = {name: _column(found[name], n) for name in ("rows", "weak", "strong")}
     costs = {name: None if found[name] is None else _column(found[name], n) for name in ("weak_cost_usd", "strong_cost_usd")}
-    ranks = {name: np.column_stack([_column(one, n) for one in found[name]]) for name in ("begins", "ends")}
+    ranks = {name: np.column_stack([_column(one, n) for one in found[name]]) for name in _RANKS}
     scale = {name: float(found[name]) for name in ("low", "high")}
     return Evidence(**named, **ranks, **scale, of=int(found["of"]), **costs)  # type: ignore[arg-type]  # None is for costs alone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +24,15 @@ if TYPE_CHECKING:
 QualityFrom = Literal["labels", "check", "judge", "agreement"]
 """Where qualities came from: hand labels, a check function, a judge model, or agreement with the strong model's answer."""
 
-_EQUAL = 1e-6
-"""Predicted gains closer than this share of the mean one are equal: float32 embeddings are not more exact."""
+_EQUAL = 1e-7
+"""Predicted gains that differ by less than this share of the threshold are equal: a plan keeps eight digits."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Routed:
-    """Which prompts go to strong (n,), and the gain that was predicted for each (n,). As an array it is `strong`."""
+class Routed(NamedTuple):
+    """Which prompts go to strong (n,), and the gain that was predicted for each (n,)."""
 
     strong: NDArray[np.bool_]
     scores: Floats
-    threshold: float
-
-    def __len__(self) -> int:
-        return len(self.strong)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.strong, dtype=dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -148,32 +140,25 @@ class RoutePlan:
         scores = self.line(vectors, length_features(texts))
         threshold, ties = threshold_at(self.curve, self.at(**point).strong_share if point else self.chosen_share)  # type: ignore[arg-type]  # as above
         strong = scores > threshold
-        for row in np.flatnonzero(np.abs(scores - threshold) <= self._tolerance):
+        for row in np.flatnonzero(np.abs(scores - threshold) <= _EQUAL * max(abs(threshold), _EQUAL)):
             strong[row] = _coin(texts[row]) < ties
-        return Routed(strong, scores, threshold)
+        return Routed(strong, scores)
 
     def route_one(self, prompt: str, embedding: Any) -> tuple[bool, float]:
         """Return whether one prompt goes to strong at the chosen point, and its predicted gain: what a request in flight asks."""
         vector = np.asarray(embedding, dtype=np.float64)
-        if vector.shape != self.line.penalised.shape:
-            self._check_vectors(vector[None] if vector.ndim == 1 else vector)
-        score = self.line.intercept + self.line.free[0] * np.log1p(len(prompt)) + float(vector @ self.line.penalised)
-        if not np.isfinite(score) or not vector.any():
-            matrix("embeddings", vector[None], 1)
-            self._check_vectors(vector[None])
+        if vector.shape != self.line.penalised.shape or not vector.any() or not np.isfinite(vector).all():
+            self._check_vectors(matrix("embeddings", np.atleast_2d(vector), 1))
+        score = self.line.intercept + float(self.line.free[0] * np.log1p(len(prompt)) + vector @ self.line.penalised)
         threshold, ties = threshold_at(self.curve, self.chosen_share)
-        if abs(score - threshold) <= self._tolerance:
-            return _coin(prompt) < ties, float(score)
-        return bool(score > threshold), float(score)
+        if abs(score - threshold) <= _EQUAL * max(abs(threshold), _EQUAL):
+            return _coin(prompt) < ties, score
+        return bool(score > threshold), score
 
     @property
     def dimension(self) -> int:
         """Numbers in an embedding."""
         return len(self.line.penalised)
-
-    @property
-    def _tolerance(self) -> float:
-        return _EQUAL * (abs(self.line.intercept) + 1e-3)
 
     def _check_vectors(self, vectors: Floats) -> None:
         if vectors.shape[-1] != self.dimension or vectors.ndim != 2:

@@ -8,7 +8,7 @@ import numpy as np
 
 from nbllm.calibration.ridge import Floats
 from nbllm.calibration.route_curve import RouteCurve
-from nbllm.calibration.route_evidence import Evidence, Means, columns, means_of, pseudo_columns
+from nbllm.calibration.route_evidence import Evidence, columns, means_of, pseudo_columns
 from nbllm.calibration.route_intervals import Estimate, interval, ratio_interval, resample_twice
 
 BATCH_DRAWS = 2_000
@@ -85,38 +85,25 @@ def predict(evidence: Evidence, curve: RouteCurve, share: float, requests: int, 
     """Predict what `requests` new requests will show at a share, by resampling twice (see route_intervals)."""
     rng = np.random.default_rng((seed, requests, round(share * 1e6)))
     shares = np.array([share])
-    sums = columns(evidence, shares)
-    pool = np.vstack((sums, pseudo_columns(evidence, shares)))
+    sums, made_up = columns(evidence, shares), pseudo_columns(evidence, shares)
+    single = [np.vstack((columns(alone, shares), made_up)) for alone in evidence.partitions(rng)]
     units = max(1, round(requests * len(evidence.rows) / evidence.rows.sum()))
-    sets, drawn = resample_twice(pool, units, BATCH_DRAWS, rng)
-    if evidence.of > len(evidence.rows):  # a sample of them is kept: their sets vary less, and around what all of them showed
-        settled = np.sqrt(len(evidence.rows) / evidence.of)
-        drawn = drawn - sets * (1 - settled) + pool.sum(axis=0) / pool[:, 0].sum() * (1 - settled)
-    seen, true = means_of(drawn, 1), means_of(sums.sum(axis=0) / evidence.rows.sum(), 1)
-    sent_gain = seen.sent_gain[:, 0] + rng.standard_normal(BATCH_DRAWS) * np.sqrt(curve.at("hidden", share))
-    return _named(evidence, curve, true, seen, sent_gain, share=share, requests=requests, confidence=confidence)
+    settled = float(np.sqrt(len(evidence.rows) / evidence.of))
+    drawn = resample_twice(np.vstack((sums, made_up)), single, units, BATCH_DRAWS, rng, settled=settled)
+    for at, name in ((5, "hidden"), (7, "hidden_cost")):  # what is gained and what it costs, see route_evidence.columns
+        drawn[:, at] += rng.standard_normal(BATCH_DRAWS) * np.sqrt(curve.at(name, share))
+    seen = means_of(drawn, 1)
+    sent_gain = seen.sent_gain[:, 0]
 
-
-def _named(
-    evidence: Evidence,
-    curve: RouteCurve,
-    true: Means,
-    seen: Means,
-    sent_gain: Floats,
-    *,
-    share: float,
-    requests: int,
-    confidence: float,
-) -> BatchPrediction:
     def around(value: float, bounds: tuple[Floats, Floats]) -> Estimate:
         return Estimate(value, min(value, float(bounds[0])), max(value, float(bounds[1])))
 
     quality = np.clip(seen.weak + sent_gain, evidence.low, evidence.high)
     recovered = cost = None
-    if float(true.gain) > 0:
+    if not np.isnan(curve.at("recovered", share)):
         recovered = around(curve.at("recovered", share), ratio_interval(sent_gain, seen.gain, confidence))
     if evidence.priced:
-        cost = around(curve.at("cost_usd", share), interval(seen.weak_cost + seen.sent_cost[:, 0], confidence))
+        cost = around(curve.at("cost_usd", share), interval(np.maximum(seen.weak_cost + seen.sent_cost[:, 0], 0), confidence))
     return BatchPrediction(
         requests=requests,
         quality=around(curve.at("quality", share), interval(quality, confidence)),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nbllm.calibration.ridge import TINY, Floats, Ints
+from nbllm.calibration.route_intervals import unit_sums
 from nbllm.errors import InvalidRequest
 
 MIN_PROMPTS = 20
@@ -83,13 +84,12 @@ def routing_rows(
         )
     _refuse_without_gap(weak, strong)
     counts = np.bincount(unit).astype(np.float64)
-    mean_vectors = np.zeros((len(names), vectors.shape[1]))
-    np.add.at(mean_vectors, unit, vectors)
+    mean_vectors = vectors if len(names) == n else unit_sums(unit, vectors, len(names)) / counts[:, None]
     first = np.unique(unit, return_index=True)[1]
     low, high = _scale(weak, strong)
     return RoutingRows(
         unit=unit,
-        embeddings=mean_vectors / counts[:, None],
+        embeddings=mean_vectors,
         features=length_features(texts)[first],
         weak=weak,
         strong=strong,
@@ -156,8 +156,13 @@ def column(name: str, values: Any, n: int) -> Floats:
 def _cost(name: str, value: Any, n: int) -> Floats | None:
     if value is None:
         return None
-    plain = float(value) if np.ndim(value) == 0 else [float(one) for one in value]
-    found = column(name, np.full(n, plain) if np.ndim(plain) == 0 else plain, n)
+    try:  # by float(), because money may come as Decimal, and numpy makes objects of those
+        plain = [float(value)] * n if np.ndim(value) == 0 else [float(one) for one in value]
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"{name} is no number and no list of numbers: {error}.", hint="Give USD a call; None: unknown."
+        ) from error
+    found = column(name, plain, n)
     if (found < 0).any():
         row = int(np.argmax(found < 0))
         raise InvalidRequest(
