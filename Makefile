@@ -14,7 +14,7 @@ DEMO_MODEL = $(if $(filter command,$(origin MODEL)),--model "$(MODEL)")
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test test-services test-engines test-browser bench check format notebooks lock clean
+.PHONY: help setup demo lab test test-services test-engines test-browser test-promises bench check format notebooks lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +29,7 @@ lab: setup ## open JupyterLab on the demo's result, or on the quickstart before 
 	$(BIN)/jupyter lab --notebook-dir=. $(firstword $(wildcard build/demo/00_quickstart.ipynb notebooks/00_quickstart.ipynb)) $(ARGS)
 
 test: setup ## run the tests: no key, GPU, browser or network needed
-	$(PYTEST) $(PARALLEL) --ignore=tests/engines --ignore=tests/browser --ignore=tests/services $(ARGS)
+	$(PYTEST) $(PARALLEL) --ignore=tests/engines --ignore=tests/browser --ignore=tests/services --ignore=tests/promises $(ARGS)
 
 test-services: setup ## run several processes at once: redis-server (apt-get install redis-server), Celery workers, replicas
 	$(PYTEST) tests/services $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No services test was selected." || exit $$code
@@ -41,6 +41,9 @@ test-engines: setup ## run the road against a real vLLM on this CPU (makes .venv
 test-browser: setup ## run the notebook tests in a real JupyterLab in headless Chromium
 	@$(BIN)/python scripts/browser_env.py
 	$(PYTEST) tests/browser $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No browser test was selected." || exit $$code
+
+test-promises: setup ## prove what calibration promises: 1,000 draws of labels from each of many worlds whose truth is known
+	$(PYTEST) $(PARALLEL) tests/promises $(ARGS)
 
 bench: setup ## measure nbllm beside the raw libraries and its peers; docs/benchmarks.md says how to read it
 	$(BIN)/python -m bench $(ARGS)

@@ -15,7 +15,20 @@ import time
 import warnings
 from pathlib import Path
 
-from bench import calls, crowd, export, footprint, meter, peers, routes, scale, service, service_redis, vectors
+from bench import (
+    calibration,
+    calls,
+    crowd,
+    export,
+    footprint,
+    meter,
+    peers,
+    routes,
+    scale,
+    service,
+    service_redis,
+    vectors,
+)
 from bench.measure import Row, server
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +53,7 @@ SECTIONS = {
     "vectors": vectors.lookups,
     "routes": lambda _, __: routes.decisions(),
     "export": lambda _, home: export.export(home),
+    "calibration": lambda _, __: calibration.calibrate(),
     "shared": service_redis.shared,
     "service": service.service,
 }

@@ -106,23 +106,24 @@ def _missing(labels: Labels, curve: Curve, max_error: float, level: float) -> tu
 def _labels_needed(labels: Labels, points: list[CurvePoint], max_error: float, level: float) -> list[float]:
     """Return with how many labels in all the error of each point would be accepted 9 times in 10; infinite: with none."""
     if labels.weights is None:
-        hits = [_hits_needed(point.error_rate, max_error, level) for point in points]
+        hits = hits_needed(np.array([point.error_rate for point in points]), max_error, level)
     else:
         sizes = np.array([point.hits for point in points])
         gains = Wagers(labels.wrong, labels.weights, labels.max_weight).growth(sizes, max_error)
-        hits = [_SLOWER * math.log(BETS.size / level) / gain if gain > 0 else math.inf for gain in gains]
+        most = _SLOWER * math.log(BETS.size / level)
+        hits = np.divide(most, gains, out=np.full(gains.shape, math.inf), where=gains > 0)
     # How many of the new labels will be hits is a matter of chance too.
-    return [(n + _POWER_SD * math.sqrt(n)) * labels.n / point.hits for n, point in zip(hits, points, strict=True)]
+    return [float(n + _POWER_SD * math.sqrt(n)) * labels.n / point.hits for n, point in zip(hits, points, strict=True)]
 
 
-def _hits_needed(rate: float, max_error: float, level: float) -> float:
-    """Return with how many hits at this error rate the binomial test would be passed 9 times in 10."""
-    if rate >= max_error:
-        return math.inf
-    errors = np.minimum(rate + _POWER_SD * np.sqrt(rate * (1 - rate) / _SIZES), max_error)
+def hits_needed(rates: Floats, max_error: float, level: float) -> Floats:
+    """Return with how many hits at each error rate (m,) the binomial test would be passed 9 times in 10; infinite: with none."""
+    seen = rates[:, None]
+    errors = np.minimum(seen + _POWER_SD * np.sqrt(seen * (1 - seen) / _SIZES), max_error)
     # Chernoff's bound of the binomial tail: exp(-hits * KL(errors, max_error)).
-    enough = np.flatnonzero(_SIZES * _divergence(errors, max_error) >= -math.log(level))
-    return float(_SIZES[enough[0]]) if enough.size else math.inf
+    enough = _SIZES * _divergence(errors, max_error) >= -math.log(level)
+    result: Floats = np.where(enough.any(axis=1), _SIZES[np.argmax(enough, axis=1)], math.inf)
+    return result
 
 
 def _divergence(p: Floats, q: float) -> Floats:

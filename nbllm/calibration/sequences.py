@@ -39,12 +39,12 @@ import numpy as np
 
 from nbllm.calibration.checks import Counts, Floats
 
-SCALES = tuple(base * 10**power for power in range(9) for base in (15, 50))
-"""Sequences begin at the fewest hits that can pass, at 15, 50, 150, 500, ... hits over max_error, and at the last label."""
-_SHARES = {50: 2.0}
-"""Where half the error is to be found 9 times in 10, twice the level of the others is spent."""
+SCALES = (12, 25, 50, *(base * 10**power for power in range(8) for base in (120, 300, 800)))
+"""Sequences begin at the fewest hits that can pass, at 12, 25, 50, 120, ... hits over max_error, and at the last label."""
+_AT_50, _BEYOND, _LAST = 2.0, 0.5, 0.25
+"""Shares of the level beside the 1 of the others: where half the error is to be found 9 times in 10 it is twice as much."""
 _APART = 1.25
-_TO_SPARE = 2
+_TO_SPARE = 1.25
 """The first sequence begins at some hits more than it needs: with ties a rank has fewer labels above it."""
 _ABOUT = 6
 """Among about so many sequences the level is split."""
@@ -66,14 +66,18 @@ def starts_of(n: int, max_error: float, level: float) -> tuple[Counts, Floats]:
     By simulations over sharp and blurred scores (docs/calibration.md) it matters that one begins at every scale, that few do,
     and that one begins at the last label: that one finds what holds for all hits when the score says nothing.
     """
-    wide = [(math.ceil(scale / max_error) + 1, _SHARES.get(scale, 1.0)) for scale in SCALES]
+    wide = [(math.ceil(scale / max_error) + 1, _share(scale)) for scale in SCALES]
     wide = [(rank, share) for rank, share in wide if rank * _APART < n]
-    first = fewest_hits(max_error, level / (2 + sum(share for _, share in wide)) / _TO_SPARE) + 1
+    first = fewest_hits(max_error, level / (1 + _LAST + sum(share for _, share in wide)) / _TO_SPARE) + 1
     begun = [
         (rank, share) for rank, share in [(first, 1.0), *wide] if rank * _APART < n and (rank == first or rank > first * _APART)
     ]
-    ranks, shares = zip(*begun, (n, 1.0), strict=True)
+    ranks, shares = zip(*begun, (n, _LAST), strict=True)
     return np.array(ranks, dtype=np.int64), level * np.array(shares) / sum(shares)
+
+
+def _share(scale: int) -> float:
+    return _AT_50 if scale == 50 else _BEYOND if scale > 50 else 1.0
 
 
 def loosest_rejected(p_values: Floats, cells: Counts, levels: Floats) -> int | None:

@@ -25,7 +25,7 @@ def test_the_true_error_is_within_the_bound(max_error: float) -> None:
         for _ in range(DRAWS):
             plan = calibrate_threshold(*world.draw(500, RNG), max_error=max_error)
             broken += plan.threshold is not None and world.error(plan.threshold) > max_error
-            curves += any(world.error(point.threshold) > point.error_upper for point in plan.curve)
+            curves += world.breaks(plan.curve)
         assert broken <= DRAWS * tolerated(DRAWS), world.name
         assert curves <= DRAWS * tolerated(DRAWS), world.name
 

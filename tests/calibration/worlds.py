@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nbllm.calibration import Curve
+
 SIZE = 50_000
 
 
@@ -32,6 +34,12 @@ class World:
         """Return the true error rate at a threshold; 0 without hits."""
         hits = self.hits(threshold)
         return float(self.wrong_so_far[hits - 1] / hits) if hits else 0.0
+
+    def breaks(self, curve: Curve) -> bool:
+        """Return whether the true error is above the bound at any point of a curve."""
+        hits = np.searchsorted(-self.scores, -curve.threshold, side="right")
+        errors = np.concatenate(([0], self.wrong_so_far))[hits]
+        return bool(np.any(errors > curve.error_upper * hits))
 
     def best_hit_rate(self, max_error: float) -> float:
         """Return the greatest share of hits of a threshold whose true error is at most max_error."""
