@@ -1,7 +1,7 @@
 """Routes that are set in code are checked at once, whom they name and their plans too: the person is there to correct them.
 
-Routes of a settings file are not asked for their endpoints: one may come later (%serve). A call that needs it says so, and the doctor
-does.
+Routes of a settings file are not asked for their endpoints: one may come later (%serve). A call that needs it says so, and the
+doctor does.
 """
 
 from __future__ import annotations

@@ -122,6 +122,8 @@ def told(reply: Reply) -> dict[str, Any]:
     }
     if reply.simulated:
         said["simulated"] = True
+    if not reply.accepted:
+        said["accepted"] = False
     if reply.notes:
         said["notes"] = reply.notes
     return said

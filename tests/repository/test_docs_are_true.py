@@ -207,3 +207,15 @@ def test_the_endpoint_of_the_readme_needs_no_permission() -> None:
     assert "Endpoint(base_url=..., api_key_env=...)" in page("README.md")
     lab = Endpoint(base_url="https://models.example.org/v1", api_key_env="LAB_KEY")
     assert key_for("lab", lab, {"LAB_KEY": "xyz"}) == "xyz"
+
+
+def test_the_file_of_the_page_of_routes_loads(tmp_path: Path) -> None:
+    """Its examples are one file with a route of every strategy; its plan is beside the file."""
+    from nbllm.settings.strategies import STRATEGIES
+
+    text = "\n".join(re.findall(r"```toml\n(.*?)```", page("docs/routes.md"), re.DOTALL))
+    (tmp_path / "nbllm.toml").write_text(text, encoding="utf-8")
+    settings = Settings.load(start=tmp_path, environ={})
+    shown = {route.strategy for route in settings.routes.values() if not isinstance(route, tuple)}
+    assert shown == set(STRATEGIES)
+    assert getattr(settings.routes["learned"], "plan", None) == str(tmp_path / "plans/kind.json")

@@ -22,7 +22,7 @@ def examples(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/scripts.md", "docs/when-things-fail.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/scripts.md", "docs/when-things-fail.md", "docs/routes.md"])
 def test_every_example_of_the_page_runs(name: str, tmp_path: Path) -> None:
     """Each block runs after those before it, in a fresh interpreter and home, without key or network."""
     script = tmp_path / "examples.py"
