@@ -25,6 +25,9 @@ from nbllm.storage.state import state_database
 if TYPE_CHECKING:
     from nbllm.storage.redis_shared import Shared
 
+_PATIENCE_S = 1.0
+"""A call waits no longer for a large index to be loaded: it asks its model, and a later one finds the index loaded."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
@@ -98,7 +101,7 @@ def open_storage(
 def _vectors(home: Home, on_trouble: OnTrouble | None) -> VectorIndex:
     from nbllm.storage.vectors import SqliteVectors
 
-    return SqliteVectors(home, on_trouble=on_trouble)
+    return SqliteVectors(home, patience_s=_PATIENCE_S, on_trouble=on_trouble)
 
 
 def shared_at(url: str, **options: Any) -> Shared:

@@ -26,6 +26,7 @@ from nbllm.storage.lifetimes import Lock, remember
 from nbllm.storage.sqlite import Database
 from nbllm.storage.vector_files import BlockFiles
 from nbllm.storage.vector_loaded import Loaded
+from nbllm.storage.vector_partition import Partition
 from nbllm.storage.vector_rows import DELETED_AT_ONCE, Dropped, State
 
 T = TypeVar("T")
@@ -47,7 +48,8 @@ class SqliteVectors:
 
     executor: makes the threads for what takes long (large searches, loading, files). limit_rows: the rows that came first go first
     when there are more. memory_bytes: partitions that were not used for longest are let go of when all take more; they are read
-    again when they are needed. on_trouble: told once of each kind of trouble.
+    again when they are needed. patience_s: how long a search waits for its partition to be loaded (None: until it is); then it
+    raises StorageError, and the loading goes on. on_trouble: told once of each kind of trouble.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class SqliteVectors:
         executor: Callable[[], Executor] | None = None,
         limit_rows: int = DEFAULT_ROWS,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        patience_s: float | None = None,
         on_trouble: OnTrouble | None = None,
     ) -> None:
         self._home = home
         self._make_executor = executor or (lambda: Crew(2, "nbllm-vectors"))
         self._limit_rows = limit_rows
         self._memory_bytes = memory_bytes
+        self._patience_s = patience_s
         self._db = Database(
             home,
             "vectors.db",
@@ -80,6 +84,7 @@ class SqliteVectors:
     def begin_anew_in_child(self) -> None:
         """Hold nothing: at birth, and in a forked child, where threads and locks are the parent's."""
         self._loaded = Loaded(self._db.read, self._files, self._memory_bytes)
+        self._loading: dict[str, Future[Partition]] = {}
         self._guard = threading.Lock()
         self._executor: Executor | None = None
 
@@ -115,14 +120,32 @@ class SqliteVectors:
         if now is None or k < 1:
             return []
         unit_vector(query, dimensions=now.dimensions)
-        here = self._loaded.get(partition, now)
-        if here is not None and here.rows <= INLINE_ROWS and here.catch_up(now, wait=False):
+        here = self._loaded.get(partition, now) or await self._load(partition, now)
+        if here.rows <= INLINE_ROWS and here.catch_up(now, wait=False):
             found = here.nearest(query, k, at_least)
         else:
             found = await self._wait(lambda: self._loaded.load(partition, now).nearest(query, k, at_least))
         if self._loaded.wants_care(partition):
             self._in_thread(lambda: self._loaded.care(partition))
         return found
+
+    async def _load(self, partition: str, now: State) -> Partition:
+        """Have a partition loaded, once for all who ask; it goes on when nobody waits any longer."""
+        loading = self._loading.get(partition)
+        if loading is None or loading.done():
+            loading = self._loading[partition] = self._in_thread(lambda: self._loaded.load(partition, now))
+        waiting = asyncio.wrap_future(loading)
+        waiting.add_done_callback(_looked_at)
+        try:
+            return await asyncio.wait_for(asyncio.shield(waiting), self._patience_s)
+        except TimeoutError:
+            raise StorageError(
+                f"The index of this kind of question was not loaded within {self._patience_s:g} s.",
+                hint="It is being loaded; a later call finds it.",
+            ) from None
+        finally:
+            if loading.done():
+                self._loading.pop(partition, None)
 
     def _state(self, partition: str) -> State | None:
         return self._db.read(lambda con: vector_rows.state(con, partition))
@@ -247,3 +270,9 @@ class SqliteVectors:
             self._loaded.finish()
         self._loaded.forget()
         self._db.close()
+
+
+def _looked_at(waiting: asyncio.Future[Partition]) -> None:
+    """Take note of how a loading went for which nobody waits any more: the next search meets the same."""
+    if not waiting.cancelled():
+        waiting.exception()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -328,6 +329,53 @@ def test_a_file_that_stays_locked_is_a_storage_error(home, monkeypatch):
     with locked(home.path / "vectors.db"), pytest.raises(StorageError, match="locked"):
         run(index.add(row("second", VECTORS[1])))
     index.close()
+
+
+def test_nobody_waits_for_a_large_index_to_be_loaded(home, monkeypatch):
+    """After its patience a search says that it did not look; ten that ask meanwhile share one loading, and then all find it."""
+    filled(home).close()
+    index = opened(home, patience_s=0.05)
+    loads, go_on = [], threading.Event()
+    real = index._loaded.load
+
+    def slow(*arguments):
+        loads.append(arguments[0])
+        assert go_on.wait(20)
+        return real(*arguments)
+
+    monkeypatch.setattr(index._loaded, "load", slow)
+
+    async def ask() -> None:
+        asked = [index.nearest("p", VECTORS[number]) for number in range(10)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(one, StorageError) and "not loaded within 0.05 s" in str(one) for one in outcomes)
+        assert loads == ["p"]
+        go_on.set()
+        while True:
+            try:
+                assert keys(await index.nearest("p", VECTORS[7], 1)) == ["k7"]
+            except StorageError:
+                continue
+            return
+
+    run(ask())
+    index.close()
+
+
+def test_a_loading_that_failed_is_tried_again(home, monkeypatch):
+    """Whoever waited gets the error, the next one the rows."""
+    filled(home).close()
+    index = opened(home)
+    real, failures = index._loaded.load, [StorageError("once")]
+    monkeypatch.setattr(index._loaded, "load", lambda *given: _raise(failures.pop()) if failures else real(*given))
+    with pytest.raises(StorageError, match="once"):
+        run(index.nearest("p", VECTORS[7]))
+    assert keys(run(index.nearest("p", VECTORS[7], 1))) == ["k7"]
+    index.close()
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_a_closed_index_says_so(home):
