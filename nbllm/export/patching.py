@@ -49,10 +49,10 @@ def patch_refusals(book: Book, choice: Choice) -> list[Refusal]:
 
 def key_notes(book: Book) -> Iterator[str]:
     """Yield a note for each key that a cell puts into the environment: a service is given it where it runs."""
-    trees = [unit.code.tree for unit in book.units if unit.code.tree is not None]
-    known = known_names(trees, book.world)
-    for unit in book.units:
-        for patch in patches_in(unit.code.tree, known) if unit.code.tree is not None else ():
+    units = [unit for unit in book.units if unit.code.tree is not None and "env" in unit.cell.source]
+    known = known_names([unit.code.tree for unit in units if unit.code.tree is not None], book.world) if units else None
+    for unit in units:
+        for patch in patches_in(unit.code.tree, known) if unit.code.tree is not None and known is not None else ():
             if patch.of_a_key:
                 yield f"Cell {unit.cell.number} sets {patch.variable}: the service needs that variable where it runs."
 

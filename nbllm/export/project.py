@@ -27,6 +27,7 @@ from nbllm.export.proof_refusals import proof_refusals
 from nbllm.export.refusals import ExportRefused, Refusal
 from nbllm.export.requirements import Requirements, closure, requirements_text, unhashed_text
 from nbllm.export.settings_file import SettingsFile, settings_file
+from nbllm.export.signature import signature_refusals
 from nbllm.export.slicer import Slice, slice_notebook
 from nbllm.export.target import app_name, check_target
 from nbllm.export.tidying import Tidied, ruff_values, tidied
@@ -95,7 +96,7 @@ _PROVED_ALL_THE_SAME = {"settings", "example", "literal key"}
 _NOT_SLICED = (
     "Modules, files and recorded runs of the flow, its import and its app were not looked at: that needs the above to be right."
 )
-_NOT_PROVED = "Its import in a clean process, recorded runs and the app were not tried: that needs the above to be right."
+_NOT_PROVED = "The import in a clean process, recorded runs and the app were not tried: that needs the above to be right."
 _NOT_IMPORTED = "Recorded runs and the app were not tried: that needs a module that can be imported."
 
 
@@ -137,7 +138,7 @@ def _gather(
             raise
         raise ExportRefused(flow, refusals, untried=_NOT_SLICED) from None  # what there is of the slice is no module
     if any(refusal.kind not in _PROVED_ALL_THE_SAME for refusal in parts.refusals):
-        raise ExportRefused(flow, parts.refusals, untried=_NOT_PROVED)
+        raise ExportRefused(flow, [*parts.refusals, *signature_refusals(parts.found, cells)], untried=_NOT_PROVED)
     return parts
 
 

@@ -138,7 +138,7 @@ def test_everything_in_the_way_is_told_at_once(tmp_path: Path) -> None:
 def test_a_notebook_that_cannot_be_sliced_tells_of_its_settings_too(tmp_path: Path) -> None:
     """Refusals of the slicer and of settings come together."""
     error = refused(
-        tmp_path / "app", "from nbllm import flow\nx = input()", "%llm_budget nonsense", "@flow\ndef triage(): return x"
+        tmp_path / "app", "from nbllm import flow\nx = input()", "%llm_budget nonsense", "@flow\ndef triage() -> str: return x"
     )
     assert [r.kind for r in error.refusals] == ["input", "settings"]
 
@@ -167,13 +167,14 @@ def test_a_refused_slice_tells_the_rest_too(tmp_path: Path) -> None:
     error = refused(
         tmp_path / "app",
         "from nbllm import ask, flow\nimport nowhere_to_be_found, math\nmath.pi = 3\nx = input()",
-        "@flow\ndef triage(ticket: str) -> str:\n    return ask(f'{ticket} {x} {math.pi} {nowhere_to_be_found}').text",
+        "@flow\ndef triage(ticket: str, *more, lang='en'):\n    return ask(f'{ticket} {x} {math.pi} {nowhere_to_be_found}').text",
         include=["missing.txt"], examples=["12"], folder=tmp_path,
     )  # fmt: skip
     assert [(r.kind, r.cell, r.line) for r in error.refusals] == [
         ("settings", None, None), ("file", None, None), ("example", None, None), ("module", 1, 2), ("monkeypatch", 1, 3),
-        ("input", 1, 4),
+        ("input", 1, 4), ("proof", 2, 2), ("proof", 2, 2), ("proof", 2, 2),
     ]  # fmt: skip
+    assert all(text in str(error) for text in ("*more takes anything", "parameter lang has no", "what it returns has no"))
     assert "recorded runs and the app were not tried: that needs the above to be right" in str(error)
 
 
