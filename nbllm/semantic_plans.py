@@ -39,7 +39,7 @@ class Calibration:
     left_out: int
 
     def semantic_plan(self, threshold: float | None = None) -> SemanticPlan:
-        """Return the plan as it goes into its file, at its own threshold or at another point of its curve.
+        """Return the plan as it goes into its file, at its own threshold or at another point of its curve (the next stricter one).
 
         Raises ConfigurationError: there is no threshold, or nothing is promised at that one.
         """
@@ -52,7 +52,7 @@ class Calibration:
                 raise ConfigurationError(
                     f"Nothing is promised at a similarity of {threshold:g}: there are too few labels above it."
                 )
-            at, upper = threshold, point.error_upper
+            at, upper = point.threshold, point.error_upper  # only points of the curve have bounds: the next stricter one
             most = max(plan.max_error, upper)
         if at is None or upper is None:
             raise ConfigurationError(f"There is no plan to switch on. {plan.reason}")
