@@ -101,6 +101,10 @@ class Labelling:
         """Return matches worth a label: in random order, so that the first n are a random sample of all at least that similar."""
         return self._matches.to_label(limit, at_least=at_least)
 
+    def match_of(self, call_id: str) -> Match | None:
+        """Return what a call met, None for a call that met nothing, or that is forgotten."""
+        return self._matches.of_call(call_id)
+
     def waiting(self, *, at_least: float = -1.0) -> int:
         """Return how many matches are offered for a label and have none."""
         return self._matches.unread(at_least=at_least)

@@ -15,7 +15,7 @@ from nbllm.export.wheel import own_requirements
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-NOTEBOOK_ONLY = frozenset({"ipython", "ipywidgets", "jupyterlab", "jupyter-server", "matplotlib", "packaging"})
+NOTEBOOK_ONLY = frozenset({"ipython", "ipywidgets", "jupyterlab", "jupyter-server", "matplotlib", "packaging", "tomlkit"})
 """Dependencies of nbllm that only the notebook's face and the exporter need."""
 EXTRAS = frozenset({"service", "service-redis"})
 _LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_release": "", "platform_version": ""}

@@ -14,12 +14,14 @@ from nbllm.notebook.completion import Completion
 from nbllm.notebook.failures import Hook
 from nbllm.notebook.magics import LLMMagics
 from nbllm.notebook.manuals import MANUALS
+from nbllm.notebook.panel_magics import PanelMagics
 from nbllm.notebook.questions import Questions
 from nbllm.notebook.serve_magic import ServeMagics
 from nbllm.notebook.serve_manual import EXPORT
 from nbllm.settings.llm_manual import LLM
 
 _BOOKS = ("llm_config", "llm_models", "llm_usage", "llm_plot", "llm_calls", "llm_cache", "llm_budget")
+_PANELS = ("llm_panel", "llm_why", "llm_label")
 _ATTRIBUTE = "_nbllm_extension"
 
 
@@ -74,6 +76,8 @@ def _write_manuals() -> None:
     LLMMagics.llm_line.__doc__ = LLM.text()
     for name in _BOOKS:
         getattr(BookMagics, name).__doc__ = MANUALS[name].text()
+    for name in _PANELS:
+        getattr(PanelMagics, name).__doc__ = MANUALS[name].text()
     ServeMagics.serve.__doc__ = MANUALS["serve"].text()
     ServeMagics.serve_cell.__doc__ = EXPORT.text()
 
@@ -91,8 +95,9 @@ def load_ipython_extension(shell: Any) -> None:
     llm = LLMMagics(shell, _client)
     books = BookMagics(shell, _client)
     servers = ServeMagics(shell, _client)
+    panels = PanelMagics(shell, _client)
     hook = Hook(shell, whole=lambda: llm.full_traceback)
-    loaded = Loaded(shell, (llm, books, servers), hook, Completion(shell, _client), Questions(shell))
+    loaded = Loaded(shell, (llm, books, servers, panels), hook, Completion(shell, _client), Questions(shell))
     taken = [(kind, shell.magics_manager.magics[kind].get("llm")) for kind in ("cell", "line")]
     others = {kind: function for kind, function in taken if function is not None}
     for kind, function in (("cell", llm.llm), ("line", llm.llm_line)):
@@ -101,6 +106,8 @@ def load_ipython_extension(shell: Any) -> None:
             loaded.register(kind, "llm", function)
     for name in _BOOKS:
         loaded.register("line", name, getattr(books, name))
+    for name in _PANELS:
+        loaded.register("line", name, getattr(panels, name))
     loaded.register("line", "serve", servers.serve)
     loaded.register("cell", "serve", servers.serve_cell)
     setattr(shell, _ATTRIBUTE, loaded)

@@ -10,6 +10,7 @@ from nbllm.settings.flags import Flag, Manual
 from nbllm.settings.llm_manual import LLM
 
 PLOTS = ("latency", "ttft", "cost", "cache", "tokens", "timeline", "breakeven")
+PANELS = ("semantic_cache",)
 GROUPS = ("model", "feature", "user", "day", "session", "source", "status", "total")
 BUDGETS = ("request", "session", "day", "feature", "user")
 
@@ -159,7 +160,64 @@ BUDGET = Manual(
     words=BUDGETS,
 )  # fmt: skip
 
+PANEL = Manual(
+    name="%llm_panel",
+    summary="Move a slider and see what a setting costs and saves, before it is set.",
+    usage=("%llm_panel semantic_cache [options]",),
+    examples="""
+        %llm_panel semantic_cache       # how similar must questions be?
+        %llm_panel semantic_cache --max-error 2%
+    """,
+    flags=(
+        Flag(names=("--max-error",), dest="max_error", read=reading.share, metavar="SHARE", completes=("1%", "2%", "5%", "10%"),
+             help="semantic_cache: share of hits that may be wrong (default 5%)."),
+        Flag(names=("--confidence",), dest="confidence", read=reading.share, metavar="SHARE", completes=("90%", "95%", "99%"),
+             help="semantic_cache: how sure the bound has to be (default 95%)."),
+    ),
+    more="""
+        semantic_cache  hit rate, upper bound of wrong hits, dollars saved; below
+                        it matches to label. Labels that are new since the last
+                        look are calibrated on, which spends some confidence.
+        Apply writes the setting into nbllm.toml, or [tool.nbllm] of
+        pyproject.toml, and uses it from then on in this session; it shows what
+        it wrote. Without widgets the panel is a picture with its numbers.
+    """,
+    words=PANELS,
+)  # fmt: skip
+WHY = Manual(
+    name="%llm_why",
+    summary="Say why an answer came from where it came, and mark it as wrong if it was.",
+    usage=("%llm_why [ANSWER | CALL_ID]",),
+    examples="""
+        %llm_why answer        # a variable that holds a Reply
+        %llm_why 3f2a          # a call of %llm_calls
+        %llm_why               # the last answer
+    """,
+    more="""
+        Shows rung, route and its reason, what it cost; for a match by similarity the
+        question that was matched, how near it was, what each guard said, and the
+        bound in force. nbllm.mark(answer) marks it as wrong in code.
+    """,
+    words="names",
+)
+LABEL = Manual(
+    name="%llm_label",
+    summary="Label what the semantic cache met: was the stored answer right as well?",
+    usage=("%llm_label [-n N]",),
+    examples="""
+        %llm_label             # ten, one key each: y right, n wrong, s skip, q stop
+        %llm_label -n 50
+    """,
+    flags=(
+        Flag(names=("-n", "--limit"), dest="limit", read=reading.count, metavar="N", help="At most so many (default 10)."),
+    ),
+    more="""
+        They come in random order, so that those you label speak for all. Skip only
+        what you cannot tell: leaving out the hard ones would flatter the result.
+    """,
+)  # fmt: skip
+
 MANUALS: Mapping[str, Manual] = {
     "llm": LLM, "nbllm": LLM, "llm_config": CONFIG, "llm_models": MODELS, "llm_usage": USAGE, "llm_plot": PLOT, "llm_calls": CALLS,
-    "llm_cache": CACHE, "llm_budget": BUDGET, "serve": SERVE,
+    "llm_cache": CACHE, "llm_budget": BUDGET, "llm_panel": PANEL, "llm_why": WHY, "llm_label": LABEL, "serve": SERVE,
 }  # fmt: skip

@@ -47,18 +47,20 @@ FAILED = Look("failed", VERMILLION, ":", "x", "xx")
 SAVED = Look("saved by hits", GREEN, "--", "s", "...")
 
 
-def new_figure(columns: tuple[float, ...] = (1.0,), height_px: int = HEIGHT_PX) -> tuple[Figure, list[Axes]]:
-    """Return a figure of notebook width with axes side by side, widths in the given proportions. No pyplot state is touched."""
+def new_figure(
+    columns: tuple[float, ...] = (1.0,), height_px: int = HEIGHT_PX, *, width_px: int = WIDTH_PX, rows: tuple[float, ...] = (1.0,)
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of notebook width and its axes, row by row, in the given proportions. No pyplot state is touched."""
     figure = Figure(
-        figsize=(WIDTH_PX / _DPI, height_px / _DPI),
+        figsize=(width_px / _DPI, height_px / _DPI),
         dpi=_DPI,
         facecolor="none",
         layout=ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.14),
     )
     FigureCanvasAgg(figure)
     figure.add_artist(_card(figure))
-    axes = figure.subplots(1, len(columns), width_ratios=columns, squeeze=False)
-    return figure, list(axes[0])
+    axes = figure.subplots(len(rows), len(columns), width_ratios=columns, height_ratios=rows, squeeze=False)
+    return figure, [ax for row in axes for ax in row]
 
 
 def _card(figure: Figure) -> FancyBboxPatch:

@@ -31,7 +31,7 @@ _NAMES_A_VARIABLE = ("_env", "_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A settings file, and what it would hold. path: the file. before: its text, None where there is no file yet; after: the new one."""
+    """A settings file, and what it would hold. before: its text, None where there is no file yet. after: the new one."""
 
     path: Path
     before: str | None

@@ -262,11 +262,17 @@ class SqliteLedger:
 
         return self._read(lambda con: newest_answers(con, limit))
 
+    def attempts_of(self, where: Filter, *, limit: int) -> Sequence[Attempt]:
+        """The attempts of the newest calls that fit."""
+        from nbllm.storage.ledger_read import attempts_of
+
+        return self._read(lambda con: attempts_of(con, where, limit))
+
     def _read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         if self._pid != os.getpid():
             self._forget()
         if not self._looked:
-            self._db.read(_opened)
+            self._db.read(lambda _: None)
         self._db.flush()  # rows of the dead are closed by the writer thread
         return self._db.read(run)
 
@@ -279,10 +285,6 @@ class SqliteLedger:
         self._db.close()
 
 
-def _opened(_: sqlite3.Connection) -> None:
-    return None
-
-
 def _open_call(con: sqlite3.Connection, call_id: str) -> int | None:
     found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (call_id,)).fetchone()
     return None if found is None else int(found[0])
@@ -291,8 +293,7 @@ def _open_call(con: sqlite3.Connection, call_id: str) -> int | None:
 def _close_attempt(con: sqlite3.Connection, attempt: Attempt) -> None:
     found = con.execute("SELECT id, call FROM attempts WHERE attempt_id = ? AND status = 'open'", (attempt.attempt_id,)).fetchone()
     if found:
-        row_id, call = found
-        con.execute(CLOSE_ATTEMPT, rows.close_attempt(row_id, call, attempt))
+        con.execute(CLOSE_ATTEMPT, rows.close_attempt(*found, attempt))
 
 
 def _written(done: Future[None] | None) -> Written:

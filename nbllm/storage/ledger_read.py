@@ -236,3 +236,11 @@ def newest_answers(con: sqlite3.Connection, limit: int) -> list[Seen]:
     newest = "SELECT rung, latency_s, output_tokens, purpose, status, started_at FROM attempts ORDER BY id DESC LIMIT ?"
     sql = f"SELECT rung, latency_s, output_tokens FROM ({newest}) WHERE status = 'done' AND purpose IN ('answer', 'repair')"  # noqa: S608 - our own
     return [Seen(*row) for row in con.execute(f"{sql} ORDER BY started_at", (limit,))]
+
+
+def attempts_of(con: sqlite3.Connection, where: Filter, limit: int) -> list[Attempt]:
+    """Return the attempts of the newest calls that fit, those of one call in order."""
+    which = where_of(con, where)
+    ids = f"SELECT id FROM calls WHERE id >= ? AND {which.clause} ORDER BY started_at DESC, id DESC LIMIT ?"  # noqa: S608 - bound
+    sql = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE call IN ({ids}) ORDER BY call, number, id"  # noqa: S608 - same
+    return [attempt_row(row) for row in _fetch(con, sql, (which.low, *which.values, limit))]

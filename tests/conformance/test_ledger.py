@@ -237,3 +237,14 @@ def test_why_an_answer_came_is_kept_without_texts(ledger):
     kept = {row.call_id: row for row in ledger.calls(Filter(), limit=9)}
     assert [kept[row.call_id].why for row in (hit, refused, plain)] == [why, refused.why, plain.why]
     assert [kept[row.call_id].accepted for row in (hit, refused, plain)] == [True, False, True]
+
+
+def test_attempts_of_several_calls_are_read_together(ledger):
+    """The attempts of the newest calls that fit, as each call's own would be, and of no other."""
+    rows = [call(started_at=NOW + n, feature="f" if n < 2 else "g") for n in range(3)]
+    for row in rows:
+        finish(ledger, row, attempt(row, number=1), attempt(row, number=2))
+    wanted = [one for row in rows[:2] for one in ledger.attempts(row.call_id)]
+    assert ledger.attempts_of(Filter(feature="f"), limit=9) == wanted
+    assert ledger.attempts_of(Filter(), limit=1) == list(ledger.attempts(rows[2].call_id))
+    assert ledger.attempts_of(Filter(since=NOW + 9), limit=9) == []

@@ -107,6 +107,9 @@ class Book:
         done = [a for a in self.attempts_by_id.values() if a.status is AttemptStatus.DONE and a.purpose in ("answer", "repair")]
         return [Seen(a.rung, a.latency_s, a.usage.output_tokens) for a in done[-limit:]]
 
+    def attempts_of(self, where: Filter, *, limit: int) -> Sequence[Attempt]:
+        return list(self.attempts_by_id.values())
+
     def spent_usd(self, where: Filter) -> Decimal:
         return sum((a.cost_usd or Decimal(0) for a in self.attempts_by_id.values()), Decimal(0))
 

@@ -96,7 +96,7 @@ def test_what_is_read_only_stays_so(tmp_path: Path, which: str) -> None:
     target, mode = (path, 0o444) if which == "file" else (folder, 0o555)
     target.chmod(mode)
     try:
-        with pytest.raises(SettingsFileError, match="read-only. Nothing was changed"):
+        with pytest.raises(SettingsFileError, match=r"read-only\. Nothing was changed"):
             change.write()
     finally:
         folder.chmod(0o755)

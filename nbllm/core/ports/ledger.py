@@ -124,6 +124,9 @@ class Ledger(Protocol):
     def newest_answers(self, limit: int) -> Sequence[Seen]:
         """The newest attempts at answers that were answered, oldest first; those of helpers are left out."""
 
+    def attempts_of(self, where: Filter, *, limit: int) -> Sequence[Attempt]:
+        """The attempts of the newest calls that fit, those of one call in order."""
+
     def spent_usd(self, where: Filter) -> Decimal:
         """What the calls cost, worst cases of unknown ones included."""
 
