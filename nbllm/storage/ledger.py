@@ -293,7 +293,8 @@ def _open_call(con: sqlite3.Connection, call_id: str) -> int | None:
 def _close_attempt(con: sqlite3.Connection, attempt: Attempt) -> None:
     found = con.execute("SELECT id, call FROM attempts WHERE attempt_id = ? AND status = 'open'", (attempt.attempt_id,)).fetchone()
     if found:
-        con.execute(CLOSE_ATTEMPT, rows.close_attempt(*found, attempt))
+        row_id, call = found
+        con.execute(CLOSE_ATTEMPT, rows.close_attempt(row_id, call, attempt))
 
 
 def _written(done: Future[None] | None) -> Written:
