@@ -21,6 +21,9 @@ from nbllm.panels.semantic import SemanticData
 from nbllm.semantic_plans import Calibration
 from nbllm.settings import Settings
 
+# On a busy machine the index may take longer to load than a call waits for it; the call is answered all the same.
+pytestmark = pytest.mark.filterwarnings("ignore:No similar question was looked for")
+
 QUESTIONS = (
     "How do I boil an egg",
     "Please tell me how to boil an egg",
