@@ -8,6 +8,7 @@ from nbllm.core.guards.facts import Fact
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 
+MOST_FACTS = 40  # facts of a text that are counted
 KINDS = {"numbers": "number", "units": "unit", "dates": "date"}
 
 
@@ -18,8 +19,12 @@ def compare(here: Reading, there: Reading, on: frozenset[str]) -> list[Verdict]:
     mine, theirs = without_equal(here.facts, there.facts), without_equal(there.facts, here.facts)
     times = any(fact.kind != "number" for fact in mine) and any(fact.kind != "number" for fact in theirs)
     verdicts = [_verdict(guard, kind, mine, theirs, times=times) for guard, kind in KINDS.items() if guard in on]
-    if verdicts and verdicts[0].guard == "numbers" and verdicts[0].passed:
+    if verdicts and verdicts[0].guard == "numbers" and all(verdict.passed for verdict in verdicts):
         verdicts[0] = _counted(here.facts, there.facts)
+        more, most = said_more_often(here.facts, there.facts), said_more_often(there.facts, here.facts)
+        kinds = {fact.kind == "number" for fact in more} & {fact.kind == "number" for fact in most}
+        if verdicts[0].passed and kinds:
+            verdicts[0] = apart("numbers", f"{_names(more)} once more", f"{_names(most)} once more")
     return verdicts
 
 
@@ -27,6 +32,19 @@ def without_equal(facts: Sequence[Fact], others: Sequence[Fact]) -> list[Fact]:
     """Return the facts that share no key with a fact of the other text."""
     there = frozenset().union(*(fact.keys for fact in others))
     return [fact for fact in facts if not (fact.keys & there)]
+
+
+def said_more_often(facts: Sequence[Fact], others: Sequence[Fact]) -> list[Fact]:
+    """Return the facts that one text says more often than the other: "20 hours a week ... a day" and "20 hours a week ... a week"."""
+    left = list(others[:MOST_FACTS])
+    found = []
+    for fact in facts[:MOST_FACTS]:
+        same = next((other for other in left if other.keys & fact.keys), None)
+        if same is None:
+            found.append(fact)
+        else:
+            left.remove(same)
+    return found
 
 
 def _verdict(guard: str, kind: str, mine: list[Fact], theirs: list[Fact], *, times: bool) -> Verdict:

@@ -28,19 +28,23 @@ class Fact(Struct, frozen=True, gc=False):
 
 
 class Walk:
-    """A text's tokens and the facts found in them so far. `used`: indexes of tokens that are part of one."""
+    """A text's tokens and the facts found in them so far. `used`: indexes of tokens that are part of one,
+    `firm`: of one that is not soft."""
 
     def __init__(self, tokens: Sequence[Token], lexicon: Lexicon) -> None:
         self.tokens = tokens
         self.lexicon = lexicon
         self.facts: list[Fact] = []
         self.used: set[int] = set()
+        self.firm: set[int] = set()
 
     def add(self, start: int, end: int, keys: Sequence[Key], kind: str, *, soft: bool = False) -> int:
         """Add a fact that the tokens start..end say; return end."""
         text = " ".join(token.raw for token in self.tokens[start:end])
         after = self.tokens[end].key if end < len(self.tokens) and not self.tokens[end].stop else ""
         self.facts.append(Fact(frozenset(keys), text, kind, soft, after))
+        if not soft:
+            self.firm.update(range(start, end))
         self.used.update(range(start, end))
         return end
 

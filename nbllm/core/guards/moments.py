@@ -12,6 +12,7 @@ from nbllm.core.guards.numerals import Value
 NAMED_DAYS: dict[str, tuple[Key, ...]] = {"christmas": (("md", 12, 25),)}
 HALF_DAY = 720  # minutes
 NAMED_TIMES = {"noon": HALF_DAY, "midnight": 0}
+PARTS_OF_HOUR = {0.25: 15.0, 0.5: 30.0}
 LINKS = frozenset({"of", "the", "de", "del", "den", "dem", ",", "."})
 MOST_LINKS = 3
 DAY_DATE = re.compile(r"(\d{1,2})([./])(\d{1,2})\2(\d{4}|\d{2})\Z")
@@ -71,11 +72,29 @@ class Moments(Walk):
         """Add the time that a number is with what stands behind it ("3 pm", "9 in the morning", "5 o'clock"); None: it is none."""
         half, after = self.half_of_day(end)
         if half is not None and 0 < value.number <= 12:
-            return self.add(start, after, [("time", int(value.number * 60) % HALF_DAY + half)], "date")
+            hours, _, minutes = value.text.partition(".")  # "7.30 pm"
+            return self.add(start, after, [("time", (int(hours) * 60 + int(minutes or 0)) % HALF_DAY + half)], "date")
+        past = self._minutes_past(end, value)
+        if past is not None:
+            minutes, after = past
+            return self.add(start, after, [("time", minutes % HALF_DAY), ("time", minutes % HALF_DAY + HALF_DAY)], "date")
         if self.peek(end) == "o'clock":
             minutes = int(value.number * 60) % HALF_DAY
             return self.add(start, end + 1, [("time", minutes), ("time", minutes + HALF_DAY)], "date")
         return None
+
+    def _minutes_past(self, end: int, value: Value) -> tuple[int, int] | None:
+        """Return (minutes of the day, index after them) for "quarter past nine", "quarter to nine" and "nueve menos cuarto"."""
+        word, after = self.peek(end), self.peek(end + 1)
+        if self.lexicon.code == "es" and after == "cuarto" and word in ("y", "menos"):
+            return int(value.number) * 60 + (15 if word == "y" else -15), end + 2
+        hour = float(after) if after.isascii() and after.isdecimal() and len(after) <= 2 else self.lexicon.numbers.get(after, 0.0)
+        if not 1 <= hour <= 12 or self.lexicon.code != "en":
+            return None
+        minutes = PARTS_OF_HOUR.get(value.number, value.number)
+        if word == "past" and minutes < 60:
+            return int(hour * 60 + minutes), end + 2
+        return (int(hour * 60 - 15), end + 2) if word == "to" and value.number == 0.25 else None
 
     def month_near(self, start: int, end: int, value: Value) -> int | None:
         """Add the day of a month, when a month's name stands before or behind the number."""

@@ -15,6 +15,7 @@ from nbllm.core.guards.words import Lexicon
 LONGEST_WORD = 40  # characters of a German number in one word that are looked at
 LONGEST_PADDED = 2  # "03" is 3; "0800" is a number of its own
 DOZENS = frozenset({"dozen", "dozens", "dutzend", "docena", "docenas"})
+GERMAN_ORDINALS = ("sten", "ster", "stes", "ste", "ten", "ter", "tes", "te")
 AND = frozenset({"and", "und", "y"})
 HALF = frozenset({"half", "halb", "halbe", "media", "medio"})
 ROMAN_ONES = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
@@ -68,8 +69,16 @@ def word_value(word: str, lexicon: Lexicon) -> float | None:
     """Return the number that one folded word stands for, German compounds ("einundzwanzig") included; None: it stands for none."""
     value = lexicon.numbers.get(word)
     if value is None and lexicon.code == "de" and 6 < len(word) <= LONGEST_WORD:
-        return german(word, lexicon.numbers)
+        return german(word, lexicon.numbers) or _german_ordinal(word, lexicon.numbers)
     return value
+
+
+def _german_ordinal(word: str, numbers: Mapping[str, float]) -> float | None:
+    """Return the value of a German ordinal in one word ("neunzehnten"), None when it is none."""
+    for ending in GERMAN_ORDINALS:
+        if word.endswith(ending):
+            return german(word.removesuffix(ending), numbers)
+    return None
 
 
 def german(word: str, numbers: Mapping[str, float]) -> float | None:

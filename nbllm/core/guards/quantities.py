@@ -12,10 +12,11 @@ from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.words import Lexicon, Unit
 
 CURRENCIES = {"$": "usd", "€": "eur", "£": "gbp", "¥": "jpy", "₹": "inr"}
-ORDINAL_ENDS = frozenset({"st", "nd", "rd", "th", "er", "o", "a", "ª", "º"})
+ORDINAL_ENDS = {"en": ("st", "nd", "rd", "th"), "es": ("er", "ero", "o", "a", "ª", "º")}
 PLANS = frozenset({"401", "403", "457"})  # "401k" is a name
 PER = frozenset({"per", "pro", "por", "an"})
 YEAR = 12  # months
+TIMES = ("time", "month")
 OLD = frozenset({"old", "alt", "alte", "alten"})
 LONGEST_EXACT = 12  # digits that a float is sure to keep when it is multiplied
 FRACTION = re.compile(r"(\d{1,3})/(\d{1,3})\Z")
@@ -54,14 +55,18 @@ class Reader(Moments):
         value = from_digits(raw, self.lexicon.code)
         if value is None:
             return self.add(at, at + 1, [(raw, "")], "number")
-        end = at + 1
-        if end < len(self.tokens) and self.tokens[end].glued and self.peek(end) in ORDINAL_ENDS:
-            end += 1
-        return self._amount(at, end, value)
+        if self.tokens[at + 1 : at + 2] and self.tokens[at + 1].glued and self.peek(at + 1) in ORDINAL_ENDS.get(self.lexicon.code, ()):
+            return self._amount(at, at + 2, value, ordinal=True)
+        return self._amount(at, at + 1, value, ordinal=self.lexicon.code == "de" and self._german_ordinal(at))
+
+    def _german_ordinal(self, at: int) -> bool:
+        """Say whether a number with a point is an ordinal ("der 2. Versuch")."""
+        after = self.tokens[at + 1 : at + 3]
+        return len(after) == 2 and after[0].raw == "." and after[0].glued and not after[1].first
 
     # Amounts
 
-    def _amount(self, start: int, end: int, value: Value, *, extra: Sequence[Key] = ()) -> int:
+    def _amount(self, start: int, end: int, value: Value, *, extra: Sequence[Key] = (), ordinal: bool = False) -> int:
         """Add the amount whose number stands at start..end, with the sign and currency before it and the scale, time or unit
         after it.
         """
@@ -71,12 +76,16 @@ class Reader(Moments):
             moment = self.hour(start, end, value) or self.month_near(start, end, value)
             if moment is not None:
                 return moment
-            unit, end = self._unit(end)
+            value, end = self._and_a_half(value, end)
+            if not ordinal:  # "the second day" is no amount of days
+                unit, end = self._unit(end)
             value, end = self._and_a_half(value, end)
         if unit is None:
-            return self.add(start, end, [(value.text, ""), *extra], "number")
+            return self.add(start, end, [*self._bare(start, end, value, ordinal=ordinal), *extra], "number")
         if unit.dimension == "clock":
             return self.add(start, end, [("time", int(value.number * 60) % 1440)], "date")
+        if unit.dimension in TIMES and self.peek(start - 1) in self.lexicon.past_before:
+            self.facts.append(Fact(frozenset({("date", "past")}), self.peek(start - 1), "date"))  # "vor zwei Wochen" as "ago"
         keys = [_measured(value, unit)]
         old = self.tokens[end + 1 : end + 2] if self.peek(end) == "-" else self.tokens[end : end + 1]
         if unit.dimension == "month" and unit.factor == YEAR and old and old[0].word in OLD:
@@ -84,6 +93,16 @@ class Reader(Moments):
         if unit.dimension == "pound":
             keys += [_measured(value, Unit("gbp", 1.0)), _measured(value, Unit("mass", 453.59237))]
         return self.add(start, end, keys, "number")
+
+    def _bare(self, start: int, end: int, value: Value, *, ordinal: bool) -> list[Key]:
+        """Return the keys of a number without unit: "second child" is not "two children", but "grade 4" is "4th grade"."""
+        if ordinal:
+            return [(value.text, "ordinal")]
+        before = self.tokens[start - 1] if start else None
+        counts = end < len(self.tokens) and self.tokens[end].kind == "w" and not self.tokens[end].stop
+        if before is not None and before.kind == "w" and not before.stop:
+            counts = False
+        return [(value.text, "")] if counts else [(value.text, ""), (value.text, "ordinal")]
 
     def _scaled(self, end: int, value: Value) -> tuple[int, Value]:
         word = self.peek(end)
@@ -165,7 +184,7 @@ class Reader(Moments):
             value, end = number
             if word in HALF or value < 1:
                 end = self._skip_article(end)
-            return self._amount(at, end, Value(spell(value), value))
+            return self._amount(at, end, Value(spell(value), value), ordinal=self.peek(end - 1) in lexicon.ordinals)
         named = self.named_date(at)
         if named is not None:
             return named
@@ -181,7 +200,7 @@ class Reader(Moments):
         token, lexicon = self.tokens[at], self.lexicon
         word, before = token.word, self.peek(at - 1)
         if word == "other" and before == "every":
-            return self.add(at, at + 1, [("2", "")], "number")
+            return self.add(at, at + 1, [("2", "ordinal")], "number")  # "every other day" is every second
         if word in lexicon.articles and word in lexicon.soft_numbers and self.peek(at + 1) in lexicon.units:
             return at + 1
         unit = lexicon.units.get(word)
@@ -192,15 +211,17 @@ class Reader(Moments):
                 return self.add(at, end, [_measured(value, unit)], "number")
             return self.add(at, end, [_measured(value, unit)], "unit", soft=True)
         if word in lexicon.soft_numbers:
-            return self.add(at, at + 1, [(spell(lexicon.soft_numbers[word]), "")], "number", soft=True)
+            number = lexicon.soft_numbers[word]
+            keys = self._bare(at, at + 1, Value(spell(number), number), ordinal=word in lexicon.ordinals)
+            return self.add(at, at + 1, keys, "number", soft=True)
         if at and token.raw in ROMAN_NUMERALS and (len(token.raw) > 1 or before in lexicon.numbered):
-            return self.add(at, at + 1, [(str(ROMAN_NUMERALS[token.raw]), "")], "number")
+            return self.add(at, at + 1, [(str(ROMAN_NUMERALS[token.raw]), kind) for kind in ("", "ordinal")], "number")
         return at + 1
 
 
 def _compound(word: str) -> bool:
     """Say whether a German word may be a number written as one word."""
-    return "und" in word or "hundert" in word or "tausend" in word
+    return "und" in word or "hundert" in word or "tausend" in word or "zehnte" in word or "zigste" in word
 
 
 def _bits(unit: Unit, raw: str) -> Unit:
@@ -216,10 +237,10 @@ def _measured(value: Value, unit: Unit) -> Key:
     return f"{value.number * unit.factor:.10g}", unit.dimension
 
 
-def facts_of(tokens: Sequence[Token], lexicon: Lexicon) -> tuple[list[Fact], set[int]]:
-    """Return the facts of a text and the indexes of the tokens that they are made of."""
+def facts_of(tokens: Sequence[Token], lexicon: Lexicon) -> tuple[list[Fact], set[int], set[int]]:
+    """Return the facts of a text, the indexes of the tokens that they are made of, and of those that are not soft."""
     reader = Reader(tokens, lexicon)
     reader.run()
     if any(key[0] == "time" and isinstance(key[1], int) for fact in reader.facts for key in fact.keys):
         reader.facts = [maybe_hour(fact) for fact in reader.facts]
-    return reader.facts, reader.used
+    return reader.facts, reader.used, reader.firm

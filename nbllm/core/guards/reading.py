@@ -43,11 +43,13 @@ class Reading:
         self.plain_words = attach(text, lexicon, words)  # word tokens in order, those of numbers and dates included
         self.pair: Pair
         self.facts: list[Fact]
-        self.facts, self.used = facts_of(self.tokens, lexicon)
+        self.facts, self.used, firm = facts_of(self.tokens, lexicon)
         # Words that carry meaning, in order: no function words, no numbers, units or dates.
         self.content = [
             token for at, token in enumerate(self.tokens) if token.kind == "w" and not token.stop and at not in self.used
         ]
+        # The same with the words of soft facts ("day", "evening"), which may be what two texts differ in.
+        self.wide = [token for at, token in enumerate(self.tokens) if token.kind == "w" and not token.stop and at not in firm]
         self.bases = self._bases()
         self.keys = frozenset(token.key for token in self.plain_words)
 

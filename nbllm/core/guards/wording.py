@@ -20,9 +20,19 @@ def wording(here: Reading, there: Reading) -> Verdict:
     if not (mine or theirs):
         return _steering(here, there)
     if not (mine and theirs):
-        return passed("wording")
+        return _one_for_a_small_word(here, there, mine or theirs)
     if max(len(mine), len(theirs)) <= MOST_STRANGE and _frame(here, mine) == _frame(there, theirs):
         return apart("wording", _listed(mine), _listed(theirs))
+    return passed("wording")
+
+
+def _one_for_a_small_word(here: Reading, there: Reading, strange: list[Token]) -> Verdict:
+    """Return whether one word of meaning did not take the place of a function word ("every 4 hours" and "for 4 hours")."""
+    a, b = here.plain_words, there.plain_words
+    if len(a) == len(b):
+        swapped = [(one, two) for one, two in zip(a, b, strict=True) if one.word != two.word]
+        if len(swapped) == 1 and (swapped[0][0] in strange or swapped[0][1] in strange):
+            return apart("wording", _listed([swapped[0][0]]), _listed([swapped[0][1]]))
     return passed("wording")
 
 
@@ -45,7 +55,7 @@ def _strange(here: Reading, there: Reading) -> list[Token]:
     lexicon, settled = here.lexicon, here.pair.turned
     groups = there.synonyms
     found: list[Token] = []
-    for token in here.content:
+    for token in here.wide:
         base = token.base
         if base in there.bases or base in lexicon.filler or token.key in there.keys:
             continue

@@ -27,6 +27,7 @@ SETS = (
     "numbered",
     "month_signs",
     "concord",
+    "past_before",
     "short_forms",
 )  # sections that are sets of words and nothing more; a language may lack some
 FACTS = ("numbers", "soft_numbers", "articles", "units", "months", "weekdays", "dates", "soft_dates")
@@ -53,6 +54,7 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     quantifiers: Mapping[str, str]
     numbers: Mapping[str, float]
     soft_numbers: Mapping[str, float]
+    ordinals: frozenset[str]
     articles: frozenset[str]
     units: Mapping[str, Unit]
     after_number: Mapping[str, Unit]
@@ -81,6 +83,7 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     numbered: frozenset[str]
     month_signs: frozenset[str]
     concord: frozenset[str]
+    past_before: frozenset[str]
     short_forms: frozenset[str]
     parts_of_day: Mapping[str, str]
     endings: tuple[str, ...]
@@ -242,6 +245,7 @@ def _lexicon(code: str) -> Lexicon:
         quantifiers=quantifiers,
         numbers=numbers,
         soft_numbers={line[0]: float(line[1]) for line in sections["soft_numbers"]},
+        ordinals=flat["ordinals"],
         articles=flat["articles"],
         units=_units(sections["units"]),
         after_number=_units(sections["after_number"]),
