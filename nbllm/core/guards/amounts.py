@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from nbllm.core.guards.facts import Fact
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.verdicts import Verdict, apart, passed
@@ -16,7 +18,8 @@ def compare(here: Reading, there: Reading, on: frozenset[str]) -> list[Verdict]:
     """Return the verdicts of those of the three guards that are on."""
     if not (here.facts or there.facts):
         return [passed(guard) for guard in KINDS if guard in on]
-    mine, theirs = without_equal(here.facts, there.facts), without_equal(there.facts, here.facts)
+    ours, others = _exact(here.facts, there.facts), _exact(there.facts, here.facts)
+    mine, theirs = without_equal(ours, others), without_equal(others, ours)
     times = any(fact.kind != "number" for fact in mine) and any(fact.kind != "number" for fact in theirs)
     verdicts = [_verdict(guard, kind, mine, theirs, times=times) for guard, kind in KINDS.items() if guard in on]
     if verdicts and verdicts[0].guard == "numbers" and all(verdict.passed for verdict in verdicts):
@@ -32,6 +35,13 @@ def without_equal(facts: Sequence[Fact], others: Sequence[Fact]) -> list[Fact]:
     """Return the facts that share no key with a fact of the other text."""
     there = frozenset().union(*(fact.keys for fact in others))
     return [fact for fact in facts if not (fact.keys & there)]
+
+
+def _exact(facts: Sequence[Fact], others: Sequence[Fact]) -> Sequence[Fact]:
+    """Return facts with their exact keys alone, where both texts have such."""
+    if not (any(fact.exact for fact in facts) and any(fact.exact for fact in others)):
+        return facts
+    return [replace(fact, keys=frozenset({fact.exact})) if fact.exact else fact for fact in facts]
 
 
 def said_more_often(facts: Sequence[Fact], others: Sequence[Fact]) -> list[Fact]:

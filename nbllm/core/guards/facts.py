@@ -18,6 +18,7 @@ class Fact(Struct, frozen=True, gc=False):
     kind: "number" (an amount, with or without a unit), "unit" (a unit alone), "date". A soft fact need not be in the other text,
     but
     must not be another one there ("first", "a week", "morning"). after: what the next word is compared by ("dog" in "2 dogs").
+    exact: the key against facts that have one too: "3/4/2025" may be in March or April, but is not "4/3/2025".
     """
 
     keys: frozenset[Key]
@@ -25,6 +26,7 @@ class Fact(Struct, frozen=True, gc=False):
     kind: str
     soft: bool = False
     after: str = ""
+    exact: Key = ()
 
 
 class Walk:
@@ -38,11 +40,11 @@ class Walk:
         self.used: set[int] = set()
         self.firm: set[int] = set()
 
-    def add(self, start: int, end: int, keys: Sequence[Key], kind: str, *, soft: bool = False) -> int:
+    def add(self, start: int, end: int, keys: Sequence[Key], kind: str, *, soft: bool = False, exact: Key = ()) -> int:
         """Add a fact that the tokens start..end say; return end."""
         text = " ".join(token.raw for token in self.tokens[start:end])
         after = self.tokens[end].key if end < len(self.tokens) and not self.tokens[end].stop else ""
-        self.facts.append(Fact(frozenset(keys), text, kind, soft, after))
+        self.facts.append(Fact(frozenset(keys), text, kind, soft, after, exact))
         if not soft:
             self.firm.update(range(start, end))
         self.used.update(range(start, end))

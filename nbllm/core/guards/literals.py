@@ -11,7 +11,7 @@ QUOTED = re.compile(r"\"([^\"]{1,200})\"|(?:(?<=\s)|^)'([^']{1,200})'(?=[\s.,;:?
 CODE = re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]|::|\w\(\)|\w@\w|://|\w[/\\]\w+[/\\]|[a-z]\.[a-z]{2}")
 OPTION = re.compile(r"--?[a-zA-Z][\w-]{0,80}\Z")
 LONGEST_CODE = 300  # characters of a piece without spaces that are searched for signs of code
-OPERATORS = re.compile(r"[=!<>]=+|&&|\|\||->|=>|\*\*|\+\+|<<|>>|(?<=\s)[<>=+*/%&|^~](?=\s)|:=")
+OPERATORS = re.compile(r"[=!<>]=+|&&|\|\||->|=>|\*\*|\+\+|<<|>>|(?<=\s)[=+*/%|^~](?=\s)|:=|[<>\u2264\u2265\u2260\u2248\u00b1]")
 SIGNS = re.compile(r"[^\w\s]")
 
 
@@ -34,7 +34,7 @@ def _literals(reading: Reading) -> frozenset[str]:
     found = {one or two for one, two in QUOTED.findall(text)}
     for piece in text.split():
         bare = piece.strip("\"'`,;?!")
-        if not bare.isalpha() and (CODE.search(bare[:LONGEST_CODE]) or OPTION.match(bare)):
+        if not bare.isalpha() and any(map(str.isalpha, bare[:LONGEST_CODE])) and (CODE.search(bare[:LONGEST_CODE]) or OPTION.match(bare)):
             found.add(bare.rstrip(".:)("))
     return frozenset(" ".join(literal.casefold().split()) for literal in found if literal.strip())
 

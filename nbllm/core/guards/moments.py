@@ -35,7 +35,7 @@ class Moments(Walk):
             first, second, year = int(match[1]), int(match[3]), match[4]
             orders = [(second, first)] if match[2] == "." else [(first, second), (second, first)]
             self.add(at, at + 1, [(year if len(year) == 4 else "20" + year, "")], "date")
-            return self.add(at, at + 1, [("md", *order) for order in orders], "date")
+            return self.add(at, at + 1, [("md", *order) for order in orders], "date", exact=("slash", first, second))
         if match := CLOCK.match(raw):
             return self.clock(at, int(match[1]) * 60 + int(match[2]), raw)
         return None

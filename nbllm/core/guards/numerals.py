@@ -15,6 +15,9 @@ from nbllm.core.guards.words import Lexicon
 LONGEST_WORD = 40  # characters of a German number in one word that are looked at
 LONGEST_PADDED = 2  # "03" is 3; "0800" is a number of its own
 DOZENS = frozenset({"dozen", "dozens", "dutzend", "docena", "docenas"})
+GERMAN_BEGINS = re.compile("zwei|drei|vier|fuenf|sechs|sieben|acht|neun|zehn|elf|zwoelf|zwanzig|halb|doppel")
+SHORTEST_REST, LONG_REST = 4, 6  # letters behind the number of a compound
+LONGEST_NUMBER = 10  # "fuenfzehn", "siebzig"
 GERMAN_ORDINALS = ("sten", "ster", "stes", "ste", "ten", "ter", "tes", "te")
 AND = frozenset({"and", "und", "y"})
 HALF = frozenset({"half", "halb", "halbe", "media", "medio"})
@@ -71,6 +74,18 @@ def word_value(word: str, lexicon: Lexicon) -> float | None:
     if value is None and lexicon.code == "de" and 6 < len(word) <= LONGEST_WORD:
         return german(word, lexicon.numbers) or _german_ordinal(word, lexicon.numbers)
     return value
+
+
+def compound(word: str, lexicon: Lexicon) -> float | None:
+    """Return the number that a German compound begins with ("Dreizimmerwohnung", "zweistündig"), None when it begins with none."""
+    if not GERMAN_BEGINS.match(word) or word in lexicon.common or len(word) > LONGEST_WORD:
+        return None
+    for length in range(min(LONGEST_NUMBER, len(word) - SHORTEST_REST), 2, -1):
+        value = lexicon.numbers.get(word[:length])
+        rest = word[length:]
+        if value is not None and (rest in lexicon.common or len(rest) > LONG_REST):
+            return value
+    return None
 
 
 def _german_ordinal(word: str, numbers: Mapping[str, float]) -> float | None:

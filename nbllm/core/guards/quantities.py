@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nbllm.core.guards.facts import Fact, Key
 from nbllm.core.guards.moments import Moments, maybe_hour
-from nbllm.core.guards.numerals import AND, DOZENS, HALF, ROMAN_NUMERALS, Value, from_digits, read_words, spell
+from nbllm.core.guards.numerals import AND, DOZENS, HALF, ROMAN_NUMERALS, Value, compound, from_digits, read_words, spell
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.words import Lexicon, Unit
 
@@ -37,6 +37,8 @@ class Reader(Moments):
                 at = self._digits(at)
             elif token.word in telling or token.raw in ROMAN_NUMERALS or (german and _compound(token.word)):
                 at = self._word(at)
+            elif german and token.kind == "w" and (found := compound(token.word, self.lexicon)) is not None:
+                at = self.add(at, at + 1, [(spell(found), "")], "number")
             else:
                 at += 1
 
@@ -126,6 +128,8 @@ class Reader(Moments):
         ):
             unit, start = self.lexicon.units[word], start - 1
         word = self.peek(start - 1) if start else ""
+        if word == "+" and start > 1 and self.tokens[start - 2].kind == "w" and self.tokens[start - 1].glued and self.tokens[start].glued:
+            return start - 1, Value("+" + value.text, value.number), unit  # "GMT+5" is not "GMT-5"
         spaced = start == 1 or (start > 1 and not self.tokens[start - 1].glued)
         if word in ("minus", "menos") or (word == "-" and spaced and self.tokens[start].glued):
             return start - 1, Value("-" + value.text, -value.number), unit
