@@ -20,10 +20,12 @@ def compare(here: Reading, there: Reading, on: frozenset[str]) -> list[Verdict]:
         return [passed(guard) for guard in KINDS if guard in on]
     ours, others = _exact(here.facts, there.facts), _exact(there.facts, here.facts)
     mine, theirs = without_equal(ours, others), without_equal(others, ours)
-    times = any(fact.kind != "number" for fact in mine) and any(fact.kind != "number" for fact in theirs)
-    verdicts = [_verdict(guard, kind, mine, theirs, times=times) for guard, kind in KINDS.items() if guard in on]
+    both = bool(mine and theirs)
+    verdicts = [_verdict(guard, kind, mine, theirs, both=both) for guard, kind in KINDS.items() if guard in on]
     if verdicts and verdicts[0].guard == "numbers" and all(verdict.passed for verdict in verdicts):
         verdicts[0] = _counted(here.facts, there.facts)
+        if verdicts[0].passed:
+            verdicts[0] = _steered(here, there)
         more, most = said_more_often(here.facts, there.facts), said_more_often(there.facts, here.facts)
         kinds = {fact.kind == "number" for fact in more} & {fact.kind == "number" for fact in most}
         if verdicts[0].passed and kinds:
@@ -45,7 +47,9 @@ def _exact(facts: Sequence[Fact], others: Sequence[Fact]) -> Sequence[Fact]:
 
 
 def said_more_often(facts: Sequence[Fact], others: Sequence[Fact]) -> list[Fact]:
-    """Return the facts that one text says more often than the other: "20 hours a week ... a day" and "20 hours a week ... a week"."""
+    """Return the facts that one text says more often than the other: "20 hours a week ... a day" and "20 hours a week ... a
+    week".
+    """
     left = list(others[:MOST_FACTS])
     found = []
     for fact in facts[:MOST_FACTS]:
@@ -57,11 +61,11 @@ def said_more_often(facts: Sequence[Fact], others: Sequence[Fact]) -> list[Fact]
     return found
 
 
-def _verdict(guard: str, kind: str, mine: list[Fact], theirs: list[Fact], *, times: bool) -> Verdict:
-    """times: both texts have a unit or a date that the other has not, so that soft ones differ too ("a day", "the evening")."""
+def _verdict(guard: str, kind: str, mine: list[Fact], theirs: list[Fact], *, both: bool) -> Verdict:
+    """both: each text says something that the other does not, so that soft facts differ too ("one-time" and "monthly")."""
     here, there = [fact for fact in mine if fact.kind == kind], [fact for fact in theirs if fact.kind == kind]
     firm = any(not fact.soft for fact in (*here, *there))
-    if firm or (here and there) or (times and kind != "number" and (here or there)):
+    if firm or (both and (here or there)):
         return apart(guard, _names(here), _names(there))
     return passed(guard)
 
@@ -72,6 +76,18 @@ def _counted(mine: Sequence[Fact], theirs: Sequence[Fact]) -> Verdict:
     for what in sorted(here.keys() & there.keys()):
         if not here[what].keys & there[what].keys:
             return apart("numbers", f"{here[what].text} {what}", f"{there[what].text} {what}")
+    return passed("numbers")
+
+
+def _steered(here: Reading, there: Reading) -> Verdict:
+    """Return whether equal numbers are meant alike: "by 5 percent" and "to 5 percent", "until 5 pm" and "from 5 pm"."""
+    table = here.lexicon.number_particles
+    for fact in here.facts:
+        against = table.get(fact.before)
+        if against:
+            same = [other for other in there.facts if other.keys & fact.keys]
+            if same and all(other.before in against for other in same):
+                return apart("numbers", f"{fact.before} {fact.text}", f"{same[0].before} {same[0].text}")
     return passed("numbers")
 
 

@@ -18,6 +18,7 @@ class Fact(Struct, frozen=True, gc=False):
     kind: "number" (an amount, with or without a unit), "unit" (a unit alone), "date". A soft fact need not be in the other text,
     but
     must not be another one there ("first", "a week", "morning"). after: what the next word is compared by ("dog" in "2 dogs").
+    before: the word before it ("to 5 percent").
     exact: the key against facts that have one too: "3/4/2025" may be in March or April, but is not "4/3/2025".
     """
 
@@ -27,11 +28,13 @@ class Fact(Struct, frozen=True, gc=False):
     soft: bool = False
     after: str = ""
     exact: Key = ()
+    before: str = ""
 
 
 class Walk:
     """A text's tokens and the facts found in them so far. `used`: indexes of tokens that are part of one,
-    `firm`: of one that is not soft."""
+    `firm`: of one that is not soft.
+    """
 
     def __init__(self, tokens: Sequence[Token], lexicon: Lexicon) -> None:
         self.tokens = tokens
@@ -44,7 +47,7 @@ class Walk:
         """Add a fact that the tokens start..end say; return end."""
         text = " ".join(token.raw for token in self.tokens[start:end])
         after = self.tokens[end].key if end < len(self.tokens) and not self.tokens[end].stop else ""
-        self.facts.append(Fact(frozenset(keys), text, kind, soft, after, exact))
+        self.facts.append(Fact(frozenset(keys), text, kind, soft, after, exact, self.peek(start - 1)))
         if not soft:
             self.firm.update(range(start, end))
         self.used.update(range(start, end))

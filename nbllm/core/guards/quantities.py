@@ -17,6 +17,7 @@ PLANS = frozenset({"401", "403", "457"})  # "401k" is a name
 PER = frozenset({"per", "pro", "por", "an"})
 YEAR = 12  # months
 TIMES = ("time", "month")
+PARTS = {"bi": "2", "semi": "0.5", "tri": "3"}
 OLD = frozenset({"old", "alt", "alte", "alten"})
 LONGEST_EXACT = 12  # digits that a float is sure to keep when it is multiplied
 FRACTION = re.compile(r"(\d{1,3})/(\d{1,3})\Z")
@@ -57,7 +58,11 @@ class Reader(Moments):
         value = from_digits(raw, self.lexicon.code)
         if value is None:
             return self.add(at, at + 1, [(raw, "")], "number")
-        if self.tokens[at + 1 : at + 2] and self.tokens[at + 1].glued and self.peek(at + 1) in ORDINAL_ENDS.get(self.lexicon.code, ()):
+        if (
+            self.tokens[at + 1 : at + 2]
+            and self.tokens[at + 1].glued
+            and self.peek(at + 1) in ORDINAL_ENDS.get(self.lexicon.code, ())
+        ):
             return self._amount(at, at + 2, value, ordinal=True)
         return self._amount(at, at + 1, value, ordinal=self.lexicon.code == "de" and self._german_ordinal(at))
 
@@ -128,7 +133,13 @@ class Reader(Moments):
         ):
             unit, start = self.lexicon.units[word], start - 1
         word = self.peek(start - 1) if start else ""
-        if word == "+" and start > 1 and self.tokens[start - 2].kind == "w" and self.tokens[start - 1].glued and self.tokens[start].glued:
+        if (
+            word == "+"
+            and start > 1
+            and self.tokens[start - 2].kind == "w"
+            and self.tokens[start - 1].glued
+            and self.tokens[start].glued
+        ):
             return start - 1, Value("+" + value.text, value.number), unit  # "GMT+5" is not "GMT-5"
         spaced = start == 1 or (start > 1 and not self.tokens[start - 1].glued)
         if word in ("minus", "menos") or (word == "-" and spaced and self.tokens[start].glued):
@@ -203,6 +214,8 @@ class Reader(Moments):
         """Add a unit alone ("a week", "in days"), a soft number ("one", "first") or a Roman numeral, where one stands here."""
         token, lexicon = self.tokens[at], self.lexicon
         word, before = token.word, self.peek(at - 1)
+        if word in PARTS and self.peek(at + 1) == "-":
+            return self.add(at, at + 1, [(PARTS[word], "")], "number")  # "semi-annual"
         if word == "other" and before == "every":
             return self.add(at, at + 1, [("2", "ordinal")], "number")  # "every other day" is every second
         if word in lexicon.articles and word in lexicon.soft_numbers and self.peek(at + 1) in lexicon.units:

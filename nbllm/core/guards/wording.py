@@ -85,6 +85,6 @@ def _frame(reading: Reading, strange: list[Token]) -> list[str]:
         if id(token) in gaps:
             if not frame or frame[-1] != "_":
                 frame.append("_")
-        elif token.kind != "s":
+        elif token.kind != "s" and token.base not in reading.lexicon.filler:
             frame.append(token.key if token.kind == "w" else token.word)
     return frame

@@ -67,6 +67,7 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     questions: Mapping[str, str]
     turns: Mapping[str, frozenset[str]]
     particles: Mapping[str, frozenset[str]]
+    number_particles: Mapping[str, frozenset[str]]
     opposites: Mapping[str, frozenset[str]]
     synonyms: Mapping[str, frozenset[int]]
     kinds: Mapping[str, frozenset[int]]
@@ -257,9 +258,8 @@ def _lexicon(code: str) -> Lexicon:
         relative=_classes(sections["relative"]),
         questions=_classes(sections["questions"]),
         turns=_turns(sections),
-        particles={
-            word: frozenset(others) for word, others in _both_ways((line[0], line[1]) for line in sections["particles"]).items()
-        },
+        particles=_pairs(sections["particles"]),
+        number_particles=_pairs(sections["number_particles"]),
         opposites={word: frozenset(others) for word, others in opposites.items()},
         synonyms=synonyms_of,
         kinds=_groups(sections["kinds"], lemmas),
@@ -268,7 +268,7 @@ def _lexicon(code: str) -> Lexicon:
         endings=tuple(flat.get("endings", ())),
         beginnings=tuple(flat.get("beginnings", ())),
         openers=frozenset(word.partition("_")[0] for word in quantifiers if "_" in word),
-        telling=frozenset(word for name in FACTS for line in sections[name] for word in line) | {"other"},
+        telling=frozenset(word for name in FACTS for line in sections[name] for word in line) | {"other", "bi", "semi", "tri"},
         terms=_terms(opposites.keys() | synonyms_of.keys()),
         lemmas=lemmas,
     )
@@ -282,6 +282,10 @@ def _terms(words: Iterable[str]) -> frozenset[str]:
 
 def _classes(lines: list[list[str]]) -> dict[str, str]:
     return {word: line[0].rstrip(":") for line in lines for word in line[1:]}
+
+
+def _pairs(lines: list[list[str]]) -> dict[str, frozenset[str]]:
+    return {word: frozenset(others) for word, others in _both_ways((line[0], line[1]) for line in lines).items()}
 
 
 def _turns(sections: dict[str, list[list[str]]]) -> dict[str, frozenset[str]]:
