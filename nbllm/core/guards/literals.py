@@ -34,11 +34,9 @@ def _literals(reading: Reading) -> frozenset[str]:
     found = {one or two for one, two in QUOTED.findall(text)}
     for piece in text.split():
         bare = piece.strip("\"'`,;?!")
-        if (
-            not bare.isalpha()
-            and any(map(str.isalpha, bare[:LONGEST_CODE]))
-            and (CODE.search(bare[:LONGEST_CODE]) or OPTION.match(bare))
-        ):
+        if bare.isalpha() or not any(map(str.isalpha, bare[:LONGEST_CODE])):
+            continue
+        if CODE.search(bare[:LONGEST_CODE]) or OPTION.match(bare):
             found.add(bare.rstrip(".:)("))
     return frozenset(" ".join(literal.casefold().split()) for literal in found if literal.strip())
 

@@ -72,8 +72,8 @@ class Moments(Walk):
         """Add the time that a number is with what stands behind it ("3 pm", "9 in the morning", "5 o'clock"); None: it is none."""
         half, after = self.half_of_day(end)
         if half is not None and 0 < value.number <= 12:
-            hours, _, minutes = value.text.partition(".")  # "7.30 pm"
-            return self.add(start, after, [("time", (int(hours) * 60 + int(minutes or 0)) % HALF_DAY + half)], "date")
+            hours, _, rest = value.text.partition(".")  # "7.30 pm"
+            return self.add(start, after, [("time", (int(hours) * 60 + int(rest or 0)) % HALF_DAY + half)], "date")
         past = self._minutes_past(end, value)
         if past is not None:
             minutes, after = past

@@ -61,7 +61,9 @@ def _without_first_names(here: Reading, missing: list[Token], there: Reading) ->
     for token in missing:
         at = words.index(token)
         beside = [*words[at + 1 : at + 2], *words[max(0, at - 1) : at]]
-        part = any(other.raw[0].isupper() and other.key in there.keys and is_name(here, other) for other in beside)
+        part = any(other.raw[0].isupper() and not other.first and other.key in there.keys for other in beside)
+        hyphen = here.tokens[here.places[id(token)] + 1 : here.places[id(token)] + 2]
+        part = part and not (hyphen and hyphen[0].raw == "-")  # "Anti-Federalists"
         if not (part and token.raw.istitle() and token.base not in here.lexicon.common):
             found.append(token)
     return found

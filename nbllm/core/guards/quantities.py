@@ -58,11 +58,8 @@ class Reader(Moments):
         value = from_digits(raw, self.lexicon.code)
         if value is None:
             return self.add(at, at + 1, [(raw, "")], "number")
-        if (
-            self.tokens[at + 1 : at + 2]
-            and self.tokens[at + 1].glued
-            and self.peek(at + 1) in ORDINAL_ENDS.get(self.lexicon.code, ())
-        ):
+        ends = ORDINAL_ENDS.get(self.lexicon.code, ())
+        if self.peek(at + 1) in ends and self.tokens[at + 1].glued:
             return self._amount(at, at + 2, value, ordinal=True)
         return self._amount(at, at + 1, value, ordinal=self.lexicon.code == "de" and self._german_ordinal(at))
 
@@ -133,13 +130,8 @@ class Reader(Moments):
         ):
             unit, start = self.lexicon.units[word], start - 1
         word = self.peek(start - 1) if start else ""
-        if (
-            word == "+"
-            and start > 1
-            and self.tokens[start - 2].kind == "w"
-            and self.tokens[start - 1].glued
-            and self.tokens[start].glued
-        ):
+        signed = start > 1 and self.tokens[start - 1].glued and self.tokens[start].glued
+        if word == "+" and signed and self.tokens[start - 2].kind == "w":
             return start - 1, Value("+" + value.text, value.number), unit  # "GMT+5" is not "GMT-5"
         spaced = start == 1 or (start > 1 and not self.tokens[start - 1].glued)
         if word in ("minus", "menos") or (word == "-" and spaced and self.tokens[start].glued):
