@@ -9,7 +9,7 @@ import numpy as np
 
 from nbllm.calibration.checks import Counts, Floats
 
-POINTS = 40
+POINTS = 60
 _LEAST, _LEAST_SHARE = 20, 200
 """The strictest point has 20 hits, or a 200th of the labels where that is more: the level is spent where people look."""
 
@@ -74,10 +74,12 @@ class Curve:
 
 
 def ranks_of(n: int) -> Counts:
-    """Return up to POINTS ranks, each some percent more hits than the one before, the last label among them.
+    """Return up to POINTS ranks, the last label among them: half some percent apart from each other, half evenly spread.
 
     They depend on the number of labels only. The bound at each is exact given its threshold, because the labels above a label of
     fixed rank are independent draws from the scores above it; the level is split between them, which makes them hold at once
     (Bonferroni), also where they lie in one cell.
     """
-    return np.unique(np.geomspace(min(max(_LEAST, n // _LEAST_SHARE), n), n, POINTS).round().astype(np.int64))
+    least = min(max(_LEAST, n // _LEAST_SHARE), n)
+    ranks = np.concatenate((np.geomspace(least, n, POINTS // 2), np.linspace(least, n, POINTS // 2)))
+    return np.unique(ranks.round().astype(np.int64))

@@ -30,15 +30,13 @@ def drawn(plan: ThresholdPlan) -> Figure:
 
 def draw_on(ax: Axes, plan: ThresholdPlan) -> Axes:
     """Draw the plan on axes: a band from the error seen to its bound, what was asked for, and the threshold chosen."""
-    from matplotlib.ticker import PercentFormatter
-
     curve = plan.curve
     chosen = "refused" if plan.threshold is None else f"score at least {plan.threshold:g}"
     ax.set_title(f"Wrong hits by share of hits: {chosen}, n = {plan.n:,}", loc="left", fontsize=11)
     ax.set_xlabel("share of would-be hits that are served")
     ax.set_ylabel("share of these that are wrong")
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.xaxis.set_major_formatter(lambda value, _: percent(value))
+    ax.yaxis.set_major_formatter(lambda value, _: percent(value))
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     ax.set_xlim(0, 1)
@@ -53,5 +51,5 @@ def draw_on(ax: Axes, plan: ThresholdPlan) -> Axes:
             [plan.hit_rate], [plan.error_upper], "o", markersize=9, color=_CHOSEN,
             label=f"chosen: {percent(plan.hit_rate)} served, at most {percent(plan.error_upper)} wrong",
         )  # fmt: skip
-    ax.legend(loc="upper left", frameon=False, fontsize=9)
+    ax.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize=9)
     return ax
