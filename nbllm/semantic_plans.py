@@ -57,7 +57,7 @@ class Calibration:
         if at is None or upper is None:
             raise ConfigurationError(f"There is no plan to switch on. {plan.reason}")
         return SemanticPlan(
-            plan_id=f"{plan.plan_id}-{at:.4f}" if at != plan.threshold else plan.plan_id,
+            plan_id=f"{plan.plan_id}-{at:g}" if at != plan.threshold else plan.plan_id,
             made_on=plan.date or "",
             threshold=at,
             error_upper=upper,

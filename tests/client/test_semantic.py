@@ -13,7 +13,9 @@ import pytest
 
 import nbllm
 from nbllm import Client, errors
+from nbllm.calibration import calibrate_threshold
 from nbllm.core.messages import Embed, Ending
+from nbllm.semantic_plans import Calibration
 from nbllm.testing import FakeProvider
 
 ROOM, VERB = ("kitchen", "garden", "office", "cellar", "attic"), ("paint", "clean", "light", "heat", "measure")
@@ -98,6 +100,20 @@ def test_imported_pairs_make_a_foreign_plan(tmp_path: Path, monkeypatch: pytest.
         asking.ask("How do I paint the kitchen?")
         asking.configure(**{"semantic_cache.audit_share": 0.0})
         assert asking.ask("How do I paint the kitchen ?").source == "semantic"
+
+
+def test_a_threshold_between_two_points_becomes_the_stricter_one() -> None:
+    """A bound is of all hits down to its own threshold; below that, where nothing was bounded, it is not used."""
+    numbers = random.Random(3)
+    scores = [numbers.random() for _ in range(800)]
+    plan = calibrate_threshold(scores, [numbers.random() < 0.5 + score / 2 for score in scores], max_error=0.2)
+    found = Calibration(plan, "words", "guards", (), 10, 0)
+    strict, loose = plan.curve[10], plan.curve[11]
+    switched = found.semantic_plan((strict.threshold + loose.threshold) / 2)
+    assert (switched.threshold, switched.error_upper) == (strict.threshold, strict.error_upper)
+    assert switched.plan_id != plan.plan_id
+    with pytest.raises(errors.ConfigurationError, match="Nothing is promised"):
+        found.semantic_plan(2.0)
 
 
 def test_bad_pairs_say_which_row(tmp_path: Path) -> None:
