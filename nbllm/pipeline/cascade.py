@@ -21,6 +21,7 @@ from nbllm.core.routing_facts import facts_of
 from nbllm.core.why import Why
 from nbllm.errors import BadAnswer, DeadlineExceeded, NbllmError, ValidationFailed
 from nbllm.pipeline.cache import Cache
+from nbllm.pipeline.deadline import tried_and_spent
 from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.stage import Clock, Stage, call_of, show
 from nbllm.pipeline.structure import ask_check
@@ -221,7 +222,7 @@ class CascadeWalk:
     def _told(self, reply: Reply, words: str, held_s: float | None) -> Reply:
         chosen = call_of(self._request).why
         before = f" after {'; '.join(self._rejections)}" if self._rejections else ""
-        why = Why(reason=f"{chosen.reason}: {words}{before}")
+        why = Why(reason=f"{chosen.reason}: {words}{before}").over(reply.why)
         return replace(reply, why=why, rejected=len(self._rejections), held_s=held_s)
 
     def _fallen_back(self, failure: Exception) -> Reply:
@@ -239,5 +240,10 @@ class CascadeWalk:
 
 def late(request: Request) -> DeadlineExceeded:
     """Return the error for a walk that a fallback behind it ended a moment before the deadline."""
-    partial = call_of(request).partial or None
-    return DeadlineExceeded(f"No answer within the deadline of {request.options.deadline_s:g} s.", partial=partial)
+    call = call_of(request)
+    tried = tried_and_spent(call)
+    return DeadlineExceeded(
+        f"No answer within the deadline of {request.options.deadline_s:g} s (tried: {tried}).",
+        partial=call.partial or None,
+        hint="Raise deadline_s=, or put a faster model on the ladder.",
+    )

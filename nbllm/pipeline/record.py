@@ -73,7 +73,7 @@ class Recorder:
 
     def answered(self, reply: Reply, request: Request) -> CallRow:
         """Return the row of a call that has its answer."""
-        call, options, usage = call_of(request), request.options, reply.usage
+        call, options, usage, why = call_of(request), request.options, reply.usage, reply.why
         return CallRow(  # in one piece, without _opening's dict: a hit is mostly its key and this row
             call_id=call.call_id,
             session=call.session,
@@ -96,7 +96,7 @@ class Recorder:
             saved_usd=reply.saved_usd,
             saved_s=reply.saved_s,
             repairs=reply.repairs,
-            why=reply.why.without_texts(),
+            why=why if why.matched_text is None and why.guards is None else why.without_texts(),
             accepted=reply.accepted,
         )
 

@@ -76,7 +76,7 @@ class Keepsakes:
             sure, call.looked_up = sure and call.looked_up, False
             if reply is not None and self._accepted(reply, one.cascade):
                 call.key = key
-                return _said(reply, name)
+                return self._said(reply, name, one.cascade)
         call.looked_over = sure
         return None
 
@@ -90,7 +90,7 @@ class Keepsakes:
             call.key = fingerprint(asked.content, rung)
             reply = await reader.lookup(asked.on(rung, rungs_left=1))
             if reply is not None and self._accepted(reply, one.cascade):
-                return _said(reply, name)
+                return self._said(reply, name, one.cascade)
         call.key = None
         return None
 
@@ -110,12 +110,27 @@ class Keepsakes:
             return (reply.verdicts or {}).get(criterion(cascade.verifier or "", cascade.instructions), False)
         if cascade.accept == "valid":
             return cascade.check is None  # schema and check of the call itself were passed
-        plan = self._plans.known(cascade.plan) if cascade.plan is not None else None
+        made = self._cut_off(cascade)
+        return made is not None and by_logprob(reply.logprobs, made.threshold).accepted
+
+    def _cut_off(self, cascade: Cascade) -> CutOff | None:
+        """Return the cut-off in force, None where a plan cannot be read."""
         try:
-            made: CutOff = cut_off(cascade, plan)
+            return cut_off(cascade, self._plans.known(cascade.plan) if cascade.plan is not None else None)
         except ConfigurationError:
-            return False
-        return by_logprob(reply.logprobs, made.threshold).accepted
+            return None
+
+    def _said(self, reply: Reply, name: str, cascade: Cascade | None) -> Reply:
+        """Return the answer with the reason; of a cascade by log probability with the cut-off that it holds against."""
+        made = self._cut_off(cascade) if cascade is not None and cascade.accept == "logprob" else None
+        why = Why(
+            route=name,
+            reason=f"route {name}: {reply.rung} holds the exact answer",
+            threshold=made.threshold if made else None,
+            error_upper=made.error_upper if made else None,
+            plan_id=made.plan_id if made else None,
+        )
+        return replace(reply, why=why)
 
 
 def _asked(request: Request, cascade: Cascade | None) -> Request:
@@ -124,10 +139,6 @@ def _asked(request: Request, cascade: Cascade | None) -> Request:
         return request
     content = asked_by(cascade, request.content)
     return request if content is request.content else replace(request, content=content)
-
-
-def _said(reply: Reply, name: str) -> Reply:
-    return replace(reply, why=Why(route=name, reason=f"route {name}: {reply.rung} holds the exact answer"))
 
 
 class RouteStage:

@@ -26,7 +26,7 @@ from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home
 from nbllm.storage.ledger_learnt import DAY_S, Learnt
 from nbllm.storage.ledger_reap import all_closed, others_are_noted, reap
-from nbllm.storage.ledger_schema import CLOSE_ATTEMPT, CLOSE_CALL, INSERT_ATTEMPT, INSERT_CALL, MIGRATIONS
+from nbllm.storage.ledger_schema import CLOSE_ATTEMPT, INSERT_ATTEMPT, MIGRATIONS
 from nbllm.storage.packing import Names
 from nbllm.storage.sqlite import Database
 
@@ -93,14 +93,14 @@ class SqliteLedger:
         names = self._known_names(row)
         row_id = self._ids.get(row.call_id)
         if names is not None and row_id is not None:
-            return self._db.execute_together(CLOSE_CALL, rows.close_call(row_id, row, names))
+            return self._db.execute_together(*rows.close_call(row_id, row, names))
         learnt = Learnt()
 
         def run(con: sqlite3.Connection) -> None:
             learnt.forget()
             found = _open_call(con, row.call_id) if row_id is None else row_id
             if found is not None:
-                con.execute(CLOSE_CALL, rows.close_call(found, row, learnt.numbers(con, self._learnt, row)))
+                con.execute(*rows.close_call(found, row, learnt.numbers(con, self._learnt, row)))
 
         return self._slowly(run, learnt, searches=row_id is None)
 
@@ -159,7 +159,7 @@ class SqliteLedger:
         if names is not None and row.session in learnt.marks and int(row.started_at // DAY_S) in learnt.marks:
             row_id = learnt.number << 32 | next(self._call_counts)
             self._remember(row.call_id, row_id)
-            return commit(INSERT_CALL, rows.insert_call(row_id, learnt.token, row, names))
+            return commit(*rows.insert_call(row_id, learnt.token, row, names))
         new = Learnt()
 
         def run(con: sqlite3.Connection) -> None:
@@ -206,7 +206,7 @@ class SqliteLedger:
         number, names = self._number(con, learnt), learnt.numbers(con, self._learnt, row)
         row_id = number << 32 | next(self._call_counts)
         learnt.mark(con, self._learnt, row, row_id)
-        con.execute(INSERT_CALL, rows.insert_call(row_id, self._home.token, row, names))
+        con.execute(*rows.insert_call(row_id, self._home.token, row, names))
         return row_id
 
     def _reap(self, con: sqlite3.Connection) -> None:

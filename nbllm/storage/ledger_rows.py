@@ -9,6 +9,7 @@ from typing import Any
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
 from nbllm.core.why import Why, guards_from_text, guards_to_text
 from nbllm.redaction import redact
+from nbllm.storage.ledger_schema import CLOSE_CALL, CLOSE_CALL_WHY, INSERT_CALL, INSERT_CALL_WHY
 from nbllm.storage.money import to_pico_or_none, to_usd_or_none
 from nbllm.storage.packing import Names, pack_attempt, pack_call, tokens
 from nbllm.storage.texts import storable
@@ -20,10 +21,10 @@ def clean(name: str | None) -> str | None:
     return None if name is None else storable(redact(name))
 
 
-def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[Any, ...]:
-    """Return the parameters of INSERT_CALL."""
+def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement that inserts a call, and its parameters."""
     saved = to_pico_or_none(row.saved_usd)
-    return (
+    values = (
         row_id,
         row.call_id,
         clean(row.session),
@@ -50,14 +51,14 @@ def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[
         clean(row.why.reason),
         row.error,
         pack_call(row_id, row, names, saved),
-        *_why(row),
     )
+    return (INSERT_CALL, values) if _is_plain(row) else (INSERT_CALL_WHY, (*values, *_why(row)))
 
 
-def close_call(row_id: int, row: CallRow, names: Names) -> tuple[Any, ...]:
-    """Return the parameters of CLOSE_CALL."""
+def close_call(row_id: int, row: CallRow, names: Names) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement that closes a call, and its parameters."""
     saved = to_pico_or_none(row.saved_usd)
-    return (
+    values = (
         row.status.value,
         clean(row.model),
         clean(row.rung),
@@ -75,9 +76,14 @@ def close_call(row_id: int, row: CallRow, names: Names) -> tuple[Any, ...]:
         clean(row.why.reason),
         row.error,
         pack_call(row_id, row, names, saved),
-        *_why(row),
-        row_id,
     )
+    return (CLOSE_CALL, (*values, row_id)) if _is_plain(row) else (CLOSE_CALL_WHY, (*values, *_why(row), row_id))
+
+
+def _is_plain(row: CallRow) -> bool:
+    """Whether a call has nothing but a reason: most have, and what a hit costs is mostly its key and this row."""
+    why = row.why
+    return why.route is None and why.similarity is None and row.accepted and why.threshold is None and why.guards is None
 
 
 def _why(row: CallRow) -> tuple[Any, ...]:

@@ -99,20 +99,19 @@ def _second(con: sqlite3.Connection) -> None:
 def _third(con: sqlite3.Connection) -> None:
     """Keep why an answer came from where it came: the route, and for a match by similarity how safe it was."""
     kinds = ("TEXT", "INTEGER NOT NULL DEFAULT 1", "REAL", "TEXT", "REAL", "REAL", "TEXT")
-    for name, kind in zip(_WHY_COLUMNS.split(", "), kinds, strict=True):
+    for name, kind in zip(WHY_COLUMNS.split(", "), kinds, strict=True):
         con.execute(f"ALTER TABLE calls ADD COLUMN {name} {kind}")
-    shown = ", ".join(f"c.{name}" for name in _WHY_COLUMNS.split(", "))
+    shown = ", ".join(f"c.{name}" for name in WHY_COLUMNS.split(", "))
     con.execute("DROP VIEW calls_with_cost")
     con.execute(_VIEW.replace("c.reason, c.error,", f"c.reason, c.error, {shown},"))
 
 
-_WHY_COLUMNS = "route, accepted, similarity, guards, threshold, error_upper, plan_id"
+WHY_COLUMNS = "route, accepted, similarity, guards, threshold, error_upper, plan_id"
 MIGRATIONS = (_first, _second, _third)
 
 CALL_COLUMNS = (
     "id, call_id, session, process, started_at, kind, status, model, rung, source, coalesced, feature, user, cache, key_hash, "
-    "finish_reason, ttft_s, latency_s, input_tokens, output_tokens, saved_picodollars, saved_s, repairs, reason, error, packed, "
-    f"{_WHY_COLUMNS}"
+    "finish_reason, ttft_s, latency_s, input_tokens, output_tokens, saved_picodollars, saved_s, repairs, reason, error, packed"
 )
 ATTEMPT_COLUMNS = (
     "id, attempt_id, call, call_id, process, number, rung, endpoint, model, purpose, started_at, status, sent, streamed, waited_s, "
@@ -127,13 +126,14 @@ def _insert(table: str, columns: str) -> str:
 
 
 INSERT_CALL = _insert("calls", CALL_COLUMNS)
+INSERT_CALL_WHY = _insert("calls", f"{CALL_COLUMNS}, {WHY_COLUMNS}")
 INSERT_ATTEMPT = _insert("attempts", ATTEMPT_COLUMNS)
 CLOSE_CALL = (
     "UPDATE calls SET status = ?, model = ?, rung = ?, source = ?, coalesced = ?, key_hash = ?, finish_reason = ?, ttft_s = ?, "
     "latency_s = ?, input_tokens = ?, output_tokens = ?, saved_picodollars = ?, saved_s = ?, repairs = ?, reason = ?, error = ?, "
-    "packed = ?, route = ?, accepted = ?, similarity = ?, guards = ?, threshold = ?, error_upper = ?, plan_id = ? "
-    "WHERE id = ? AND status = 'open'"
+    "packed = ? WHERE id = ? AND status = 'open'"
 )
+CLOSE_CALL_WHY = CLOSE_CALL.replace(" WHERE", "".join(f", {name} = ?" for name in WHY_COLUMNS.split(", ")) + " WHERE")
 CLOSE_ATTEMPT = (
     "UPDATE attempts SET status = ?, sent = ?, streamed = ?, waited_s = ?, ttft_s = ?, latency_s = ?, input_tokens = ?, "
     "output_tokens = ?, reasoning_tokens = ?, cached_input_tokens = ?, tokens_estimated = ?, worst_case_picodollars = ?, "

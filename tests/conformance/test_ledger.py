@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from nbllm.core.messages import AttemptStatus, CallRow
+from nbllm.core.messages import AttemptStatus, CallRow, Usage
 from nbllm.core.ports import Filter, Written
 from nbllm.core.why import GuardRow, Why
 from nbllm.errors import InvalidRequest
@@ -248,3 +248,16 @@ def test_attempts_of_several_calls_are_read_together(ledger):
     assert ledger.attempts_of(Filter(feature="f"), limit=9) == wanted
     assert ledger.attempts_of(Filter(), limit=1) == list(ledger.attempts(rows[2].call_id))
     assert ledger.attempts_of(Filter(since=NOW + 9), limit=9) == []
+
+
+def test_the_newest_answers_are_those_that_routes_go_by(ledger):
+    """Attempts that answered, oldest first, with latency and length; failures and helpers are left out, and so are old ones."""
+    for n in range(6):
+        row = call(started_at=NOW + n)
+        helper = attempt(row, purpose="classify", started_at=NOW + n, latency_s=99)
+        failed = attempt(row, status=AttemptStatus.FAILED, started_at=NOW + n, latency_s=99)
+        answered = attempt(row, rung=f"r{n % 2}", started_at=NOW + n + 0.5, latency_s=float(n), usage=Usage(1, n))
+        finish(ledger, row, helper, failed, answered)
+    found = ledger.newest_answers(100)
+    assert [(one.rung, one.latency_s, one.output_tokens) for one in found] == [(f"r{n % 2}", float(n), n) for n in range(6)]
+    assert [one.latency_s for one in ledger.newest_answers(6)] == [4.0, 5.0]

@@ -102,7 +102,8 @@ def test_a_plan_gives_the_cut_off(tmp_path: Path) -> None:
         assert (reply.rung, reply.why.threshold, reply.why.error_upper) == (SMALL, plan.threshold, plan.error_upper)
         assert reply.why.plan_id == plan.data_hash[:12]
         assert there.ledger.calls_by_id[reply.call_id].why.plan_id == reply.why.plan_id
-        assert (await there.door("q", "r")).source == "cache"
+        again = await there.door("q", "r")
+        assert (again.source, again.why.threshold, again.why.plan_id) == ("cache", plan.threshold, reply.why.plan_id)
         refused = calibrate_threshold(scores, [False] * 600, max_error=0.1, seed=0)
         path.write_text(refused.to_json(), encoding="utf-8")
         reply = await there.ask("p", "r")
