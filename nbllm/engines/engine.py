@@ -94,7 +94,8 @@ class Engine(Supervised):
             why = "" if reason.code == "unknown" else f": {reason.said}"
             return "\n".join((f"It has ended{reason.how}{why}.", *reason.lines))
         if state == "wedged":
-            return "It says that it is healthy and completes nothing. Stop it and start it again."
+            what = "Stop it and start it again." if self._process is not None else "Who runs it has to start it again."
+            return f"It says that it is healthy and completes nothing. {what}"
         return "It does not answer." if state == "silent" else ""
 
     def begin_stop(self) -> None:

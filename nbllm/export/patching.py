@@ -8,6 +8,7 @@ no-export says that the flow has nothing to do with a cell.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Collection, Iterator
 
@@ -15,7 +16,7 @@ from nbllm.export.book import Book, Unit
 from nbllm.export.checks import World
 from nbllm.export.imports import imported
 from nbllm.export.names import Definition
-from nbllm.export.patch_reader import ANY_MODULE, Known, Patch, Reader, patches_in
+from nbllm.export.patch_reader import ANY_MODULE, ENVIRONMENT, Known, Patch, Reader, patches_in
 from nbllm.export.refusals import Refusal
 from nbllm.export.requirements import needed_by
 from nbllm.export.slicer import Choice
@@ -37,7 +38,7 @@ def patch_refusals(book: Book, choice: Choice) -> list[Refusal]:
     called = frozenset(mentioned(trees))
     found: list[Refusal] = []
     for index, unit in enumerate(book.units):
-        for patch in patches_in(unit.code.tree, known) if unit.code.tree is not None else ():
+        for patch in (*(patches_in(unit.code.tree, known) if unit.code.tree is not None else ()), *_of_magics(unit)):
             if patch.plain and unit.cell.exported:
                 continue  # an option of a library, which the user wants to go along as it stands
             if index in choice.reasons:
@@ -45,6 +46,14 @@ def patch_refusals(book: Book, choice: Choice) -> list[Refusal]:
             elif (not patch.inside or patch.inside in called) and (seen := _seen(patch, tops)):
                 found.append(_refusal(unit, patch, seen))
     return found
+
+
+def _of_magics(unit: Unit) -> Iterator[Patch]:
+    """Yield what `%env NAME=value` sets; in a cell that is kept the magic itself is refused."""
+    for magic in unit.code.magics:
+        name = re.match(r"(\w+)\s*[= ]\s*\S", magic.rest.strip())
+        if magic.kind == "line" and magic.name in {"env", "set_env"} and name is not None:
+            yield Patch(ENVIRONMENT, magic.line, magic.text.strip()[:60], variable=name[1])
 
 
 def key_notes(book: Book) -> Iterator[str]:

@@ -135,6 +135,10 @@ def test_the_environment_is_refused_where_the_flow_could_read_it() -> None:
     for change in ("os.environ.update(A='1')", "os.environ.setdefault('A', '1')", "del os.environ['A']", "os.putenv('A', '1')",
                    "os.environ |= {'A': '1'}"):  # fmt: skip
         assert reasons(HEAD, f"import os\n{change}", foreign) == [("monkeypatch", 2, 2)], change
+    for magic in ("%env A=1", "%set_env A 1"):
+        assert reasons(HEAD, f"x = 1\n{magic}", foreign) == [("monkeypatch", 2, 2)], magic
+        assert kept(HEAD, magic, "@flow\ndef f(t):\n    return ask(t)") == [3]
+    assert kept(HEAD, "%env A", foreign) == [3]
     ours = "import os\nos.environ['NBLLM_MODEL'] = 'sim/large'"
     assert "nbllm may read" in str(refused(HEAD, ours, "@flow\ndef f(t):\n    return ask(t)"))
 
