@@ -187,17 +187,23 @@ def _pairs(smoother: Floats, sample: Ints, fold: Ints, problem: Problem) -> Floa
     return found
 
 
-def pair_variance(part: Partition, sent: Floats) -> Floats:
+def pair_variance(part: Partition, sent: Floats, gain: Floats, counts: Floats) -> Floats:
     """Return the variance (t,) that the usual standard error misses of mean(gain * sent), sent (U, t) by the out-of-fold ranks.
+
+    gain (U,): summed over the rows of each prompt, counts of them.
 
     Row i is scored by a model that row j trained, and row j by one that row i trained, and both by the same product of their
     noise: out-of-fold means are U-statistics of degree two (W. Hoeffding, Annals of Mathematical Statistics 19, 1948), and treating
     the scores as fixed counts each such pair's variance once where it counts twice. With c_ij what training row j adds to row i's
     term, to first order slope * gain_i * H_ij * gain_j with H the out-of-fold smoother, the missing part is the sum of c_ij c_ji.
+    It is at most what is counted already; where scores hardly differ the first order alone would say more.
     """
     slopes = np.zeros((len(part.pairs), sent.shape[1]))
     for k in range(len(part.pairs)):
         rows = part.fold == k
         slopes[k] = part.standard[rows] @ sent[rows]
-    missing: Floats = np.maximum(np.einsum("kt,kl,lt->t", slopes, part.pairs, slopes), 0.0)
-    return missing
+    missing = np.maximum(np.einsum("kt,kl,lt->t", slopes, part.pairs, slopes), 0.0)
+    shares = counts @ sent / counts.sum()
+    usual: Floats = np.square(gain) @ np.square(sent - shares) / counts.sum() ** 2
+    hidden: Floats = np.minimum(missing, usual)
+    return hidden

@@ -98,7 +98,7 @@ def measure(evidence: Evidence, length: Cells, parts: list[Partition], rng: np.r
     made_up = pseudo_columns(evidence, SHARES)
     made_up = np.column_stack((made_up, made_up[:, 5 : 5 + t], np.outer(made_up[:, 2], (0.5, 0.5))))
     draws = resample(np.vstack((merged(np.column_stack((plain, areas)), rng), made_up)), DRAWS, rng)
-    hidden, hidden_area = _hidden(parts)
+    hidden, hidden_area = _hidden(parts, evidence)
     unseen = rng.standard_normal((DRAWS, 1))  # one number a draw: what out-of-fold scores hide moves the whole curve at once
     hidden_cost = _unstable_cost(evidence, means[5 + 2 * t : 5 + 3 * t])
     draws[:, 5 : 5 + t] += unseen * np.sqrt(hidden)
@@ -131,12 +131,13 @@ def _area_columns(evidence: Evidence, cells: Cells, gained: Floats) -> Floats:
     return sums
 
 
-def _hidden(parts: list[Partition]) -> tuple[Floats, float]:
+def _hidden(parts: list[Partition], evidence: Evidence) -> tuple[Floats, float]:
     """Return the variance that out-of-fold scores hide, of the gain at each share (t,) and of the area."""
     found = []
     for part in parts:
         begins, ends = part.ranks.begins[:, None], part.ranks.ends[:, None]
-        found.append(pair_variance(part, np.column_stack((sent_at(begins, ends, SHARES), 1 - (begins + ends) / 2))))
+        sent = np.column_stack((sent_at(begins, ends, SHARES), 1 - (begins + ends) / 2))
+        found.append(pair_variance(part, sent, evidence.gain, evidence.rows))
     mean = np.mean(found, axis=0)
     return mean[:-1], float(mean[-1])
 

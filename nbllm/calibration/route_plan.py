@@ -188,15 +188,18 @@ class RoutePlan:
 
         return from_json(text)
 
-    def to_settings(self) -> dict[str, Any]:
-        """Return what a route's settings need of the plan: its chosen point and which data it rests on."""
-        point = self.at()
-        found: dict[str, Any] = {"strong_share": point.strong_share, "plan_sha256": self.sha256}
-        if np.isfinite(point.threshold):
-            found["threshold"] = point.threshold
-        for name in ("weak", "strong", "embedder"):
-            if getattr(self, name):
-                found[name] = getattr(self, name)
+    def to_settings(self, path: str = "nbllm-route.json") -> dict[str, Any]:
+        """Return the settings under [tool.nbllm.routes.NAME] that route by this plan, once it is saved as `path`.
+
+        Models and embedder are in it as far as calibrate_route was told their names. A request that cannot be embedded goes to the
+        model that answers more of the others.
+        """
+        found: dict[str, Any] = {"strategy": "learned", "plan": path, "strong_share": self.chosen_share}
+        if self.embedder:
+            found["embedder"] = self.embedder
+        if self.weak and self.strong:
+            found["labels"] = {"weak": [self.weak], "strong": [self.strong]}
+            found["otherwise"] = [self.strong if self.chosen_share >= 0.5 else self.weak]
         return found
 
     def __eq__(self, other: object) -> bool:
