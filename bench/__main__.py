@@ -23,6 +23,7 @@ from bench import (
     footprint,
     meter,
     peers,
+    route_plans,
     routes,
     scale,
     service,
@@ -53,7 +54,7 @@ SECTIONS = {
     "vectors": vectors.lookups,
     "routes": lambda _, __: routes.decisions(),
     "export": lambda _, home: export.export(home),
-    "calibration": lambda _, __: calibration.calibrate(),
+    "calibration": lambda _, __: calibration.calibrate() + route_plans.plans(),
     "shared": service_redis.shared,
     "service": service.service,
 }

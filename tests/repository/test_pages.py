@@ -22,7 +22,10 @@ def examples(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/scripts.md", "docs/when-things-fail.md", "docs/routes.md"])
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("scripts", "when-things-fail", "routes", "calibration-routes"))]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_every_example_of_the_page_runs(name: str, tmp_path: Path) -> None:
     """Each block runs after those before it, in a fresh interpreter and home, without key or network."""
     script = tmp_path / "examples.py"
