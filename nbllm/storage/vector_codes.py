@@ -3,8 +3,7 @@
 Sign bits (Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002): the sides of random planes on which
 a vector lies. Two vectors at an angle of t radians differ in a bit with probability t / pi, whatever the data look like. So the
 number of different bits is binomial, and a limit on it that a neighbour passes with a probability of our choice needs no training
-and no clusters. Planes here are orthogonal, which only narrows that distribution (Ji et al., "Super-bit locality-sensitive
-hashing", NIPS 2012).
+and no clusters.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ FIRST_WORDS = 2
 MISS_SIGMA = 3.72
 """A neighbour has this many standard deviations before it is passed over: one in 10,000 of a normal distribution is (one-sided)."""
 _SEED = 20_261_121
+_ONE_THREAD = 200_000
+"""Multiplications in one product; OpenBLAS takes one thread for up to 262,144."""
 _AT_ONCE = 1024
 """Rows made float32 at a time: they stay in the caches of a processor."""
 
@@ -35,10 +36,13 @@ Codes = tuple[NDArray[np.uint64], NDArray[np.int8], Floats]
 
 @cache
 def planes(dimensions: int) -> Floats:
-    """Return the normals of the planes as columns, shape (d, BITS): orthogonal in groups of d, the same in every process."""
+    """Return the normals of the planes as columns, shape (d, BITS), the same in every process.
+
+    Orthogonal ones would narrow the distribution by an eighth (Ji et al., "Super-bit locality-sensitive hashing", NIPS 2012), and
+    take a second to be made where processors are busy.
+    """
     rng = np.random.Generator(np.random.PCG64(_SEED))
-    groups = [np.linalg.qr(rng.standard_normal((dimensions, dimensions)))[0] for _ in range(-(-BITS // dimensions))]
-    return np.ascontiguousarray(np.concatenate(groups, axis=1)[:, :BITS], dtype=np.float32)
+    return rng.standard_normal((dimensions, BITS), dtype=np.float32)
 
 
 def dots(rows: Floats, query: Floats) -> Floats:
@@ -64,10 +68,25 @@ def planes_sum(dimensions: int) -> int:
     return zlib.crc32(planes(dimensions).tobytes())
 
 
+@cache
+def _plane_words(dimensions: int) -> Floats:
+    """Return the planes in groups of 64, shape (WORDS, d, 64)."""
+    return np.ascontiguousarray(planes(dimensions).reshape(dimensions, WORDS, 64).transpose(1, 0, 2))
+
+
 def signs(vectors: Floats) -> NDArray[np.uint64]:
-    """Return the sign bits, shape (WORDS, n), of vectors of shape (n, d)."""
-    packed = np.packbits(vectors @ planes(vectors.shape[1]) > 0, axis=1)
-    return np.ascontiguousarray(packed.view(np.uint64).T)
+    """Return the sign bits, shape (WORDS, n), of vectors of shape (n, d).
+
+    Many small products, not a large one: BLAS takes all processors for that, and where one of them is busy the others spin and
+    wait for it. On one thread they are as quick.
+    """
+    n, dimensions = vectors.shape
+    group = max(1, _ONE_THREAD // (64 * dimensions))
+    padded = np.zeros((-(-n // group), 1, group, dimensions), np.float32)
+    padded.reshape(-1, dimensions)[:n] = vectors
+    sides = np.matmul(padded, _plane_words(dimensions)) > 0
+    words = np.packbits(sides, axis=-1).view(np.uint64)[..., 0]
+    return np.ascontiguousarray(words.transpose(1, 0, 2).reshape(WORDS, -1)[:, :n])
 
 
 def encode(vectors: Floats) -> Codes:

@@ -148,7 +148,7 @@ def _sums(ids: Rows, codes: Codes) -> NDArray[np.uint64]:
     total: NDArray[np.uint64] = ids.view(np.uint64) * weights[0] + scales.view(np.uint32) * weights[1]
     for number in range(WORDS):
         total += words[number] * weights[2 + number]
-    total += np.add.reduce(wide * weights[2 + WORDS :], axis=1, dtype=np.uint64)
+    total += np.einsum("ij,j->i", wide, weights[2 + WORDS :])
     return total
 
 
