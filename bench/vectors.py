@@ -43,11 +43,11 @@ async def main():
     for _ in range(50):
         await index.nearest("p0", vector + np.random.default_rng(1).standard_normal({dimensions}))
     loaded = index.stats().memory_bytes
+    pages = int(open("/proc/self/statm").read().split()[1]) * 4096
     index.close()
-    return took, loaded
+    return took, loaded, pages
 
-took, loaded = asyncio.run(main())
-pages = int(open("/proc/self/statm").read().split()[1]) * 4096
+took, loaded, pages = asyncio.run(main())
 peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(took, pages, peak, loaded)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 
 from nbllm.storage.vector_codes import (
     BITS,
-    FIRST_WORDS,
     WORDS,
     Codes,
     Floats,
@@ -22,10 +22,14 @@ from nbllm.storage.vector_codes import (
     signs_of,
 )
 
-BLOCK_ROWS = 32_768
-"""A word of so many rows fits the caches of a processor, and a file of such a block is 14 MB for 384 dimensions."""
+BLOCK_ROWS = 65_536
+"""A word of so many rows fits the caches of a processor, and a file of such a block is 29 MB for 384 dimensions."""
 EXACT_ROWS = 1024
 """A block of no more is compared as a whole: that takes no longer than to pass over most of it first."""
+STEPS = (2, WORDS)
+"""After so many words of sign bits the rows that differ too much are left out."""
+FEW = 1 / 8
+"""So many rows are looked up one by one; of more, all are compared in the next words too."""
 CROWD = 4096
 """When more rows than this pass, the best of them narrow down the others."""
 _SAMPLE = 512
@@ -132,28 +136,30 @@ class Block:
         block.dead_rows = self.dead_rows + after.dead_rows
         return block
 
-    def passing(self, query_signs: NDArray[np.uint64], at_least: float, scratch: Scratch) -> tuple[Rows, NDArray[np.uint8]]:
+    def passing(self, query_signs: NDArray[np.uint64], at_least: float) -> tuple[Rows, NDArray[np.uint8]]:
         """Return the places of rows that may be neighbours of at least that cosine, and in how many bits they differ."""
-        n = self.rows
-        bits, dead = self.codes[0], self.dead
-        different = np.zeros(n, np.uint8)
+        n, bits, done = self.rows, self.codes[0], 1
+        scratch.make_room(n)
         # 8 bits would run over above 255 of 384, that is beyond 120 degrees: such a row may pass, and is then compared.
-        for word in range(FIRST_WORDS):
-            scratch.add(bits[word, :n], query_signs[word], different)
-        places = np.flatnonzero(different <= limit(at_least, 64 * FIRST_WORDS))
-        if 20 * len(places) > n:
-            for word in range(FIRST_WORDS, WORDS):
-                scratch.add(bits[word, :n], query_signs[word], different)
-            places = np.flatnonzero(different <= limit(at_least, BITS))
-            different = different[places]
-        else:
-            more = ones(bits[FIRST_WORDS:, places] ^ query_signs[FIRST_WORDS:, None])
-            different = different[places] + np.add.reduce(more, axis=0, dtype=np.uint8)
-            near = different <= limit(at_least, BITS)
-            places, different = places[near], different[near]
+        different, places = scratch.first(bits[0, :n], query_signs[0]), None
+        for words in STEPS:
+            most = limit(at_least, 64 * words)
+            if places is None:
+                for word in range(done, words):
+                    scratch.add(bits[word, :n], query_signs[word], different)
+                near = np.flatnonzero(different <= most)
+                if words == WORDS or len(near) <= FEW * n:
+                    different, places = different[near], near
+            else:
+                more = ones(bits[done:words, places] ^ query_signs[done:words, None])
+                different = different + np.add.reduce(more, axis=0, dtype=np.uint8)
+                near = np.flatnonzero(different <= most)
+                different, places = different[near], places[near]
+            done = words
+        assert places is not None  # noqa: S101 - the last step finds them
         if self.dead_rows:
-            alive = ~dead[places]
-            places, different = places[alive], different[alive]
+            alive = np.flatnonzero(~self.dead[places])
+            different, places = different[alive], places[alive]
         return places, different
 
     def all_alive(self) -> Rows:
@@ -165,12 +171,23 @@ class Block:
         return scores(self.codes[1][places], self.codes[2][places], query)
 
 
-class Scratch:
-    """Memory for what is worked out on the way."""
+class Scratch(threading.local):
+    """Memory of a thread for what is worked out on the way: to ask the system for it anew takes a fifth of a search."""
 
-    def __init__(self, rows: int) -> None:
-        self._words = np.empty(rows, np.uint64)
-        self._ones = np.empty(rows, np.uint8)
+    def __init__(self) -> None:
+        self._words = np.empty(0, np.uint64)
+        self._ones = np.empty(0, np.uint8)
+
+    def make_room(self, rows: int) -> None:
+        """See to it that there is room for so many."""
+        if len(self._words) < rows:
+            self._words, self._ones = np.empty(rows, np.uint64), np.empty(rows, np.uint8)
+
+    def first(self, words: NDArray[np.uint64], of_query: np.uint64) -> NDArray[np.uint8]:
+        """Return in how many bits each word differs from the query's."""
+        np.bitwise_xor(words, of_query, out=self._words[: len(words)])
+        different: NDArray[np.uint8] = ones(self._words[: len(words)])
+        return different
 
     def add(self, words: NDArray[np.uint64], of_query: np.uint64, different: NDArray[np.uint8]) -> None:
         """Add to `different` in how many bits each word differs from the query's."""
@@ -180,19 +197,21 @@ class Scratch:
         np.add(different, self._ones[:n], out=different)
 
 
+scratch = Scratch()
+
+
 def nearest(blocks: Sequence[Block], query: Floats, k: int, at_least: float) -> Candidates:
     """Return the rows with the largest scores >= at_least: k of them, and those that rounding may have put behind these."""
     found: list[tuple[Block, Rows, NDArray[np.uint8]]] = []
     query_signs: NDArray[np.uint64] | None = None
-    scratch: Scratch | None = None
     for block in blocks:
         if block.rows <= EXACT_ROWS:
             places = block.all_alive()
             found.append((block, places, np.zeros(len(places), np.uint8)))
             continue
-        if query_signs is None or scratch is None:
-            query_signs, scratch = signs_of(query), Scratch(max(block.rows for block in blocks))
-        found.append((block, *block.passing(query_signs, at_least, scratch)))
+        if query_signs is None:
+            query_signs = signs_of(query)
+        found.append((block, *block.passing(query_signs, at_least)))
     found = _narrowed(found, query, k, at_least)
     ids = [block.ids[places] for block, places, _ in found if len(places)]
     if not ids:

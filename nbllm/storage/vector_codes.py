@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 BITS = 384
 """Fewer let more rows through that then have to be compared; more take longer themselves. Six words a row."""
 WORDS = BITS // 64
-FIRST_WORDS = 2
-"""These are compared for all rows; the others only for the few that pass, where they are few."""
 MISS_SIGMA = 3.72
-"""A neighbour has this many standard deviations before it is passed over: one in 10,000 of a normal distribution is (one-sided)."""
+"""A neighbour has this many standard deviations before it is passed over: one in 10,000 of a normal distribution
+is (one-sided), and there are two occasions (STEPS)."""
 _SEED = 20_261_121
 _ONE_THREAD = 200_000
 """Multiplications in one product; OpenBLAS takes one thread for up to 262,144."""
