@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
+from nbllm.core.guards.lazy import lazy
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 
@@ -60,12 +60,12 @@ class Pair:
         self.here = here
         self.there = there
 
-    @cached_property
+    @lazy
     def opposed(self) -> list[tuple[str, str]]:
         """Pairs of (word of `here`, its opposite in `there`)."""
         return list(opposed(self.here, self.there))
 
-    @cached_property
+    @lazy
     def turned(self) -> frozenset[str]:
         """Words of both texts that are opposites and of which exactly one is denied: "not safe" and "unsafe"."""
         return frozenset(word for pair in self.opposed if _denied(self.here, pair[0], self.there, pair[1]) for word in pair)

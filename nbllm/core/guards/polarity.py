@@ -50,15 +50,16 @@ def of(reading: Reading) -> Polarity:
     lexicon, words = reading.lexicon, reading.plain_words
     found = Polarity([], [])
     agreed: set[str] = set()
+    openers, negators, strong = lexicon.openers, lexicon.negators, lexicon.strong_negators
     for at, token in enumerate(words):
         word = token.word
         if word == "noch" and "weder" in agreed:
             found.hard.append(_denial(reading, at))
         elif (
-            word in lexicon.negators
-            or word in lexicon.strong_negators
-            or word.endswith("n't")
-            or _pair(words, at) in lexicon.negators
+            word in negators
+            or word in strong
+            or (token.stop and word.endswith("n't"))
+            or (word in openers and _pair(words, at) in negators)
         ):
             if not _idle(reading, at) and not _concord(word, agreed, lexicon.concord):
                 found.hard.append(_denial(reading, at))

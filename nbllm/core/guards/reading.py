@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from nbllm.core.guards.facts import Fact
+from nbllm.core.guards.lazy import lazy
 from nbllm.core.guards.quantities import facts_of
 from nbllm.core.guards.tokens import Text, Token, attach
 from nbllm.core.guards.words import GuardWords, Lexicon
@@ -53,7 +53,7 @@ class Reading:
         self.bases = self._bases()
         self.keys = frozenset(token.key for token in self.plain_words)
 
-    @cached_property
+    @lazy
     def places(self) -> Mapping[int, int]:
         """Return id of a token -> its index."""
         return {id(token): at for at, token in enumerate(self.tokens)}
@@ -67,7 +67,7 @@ class Reading:
             if other.kind == "w":
                 yield other
 
-    @cached_property
+    @lazy
     def has_capitals(self) -> bool:
         """Whether the text has a capital letter, so that small ones are meant."""
         return any(token.raw[0].isupper() for token in self.plain_words)
@@ -90,7 +90,7 @@ class Reading:
                 found.update({f"{other.base}_{token.base}", f"{other.word}_{token.word}"} & terms)
         return frozenset(found)
 
-    @cached_property
+    @lazy
     def by_beginning(self) -> Mapping[str, list[str]]:
         """Return first letters -> bases of words that begin with them, a few of each."""
         found: dict[str, list[str]] = {}
@@ -100,25 +100,25 @@ class Reading:
                 same.append(base)
         return found
 
-    @cached_property
+    @lazy
     def synonyms(self) -> frozenset[int]:
         """Return the groups of synonyms that words of the text are in."""
         table = self.lexicon.synonyms
         return frozenset().union(*(table[base] for base in self.bases if base in table))
 
-    @cached_property
+    @lazy
     def initials(self) -> tuple[str, ...]:
         """Return the first letters of all words, once without small words ("Charles de Gaulle" as "cg") and once with them
         ("cdg").
         """
         return tuple("".join(token.word[0] for token in self.plain_words if token.word not in left) for left in LEFT_OUT)
 
-    @cached_property
+    @lazy
     def shorts(self) -> list[str]:
         """Return words that may be the initials of others ("CDG"), a few."""
         return [token.word for token in self.content if is_short(token)][:MOST_SHORTS]
 
-    @cached_property
+    @lazy
     def joined(self) -> frozenset[str]:
         """Neighbouring words and numbers written as one ("word press" as "wordpress")."""
         pieces = [token.word for token in self.tokens if token.kind != "s"]

@@ -9,7 +9,7 @@ from msgspec import Struct
 from nbllm.core.guards.letters import fold, plain
 from nbllm.core.guards.words import GuardWords, Lexicon
 
-TOKEN = re.compile(r"(\d+(?:[.,:/]\d+)*|(?<![\w.])\.\d+)|([^\W\d_]+(?:'[^\W\d_]+)*(?:\+\+|\#(?!\w))?)|(\S)")
+TOKEN = re.compile(r"(\s*)(?:(\d+(?:[.,:/]\d+)*|(?<![\w.])\.\d+)|([^\W\d_]+(?:'[^\W\d_]+)*(?:\+\+|\#(?!\w))?)|(\S))")
 SENTENCE_ENDS = frozenset(".?!:\n\"'([{¿¡-*>")
 TITLE_SHARE = 0.75  # with more capitals than this, a capital says nothing about a word
 
@@ -41,25 +41,20 @@ class Text(Struct):
 
 def cut(text: str, words: GuardWords) -> Text:
     """Return the tokens of a text and its language (None: no function word of a known language)."""
-    source = plain(text)
+    source = plain(text).strip()  # white space at the end would be searched again and again
     tokens: list[Token] = []
-    first, end = True, -1
-    for match in TOKEN.finditer(source):
-        number, word, sign = match.groups()
-        start = match.start()
+    first = True
+    for space, number, word, sign in TOKEN.findall(source):
         if word:
-            tokens.append(Token(word, fold(word), "w", first, start == end))
+            tokens.append(Token(word, word.lower() if word.isascii() else fold(word), "w", first, not space))
             first = False
         elif number:
-            tokens.append(Token(number, number, "n", first, start == end))
+            tokens.append(Token(number, number, "n", first, not space))
             first = False
         else:
-            tokens.append(Token(sign, sign, "s", first, start == end))
-            if sign in SENTENCE_ENDS and (
-                start != end or sign not in "-'\"." or (sign == "." and not _short(tokens, words.short_forms))
-            ):
+            tokens.append(Token(sign, sign, "s", first, not space))
+            if sign in SENTENCE_ENDS and (space or sign not in "-'\"." or (sign == "." and not _short(tokens, words.short_forms))):
                 first = True
-        end = match.end()
     return Text(tokens, _language(tokens, words), _telling(tokens), source)
 
 

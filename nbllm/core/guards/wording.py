@@ -52,22 +52,28 @@ def _listed(tokens: list[Token]) -> str:
 
 def _strange(here: Reading, there: Reading) -> list[Token]:
     """Return words of meaning that the other text has neither in itself nor as a synonym or another form."""
-    lexicon, settled = here.lexicon, here.pair.turned
-    groups = there.synonyms
+    lexicon, bases, keys = here.lexicon, there.bases, there.keys
+    filler, negators = lexicon.filler, lexicon.negators
     found: list[Token] = []
     for token in here.wide:
         base = token.base
-        if base in there.bases or base in lexicon.filler or token.key in there.keys:
+        if base in bases or base in filler or token.key in keys or token.word in negators:
             continue
-        if base in lexicon.synonyms and lexicon.synonyms[base] & groups:
-            continue
-        if token.word in lexicon.negators or base in settled or initials(here, token, there):
-            continue
-        if not any(_related(base, other, lexicon.forms) for other in there.by_beginning.get(base[:RELATED], ())):
+        if not _known_otherwise(here, token, there):
             found.append(token)
-        if len(found) > MOST_STRANGE:
-            break
+            if len(found) > MOST_STRANGE:
+                break
     return found
+
+
+def _known_otherwise(here: Reading, token: Token, there: Reading) -> bool:
+    """Say whether the other text has a synonym or another form of a word, or its opposite denied."""
+    base, lexicon = token.base, here.lexicon
+    if base in lexicon.synonyms and lexicon.synonyms[base] & there.synonyms:
+        return True
+    if base in here.pair.turned or initials(here, token, there):
+        return True
+    return any(_related(base, other, lexicon.forms) for other in there.by_beginning.get(base[:RELATED], ()))
 
 
 def _related(one: str, two: str, forms: frozenset[str]) -> bool:

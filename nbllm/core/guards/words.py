@@ -267,7 +267,7 @@ def _lexicon(code: str) -> Lexicon:
         **{name: flat.get(name, frozenset()) for name in SETS},
         endings=tuple(flat.get("endings", ())),
         beginnings=tuple(flat.get("beginnings", ())),
-        openers=frozenset(word.partition("_")[0] for word in quantifiers if "_" in word),
+        openers=frozenset(word.partition("_")[0] for word in {*quantifiers, *flat["negators"]} if "_" in word),
         telling=frozenset(word for name in FACTS for line in sections[name] for word in line) | {"other", "bi", "semi", "tri"},
         terms=_terms(opposites.keys() | synonyms_of.keys()),
         lemmas=lemmas,
