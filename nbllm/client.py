@@ -43,12 +43,11 @@ __all__ = ["BudgetLine", "Client"]
 class Client(Sending):
     """One resilient, cached, metered way to every model. A context manager, sync and async; `close()` leaves nothing behind.
 
-    endpoints: name -> Endpoint. ladder: model ids to try in order when a call names none. routes: name -> model ids,
-    or a table with a strategy (docs/routes.md); model= may name one. home: folder of cache, ledger and
-    recordings. settings: a Settings of your own instead of files and variables. providers: replaces how a kind of endpoint is
-    reached ("openai_compatible", "litellm", "simulated"), for tests. on_call: called with a CallRecord after every call, in a
-    worker thread. shared: a Redis by its URL, or what open_shared(url) returned: cache, single flight, budgets, breakers and
-    limits are there then, for all replicas. Further keywords are settings by name (deadline_s=30, budget_session_usd="5.00").
+    endpoints: name -> Endpoint. ladder: model ids to try in order when a call names none. routes: name -> model ids, or the table
+    of a strategy (docs/routes.md). home: folder of cache, ledger and recordings. settings: a Settings of your own instead of files
+    and variables. providers: replaces how a kind of endpoint is reached ("openai_compatible", "litellm", "simulated"), for tests.
+    on_call: called with a CallRecord after every call, in a worker thread. shared: a Redis by its URL, or what open_shared(url)
+    returned: all replicas share cache, single flight, budgets, breakers and limits. Further keywords are settings by name.
 
     Raises ConfigurationError for settings that cannot work; nothing is opened or sent before the first call.
     """
@@ -68,7 +67,7 @@ class Client(Sending):
     ) -> None:
         base = Settings.load() if settings is None else settings
         named = {"endpoints": endpoints, "ladder": ladder, "routes": routes, "home": home}
-        values.update({name: value for name, value in named.items() if value is not None})
+        values |= {name: value for name, value in named.items() if value is not None}
         self._settings = base.with_values("Client(...)", values) if values else base
         check_routes(self._settings, values, "Client(...)")
         self.session = self._settings.session or process_session()
@@ -93,8 +92,6 @@ class Client(Sending):
         """Return where the client keeps things and what it asks by default."""
         asks = ", ".join(self._settings.ladder) or self._settings.model or "found on first call"
         return f"Client(model={asks!r}, home={str(self._settings.home)!r}, session={self.session!r})"
-
-    # ------------------------------------------------------------------ asking
 
     @door()
     def ask(self, prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Reply:

@@ -133,14 +133,7 @@ def fit_labels(
     x = matrix("embeddings", embeddings, len(names))
     if method not in ("logistic", "nearest"):
         raise InvalidRequest(f"There is no method {method!r}.", hint='Use "logistic" or "nearest".')
-    known, codes = np.unique(names, return_inverse=True)
-    counts = np.bincount(codes)
-    if len(known) < 2 or counts.min() < FOLDS:
-        rare = ", ".join(f"{str(name)!r} ({count})" for name, count in zip(known, counts, strict=True))
-        raise InvalidRequest(
-            f"At least two labels with {FOLDS} requests each are needed, and there are: {rare}.", hint="Label some more requests."
-        )
-    codes = codes.astype(np.int64)
+    known, codes = _coded(names)
     settings = _PENALTIES if method == "logistic" else tuple(k for k in _NEIGHBOURS if k < len(x))
     folds = _folds(codes, seed)
     right = {setting: _held_out(x, codes, len(known), folds, method, setting) for setting in settings}
@@ -149,9 +142,9 @@ def fit_labels(
     near = method == "nearest"
     return LabelPlan(
         method=method,
-        labels=tuple(map(str, known)),
+        labels=tuple(known),
         accuracy=right[setting],
-        commonest=float(counts.max() / len(x)),
+        commonest=float(np.bincount(codes).max() / len(x)),
         n=len(x),
         setting=float(setting),
         seed=seed,
@@ -162,6 +155,18 @@ def fit_labels(
         vectors=_unit(x).astype("<f4").astype(np.float64) if near else np.zeros((0, 0)),
         codes=codes if near else np.zeros(0, dtype=np.int64),
     )
+
+
+def _coded(names: Sequence[str]) -> tuple[list[str], Ints]:
+    """Return the different labels, sorted, and each row's place among them. Raises InvalidRequest where there are too few."""
+    known, codes = np.unique(names, return_inverse=True)
+    counts = np.bincount(codes)
+    if len(known) < 2 or counts.min() < FOLDS:
+        rare = ", ".join(f"{str(name)!r} ({count})" for name, count in zip(known, counts, strict=True))
+        raise InvalidRequest(
+            f"At least two labels with {FOLDS} requests each are needed, and there are: {rare}.", hint="Label some more requests."
+        )
+    return [str(name) for name in known], codes.astype(np.int64)
 
 
 def _folds(codes: Ints, seed: int) -> Ints:

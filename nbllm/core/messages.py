@@ -188,6 +188,8 @@ class Call(Struct, kw_only=True):
     """The fast door has looked for a stored answer on every rung that the strategy may choose."""
     cascade: Cascade | None = None
     """How the answers of all rungs but the last are judged; None: the first answer is the answer."""
+    spill_s: float | None = None
+    """Longest wait for limits while another rung is left, in seconds, of a route that spills over; None: its share of the time."""
     why: Why = NOTHING
     """The route and its reason. What a stage below finds besides, it says in its reply's own `why`; record puts both together."""
     looked_up: bool = False

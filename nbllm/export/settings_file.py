@@ -14,7 +14,7 @@ from nbllm.errors import NbllmError
 from nbllm.export import toml_text
 from nbllm.export.asked import asked
 from nbllm.export.refusals import Refusal
-from nbllm.export.settings_routes import strategy_values, with_inner_routes
+from nbllm.export.settings_routes import route_lines, with_inner_routes
 from nbllm.providers.catalog import Catalog
 from nbllm.providers.hosts import PROVIDERS
 from nbllm.redaction import is_secret_name, redact
@@ -115,7 +115,7 @@ class _Writer:
             *self._table("budget", plain),
             *self._named_budgets(),
             *self._table("semantic_cache", plain),
-            *self._routes(routes),
+            *route_lines(routes, self._line, self._origin, self._taken, self.refusals),
             *(text for name, endpoint in sorted(endpoints.items()) for text in self._endpoint(name, endpoint)),
             "\n" + _SERVICE.format(port=port),
         ]
@@ -234,18 +234,6 @@ class _Writer:
             if amounts:
                 yield f"\n[budget.{kind}]\n"
                 yield from (self._line(f"budget.{kind}.{n}", (n,), usd, "") for n, usd in sorted(amounts.items()))
-
-    def _routes(self, routes: Mapping[str, RouteSpec]) -> Iterator[str]:
-        lists = {name: spec for name, spec in sorted(routes.items()) if isinstance(spec, tuple)}
-        if lists:
-            yield "\n[routes]\n"
-            yield from (self._line(f"routes.{n}", (n,), models, self._origin(f"routes.{n}")) for n, models in lists.items())
-        for name, spec in sorted(routes.items()):
-            if not isinstance(spec, tuple):
-                origin = self._origin(f"routes.{name}")
-                yield f"\n[{toml_text.key('routes', name)}]" + (f"  # {origin}\n" if origin else "\n")
-                for key, given in strategy_values(name, spec, self._taken, self.refusals):
-                    yield self._line(f"routes.{name}.{key}", (key,), given, "")
 
     def _endpoint(self, name: str, endpoint: Endpoint) -> Iterator[str]:
         yield f"\n[{toml_text.key('endpoints', name)}]\n"

@@ -13,17 +13,17 @@ from msgspec.structs import replace
 
 from nbllm.core.asking_helpers import criterion, verdict_in, verify_messages
 from nbllm.core.cascade import Verdict, by_logprob
-from nbllm.core.ladder import FALLBACK_RESERVE_S, Next, next_step
+from nbllm.core.ladder import FALLBACK_RESERVE_S, Next, Step, next_step
 from nbllm.core.messages import Attempt, Delta, Request, Rung, Sink
 from nbllm.core.reply import Reply
 from nbllm.core.routing_candidates import asked_by
 from nbllm.core.routing_facts import facts_of
 from nbllm.core.why import Why
-from nbllm.errors import BadAnswer, DeadlineExceeded, NbllmError, ValidationFailed
+from nbllm.errors import BadAnswer, BadParameter, DeadlineExceeded, NbllmError, ValidationFailed
 from nbllm.pipeline.cache import Cache
 from nbllm.pipeline.deadline import tried_and_spent
 from nbllm.pipeline.helpers import Helpers
-from nbllm.pipeline.stage import Clock, Stage, call_of, show
+from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of, show
 from nbllm.pipeline.structure import ask_check
 from nbllm.pipeline.workers import Workers
 from nbllm.settings.strategies import Cascade
@@ -45,12 +45,8 @@ class Judge:
         """Judge an answer that has passed the call's own schema and check."""
         if spec.accept == "logprob":
             verdict = by_logprob(reply.logprobs, spec.min_logprob or 0.0)
-            if verdict.score is None and reply.rung not in self._warned:
-                self._warned.add(reply.rung)
-                call_of(request).note(
-                    f"{reply.rung} gave no log probabilities, so this cascade cannot accept its answers; "
-                    'use accept = "verifier" or "valid", or another model.'
-                )
+            if verdict.score is None:
+                self.warn(rung_of(request), request)
             return verdict
         if spec.accept == "verifier":
             return await self._verified(reply, request, spec)
@@ -61,6 +57,15 @@ class Judge:
             except ValidationFailed:
                 return Verdict(accepted=False, words="it did not pass the route's check")
         return Verdict(accepted=True, words="it is valid")
+
+    def warn(self, rung: Rung, request: Request) -> None:
+        """Say, once for each model, that it gives no log probabilities."""
+        if rung.id not in self._warned:
+            self._warned.add(rung.id)
+            call_of(request).note(
+                f"{rung.id} gave no log probabilities, so this cascade cannot accept its answers; "
+                'use accept = "verifier" or "valid", or another model.'
+            )
 
     async def _verified(self, reply: Reply, request: Request, spec: Cascade) -> Verdict:
         verifier, name = spec.verifier or "", criterion(spec.verifier or "", spec.instructions)
@@ -173,6 +178,9 @@ class CascadeWalk:
             except Exception as exc:
                 live = self._request.options.on_interrupt if not rest else "restart"
                 step = next_step(exc, rung, rest, on_interrupt=live)
+                if rest and self._refuses_logprobs(exc):
+                    self._judge.warn(rung, self._request)
+                    step = Step(Next.RUNG, tuple(rest))
                 if step.next is Next.RAISE:
                     raise
                 if isinstance(exc, ValidationFailed) and rest:
@@ -180,6 +188,11 @@ class CascadeWalk:
                 self.failures.append((rung, exc))
                 last_error, left = exc, step.rungs
         return last_error
+
+    def _refuses_logprobs(self, exc: Exception) -> bool:
+        """Whether a model refuses what only this cascade asks of it: the next one is not asked for it, or may know it."""
+        added = asked_by(self._spec, self._request.content) is not self._request.content
+        return added and isinstance(exc, BadParameter) and exc.parameter in (None, "logprobs", "top_logprobs")
 
     async def _early(self, rung: Rung, rungs_left: int) -> Reply | None:
         """Return an answer that was accepted; else remember it."""

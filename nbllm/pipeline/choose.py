@@ -54,6 +54,7 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
     threshold: float | None = None
     error_upper: float | None = None
     plan_id: str | None = None
+    spill_s: float | None = None
 
 
 class Chooser:
@@ -91,7 +92,7 @@ class Chooser:
             error_upper=made.error_upper,
             plan_id=made.plan_id,
         )
-        call.cascade, call.strategy = made.cascade, None
+        call.cascade, call.strategy, call.spill_s = made.cascade, None, made.spill_s
         return request.routed(tuple(map(self._rung_of, made.models)))
 
     async def _decide(self, name: str, request: Request, facts: Facts) -> Decision:
@@ -106,6 +107,8 @@ class Chooser:
             )
         if isinstance(spec, Cascade):
             return await self._cascade(spec, name, request, routes)
+        if isinstance(spec, SpillOver):
+            return await self._spilled(spec, request, routes)
         names, reason = await self._choice(spec, name, request, facts, routes)
         if names[0] not in routes or isinstance(routes[names[0]], tuple):
             return Decision(models=expanded(names, routes), reason=reason)
@@ -141,7 +144,7 @@ class Chooser:
             return canary(spec, name, facts)
         if isinstance(spec, Classifier | Learned):
             return await self._labelled(spec, name, request, facts)
-        assert isinstance(spec, Cheapest | Fastest | SpillOver)  # noqa: S101 - all other strategies are above
+        assert isinstance(spec, Cheapest | Fastest)  # noqa: S101 - all other strategies are above
         rungs = list(map(self._rung_of, expanded(spec.models, routes)))
         ordered, reason = await self._by_numbers(spec, rungs, request)
         return tuple(rung.id for rung in ordered), reason
@@ -195,12 +198,14 @@ class Chooser:
 
     # ------------------------------------------------------------------ numbers
 
-    async def _by_numbers(
-        self, spec: Cheapest | Fastest | SpillOver, rungs: list[Rung], request: Request
-    ) -> tuple[Sequence[Rung], str]:
-        if isinstance(spec, SpillOver):
-            waits = {rung.id: await self._throttles.room_s(rung, request) for rung in rungs}
-            return spilled(rungs, waits, spec.wait_s)
+    async def _spilled(self, spec: SpillOver, request: Request, routes: Mapping[str, RouteSpec]) -> Decision:
+        rungs = list(map(self._rung_of, expanded(spec.models, routes)))
+        waits = {rung.id: await self._throttles.room_s(rung, request) for rung in rungs}
+        ordered, reason = spilled(rungs, waits, spec.wait_s)
+        roomy = waits[ordered[0].id] <= spec.wait_s
+        return Decision(models=tuple(rung.id for rung in ordered), reason=reason, spill_s=spec.wait_s if roomy else None)
+
+    async def _by_numbers(self, spec: Cheapest | Fastest, rungs: list[Rung], request: Request) -> tuple[Sequence[Rung], str]:
         healthy = {rung.id: await self._breakers.standing(rung) in ("closed", "half open") for rung in rungs}
         numbers = await self._observed.numbers()
         if isinstance(spec, Cheapest):

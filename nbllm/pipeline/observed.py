@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -10,11 +11,11 @@ from nbllm.core.messages import AttemptStatus, CallRecord
 from nbllm.core.ports import Ledger
 from nbllm.core.records import HELPING, Seen
 from nbllm.core.routing_numbers import Numbers
-from nbllm.errors import NbllmError
 from nbllm.pipeline.record import Hook
-from nbllm.pipeline.stage import Clock
+from nbllm.pipeline.stage import Clock, looked_at
 from nbllm.pipeline.workers import Workers
 
+_log = logging.getLogger("nbllm")
 READ_ROWS = 2000
 """How many of the newest attempts are read: about 5 ms, in a worker thread."""
 AGAIN_S = 60.0
@@ -51,7 +52,9 @@ class Observed:
             self._reading = self._workers.submit(lambda: Numbers(self._ledger.newest_answers(READ_ROWS)))
         if self._reading is not None:
             if self._read_at_s is None and not self._reading.done():
-                await asyncio.wait([asyncio.wrap_future(self._reading)], timeout=_WAIT_S)
+                waiting = asyncio.wrap_future(self._reading)
+                waiting.add_done_callback(looked_at)
+                await asyncio.wait([waiting], timeout=_WAIT_S)
             self._take()
         return self._numbers
 
@@ -63,5 +66,5 @@ class Observed:
         self._read_at_s = self._clock.now_s()
         try:
             self._numbers = reading.result()
-        except NbllmError:
-            return
+        except Exception:  # whatever it is, the route goes on with what this process has seen
+            _log.warning("The ledger could not be read for a route.", exc_info=True)

@@ -120,6 +120,8 @@ class ThrottleStage:
         call, slots = call_of(request), self._throttles.slots(rung)
         began_s = self._clock.now_s()
         until_s = began_s + max(0.0, call.deadline_at_s - began_s) / max(1, request.rungs_left)
+        if call.spill_s is not None and request.rungs_left > 1:
+            until_s = min(until_s, began_s + call.spill_s)  # others may have taken the room since the route saw it
         try:
             await self._wait(request, rung, slots, until_s)
         finally:

@@ -17,9 +17,8 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from nbllm.core.messages import Attempt, AttemptStatus, CallRow
 from nbllm.core.ports import Filter, Series, UsageRow, Written
-from nbllm.core.records import Seen
+from nbllm.core.records import Attempt, AttemptStatus, CallRow, Seen
 from nbllm.errors import HomeUnusable, StorageError
 from nbllm.storage import ledger_rows as rows
 from nbllm.storage.faults import OnTrouble
@@ -257,7 +256,7 @@ class SqliteLedger:
         return self._read(lambda con: attempts(con, call_id, self._ids.get(call_id)))
 
     def newest_answers(self, limit: int) -> Sequence[Seen]:
-        """The newest attempts that were answered, oldest first."""
+        """The newest attempts that were answered."""
         from nbllm.storage.ledger_read import newest_answers
 
         return self._read(lambda con: newest_answers(con, limit))

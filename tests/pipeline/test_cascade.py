@@ -86,6 +86,23 @@ def test_an_answer_without_log_probabilities_is_not_accepted() -> None:
     run_virtual(run())
 
 
+def test_a_model_that_refuses_log_probabilities_is_passed_over() -> None:
+    """A 400 over what only the cascade asks for is not the caller's mistake: the next model answers; over another it is."""
+
+    async def run() -> None:
+        for parameter in ("logprobs", None):
+            refused = errors.BadParameter("logprobs is not supported", parameter=parameter)
+            there, reply = await asked_once(LOGPROB, small=refused)
+            assert (reply.rung, reply.accepted, calls(there)) == (LARGE, True, {"small": 1, "large": 1})
+            assert "gave no log probabilities" in reply.notes[0]
+        wrong = errors.BadParameter("temperature is too high", parameter="temperature")
+        there, error = await asked_once(LOGPROB, small=wrong)
+        assert isinstance(error, errors.BadParameter)
+        assert calls(there) == {"small": 1}
+
+    run_virtual(run())
+
+
 def test_a_plan_gives_the_cut_off(tmp_path: Path) -> None:
     """The threshold, the bound on its error and its id come from the plan; a plan that was refused leaves the fixed ladder."""
     from nbllm.calibration import calibrate_threshold

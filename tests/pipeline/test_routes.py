@@ -388,6 +388,41 @@ def test_all_slots_taken_spill_over() -> None:
     run_virtual(run())
 
 
+def test_a_burst_spills_over_too() -> None:
+    """Calls that all saw the same room do not queue up for it: those that find it gone go to the next endpoint at once."""
+
+    async def run() -> None:
+        there = world({"r": SPILL, "by": {**TASK, "otherwise": "r"}}, endpoints={"small": {"rpm": 3}})
+        began_s = there.clock.now_s()
+        replies = await asyncio.gather(*(there.ask(f"q{n}", "r" if n % 2 else "by") for n in range(20)))
+        assert sorted(r.rung for r in replies) == [LARGE] * 17 + [SMALL] * 3
+        assert there.clock.now_s() == began_s
+        await there.close()
+        full = world({"r": SPILL}, endpoints={"small": {"rpm": 1}, "large": {"rpm": 1}})
+        replies = await asyncio.gather(*(full.ask(f"q{n}", "r") for n in range(3)))
+        assert len({r.call_id for r in replies}) == 3
+        await full.close()
+
+    run_virtual(run())
+
+
+def test_a_ledger_that_cannot_be_read_is_no_reason_not_to_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """Routes by numbers go on with what this process has seen."""
+
+    async def run() -> None:
+        there = world({"r": FASTEST})
+
+        def broken(limit: int) -> Any:
+            raise OSError("no disk")
+
+        there.ledger.newest_answers = broken  # type: ignore[method-assign]
+        assert (await there.ask("q", "r")).rung == SMALL
+        await there.close()
+
+    run_virtual(run())
+    assert "could not be read" in caplog.text
+
+
 # ---------------------------------------------------------------------------------------------------- doors and bad input
 
 
