@@ -139,6 +139,8 @@ SERVE = Manual(
         only, with a random key, and is ready after it has completed a token.
         Ctrl-C while it starts ends it; a later Ctrl-C does not reach it.
         Options without an engine in brackets are those of vllm and sglang.
+        attach takes a server that runs already. It is never stopped, and looked at
+        when status is asked: one token, unless it is seen to work.
 
         up runs an exported app on 127.0.0.1 with a random key, shows both, and what
         it was asked and cost so far. It has a home of its own; with --share it answers
