@@ -180,3 +180,27 @@ def test_streams_go_on_while_redis_is_gone_and_are_counted_again_when_it_is_back
         await link.aclose()
 
     asyncio.run(run())
+
+
+def test_a_redis_that_only_answers_does_not_count(redis_server: RedisServer) -> None:
+    """One that became a replica says PONG and takes nothing: /ready is to know, and requests are refused."""
+    redis_server.flush()
+
+    async def run() -> None:
+        link = Link(redis_server.url, rest_s=0.02)
+        limiter = streaming(link)
+        assert await limiter.works()
+        with redis_server.client() as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            try:
+                assert not await limiter.works()
+                with pytest.raises(LimitsUnavailable):
+                    await limiter.count_request(caller())
+            finally:
+                client.execute_command("REPLICAOF", "NO", "ONE")
+        await asyncio.sleep(0.05)
+        assert await limiter.works()
+        await limiter.count_request(caller())
+        await link.aclose()
+
+    asyncio.run(run())
