@@ -19,12 +19,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from nbllm import current
 from nbllm.client import Client
 from nbllm.core.messages import CallRecord
 from nbllm.errors import ConfigurationError, NbllmError
 from nbllm.service import docs_page, feedback, flow_app, health
+from nbllm.service.caller import Caller
 from nbllm.service.configuration import ServiceSettings, load_service
 from nbllm.service.context import ASKING, Service, exchange_of
 from nbllm.service.flow_events import ANSWER_HEADERS
@@ -111,7 +113,16 @@ def _app(service: Service) -> FastAPI:
 
 
 class _App(FastAPI):
-    """FastAPI, which describes what it has no routes of its own for as well."""
+    """FastAPI, which describes what it has no routes of its own for as well, and has the guard take those requests at once."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer. What is asked most needs no more than the guard, as long as nobody put other middleware before it."""
+        service: Service = self.state.service
+        if scope["type"] == "http" and (scope["method"], scope["path"]) in service.endpoints and len(self.user_middleware) == 1:
+            scope["app"] = self
+            await Guard(self, service)(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI description, made once."""
@@ -207,16 +218,20 @@ async def _open(service: Service, stack: AsyncExitStack) -> None:
 def _counting(service: Service, loop: asyncio.AbstractEventLoop) -> Callable[[CallRecord], None]:
     """Return what counts each call of a model: in the metrics, and in the tokens of who asked."""
 
-    def counted(record: CallRecord) -> None:
+    def count(record: CallRecord, caller: Caller | None) -> None:
         service.metrics.call(record)
-        caller = ASKING.get()
-        if caller is None or caller.tier.tokens_per_minute is None or not record.attempts:
+        if caller is None or caller.tier.tokens_per_minute is None:
             return
         tokens = sum((usage.input_tokens or 0) + (usage.output_tokens or 0) for usage in (a.usage for a in record.attempts))
-        if service.own_client:  # then this is its loop
-            service.count_tokens(caller, tokens)
+        service.count_tokens(caller, tokens)
+
+    def counted(record: CallRecord) -> None:
+        if not record.attempts:  # a hit, maybe on a flow's own thread: no tokens
+            service.metrics.call(record)
+        elif asyncio._get_running_loop() is loop:  # noqa: SLF001 - public but for its name; the public one raises
+            loop.call_soon(count, record, ASKING.get())  # in the loop's next turn: the answer goes out first
         else:
-            loop.call_soon_threadsafe(service.count_tokens, caller, tokens)
+            loop.call_soon_threadsafe(count, record, ASKING.get())
 
     return counted
 

@@ -11,12 +11,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import uuid4
 
 from nbllm.core.messages import DayScope
 from nbllm.flow_context import CALLER, CallerContext
 from nbllm.service.caller import Caller
 from nbllm.service.configuration import ServiceSettings
+from nbllm.service.heads import new_id
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -164,5 +164,5 @@ def exchange_of(connection: HTTPConnection) -> Exchange:
     scope = connection.scope
     exchange: Exchange | None = scope.get(EXCHANGE)
     if exchange is None:
-        exchange = scope[EXCHANGE] = Exchange(request_id=uuid4().hex, started_s=time.monotonic())
+        exchange = scope[EXCHANGE] = Exchange(request_id=new_id(), started_s=time.monotonic())
     return exchange

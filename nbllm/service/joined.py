@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+_ASKED_MOST = ("is_closing", "get_protocol", "get_extra_info", "pause_reading", "resume_reading")
+
 
 class Joined:
     """Stands for another transport. A write that begins a head waits for the next write, or for the loop's next turn."""
@@ -16,6 +18,9 @@ class Joined:
         self._transport = transport
         self._loop = loop
         self._held = b""
+        for name in _ASKED_MOST:
+            if hasattr(transport, name):
+                setattr(self, name, getattr(transport, name))
 
     def __getattr__(self, name: str) -> Any:
         """Be the other transport in all else."""

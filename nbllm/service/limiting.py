@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any
@@ -18,17 +18,16 @@ from limits import RateLimitItemPerMinute
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 from limits.errors import StorageError as LimitsStorageError
-from limits.storage.base import TimestampedSlidingWindow
 
 from nbllm.errors import StorageError
 from nbllm.service.caller import Caller
+from nbllm.service.memory_counters import MemoryCounters
 from nbllm.service.problems import ServiceProblem
 from nbllm.service.stream_slots import MemorySlots, StreamSlots
 
 Header = tuple[bytes, bytes]
 _WINDOW_S = 60
-_MOST_COUNTERS = 20_000
-_FORGET_EVERY_S = 60.0
+_MOST_NAMES = 20_000
 
 
 class OverLimit(ServiceProblem):
@@ -61,6 +60,7 @@ class Limiter:
         self._memory = self._storage if isinstance(self._storage, MemoryCounters) else None
         self._allow_blind = allow_blind
         self._items: dict[tuple[str, int], RateLimitItemPerMinute] = {}
+        self._names: dict[tuple[str, int, str], str] = {}
         self._here = MemorySlots()
         self._streams: StreamSlots = self._here if streams is None else streams
 
@@ -98,17 +98,17 @@ class Limiter:
         """Do as _count, without its six awaits: in memory they take ten times as long as the counting."""
         tier, key_id = caller.tier, caller.key_id
         if tier.tokens_per_minute is not None:
-            used, left_s = memory.count_of(_counter(self._item("tokens", tier.tokens_per_minute), key_id))
+            used, left_s = memory.count_of(self._counter("tokens", tier.tokens_per_minute, key_id))
             if used >= tier.tokens_per_minute:
                 headers = _headers("tokens", tier.tokens_per_minute, 0, left_s)
                 raise OverLimit("tokens a minute", tier.tokens_per_minute, left_s, headers)
         if tier.requests_per_minute is None:
             return ()
-        item = self._item("requests", tier.requests_per_minute)
-        passed, left, reset_s = memory.hit_sliding(_counter(item, key_id), item.amount, item.get_expiry())
-        headers = _headers("requests", item.amount, left if passed else 0, reset_s)
+        amount = tier.requests_per_minute
+        passed, left, reset_s = memory.hit_sliding(self._counter("requests", amount, key_id), amount, _WINDOW_S)
+        headers = _headers("requests", amount, left if passed else 0, reset_s)
         if not passed:
-            raise OverLimit("requests a minute", item.amount, reset_s, headers)
+            raise OverLimit("requests a minute", amount, reset_s, headers)
         return headers
 
     def count_tokens_here(self, caller: Caller, tokens: int) -> bool:
@@ -117,8 +117,7 @@ class Limiter:
         if memory is None:
             return False
         if limit is not None and tokens > 0:
-            item = self._item("tokens", limit)
-            memory.add(_counter(item, caller.key_id), item.get_expiry(), tokens)
+            memory.add(self._counter("tokens", limit, caller.key_id), _WINDOW_S, tokens)
         return True
 
     async def count_tokens(self, caller: Caller, tokens: int) -> None:
@@ -164,18 +163,20 @@ class Limiter:
         except LimitsStorageError:
             return False
 
+    def _counter(self, what: str, amount: int, key_id: str) -> str:
+        """Return what limits calls the counter of a caller."""
+        name = self._names.get((what, amount, key_id))
+        if name is None:
+            if len(self._names) >= _MOST_NAMES:
+                self._names.clear()
+            name = self._names[what, amount, key_id] = self._item(what, amount).key_for(key_id)
+        return name
+
     def _item(self, what: str, amount: int) -> RateLimitItemPerMinute:
         item = self._items.get((what, amount))
         if item is None:
             item = self._items[what, amount] = RateLimitItemPerMinute(amount, namespace=f"nbllm-{what}")
         return item
-
-
-@lru_cache(maxsize=4096)
-def _counter(item: RateLimitItemPerMinute, key_id: str) -> str:
-    """Return what limits calls the counter of a caller."""
-    name: str = item.key_for(key_id)
-    return name
 
 
 @lru_cache(maxsize=64)
@@ -186,120 +187,3 @@ def _policy(what: str, amount: int) -> bytes:
 def _headers(what: str, amount: int, left: int, reset_s: float) -> tuple[Header, ...]:
     """Return RateLimit and RateLimit-Policy as draft-ietf-httpapi-ratelimit-headers-10 has them."""
     return (b"ratelimit-policy", _policy(what, amount)), (b"ratelimit", f'"{what}";r={left};t={math.ceil(reset_s)}'.encode())
-
-
-class MemoryCounters(Storage, TimestampedSlidingWindow):
-    """Counters in this process, on the monotonic clock, for limits' strategies.
-
-    limits' own storage in memory looks at the time of day, starts a task for each hit, and looks through all counters each time.
-    """
-
-    STORAGE_SCHEME = ["async+nbllm-memory"]  # noqa: RUF012 - limits' own way to name a storage
-
-    def __init__(self, *, now_s: Callable[[], float] = time.monotonic, epoch_s: Callable[[], float] = time.time) -> None:
-        super().__init__()
-        self._now_s = now_s
-        self._epoch_s = epoch_s
-        self._counts: dict[str, tuple[int, float]] = {}
-        """Counter -> how many, and until when on the monotonic clock."""
-        self._forget_at_s = 0.0
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        """What a storage raises when it is gone; this one never is."""
-        return LimitsStorageError
-
-    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Add to a counter, which lives so many seconds from when it is new; return it."""
-        return self.add(key, expiry, amount)
-
-    def add(self, key: str, expiry: float, amount: int) -> int:
-        """Do as incr, at once."""
-        now_s = self._now_s()
-        self._forget(now_s)
-        count, until_s = self._counts.get(key, (0, 0.0))
-        if until_s <= now_s:
-            count, until_s = 0, now_s + expiry
-        self._counts[key] = count + amount, until_s
-        return count + amount
-
-    async def get(self, key: str) -> int:
-        """Return a counter, 0 for one that is not there."""
-        return self._count(key, self._now_s())
-
-    async def get_expiry(self, key: str) -> float:
-        """Return when a counter ends, as Unix time."""
-        now_s = self._now_s()
-        _, until_s = self._counts.get(key, (0, now_s))
-        return self._epoch_s() + max(0.0, until_s - now_s)
-
-    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Add to the count of the sliding window unless that goes over the limit."""
-        previous, previous_ttl_s, current, _ = self._window(key, expiry)
-        if math.floor(previous * previous_ttl_s / expiry + current) + amount > limit:
-            return False
-        await self.incr(self.sliding_window_keys(key, expiry, self._now_s())[1], 2 * expiry, amount)
-        return True
-
-    def count_of(self, key: str) -> tuple[int, float]:
-        """Return a counter and how many seconds it lives still; (0, 0) for one that is not there."""
-        now_s = self._now_s()
-        count, until_s = self._counts.get(key, (0, 0.0))
-        return (count, until_s - now_s) if until_s > now_s else (0, 0.0)
-
-    def hit_sliding(self, key: str, limit: int, expiry: int) -> tuple[bool, int, float]:
-        """Add one to the sliding window unless that goes over the limit; return whether, what is left, and when some comes back.
-
-        The same as hit and get_window_stats of limits' SlidingWindowCounterRateLimiter, one after the other.
-        """
-        now_s = self._now_s()
-        before, this = self.sliding_window_keys(key, expiry, now_s)
-        left_s = expiry - now_s % expiry
-        previous, current = self._count(before, now_s), self._count(this, now_s)
-        passed = math.floor(previous * left_s / expiry + current) + 1 <= limit
-        if passed:
-            current = self.add(this, 2 * expiry, 1)
-        remaining = max(0, limit - math.floor(previous * left_s / expiry + current))
-        resets = [left_s % (expiry / previous)] if previous else []
-        resets += [(left_s + expiry) % expiry] if current else []
-        return passed, remaining, min(resets, default=0.0)
-
-    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """Return count and remaining seconds of the window before and of this one."""
-        return self._window(key, expiry)
-
-    async def clear_sliding_window(self, key: str, expiry: int) -> None:
-        """Forget both windows."""
-        for name in self.sliding_window_keys(key, expiry, self._now_s()):
-            self._counts.pop(name, None)
-
-    async def check(self) -> bool:
-        """Say that it works."""
-        return True
-
-    async def reset(self) -> int | None:
-        """Forget all; return how many there were."""
-        count = len(self._counts)
-        self._counts.clear()
-        return count
-
-    async def clear(self, key: str) -> None:
-        """Forget a counter."""
-        self._counts.pop(key, None)
-
-    def _count(self, key: str, now_s: float) -> int:
-        count, until_s = self._counts.get(key, (0, 0.0))
-        return count if until_s > now_s else 0
-
-    def _window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        now_s = self._now_s()
-        before, this = self.sliding_window_keys(key, expiry, now_s)
-        left_s = expiry - now_s % expiry
-        previous = self._count(before, now_s)
-        return previous, left_s if previous else 0.0, self._count(this, now_s), left_s + expiry
-
-    def _forget(self, now_s: float) -> None:
-        """Let go of counters that are over, now and then."""
-        if now_s >= self._forget_at_s or len(self._counts) > _MOST_COUNTERS:
-            self._forget_at_s = now_s + _FORGET_EVERY_S
-            self._counts = {key: row for key, row in self._counts.items() if row[1] > now_s}

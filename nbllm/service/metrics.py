@@ -53,7 +53,7 @@ class Metrics:
             "nbllm_budget_left_usd", "What hard budgets leave; tier:NAME: to its key with the least.", ("scope",), registry=registry
         )
         self.draining = Gauge("nbllm_draining", "1 while the service ends.", registry=registry)
-        self._children: dict[tuple[int, tuple[str, ...]], Any] = {}
+        self._children: dict[tuple[Any, ...], Any] = {}
         self._bound: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -69,30 +69,27 @@ class Metrics:
 
     def call(self, record: CallRecord) -> None:
         """Count one call of a model that is over, with its attempts. From any thread."""
-        row = record.call
+        row, children = record.call, self._children
         rung = self._rung(row.rung)
-        self._child(self.calls, rung, row.source or "none", str(row.status.value)).inc()
+        kind = (rung, row.source, row.status)
+        calls = children.get(kind) or self._child(kind, self.calls, rung, row.source or "none", str(row.status.value))
+        calls.inc()
         if row.latency_s is not None and row.source == "model":
-            self._child(self.call_s, rung).observe(row.latency_s)
+            (children.get(("s", rung)) or self._child(("s", rung), self.call_s, rung)).observe(row.latency_s)
             if row.ttft_s is not None:
-                self._child(self.ttft_s, rung).observe(row.ttft_s)
+                (children.get(("ttft", rung)) or self._child(("ttft", rung), self.ttft_s, rung)).observe(row.ttft_s)
         for attempt in record.attempts:
-            name = self._rung(attempt.rung)
-            usage = attempt.usage
-            if usage is not None:
-                self._child(self.tokens, name, "input").inc(usage.input_tokens or 0)
-                self._child(self.tokens, name, "output").inc(usage.output_tokens or 0)
+            name, usage = self._rung(attempt.rung), attempt.usage
+            for way, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+                (children.get((way, name)) or self._child((way, name), self.tokens, name, way)).inc(tokens or 0)
             if attempt.cost_usd is not None:
-                self._child(self.cost_usd, name).inc(float(attempt.cost_usd))
+                (children.get(("usd", name)) or self._child(("usd", name), self.cost_usd, name)).inc(float(attempt.cost_usd))
             else:
-                self._child(self.unpriced, name).inc()
+                (children.get(("?", name)) or self._child(("?", name), self.unpriced, name)).inc()
 
-    def _child(self, metric: Any, *labels: str) -> Any:
+    def _child(self, kind: tuple[Any, ...], metric: Any, *labels: str) -> Any:
         """Return a metric's child; labels() itself checks and locks each time. The labels of calls are bounded, so these are."""
-        kind = (id(metric), labels)
-        child = self._children.get(kind)
-        if child is None:
-            child = self._children[kind] = metric.labels(*labels)
+        child = self._children[kind] = metric.labels(*labels)
         return child
 
     def text(self) -> bytes:

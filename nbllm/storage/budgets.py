@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 
 from nbllm.core.ports import Balance, Scope
 from nbllm.errors import BudgetExceeded, BudgetUnavailable, HomeUnusable, StorageError
@@ -75,7 +76,7 @@ class SqliteBudgets:
                     return before
                 raise
             names = list(before)
-            if not con.execute(_RESERVE, (reservation_id, amount, json.dumps(names), process)).rowcount:
+            if not con.execute(_RESERVE, (reservation_id, amount, _names_json(tuple(names)), process)).rowcount:
                 return before
             _add(con, names, spent=0, reserved=amount)
             return {name: Balance(held.spent_usd, held.reserved_usd + to_usd(amount)) for name, held in before.items()}
@@ -232,6 +233,16 @@ def balances(con: sqlite3.Connection, names: Iterable[str]) -> dict[str, Balance
     return {name: found.get(stored, _NONE) for name, stored in kept.items()}
 
 
+@lru_cache(maxsize=1024)
+def _names_json(names: tuple[str, ...]) -> str:
+    return json.dumps(names)
+
+
+@lru_cache(maxsize=1024)
+def _names_of(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
 def _known(con: sqlite3.Connection, reservation_id: str) -> bool:
     sql = "SELECT EXISTS (SELECT 1 FROM reservations WHERE id = ?1) OR EXISTS (SELECT 1 FROM settled WHERE id = ?1)"
     return bool(con.execute(sql, (reservation_id,)).fetchone()[0])
@@ -253,7 +264,7 @@ def _drop(con: sqlite3.Connection, reservation_id: str) -> None:
 def _taken(con: sqlite3.Connection, reservation_id: str) -> tuple[int, list[str]] | None:
     """Delete a reservation and return its amount and scopes, None for none."""
     row = con.execute("DELETE FROM reservations WHERE id = ? RETURNING amount, scopes", (reservation_id,)).fetchone()
-    return (int(row[0]), json.loads(row[1])) if row else None
+    return (int(row[0]), list(_names_of(row[1]))) if row else None
 
 
 def _unavailable(exc: StorageError | HomeUnusable) -> BudgetUnavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 
 PICO = Decimal(10) ** 12
+_ONE_PICO = Decimal("1E-12")
 _LARGEST = 2**62
 
 
@@ -26,7 +27,7 @@ def to_pico_or_none(usd: Decimal | None) -> int | None:
 
 def to_usd(pico: int) -> Decimal:
     """Return USD."""
-    return Decimal(pico).scaleb(-12)
+    return Decimal(pico) * _ONE_PICO
 
 
 def to_usd_or_none(pico: int | None) -> Decimal | None:

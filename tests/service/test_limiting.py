@@ -16,7 +16,8 @@ from limits.errors import StorageError as LimitsStorageError
 from nbllm.errors import StorageError
 from nbllm.service.caller import Caller
 from nbllm.service.configuration import Tier
-from nbllm.service.limiting import Limiter, LimitsUnavailable, MemoryCounters, OverLimit
+from nbllm.service.limiting import Limiter, LimitsUnavailable, OverLimit
+from nbllm.service.memory_counters import MemoryCounters
 from nbllm.service.problems import headers_of
 
 
