@@ -24,7 +24,7 @@ from nbllm.pipeline.breaker import Breakers
 from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.observed import Observed
 from nbllm.pipeline.route_plans import CutOff, Labels, Plan, Plans
-from nbllm.pipeline.stage import Clock, call_of
+from nbllm.pipeline.stage import Clock, call_of, known_rungs
 from nbllm.pipeline.throttle import Throttles
 from nbllm.settings import Settings
 from nbllm.settings.strategies import (
@@ -93,7 +93,9 @@ class Chooser:
             plan_id=made.plan_id,
         )
         call.cascade, call.strategy, call.spill_s = made.cascade, None, made.spill_s
-        return request.routed(tuple(map(self._rung_of, made.models)))
+        if made.cascade is not None:  # without its last model, a cascade would accept what it is there to judge
+            return request.routed(tuple(map(self._rung_of, made.models)))
+        return request.routed(tuple(known_rungs(made.models, self._rung_of, call)))
 
     async def _decide(self, name: str, request: Request, facts: Facts) -> Decision:
         routes = self._settings().routes
@@ -145,7 +147,7 @@ class Chooser:
         if isinstance(spec, Classifier | Learned):
             return await self._labelled(spec, name, request, facts)
         assert isinstance(spec, Cheapest | Fastest)  # noqa: S101 - all other strategies are above
-        rungs = list(map(self._rung_of, expanded(spec.models, routes)))
+        rungs = known_rungs(expanded(spec.models, routes), self._rung_of, call_of(request))
         ordered, reason = await self._by_numbers(spec, rungs, request)
         return tuple(rung.id for rung in ordered), reason
 
@@ -199,7 +201,7 @@ class Chooser:
     # ------------------------------------------------------------------ numbers
 
     async def _spilled(self, spec: SpillOver, request: Request, routes: Mapping[str, RouteSpec]) -> Decision:
-        rungs = list(map(self._rung_of, expanded(spec.models, routes)))
+        rungs = known_rungs(expanded(spec.models, routes), self._rung_of, call_of(request))
         waits = {rung.id: await self._throttles.room_s(rung, request) for rung in rungs}
         ordered, reason = spilled(rungs, waits, spec.wait_s)
         roomy = waits[ordered[0].id] <= spec.wait_s

@@ -16,11 +16,11 @@ from nbllm.core.routing import Route
 from nbllm.core.routing_candidates import Candidate, asked_by, candidates
 from nbllm.core.routing_facts import facts_of
 from nbllm.core.why import Why
-from nbllm.errors import ConfigurationError
+from nbllm.errors import ConfigurationError, UnknownModel
 from nbllm.pipeline.cache import Cache, CacheStage
 from nbllm.pipeline.choose import Chooser, cut_off
 from nbllm.pipeline.route_plans import CutOff, Plans
-from nbllm.pipeline.stage import Stage, call_of, show
+from nbllm.pipeline.stage import Stage, call_of, known_rungs, show
 from nbllm.settings.strategies import Cascade, RouteSpec
 
 RungOf = Callable[[str], Rung]
@@ -52,6 +52,8 @@ class Router:
     def _on(self, request: Request, route: Route) -> Request:
         call = call_of(request)
         call.why, call.strategy = route.why, route.strategy
+        if route.strategy is not None:
+            return request.routed(tuple(known_rungs(route.models, self.rung, call)))
         return request.routed(tuple(map(self.rung, route.models)))
 
 
@@ -95,8 +97,11 @@ class Keepsakes:
         return None
 
     def _places(self, request: Request, name: str) -> list[tuple[Candidate, Rung, Request]]:
-        found = candidates(name, self._routes(), facts_of(request.content, request.options))
-        return [(one, self._rung_of(one.model), _asked(request, one.cascade)) for one in found]
+        places = []
+        for one in candidates(name, self._routes(), facts_of(request.content, request.options)):
+            with suppress(UnknownModel):  # was said when the route was looked up
+                places.append((one, self._rung_of(one.model), _asked(request, one.cascade)))
+        return places
 
     def _known_criterion(self, cascade: Cascade) -> bool:
         """Whether nothing has to be read or run to tell if a cascade accepts a stored answer."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from nbllm.core.messages import Call, Delta, Request, Rung, Sink, ToolCallFragment
 from nbllm.core.ports import Written
 from nbllm.core.reply import Reply
-from nbllm.errors import NbllmError, StorageError
+from nbllm.errors import NbllmError, StorageError, UnknownModel
 
 Row = TypeVar("Row")
 T = TypeVar("T")
@@ -51,6 +51,21 @@ def rung_of(request: Request) -> Rung:
     """Return the rung that the ladder chose; every stage below it has one."""
     assert request.rung is not None, "ladder chooses the rung"  # noqa: S101 - a broken road, not bad input
     return request.rung
+
+
+def known_rungs(models: Iterable[str], rung_of: Callable[[str], Rung], call: Call) -> list[Rung]:
+    """Return the rungs of the models that somebody answers to; others are left out, and it is said. Raises where none is left."""
+    rungs: list[Rung] = []
+    unknown: UnknownModel | None = None
+    for model in models:
+        try:
+            rungs.append(rung_of(model))
+        except UnknownModel as exc:
+            unknown = exc
+            call.note(f"{exc.summary} The route went on without it.")
+    if not rungs and unknown is not None:
+        raise unknown
+    return rungs
 
 
 def patience_s(call: Call, clock: Clock, *, at_most_s: float = 1.0, part: float = 0.5) -> float:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from nbllm import errors
 from nbllm.calibration import fit_labels
-from nbllm.core.messages import AttemptStatus, Embed
+from nbllm.core.messages import AttemptStatus, Embed, NullSink
 from nbllm.core.ports import RateLimits
 from nbllm.core.pricing import Price
 from nbllm.pipeline.road import Hit
@@ -492,6 +492,48 @@ def test_odd_requests_are_routed() -> None:
         long = [w for w in there.providers["help"].requests if "characters left out" in asked(w)]
         assert long
         assert all(len(asked(w)) < 5000 for w in long)
+        await there.close()
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("door", ["fast", "road"])
+def test_a_model_that_nobody_answers_to_is_left_out(door: str) -> None:
+    """A route of a file may name an endpoint that is not there yet: the others answer, and it is said."""
+
+    async def run() -> None:
+        gone = "unknown/m"
+        routes = {
+            "w": {"strategy": "weighted", "weights": {gone: 1000, SMALL: 1}},
+            "low": {**CHEAPEST, "models": [gone, SMALL]},
+            "task": {**TASK, "rules": [{"feature": "f", "use": gone}]},
+            "none": {**CHEAPEST, "models": [gone]},
+            "cascade": {**VERIFIER, "models": [SMALL, gone]},
+        }
+        there = world(routes)
+        ask = there.door if door == "fast" else there.ask
+        for route in ("w", "low", "task"):
+            reply = await ask(f"q {route}", route, feature="f", user="ann")
+            assert reply.rung == SMALL
+            assert reply.notes == ("No endpoint answers to 'unknown/m'. The route went on without it.",)
+        for route in ("none", "cascade"):
+            with pytest.raises(errors.UnknownModel):
+                await ask("x", route)
+        await there.close()
+
+    run_virtual(run())
+
+
+def test_a_route_that_is_removed_under_way_is_an_error() -> None:
+    """A route that settings lose between the fast door and the road is told as what it is now: no model."""
+
+    async def run() -> None:
+        there = world({"r": CLASSIFIER})
+        opened = there.road.try_hit(there.request("q", "r"))
+        assert not isinstance(opened, Hit)
+        there.configure(routes={"r": None})
+        with pytest.raises(errors.UnknownModel):
+            await there.road(opened, NullSink())
         await there.close()
 
     run_virtual(run())
