@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from nbllm.export import scopes as sc
@@ -74,7 +75,8 @@ def patches_in(tree: ast.Module, known: Known) -> list[Patch]:
     for statement in tree.body:
         decorated = isinstance(statement, Definition) and bool(statement.decorator_list)
         reader.inside = statement.name if isinstance(statement, Definition) and not decorated else ""
-        reader.visit(statement)
+        with suppress(RecursionError):  # nested so deeply that it is refused as that
+            reader.visit(statement)
     return sorted(dict.fromkeys(reader.found), key=lambda p: (p.line, p.target))
 
 
@@ -135,8 +137,9 @@ class Reader(ast.NodeVisitor):
     # ------------------------------------------------------------------ what changes
 
     def _note(self, node: ast.AST, target: str, *, plain: bool = False, key: ast.AST | None = None) -> None:
-        said = " ".join(ast.unparse(node).split())
         variable = _text(key) if key is not None else ""
+        # What a variable is set to may be a secret of any shape.
+        said = f"{ENVIRONMENT}[{variable!r}]" if target == ENVIRONMENT and variable else " ".join(ast.unparse(node).split())
         self.found.append(Patch(target, getattr(node, "lineno", 1), said[:60], plain, self.inside, variable))
 
     def _stored(self, node: ast.AST, target: ast.expr, value: ast.expr | None) -> None:

@@ -53,7 +53,7 @@ def _of_magics(unit: Unit) -> Iterator[Patch]:
     for magic in unit.code.magics:
         name = re.match(r"(\w+)\s*[= ]\s*\S", magic.rest.strip())
         if magic.kind == "line" and magic.name in {"env", "set_env"} and name is not None:
-            yield Patch(ENVIRONMENT, magic.line, magic.text.strip()[:60], variable=name[1])
+            yield Patch(ENVIRONMENT, magic.line, f"%{magic.name} {name[1]}", variable=name[1])
 
 
 def key_notes(book: Book) -> Iterator[str]:

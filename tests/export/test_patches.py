@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from unittest.mock import patch as patched
 
 import pytest
 
+from nbllm.export import ExportRefused
 from nbllm.export.requirements import needed_by
 from tests.export.making import HEAD, kept, module_of, reasons, refused, sliced
 
@@ -141,6 +143,23 @@ def test_the_environment_is_refused_where_the_flow_could_read_it() -> None:
     assert kept(HEAD, "%env A", foreign) == [3]
     ours = "import os\nos.environ['NBLLM_MODEL'] = 'sim/large'"
     assert "nbllm may read" in str(refused(HEAD, ours, "@flow\ndef f(t):\n    return ask(t)"))
+
+
+@pytest.mark.parametrize("change", ["import os\nos.environ['DSN'] = 'hunter2'", "x = 1\n%env DSN=hunter2",
+                                    "import os\nos.environ.setdefault('DSN', 'hunter2')"])  # fmt: skip
+def test_what_a_variable_is_set_to_is_not_shown(change: str) -> None:
+    """It may be a secret that looks like none."""
+    error = str(refused(HEAD, change, "import numpy\n@flow\ndef f(t):\n    return numpy, ask(t)"))
+    assert "DSN" in error
+    assert "hunter2" not in error
+
+
+def test_code_of_any_depth_is_read() -> None:
+    """Thousands of brackets or calls in a row end in an answer or a refusal, never in an error of ours."""
+    for deep in ("x = " + "(" * 150 + "1" + ")" * 150, "import math\nmath" + ".a" * 3000 + " = 1", "f" + "()" * 2000,
+                 "import math\nmath.pi = " + "-" * 3000 + "1"):  # fmt: skip
+        with suppress(ExportRefused):
+            assert sliced(HEAD, deep, USES).kept
 
 
 def test_a_key_in_the_environment_is_told_and_not_refused() -> None:
