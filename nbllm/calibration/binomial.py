@@ -12,6 +12,7 @@ from nbllm.calibration.checks import Counts, Floats
 _ROWS, _TERMS = 2_048, 64
 _NEGLIGIBLE = 1e-15
 _STEPS, _CLOSE = 60, 1e-9
+_BELOW_1 = 1 - 1e-15
 
 
 @functools.lru_cache(maxsize=2)
@@ -30,20 +31,23 @@ def lower_tail(k: Counts, n: Counts, p: Floats | float) -> Floats:
     Exact up to rounding where k < p * n, by adding up probabilities from k downwards until they no longer matter. Elsewhere the
     tail is at least about a half and 1 is returned: no test at a level below a half needs it.
     """
-    p_each = np.broadcast_to(np.asarray(p, dtype=np.float64), k.shape)
-    tail = np.ones(k.shape)
-    inside = np.flatnonzero((k < p_each * n) & (n > 0))
+    return np.exp(_log_lower_tail(k, n, np.broadcast_to(np.asarray(p, dtype=np.float64), k.shape)))
+
+
+def _log_lower_tail(k: Counts, n: Counts, p: Floats) -> Floats:
+    """Return the logarithm of the lower tail, which is finite where the tail itself is too small for a float."""
+    tail = np.zeros(k.shape)
+    inside = np.flatnonzero((k < p * n) & (n > 0))
     if inside.size:
         logs = log_factorials(int(n[inside].max()))
         for begin in range(0, inside.size, _ROWS):
             rows = inside[begin : begin + _ROWS]
-            tail[rows] = _summed(k[rows], n[rows], p_each[rows], logs)
-    return np.minimum(tail, 1.0)
+            tail[rows] = _log_sum(k[rows], n[rows], p[rows], logs)
+    return np.minimum(tail, 0.0)
 
 
-def _summed(k: Counts, n: Counts, p: Floats, logs: Floats) -> Floats:
-    """Return P(X = k) times 1 + P(X = k-1) / P(X = k) + ..., in blocks of terms."""
-    first = np.exp(logs[n] - logs[k] - logs[n - k] + k * np.log(p) + (n - k) * np.log1p(-p))
+def _log_sum(k: Counts, n: Counts, p: Floats, logs: Floats) -> Floats:
+    """Return log P(X = k) plus log(1 + P(X = k-1) / P(X = k) + ...), added up in blocks of terms."""
     total, last = np.ones(k.size), np.ones(k.size)
     odds = (1 - p) / p
     going = np.arange(k.size)
@@ -58,7 +62,7 @@ def _summed(k: Counts, n: Counts, p: Floats, logs: Floats) -> Floats:
         ratio = np.maximum(k[going] - done - _TERMS, 0) / (n[going] - k[going] + 1 + done + _TERMS) * odds[going]
         going = going[last[going] * ratio > _NEGLIGIBLE * total[going] * (1 - ratio)]
         done += _TERMS
-    result: Floats = first * total
+    result: Floats = logs[n] - logs[k] - logs[n - k] + k * np.log(p) + (n - k) * np.log1p(-p) + np.log(total)
     return result
 
 
@@ -77,14 +81,14 @@ def upper_bound(k: Counts, n: Counts, level: Floats) -> Floats:
     log_ways = logs[n] - logs[k] - logs[n - k]
     p: Floats = (k + 1.0) / (n + 1.0)
     for _ in range(_STEPS):
-        tail = np.log(lower_tail(k, n, p))
+        tail = _log_lower_tail(k, n, p)
         # d/dp P(X <= k) = -(n - k) * (n over k) * p^k * (1 - p)^(n - k - 1)
         slope = -np.exp(np.log(n - k) + log_ways + k * np.log(p) + (n - k - 1) * np.log1p(-p) - tail)
         step = (goal - tail) / slope
-        p = np.where(p + step < 1, p + step, (p + 1) / 2)
-        if np.all(np.abs(step) <= _CLOSE * p):
+        p = np.minimum(np.where(p + step < 1, p + step, (p + 1) / 2), _BELOW_1)
+        if np.all(np.abs(step) <= _CLOSE * np.minimum(p, 1 - p)):
             break
-    bound[known] = p
+    bound[known] = np.where(p < _BELOW_1, p, 1.0)
     return bound
 
 

@@ -22,12 +22,12 @@ def test_tails_are_those_of_the_plain_sum(n: int, k: int, p: float) -> None:
     k = min(k, n)
     tail = lower_tail(np.array([k]), np.array([n]), p)[0]
     if k < p * n:
-        assert math.isclose(tail, summed(k, n, p), rel_tol=1e-6, abs_tol=1e-280)
+        assert math.isclose(tail, summed(k, n, p), rel_tol=1e-6, abs_tol=1e-200)
     else:
         assert tail == 1.0
 
 
-@given(st.integers(1, 200), st.integers(0, 200), st.floats(1e-6, 0.4))
+@given(st.integers(1, 400), st.integers(0, 400), st.one_of(st.floats(1e-9, 0.4), st.sampled_from([1e-7, 1e-12, 1e-30])))
 def test_bounds_are_where_the_tail_is_the_level(n: int, k: int, level: float) -> None:
     """Clopper-Pearson: at the upper bound the tail is the level, never above it; a lower bound is an upper one turned round."""
     k = min(k, n)
@@ -36,8 +36,8 @@ def test_bounds_are_where_the_tail_is_the_level(n: int, k: int, level: float) ->
     assert 0 <= lower <= k / n <= upper <= 1
     if k == n:
         assert upper == 1
-    else:
-        assert math.isclose(summed(k, n, upper), level, rel_tol=1e-6)
+    elif upper < 1 - 1e-9:  # nearer to 1 a float has no digits left
+        assert math.isclose(summed(k, n, upper), level, rel_tol=1e-5)
     assert math.isclose(lower, 1 - upper_bound(np.array([n - k]), np.array([n]), np.array([level]))[0], abs_tol=1e-12)
 
 
