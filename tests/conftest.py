@@ -15,6 +15,10 @@ from tests.redis_server import RedisServer, running_redis
 settings.register_profile("nbllm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("nbllm")
 
+# There are more test processes than processors. Threads of BLAS in each of them wait for one another in a busy loop: ten times the
+# processor time, measured on a calibration. Read when numpy is first loaded, which is after this.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """Return the processes of `-n auto`: many tests wait for servers, kernels and kills, so one more than there are processors."""
