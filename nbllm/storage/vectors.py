@@ -8,6 +8,7 @@ there is no library for it.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -76,14 +77,14 @@ class SqliteVectors:
             log_bytes=LOG_BYTES,
         )
         self._files = BlockFiles(home)
-        self._closed = False
+        self._closed = self._stopping = False
         self._added = 0
         self.begin_anew_in_child()
         remember(self)
 
     def begin_anew_in_child(self) -> None:
         """Hold nothing: at birth, and in a forked child, where threads and locks are the parent's."""
-        self._loaded = Loaded(self._db.read, self._files, self._memory_bytes)
+        self._loaded = Loaded(self._read, self._files, self._memory_bytes)
         self._loading: dict[str, Future[Partition]] = {}
         self._guard = threading.Lock()
         self._executor: Executor | None = None
@@ -262,14 +263,21 @@ class SqliteVectors:
 
     def close(self) -> None:
         """End the threads and let go of memory and file."""
-        self._closed = True
+        self._closed = self._stopping = True
         with self._guard:
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
+            self._stopping = False
             self._loaded.finish()
         self._loaded.forget()
         self._db.close()
+
+    def _read(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Read rows for memory; whoever loads many of them stops when the index is closed."""
+        if self._stopping:
+            raise StorageError("vectors.db is being closed.", hint="Make a new Client.")
+        return self._db.read(run)
 
 
 def _looked_at(waiting: asyncio.Future[Partition]) -> None:

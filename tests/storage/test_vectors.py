@@ -378,6 +378,34 @@ def _raise(error: Exception) -> None:
     raise error
 
 
+def test_closing_does_not_wait_for_a_loading(home, monkeypatch):
+    """It stops between two slices of rows, and whoever waited for it is told; no thread is left."""
+    filled(home).close()
+    index = opened(home)
+    begun, slices = threading.Event(), []
+    real = vector_rows.vectors
+
+    def slow(*arguments):
+        slices.append(1)
+        begun.set()
+        while not index._stopping:
+            time.sleep(0.001)
+        return real(*arguments)
+
+    monkeypatch.setattr(vector_rows, "vectors", slow)
+
+    async def ask_and_close() -> None:
+        asking = asyncio.ensure_future(index.nearest("p", VECTORS[7]))
+        await asyncio.to_thread(begun.wait, 20)
+        await asyncio.to_thread(index.close)
+        with pytest.raises(StorageError, match="closed"):
+            await asking
+
+    run(ask_and_close())
+    assert slices == [1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nbllm-vectors")]
+
+
 def test_a_closed_index_says_so(home):
     """No use after close, and no thread is left of it."""
     index = filled(home)
