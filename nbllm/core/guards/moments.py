@@ -55,7 +55,8 @@ class Moments(Walk):
             if self.peek(end) in ("uhr", "h", "hrs"):
                 end += 1
             both = [minutes, minutes + HALF_DAY] if minutes < HALF_DAY + 60 else [minutes]
-            return self.add(at, end, [*(("time", m % 1440) for m in both), (raw, "")], "date")
+            keys: list[Key] = [*(("time", m % 1440) for m in both), (raw, "")]
+            return self.add(at, end, keys, "date", exact=("clock", minutes))  # "7:15" may be "7:15 pm", but is not "19:15"
         return self.add(at, end, [("time", minutes % HALF_DAY + half)], "date")
 
     def half_of_day(self, at: int) -> tuple[int | None, int]:

@@ -144,6 +144,8 @@ class Reader(Moments):
         word = self.peek(at)
         if word == "%":
             return Unit("percent", 1.0), at + 1
+        if word in self.lexicon.unit_kinds and (measured := self.lexicon.units.get(self.peek(at + 1))):
+            return Unit(f"{word} {measured.dimension}", measured.factor), at + 2
         if word in CURRENCIES:
             return Unit(CURRENCIES[word], 1.0), at + 1
         if word == "por" and self.peek(at + 1) == "ciento":
@@ -214,6 +216,8 @@ class Reader(Moments):
             return at + 1
         unit = lexicon.units.get(word)
         telling = word not in lexicon.ambiguous or before in lexicon.articles or before in ("in", "per", "/")
+        if unit is not None and before in lexicon.unit_kinds:
+            unit = Unit(f"{before} {unit.dimension}", unit.factor)  # "square metres"
         if unit is not None and unit.dimension != "point" and telling:
             value, end = self._and_a_half(Value("1", 1.0), at + 1)
             if end > at + 1:

@@ -28,6 +28,7 @@ SETS = (
     "month_signs",
     "concord",
     "past_before",
+    "unit_kinds",
     "short_forms",
 )  # sections that are sets of words and nothing more; a language may lack some
 FACTS = ("numbers", "soft_numbers", "articles", "units", "months", "weekdays", "dates", "soft_dates")
@@ -85,6 +86,7 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     month_signs: frozenset[str]
     concord: frozenset[str]
     past_before: frozenset[str]
+    unit_kinds: frozenset[str]
     short_forms: frozenset[str]
     parts_of_day: Mapping[str, str]
     endings: tuple[str, ...]
