@@ -10,6 +10,8 @@ from nbllm.core.guards.facts import Fact
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 
+BOUND_SIGNS = frozenset("+<>\u2264\u2265")  # "60+" is "over 60"
+MORE_THAN_ONE = ("-2", "")  # "several" in words_*.txt
 MOST_FACTS = 40  # facts of a text that are counted
 KINDS = {"numbers": "number", "units": "unit", "dates": "date"}
 
@@ -80,14 +82,16 @@ def _counted(mine: Sequence[Fact], theirs: Sequence[Fact]) -> Verdict:
 
 
 def _steered(here: Reading, there: Reading) -> Verdict:
-    """Return whether equal numbers are meant alike: "by 5 percent" and "to 5 percent", "until 5 pm" and "from 5 pm"."""
-    table = here.lexicon.number_particles
-    for fact in here.facts:
-        against = table.get(fact.before)
-        if against:
-            same = [other for other in there.facts if other.keys & fact.keys]
-            if same and all(other.before in against for other in same):
+    """Return whether equal numbers are meant alike: not "by 5 percent" and "to 5 percent", nor "over 60" and "60"."""
+    for one, other in ((here, there), (there, here)):
+        table, bounds = one.lexicon.number_particles, one.lexicon.bounds
+        bounded = not other.bases.isdisjoint(one.lexicon.bounded) or not BOUND_SIGNS.isdisjoint(other.text.original)
+        for fact in one.facts:
+            same = [fellow for fellow in other.facts if fellow.keys & fact.keys]
+            if same and all(fellow.before in table.get(fact.before, ()) for fellow in same):
                 return apart("numbers", f"{fact.before} {fact.text}", f"{same[0].before} {same[0].text}")
+            if same and not bounded and fact.before in bounds and MORE_THAN_ONE not in fact.keys:
+                return apart("numbers", f"{fact.before} {fact.text}", same[0].text)
     return passed("numbers")
 
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.words import Lexicon
 
+UP_TO = frozenset({("up", "to"), ("bis", "zu")})
 Key = tuple[object, ...]
 
 
@@ -47,7 +48,10 @@ class Walk:
         """Add a fact that the tokens start..end say; return end."""
         text = " ".join(token.raw for token in self.tokens[start:end])
         after = self.tokens[end].key if end < len(self.tokens) and not self.tokens[end].stop else ""
-        self.facts.append(Fact(frozenset(keys), text, kind, soft, after, exact, self.peek(start - 1)))
+        before = self.peek(start - 1)
+        if (self.peek(start - 2), before) in UP_TO:
+            before = "up_to"
+        self.facts.append(Fact(frozenset(keys), text, kind, soft, after, exact, before))
         if not soft:
             self.firm.update(range(start, end))
         self.used.update(range(start, end))

@@ -18,6 +18,8 @@ PER = frozenset({"per", "pro", "por", "an"})
 YEAR = 12  # months
 TIMES = ("time", "month")
 PARTS = {"bi": "2", "semi": "0.5", "tri": "3"}
+MORE_THAN = frozenset({("more", "than"), ("mehr", "als"), ("mas", "de")})
+SEVERAL = -2  # the number that stands for more than one in words_*.txt
 OLD = frozenset({"old", "alt", "alte", "alten"})
 LONGEST_EXACT = 12  # digits that a float is sure to keep when it is multiplied
 FRACTION = re.compile(r"(\d{1,3})/(\d{1,3})\Z")
@@ -225,6 +227,8 @@ class Reader(Moments):
             return self.add(at, end, [_measured(value, unit)], "unit", soft=True)
         if word in lexicon.soft_numbers:
             number = lexicon.soft_numbers[word]
+            if number == 1 and (self.peek(at - 2), before) in MORE_THAN:
+                number = SEVERAL  # "more than one"
             keys = self._bare(at, at + 1, Value(spell(number), number), ordinal=word in lexicon.ordinals)
             return self.add(at, at + 1, keys, "number", soft=True)
         if at and token.raw in ROMAN_NUMERALS and (len(token.raw) > 1 or before in lexicon.numbered):

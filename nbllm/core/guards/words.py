@@ -29,6 +29,8 @@ SETS = (
     "concord",
     "past_before",
     "unit_kinds",
+    "bounds",
+    "bounded",
     "short_forms",
 )  # sections that are sets of words and nothing more; a language may lack some
 FACTS = ("numbers", "soft_numbers", "articles", "units", "months", "weekdays", "dates", "soft_dates")
@@ -87,6 +89,8 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     concord: frozenset[str]
     past_before: frozenset[str]
     unit_kinds: frozenset[str]
+    bounds: frozenset[str]
+    bounded: frozenset[str]
     short_forms: frozenset[str]
     parts_of_day: Mapping[str, str]
     endings: tuple[str, ...]
