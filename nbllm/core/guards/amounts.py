@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from msgspec.structs import replace
 
@@ -12,6 +13,9 @@ from nbllm.core.guards.verdicts import Verdict, apart, passed
 
 BOUND_SIGNS = frozenset("+<>\u2264\u2265")  # "60+" is "over 60"
 MORE_THAN_ONE = ("-2", "")  # "several" in words_*.txt
+SYMMETRIC_LINKS = frozenset(
+    ["and", "or", "und", "oder", "y", "o", "e", "u", "+", "x", "*", "plus", "mal", "mas", "vs", "versus", "&", ",", "."]
+)
 MOST_FACTS = 40  # facts of a text that are counted
 KINDS = {"numbers": "number", "units": "unit", "dates": "date"}
 
@@ -28,6 +32,8 @@ def compare(here: Reading, there: Reading, on: frozenset[str]) -> list[Verdict]:
         verdicts[0] = _counted(here.facts, there.facts)
         if verdicts[0].passed:
             verdicts[0] = _steered(here, there)
+        if verdicts[0].passed:
+            verdicts[0] = _in_order(here, there)
         more, most = said_more_often(here.facts, there.facts), said_more_often(there.facts, here.facts)
         kinds = {fact.kind == "number" for fact in more} & {fact.kind == "number" for fact in most}
         if verdicts[0].passed and kinds:
@@ -93,6 +99,28 @@ def _steered(here: Reading, there: Reading) -> Verdict:
             if same and not bounded and fact.before in bounds and MORE_THAN_ONE not in fact.keys:
                 return apart("numbers", f"{fact.before} {fact.text}", same[0].text)
     return passed("numbers")
+
+
+def _in_order(here: Reading, there: Reading) -> Verdict:
+    """Return whether neighbours have not changed places: "10 - 4" and "4 - 10", "from May to July" and "from July to May"."""
+    theirs = _neighbours(there)
+    for one, link, two in _neighbours(here):
+        for first, other, second in theirs:
+            turned = one.keys & second.keys and two.keys & first.keys and not one.keys & two.keys
+            if turned and link == other:
+                return apart("numbers", f"{one.text} before {two.text}", f"{first.text} before {second.text}")
+    return passed("numbers")
+
+
+def _neighbours(reading: Reading) -> list[tuple[Fact, tuple[str, ...], Fact]]:
+    """Return (fact, what stands between, next fact) for facts that a word or sign links in an order that means something."""
+    facts = sorted((fact for fact in reading.facts[:MOST_FACTS] if fact.place[1]), key=lambda fact: fact.place)
+    found: list[tuple[Fact, tuple[str, ...], Fact]] = []
+    for one, two in pairwise(facts):
+        link = tuple(token.word for token in reading.tokens[one.place[1] : two.place[0]])
+        if len(link) == 1 and link[0] not in SYMMETRIC_LINKS:
+            found.append((one, link, two))
+    return found
 
 
 def _by_what(facts: Sequence[Fact]) -> dict[str, Fact]:

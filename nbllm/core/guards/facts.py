@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.tokens import Token
-from nbllm.core.guards.words import Lexicon
 
 UP_TO = frozenset({("up", "to"), ("bis", "zu")})
 Key = tuple[object, ...]
@@ -19,7 +19,7 @@ class Fact(Struct, frozen=True, gc=False):
     kind: "number" (an amount, with or without a unit), "unit" (a unit alone), "date". A soft fact need not be in the other text,
     but
     must not be another one there ("first", "a week", "morning"). after: what the next word is compared by ("dog" in "2 dogs").
-    before: the word before it ("to 5 percent").
+    before: the word before it ("to 5 percent"). place: indexes of its first token and of the one behind it.
     exact: the key against facts that have one too: "3/4/2025" may be in March or April, but is not "4/3/2025".
     """
 
@@ -30,6 +30,7 @@ class Fact(Struct, frozen=True, gc=False):
     after: str = ""
     exact: Key = ()
     before: str = ""
+    place: tuple[int, int] = (0, 0)
 
 
 class Walk:
@@ -51,7 +52,7 @@ class Walk:
         before = self.peek(start - 1)
         if (self.peek(start - 2), before) in UP_TO:
             before = "up_to"
-        self.facts.append(Fact(frozenset(keys), text, kind, soft, after, exact, before))
+        self.facts.append(Fact(frozenset(keys), text, kind, soft, after, exact, before, (start, end)))
         if not soft:
             self.firm.update(range(start, end))
         self.used.update(range(start, end))

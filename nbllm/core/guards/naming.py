@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from nbllm.core.guards.letters import shared
+from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.reading import LEFT_OUT, Reading, is_short
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, apart, passed
-from nbllm.core.guards.words import Lexicon
 
 MOST_NAMES = 40  # names of one text alone, after which the texts are different enough
 SHORTEST_JOIN = 5

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.tokens import Token
-from nbllm.core.guards.words import Lexicon
 
 LONGEST_WORD = 40  # characters of a German number in one word that are looked at
 LONGEST_PADDED = 2  # "03" is 3; "0800" is a number of its own

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 from nbllm.core.guards.facts import Fact, Key
+from nbllm.core.guards.lexicon import Lexicon, Unit
 from nbllm.core.guards.moments import Moments, maybe_hour
 from nbllm.core.guards.numerals import AND, DOZENS, HALF, ROMAN_NUMERALS, Value, compound, from_digits, read_words, spell
 from nbllm.core.guards.tokens import Token
-from nbllm.core.guards.words import Lexicon, Unit
 
 CURRENCIES = {"$": "usd", "€": "eur", "£": "gbp", "¥": "jpy", "₹": "inr"}
 ORDINAL_ENDS = {"en": ("st", "nd", "rd", "th"), "es": ("er", "ero", "o", "a", "ª", "º")}

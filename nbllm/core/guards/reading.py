@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from nbllm.core.guards.facts import Fact
 from nbllm.core.guards.lazy import lazy
+from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.quantities import facts_of
 from nbllm.core.guards.tokens import Text, Token, attach
-from nbllm.core.guards.words import GuardWords, Lexicon
+from nbllm.core.guards.words import GuardWords
 
 if TYPE_CHECKING:
     from nbllm.core.guards.contrast import Pair

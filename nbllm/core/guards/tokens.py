@@ -7,7 +7,8 @@ import re
 from msgspec import Struct
 
 from nbllm.core.guards.letters import fold, plain
-from nbllm.core.guards.words import GuardWords, Lexicon
+from nbllm.core.guards.lexicon import Lexicon
+from nbllm.core.guards.words import GuardWords
 
 TOKEN = re.compile(r"(\s*)(?:(\d+(?:[.,:/]\d+)*|(?<![\w.])\.\d+)|([^\W\d_]+(?:'[^\W\d_]+)*(?:\+\+|\#(?!\w))?)|(\S))")
 SENTENCE_ENDS = frozenset(".?!:\n\"'([{¿¡-*>")

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from nbllm.core.guards.lemmas import Lemmas, spanish_forms
 from nbllm.core.guards.letters import fold
+from nbllm.core.guards.lexicon import Lexicon, Unit
 
 LANGUAGES = ("en", "de", "es")
 SETS = (
@@ -35,70 +36,6 @@ SETS = (
 )  # sections that are sets of words and nothing more; a language may lack some
 FACTS = ("numbers", "soft_numbers", "articles", "units", "months", "weekdays", "dates", "soft_dates")
 DATA = "nbllm.core.guards.data"
-
-
-class Unit(Struct, frozen=True, gc=False):
-    """A unit of measurement: its dimension and how many of the dimension's base units it is ("time", 60 for a minute)."""
-
-    dimension: str
-    factor: float
-
-
-class Lexicon(Struct, frozen=True, kw_only=True):
-    """The words of one language that mean something to a guard. All words are folded (see letters.fold)."""
-
-    code: str
-    stop: frozenset[str]
-    filler: frozenset[str]
-    common: frozenset[str]
-    negators: frozenset[str]
-    strong_negators: frozenset[str]
-    weak_negators: frozenset[str]
-    quantifiers: Mapping[str, str]
-    numbers: Mapping[str, float]
-    soft_numbers: Mapping[str, float]
-    ordinals: frozenset[str]
-    articles: frozenset[str]
-    units: Mapping[str, Unit]
-    after_number: Mapping[str, Unit]
-    months: Mapping[str, int]
-    weekdays: Mapping[str, int]
-    ambiguous: frozenset[str]
-    dates: Mapping[str, str]
-    soft_dates: Mapping[str, str]
-    relative: Mapping[str, str]
-    questions: Mapping[str, str]
-    turns: Mapping[str, frozenset[str]]
-    particles: Mapping[str, frozenset[str]]
-    number_particles: Mapping[str, frozenset[str]]
-    opposites: Mapping[str, frozenset[str]]
-    synonyms: Mapping[str, frozenset[int]]
-    kinds: Mapping[str, frozenset[int]]
-    determiners: frozenset[str]
-    symmetric: frozenset[str]
-    forms: frozenset[str]
-    derived: frozenset[str]
-    auxiliaries: frozenset[str]
-    doing: frozenset[str]
-    pronouns: frozenset[str]
-    loose_negators: frozenset[str]
-    denial_ends: frozenset[str]
-    vague: frozenset[str]
-    numbered: frozenset[str]
-    month_signs: frozenset[str]
-    concord: frozenset[str]
-    past_before: frozenset[str]
-    unit_kinds: frozenset[str]
-    bounds: frozenset[str]
-    bounded: frozenset[str]
-    short_forms: frozenset[str]
-    parts_of_day: Mapping[str, str]
-    endings: tuple[str, ...]
-    beginnings: tuple[str, ...]
-    terms: frozenset[str]
-    openers: frozenset[str]
-    telling: frozenset[str]
-    lemmas: Lemmas
 
 
 class GuardWords(Struct, frozen=True):
