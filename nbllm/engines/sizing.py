@@ -162,9 +162,7 @@ def size(
     load, or written in 32 bits and loaded in 16, count as loaded. gpus: how many share the model; each pays the overhead.
     sharing_layers: how many of them share each layer: KV heads that cannot be divided among these are repeated.
     """
-    wide = 32.0 if dtype in {"float32", "float"} else 16.0
-    bits = min(shape.weight_bits, weight_bits or 16.0)
-    estimated = (shape.layer_parameters * (bits if bits < 16.0 else wide) + shape.plain_parameters * wide) / 8
+    estimated = _weights_bytes(shape, dtype, weight_bits)
     exact = weights_bytes is not None and weights_bytes <= estimated * 1.3
     weights = weights_bytes if weights_bytes is not None and exact else estimated
     kv_bytes = _BYTES.get((kv_dtype or "auto").split("_")[0], _BYTES.get(dtype or "auto", 2.0))
@@ -183,3 +181,10 @@ def size(
         kv_bytes_beyond=(shape.kv_values_per_token - shape.window_values_per_token) * kv_bytes,
         window_tokens=None if shape.window_tokens is None else shape.window_tokens + STEP_TOKENS,
     )
+
+
+def _weights_bytes(shape: ModelShape, dtype: str | None, weight_bits: float | None) -> float:
+    """Return what the weights take in memory: layers as they are quantized, the rest as wide as the number format."""
+    wide = 32.0 if dtype in {"float32", "float"} else 16.0
+    bits = min(shape.weight_bits, weight_bits or 16.0)
+    return (shape.layer_parameters * (bits if bits < 16.0 else wide) + shape.plain_parameters * wide) / 8

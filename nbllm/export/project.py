@@ -167,8 +167,8 @@ def _worked_out(
     )  # fmt: skip
 
 
-def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
-    """Return the plan and its proof. Raises ExportRefused with what the clean process found."""
+def _files(parts: _Parts, out: Path) -> dict[str, bytes]:
+    """Return every file of the project but the examples, whose results only the proof knows."""
     name, data = wheel()
     files: dict[str, bytes] = {
         "flows.py": parts.flows.text.encode(),
@@ -190,6 +190,12 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
         examples=bool(parts.picked.runs),
         ruff=ruff_values(parts.flows, parts.origins.local_modules),
     )
+    return files
+
+
+def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
+    """Return the plan and its proof. Raises ExportRefused with what the clean process found."""
+    files = _files(parts, out)
     Plan(files)
     # Before the time that a proof takes.
     check_target(out, {path: digest(one) for path, one in files.items()}, flow=parts.found.flow, force=force)
