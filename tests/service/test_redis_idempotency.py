@@ -58,14 +58,14 @@ def test_a_lease_lapses_by_itself_and_renewing_keeps_it(redis_server: RedisServe
 
     async def main() -> None:
         link = Link(redis_server.url)
-        store, other = RedisIdempotency(link, lease_s=0.15), RedisIdempotency(link, lease_s=0.15)
+        store, other = RedisIdempotency(link, lease_s=0.5), RedisIdempotency(link, lease_s=0.5)
         claim = await store.begin("a", "k", "f")
         assert isinstance(claim, Claim)
         for _ in range(3):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
             assert await store.renew(claim)
             assert await other.begin("a", "k", "f") is Blocked.IN_FLIGHT
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.6)
         assert await other.begin("a", "k", "f") is Blocked.UNKNOWN
         assert await store.finish(claim, OK)
         assert await other.begin("a", "k", "f") == OK

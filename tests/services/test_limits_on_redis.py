@@ -133,15 +133,15 @@ def test_streams_of_a_replica_that_was_killed_lapse_and_those_of_one_that_lives_
 
     async def run() -> None:
         links = [Link(redis_server.url) for _ in range(3)]
-        lives, other = (streaming(link, lease_s=0.3) for link in links[:2])
-        dead = RedisSlots(links[2], lease_s=0.3)
+        lives, other = (streaming(link, lease_s=0.6) for link in links[:2])
+        dead = RedisSlots(links[2], lease_s=0.6)
         assert await dead.take("key", 1) is not None
         assert dead._renewing is not None
         dead._renewing.cancel()
         with pytest.raises(OverLimit):
             async with other.stream(caller(streams=1)):
                 pass
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(0.65)
         async with lives.stream(caller(streams=1)):
             for _ in range(4):
                 await asyncio.sleep(0.2)
