@@ -195,6 +195,34 @@ def test_a_label_is_kept() -> None:
     run_virtual(run())
 
 
+def test_what_is_no_label_is_not_kept() -> None:
+    """A classifier that rambled is asked again for the same text; what it says then counts."""
+
+    async def run() -> None:
+        there = world({"r": CLASSIFIER})
+        there.providers["help"].enqueue("well, let me see", "hard")
+        assert (await there.ask("q", "r", cache="refresh")).rung == SMALL
+        other = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "q"})
+        assert (await there.ask("", "r", messages=other)).rung == LARGE
+        assert [entry.answer["text"] for entry in there.store.entries() if entry.model == HELP] == ["hard"]
+        await there.close()
+
+    run_virtual(run())
+
+
+def test_nobody_stands_behind_a_cascade() -> None:
+    """The last model of a cascade that a rule chose is the last one: it needs no judge, and `otherwise` is not asked after it."""
+
+    async def run() -> None:
+        inner = {**LOGPROB, "models": [SMALL, HELP]}
+        there = world({"r": {**NESTED, "otherwise": LARGE}, "inner": inner}, small=sure("s", -9))
+        reply = await there.ask("hello", "r")
+        assert (reply.rung, reply.rejected, calls(there)) == (HELP, 1, {"small": 1, "help": 1})
+        await there.close()
+
+    run_virtual(run())
+
+
 FAILING = {
     "down": errors.ServerFailed,
     "no key": errors.AuthenticationFailed,
