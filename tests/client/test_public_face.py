@@ -50,8 +50,8 @@ PROMISED: dict[str, Any] = {
 
 
 def test_options_and_defaults() -> None:
-    """The options of a call are those of the design, with its defaults; tags (for purging the cache) is the one that came later."""
-    assert {name: option.default for name, option in CALL_OPTIONS.items()} == {**PROMISED, "tags": ()}
+    """The options of a call are those of the design, with its defaults; tags and semantic came later."""
+    assert {name: option.default for name, option in CALL_OPTIONS.items()} == {**PROMISED, "tags": (), "semantic": None}
     assert CALL_OPTIONS["cache"].choices == ("use", "refresh", "off")
     assert CALL_OPTIONS["on_interrupt"].choices == ("restart", "raise")
 
