@@ -10,7 +10,7 @@ from nbllm.settings.flags import Flag, Manual
 from nbllm.settings.llm_manual import LLM
 
 PLOTS = ("latency", "ttft", "cost", "cache", "tokens", "timeline", "breakeven")
-PANELS = ("semantic_cache",)
+PANELS = ("semantic_cache", "latency", "routing")
 GROUPS = ("model", "feature", "user", "day", "session", "source", "status", "total")
 BUDGETS = ("request", "session", "day", "feature", "user")
 
@@ -163,10 +163,13 @@ BUDGET = Manual(
 PANEL = Manual(
     name="%llm_panel",
     summary="Move a slider and see what a setting costs and saves, before it is set.",
-    usage=("%llm_panel semantic_cache [options]",),
+    usage=("%llm_panel semantic_cache [options]", "%llm_panel latency", "%llm_panel routing [ROUTE | PLAN]"),
     examples="""
         %llm_panel semantic_cache       # how similar must questions be?
         %llm_panel semantic_cache --max-error 2%
+        %llm_panel latency              # deadline and first-token limit
+        %llm_panel routing cheap        # a learned route of the settings
+        %llm_panel routing plan         # a variable, from calibrate_route
     """,
     flags=(
         Flag(names=("--max-error",), dest="max_error", read=reading.share, metavar="SHARE", completes=("1%", "2%", "5%", "10%"),
@@ -178,6 +181,9 @@ PANEL = Manual(
         semantic_cache  hit rate, upper bound of wrong hits, dollars saved; below
                         it matches to label. Labels that are new since the last
                         look are calibrated on, which spends some confidence.
+        latency         what share of this session's calls would have run into a
+                        deadline or a first-token limit
+        routing         cost, P95 and quality at a share of strong calls
         Apply writes the setting into nbllm.toml, or [tool.nbllm] of
         pyproject.toml, and uses it from then on in this session; it shows what
         it wrote. Without widgets the panel is a picture with its numbers.

@@ -120,7 +120,7 @@ def _slider(declared: Any) -> Any:
 
 def _label(declared: Any) -> Any:
     """Return a slider's label on a line of its own: it is a sentence."""
-    return widgets.HTML(f'<span style="line-height:1.35">{escape_html(declared.label)}</span>', layout={"margin": "4px 0 0"})
+    return widgets.HTML(f'<p style="line-height:1.35;margin:0">{escape_html(declared.label)}</p>', layout={"margin": "6px 2px 0"})
 
 
 def _copy_button(toml: str) -> str:

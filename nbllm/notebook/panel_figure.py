@@ -34,9 +34,9 @@ class LiveFigure:
         self._moving: list[tuple[Axes, Artist]] = []
         self._ground: Any = None
 
-    def line(self, ax: Axes) -> Line2D:
+    def line(self, ax: Axes, colour: str = style.INK, dash: str = "-") -> Line2D:
         """Return a vertical line across axes that follows a setting."""
-        made = ax.axvline(0, linewidth=1.4, **_MARKS)
+        made = ax.axvline(ax.get_xlim()[0], linewidth=1.4, **{**_MARKS, "color": colour, "linestyle": dash})
         self._moving.append((ax, made))
         return made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -41,7 +41,7 @@ class PanelMagics(Magics):
         if kind not in manuals.PANELS:
             raise UsageError(f"%llm_panel does not know {kind!r}. {did_you_mean(kind, manuals.PANELS)}")
         client = self._client()
-        content = _content(kind, rest, parsed, client)
+        content = _content(kind, rest, parsed, client, self._shell.user_ns)
         return PanelView(content, audience_of(self._shell), _more(kind, client))
 
     @no_var_expand
@@ -90,12 +90,23 @@ def _newest(client: Any) -> Any:
     return found[0]
 
 
-def _content(kind: str, rest: list[str], parsed: Parsed, client: Any) -> Content:
+def _content(kind: str, rest: list[str], parsed: Parsed, client: Any, namespace: Mapping[str, Any]) -> Content:
     from nbllm.errors import InvalidLabels
-    from nbllm.notebook.panel_semantic import semantic_content
 
+    if kind != "semantic_cache" and parsed.values:
+        raise UsageError("--max-error and --confidence go with %llm_panel semantic_cache only.")
+    if kind == "routing" and len(rest) < 2:
+        from nbllm.notebook.panel_routing import routing_content
+
+        return routing_content(client, "".join(rest), namespace)
     if rest:
         raise UsageError(f"%llm_panel {kind} takes no {rest[0]!r}.")
+    if kind == "latency":
+        from nbllm.notebook.panel_latency import latency_content
+
+        return latency_content(client)
+    from nbllm.notebook.panel_semantic import semantic_content
+
     try:
         return semantic_content(client, **parsed.values)
     except InvalidLabels as error:
