@@ -72,7 +72,7 @@ def survival(times_s: Floats, cut: NDArray[np.bool_]) -> Survival:
     whole = np.unique(times[~cut])
     at_risk = n - np.searchsorted(np.sort(times), whole, side="left")
     ended = np.searchsorted(np.sort(times[~cut]), whole, side="right") - np.searchsorted(np.sort(times[~cut]), whole, side="left")
-    left: Floats = np.cumprod(1.0 - ended / np.maximum(at_risk, 1))
+    left = np.cumprod(1 - ended / np.maximum(at_risk, 1)).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         # Greenwood's variance; the binomial share of this many times would vary as much.
         variance = left**2 * np.cumsum(ended / (at_risk * (at_risk - ended)))
@@ -83,7 +83,7 @@ def survival(times_s: Floats, cut: NDArray[np.bool_]) -> Survival:
         n=n,
         cut=int(np.count_nonzero(cut)),
         at_s=whole,
-        left=left.astype(np.float64),
+        left=left,
         effective=np.clip(effective, 1.0, float(max(n, 1))),
         last_s=last_s,
         beyond=bool(left.size == 0 or left[-1] > 0),

@@ -63,7 +63,7 @@ def test_beyond_a_common_cut_only_bounds_are_known() -> None:
 
 
 def test_the_interval_covers_what_is_true() -> None:
-    """Times cut at random: the true share lies inside the 95% interval in at least 92% of 300 draws, and ignoring cuts is too low."""
+    """Times cut at random: the interval holds the true share in 92% of 300 draws or more; ignoring the cuts would be too low."""
     rng = np.random.default_rng(5)
     covered, naive = 0, []
     for _ in range(300):

@@ -178,6 +178,26 @@ def test_the_service_answers_as_the_notebook_on_both_runs(runs: Runs) -> None:
         assert not re.search(r"\b[A-Za-z0-9_-]{43}\b", texts(notebook)), number  # what a key looks like
 
 
+def test_a_threshold_holds_and_a_wrong_answer_goes_on_both_runs(runs: Runs) -> None:
+    """From shadow to a bound: it is accepted and not exceeded later; what slipped through is marked once, and gone on the next run."""
+    first, second = (" ".join(texts(notebook).split()) for notebook in runs("03_thresholds_that_hold.ipynb"))
+    for shown in (first, second):
+        assert "At most 5% of the hits with a score of" in shown
+        assert "wrong hits, upper bound" in shown
+        assert "simulated dollars" in shown
+    served, asked = map(int, re.findall(r"(\d+) of (\d+) questions answered from similar ones", first)[0])
+    assert served > asked / 2
+    (wrong,) = map(int, re.findall(r"(\d+) of them wrong; at most 5.0%", first))
+    assert 1 <= wrong <= 0.05 * served + 1
+    assert "taken out of the cache and these two questions will never stand for each other again" in first
+    assert "taken out of the cache" not in second
+    assert f"{wrong - 1} of them wrong" in second
+    for notebook in runs("03_thresholds_that_hold.ipynb"):
+        pictures = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
+        assert len(pictures) == 1
+        assert not any("widget-view" in kind for cell in notebook.cells for o in cell.get("outputs", ()) for kind in o.get("data", {}))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_only_tagged_cells_may_fail_and_they_do(runs: Runs, name: str) -> None:
     """A cell with the tag raises-exception shows an error on both runs, and no other cell does."""
