@@ -108,7 +108,7 @@ def calibration_of(labels: Sequence[Label], *, embedder: str, guards: str, index
         [label.correct for label in used],
         None if len(set(weights)) == 1 else weights,
         origin=[label.origin for label in used],
-        look=look(f"{embedder}|{guards}", _data_of(used, asked)),
+        look=look(f"{embedder}|{guards}", _data_of([one for one in used if one.origin != "marked"], asked)),
         agreement=judge_agreement(*zip(*both, strict=True)) if both else None,
         embedder=embedder,
         date=dt.datetime.now(dt.UTC).date().isoformat(),

@@ -159,7 +159,9 @@ def test_the_service_answers_as_the_notebook_on_both_runs(runs: Runs) -> None:
     for number, notebook in enumerate(runs("02_to_a_service.ipynb"), 1):
         (answers,) = [c for c in notebook.cells if "triage(ticket) for ticket" in c.source]
         queue = re.findall(r"queue='([^']*)'", shown_by(answers))[0]
-        shown = {cell.source.split("\n")[0]: " ".join(shown_by(cell).split()) for cell in notebook.cells if cell.cell_type == "code"}
+        shown = {
+            cell.source.split("\n")[0]: " ".join(shown_by(cell).split()) for cell in notebook.cells if cell.cell_type == "code"
+        }
         always = {
             "%%serve --flow triage --out support_app": "defines the flow triage",
             "%serve up support_app --share -o app": "support_app is stopped",
@@ -195,7 +197,9 @@ def test_a_threshold_holds_and_a_wrong_answer_goes_on_both_runs(runs: Runs) -> N
     for notebook in runs("03_thresholds_that_hold.ipynb"):
         pictures = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
         assert len(pictures) == 1
-        assert not any("widget-view" in kind for cell in notebook.cells for o in cell.get("outputs", ()) for kind in o.get("data", {}))
+        assert not any(
+            "widget-view" in kind for cell in notebook.cells for o in cell.get("outputs", ()) for kind in o.get("data", {})
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -126,3 +126,17 @@ def test_labels_are_calibrated_on_and_the_same_look_is_free(client: Client) -> N
     assert data.plan.to_json() == client.semantic.calibrate(max_error=0.2).plan.to_json()
     with pytest.raises(InvalidLabels):
         semantic.read(client, max_error=3.0)
+
+
+def test_a_marked_answer_is_no_new_look(client: Client) -> None:
+    """Marks calibrate nothing, so a plan is the same after one, at no further cost of confidence."""
+    for match in client.semantic.to_label(100):
+        client.semantic.label(match, correct=True)
+    before = client.semantic.calibrate(max_error=0.6)
+    client.semantic.apply(before, path=client.settings.home / "plan.json")
+    client.configure(**{"semantic_cache.audit_share": 0})
+    hit = client.ask("How do I boil an egg ?!")
+    assert hit.source == "semantic"
+    client.semantic.mark(hit)
+    after = client.semantic.calibrate(max_error=0.6)
+    assert (after.plan.look, after.plan.threshold) == (1, before.plan.threshold)
