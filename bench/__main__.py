@@ -22,6 +22,7 @@ from bench import (
     export,
     footprint,
     meter,
+    panels,
     peers,
     route_plans,
     routes,
@@ -55,6 +56,7 @@ SECTIONS = {
     "routes": lambda _, __: routes.decisions(),
     "export": lambda _, home: export.export(home),
     "calibration": lambda _, __: calibration.calibrate() + route_plans.plans(),
+    "panels": lambda _, __: panels.panels(),
     "shared": service_redis.shared,
     "service": service.service,
 }

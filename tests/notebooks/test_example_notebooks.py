@@ -181,7 +181,7 @@ def test_the_service_answers_as_the_notebook_on_both_runs(runs: Runs) -> None:
 
 
 def test_a_threshold_holds_and_a_wrong_answer_goes_on_both_runs(runs: Runs) -> None:
-    """From shadow to a bound: it is accepted and not exceeded later; what slipped through is marked once, and gone on the next run."""
+    """From shadow to a bound that holds later; what slipped through is marked once, and gone on the next run."""
     first, second = (" ".join(texts(notebook).split()) for notebook in runs("03_thresholds_that_hold.ipynb"))
     for shown in (first, second):
         assert "At most 5% of the hits with a score of" in shown

@@ -69,7 +69,7 @@ def test_the_tour_of_the_readme_runs(tmp_path: Path) -> None:
     lines = [line[4:] for line in block.splitlines() if line.startswith("    ") or not line]
     cell = "\n".join(lines[lines.index("%%llm -m sim/large -o answer --feature summaries") :][:2])
     rest = [line for line in lines if line.startswith(("answer", "%llm", "nbllm."))]
-    assert len(rest) == 5
+    assert len(rest) == 6
     cells = ["%load_ext nbllm\nimport nbllm\ndoc = 'It rained all day. The river rose. The bridge was closed.'", cell]
     cells += ["for n in range(20): nbllm.ask('Name a river.', model='sim/small', sample=n)"]
     cells += [line.replace("openai/gpt-4o-mini", "sim/small") for line in rest]
