@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nbllm.calibration.route_intervals import Estimate
     from nbllm.calibration.route_plan import RoutePlan
     from nbllm.calibration.route_point import BatchPrediction, RoutePoint
+    from nbllm.calibration.scores import mean_logprob
     from nbllm.calibration.threshold import calibrate_threshold
 
 _WHERE = {
@@ -45,6 +46,7 @@ _WHERE = {
     "judge_agreement": "agreement",
     "level_of_look": "looks",
     "fit_labels": "label_plan",
+    "mean_logprob": "scores",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "fit_labels",
     "judge_agreement",
     "level_of_look",
+    "mean_logprob",
 ]
 
 
