@@ -263,23 +263,13 @@ class JobsConformance:
 
         async def main() -> None:
             store, other = world.open(), world.open()
-            assert await store.standing() == Standing()
-            began = world.clock.now
-            await added(store, new(priority=-5))
+            (began,) = [job.created_at for job in await added(store, new(priority=-5))]
             world.clock.now += 7.5
             await added(store, new("b"), new())
-            assert await other.standing() == Standing(3, 0, began)
             assert (await other.standing()).oldest_s(world.clock.now) == 7.5
-            first = await lease(other)
-            assert await store.standing() == Standing(2, 1, began)
-            await other.give_back(first)
-            (cancelled,) = await added(store, new())
-            await store.cancel("a", cancelled.job_id)
-            assert await store.standing() == Standing(3, 0, began)
-            for left in (2, 1, 0):
-                await store.finish(await lease(store), "done", result="1")
-                assert (await other.standing()).queued == left
-            assert await other.standing() == Standing()
+            await other.give_back(await lease(other))
+            await store.cancel("a", (await added(store, new()))[0].job_id)
+            assert await other.standing() == Standing(3, 0, began)
 
         world.run(main())
 

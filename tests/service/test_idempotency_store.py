@@ -13,7 +13,8 @@ from nbllm.service.idempotency_store import SqliteIdempotency
 from nbllm.service.ports import Blocked, Claim, Stored
 from nbllm.storage.home import Home
 from nbllm.storage.sqlite import Database
-from tests.service.conformance_idempotency import KEEP_S, MOST_KEPT_BYTES, OK, Clock, IdempotencyConformance, IdempotencyMachine
+from tests.service.conformance_idempotency import KEEP_S, MOST_KEPT_BYTES, OK, Clock, IdempotencyConformance
+from tests.service.idempotency_machine import IdempotencyMachine
 from tests.service.sqlite_world import World, machine_on_sqlite, sqlite_world
 
 

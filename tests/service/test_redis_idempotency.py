@@ -14,7 +14,8 @@ from nbllm.service.ports import Blocked, Claim
 from nbllm.service.redis_idempotency import RedisIdempotency
 from nbllm.storage.redis_link import Link
 from tests.redis_server import RedisServer
-from tests.service.conformance_idempotency import KEEP_S, MOST_KEPT_BYTES, OK, Clock, IdempotencyConformance, IdempotencyMachine
+from tests.service.conformance_idempotency import KEEP_S, MOST_KEPT_BYTES, OK, Clock, IdempotencyConformance
+from tests.service.idempotency_machine import IdempotencyMachine
 from tests.service.redis_world import RedisWorld
 
 
