@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ from nbllm.calibration.binomial import lower_tail
 from nbllm.calibration.looks import threshold_level
 from nbllm.calibration.reasons import hits_needed, percent
 from nbllm.calibration.sequences import loosest_rejected, share_of, starts_of
-from tests.calibration.worlds import World, worlds
+from tests.calibration.worlds import World, drawn, worlds
 from tests.promises.pairs import question_pairs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "calibration.md"
@@ -108,26 +109,36 @@ RULES: dict[str, Rule] = {
 
 
 def rules(draws: int) -> str:
-    """What share of the hits there are each rule finds, all at the same level, on average over sharp, noisy and blurred worlds."""
+    """What share of the hits there are each rule finds, all at the same level, on average."""
+    scored = _found(draws, lambda limit: [w for w in worlds(limit) if w.name in SHOWN[:3] and w.best_hit_rate(limit)])
+    blind = _found(draws, lambda limit: [_blind(limit)])
+    rows = [(name, f"{np.mean(found):.1%}", f"{np.mean(blind[name]):.1%}") for name, found in scored.items()]
+    return table(("rule", "sharp, noisy, blurred", "score says nothing, half the error"), rows)
+
+
+def _blind(limit: float) -> World:
+    rng = np.random.default_rng(5)
+    return drawn("blind", rng.random(50_000), np.full(50_000, limit / 2), rng)
+
+
+def _found(draws: int, chosen: Callable[[float], Iterable[World]]) -> dict[str, list[float]]:
+    """Return by rule what share of the hits of the best threshold each draw's threshold has."""
     sums: dict[str, list[float]] = {name: [] for name in (*RULES, "half to choose, half to test")}
-    for limit in LIMITS[1:]:
-        for truth in [
-            w for w in worlds(limit) if w.name in ("sharp", "label noise 5%", "heavy overlap") and w.best_hit_rate(limit)
-        ]:
-            for n in (500, 2_000):
-                rng = np.random.default_rng(2)
-                for _ in range(draws):
-                    scores, correct = truth.draw(n, rng)
-                    best = truth.best_hit_rate(limit) * truth.scores.size
-                    order = np.argsort(-scores, kind="stable")
-                    ranked, wrong = scores[order], ~correct[order]
-                    errors, hits = np.concatenate(([0], np.cumsum(wrong)))[:n], np.arange(n)
-                    for name, rule in RULES.items():
-                        found = rule(errors, hits, limit)
-                        sums[name].append(0.0 if found is None else truth.hits(np.nextafter(ranked[found], 2.0)) / best)
-                    cut = _halves(scores, correct, limit, rng)
-                    sums["half to choose, half to test"].append(0.0 if cut is None else truth.hits(cut) / best)
-    return table(("rule", "of the hits there are"), [(name, f"{np.mean(found):.1%}") for name, found in sums.items()])
+    for limit, n in itertools.product(LIMITS[1:], (500, 2_000)):
+        for truth in chosen(limit):
+            rng = np.random.default_rng(2)
+            best = truth.best_hit_rate(limit) * truth.scores.size
+            for _ in range(draws):
+                scores, correct = truth.draw(n, rng)
+                order = np.argsort(-scores, kind="stable")
+                ranked, wrong = scores[order], ~correct[order]
+                errors, hits = np.concatenate(([0], np.cumsum(wrong)))[:n], np.arange(n)
+                for name, rule in RULES.items():
+                    found = rule(errors, hits, limit)
+                    sums[name].append(0.0 if found is None else truth.hits(np.nextafter(ranked[found], 2.0)) / best)
+                cut = _halves(scores, correct, limit, rng)
+                sums["half to choose, half to test"].append(0.0 if cut is None else truth.hits(cut) / best)
+    return sums
 
 
 def _halves(scores: NDArray[np.float64], correct: NDArray[np.bool_], limit: float, rng: np.random.Generator) -> float | None:

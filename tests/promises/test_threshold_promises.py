@@ -97,7 +97,7 @@ def test_forgetting_to_count_looks_does_not() -> None:
     assert forgotten > max(counted, 0.05 * runs)
 
 
-def _ever_accepted(max_error: float, *, counting: bool, seed: int, most: int = 800) -> bool:
+def _ever_accepted(max_error: float, *, counting: bool, seed: int, most: int = 600) -> bool:
     rng = np.random.default_rng(seed)
     scores, correct = rng.random(most), rng.random(most) >= 1.01 * max_error
     return any(
