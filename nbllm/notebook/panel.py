@@ -89,7 +89,7 @@ class Panel:
         """Show a setting. Only ever in one thread at a time (Latest)."""
         self.content.move(self._figure, values)
         self.image.value = self._figure.png()
-        self.numbers.value = self.content.numbers(values).html()
+        self.numbers.value = f'<div style="line-height:1.4">{self.content.numbers(values).html()}</div>'
         self.copy.value = _copy_button(as_toml(self.content.settings(values)))
         self.say("")
 

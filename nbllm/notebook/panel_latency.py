@@ -71,7 +71,7 @@ class LatencyContent:
         rows = [
             ("over the deadline", str(found.late), f"of {wording.plural(data.whole.n, 'call')}{simulated}, ended by it"),
             ("over the first-token limit", str(found.slow) if data.first.n else "unknown",
-             f"of {wording.plural(data.first.n, 'streamed call')}, falling back to the next rung"),
+             f"of {wording.plural(data.first.n, 'streamed call')}, sent on to the next rung"),
             ("P95 until the answer", _or_few(data.whole_p95_s), _uncut(data.whole)),
             ("P95 until the first token", _or_few(data.first_p95_s), _uncut(data.first)),
         ]  # fmt: skip

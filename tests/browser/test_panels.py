@@ -1,0 +1,66 @@
+"""A panel as a person uses it: in a real JupyterLab the slider moves, by mouse and by key, the picture follows, Apply writes."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.browser.lab import Lab, Visit
+
+SETUP = """
+import os
+os.environ["NBLLM_SIM_SPEED"] = "0"
+%load_ext nbllm
+%llm_config model=sim/large semantic_cache.mode=shadow semantic_cache.audit_share=0
+import nbllm
+for mark in ("", "?", "!", "??", "!?", "?!", "..", "!!"):
+    for topic in ("an egg", "rice", "potatoes", "<b>carrots</b>", "pasta", "beans"):
+        nbllm.ask(f"How do I boil {topic}{mark}", model="sim/large")
+book = nbllm.get_client().semantic
+for match in book.to_label(1000)[5:]:
+    book.label(match, correct=match.score > 0.9)
+"""
+SOURCE = "() => document.querySelector('.jp-OutputArea img.widget-image').src"
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+
+def test_the_slider_is_followed_and_apply_writes(tab: Visit, lab: Lab, pictures: Path) -> None:
+    """Arrow keys move the slider, another picture and other numbers come, Apply writes nbllm.toml and says so, labels take keys."""
+    folder = lab.work / "panels"
+    folder.mkdir()
+    (folder / "nbllm.toml").write_text("# ours\n", encoding="utf-8")
+    name = lab.write("panels/panel.ipynb", [SETUP, "%llm_panel semantic_cache --max-error 20%"])
+    tab.open(name)
+    tab.run_all()
+    assert tab.error_texts() == []
+    page = tab.page
+    page.wait_for_selector(".jp-OutputArea img.widget-image")
+    handle = page.locator(".noUi-handle").first
+    assert handle.get_attribute("role") == "slider"
+    before, numbers = page.evaluate(SOURCE), page.locator(".jp-OutputArea table").first.inner_text()
+    handle.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_function(f"before => ({SOURCE})() !== before", arg=before, timeout=20_000)
+    page.wait_for_function(
+        "before => document.querySelector('.jp-OutputArea table').innerText !== before", arg=numbers, timeout=20_000
+    )
+    page.screenshot(path=pictures / "panel_semantic.png")
+    keys = page.locator("input[placeholder='or type y n s q here']")
+    keys.focus()
+    page.keyboard.press("y")
+    page.wait_for_selector("text=2 of 5", timeout=20_000)
+    page.get_by_role("button", name="Copy settings").click()
+    tab.expect_text("pre[tabindex='0']", 'mode = "on"')
+    assert "mode" in page.evaluate("() => getSelection().toString()")
+    page.get_by_role("button", name="Apply").click()
+    tab.expect_text("pre[role=status]", "Applied, for this session and in")
+    settings = tomllib.loads((folder / "nbllm.toml").read_text(encoding="utf-8"))
+    assert settings == {"semantic_cache": {"mode": "on", "plan": "nbllm-semantic.json"}}
+    assert (folder / "nbllm-semantic.json").is_file()
+    assert (folder / "nbllm.toml").read_text(encoding="utf-8").startswith("# ours")
+    assert tab.page.locator(".jp-OutputArea pre b").count() == 0
+    assert tab.foreign == []
+    assert tab.errors == []
