@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from nbllm.core.messages import Delta, Request, Rung, Sink
+import numpy as np
+
+from nbllm.calibration import fit_labels
+from nbllm.core.messages import Delta, Embed, Rung
 from nbllm.core.ports import Wire
-from nbllm.core.reply import Reply
 from nbllm.testing import FakeProvider, Script
 from tests.pipeline.making import priced_like
-from tests.pipeline.world import World
+from tests.pipeline.world import World, outcome
 
 SMALL, LARGE, HELP = "small/m", "large/m", "help/m"
 
@@ -71,4 +74,38 @@ def asked(wire: Wire) -> str:
     return str(wire.content.messages[-1]["content"])  # type: ignore[union-attr]
 
 
-__all__ = ["HELP", "LARGE", "SMALL", "Reply", "Request", "Seeing", "Sink", "asked", "calls", "sure", "swap_prices", "world"]
+LABELS = {"easy": SMALL, "hard": LARGE}
+TASK = {"strategy": "task", "rules": [{"feature": "f", "use": LARGE}], "otherwise": SMALL}
+CLASSIFIER = {"strategy": "classifier", "model": HELP, "labels": LABELS, "otherwise": SMALL}
+WEIGHTED = {"strategy": "weighted", "weights": {SMALL: 1, LARGE: 1}}
+CANARY = {"strategy": "canary", "stable": SMALL, "canary": LARGE, "share": 0.5}
+CHEAPEST = {"strategy": "cheapest", "models": [SMALL, LARGE]}
+FASTEST = {"strategy": "fastest", "models": [SMALL, LARGE], "min_calls": 1}
+SPILL = {"strategy": "spill_over", "models": [SMALL, LARGE]}
+LOGPROB = {"strategy": "cascade", "models": [SMALL, LARGE], "accept": "logprob", "min_logprob": -0.5}
+VERIFIER = {"strategy": "cascade", "models": [SMALL, LARGE], "accept": "verifier", "verifier": HELP}
+NESTED = {"strategy": "task", "rules": [{"contains": ["hello"], "use": "inner"}], "otherwise": LARGE}
+
+
+def learned(folder: Path) -> dict[str, Any]:
+    """A route on a plan that knows two kinds of vectors, as FakeProvider makes them of texts."""
+    fake, texts = FakeProvider(), ["hello", *(f"t{n}" for n in range(19))]
+    vectors = np.array(fake._embedded(Embed(texts=tuple(texts))).vectors)
+    plan = fit_labels(vectors, ["hard" if n % 2 == 0 else "easy" for n in range(20)], method="nearest")
+    plan = type(plan).from_json(plan.to_json().replace(f'"setting": {plan.setting}', '"setting": 1.0'))
+    (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+    path = str(folder / "plan.json")
+    return {"strategy": "learned", "plan": path, "embedder": "help/e", "labels": LABELS, "otherwise": SMALL}
+
+
+VALID = {"strategy": "cascade", "models": [SMALL, LARGE], "accept": "valid"}
+RAISE = {"if_none": "raise"}
+DOUBTFUL = sure("doubtful", -2)
+
+
+async def asked_once(route: dict[str, Any], *, ask: dict[str, Any] | None = None, **there: Any) -> tuple[World, Any]:
+    """One call of a cascade, and the world at rest."""
+    made = world({"r": route}, **there)
+    reply = await outcome(made.ask("q", "r", **(ask or {})))
+    await made.close()
+    return made, reply
