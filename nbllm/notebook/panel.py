@@ -97,9 +97,6 @@ class Panel:
         if not self._applying.acquire(blocking=False):
             return
         try:
-            if self.content.consent and not self.consent.value:
-                self.say("Tick the box above the buttons first.", wrong=True)
-                return
             self.say(self.content.apply(self.values, consented=self.consent.value))
         except NbllmError as error:
             self.say(str(error), wrong=True)

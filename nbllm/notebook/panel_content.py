@@ -44,7 +44,7 @@ class Content(Protocol):
     height_px: int
     """Height of its figure."""
     consent: str
-    """What a person must tick before Apply, "" for nothing."""
+    """What a person can agree to with a tick, without which `apply` refuses some or all settings; "" for nothing."""
 
     def numbers(self, values: Values) -> View:
         """Return the numbers of a setting as text."""

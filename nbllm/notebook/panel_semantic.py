@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
+from nbllm.errors import ConfigurationError
 from nbllm.notebook import style, wording
 from nbllm.notebook.panel_content import Slider, Values, applied, nearest
 from nbllm.notebook.panel_figure import LiveFigure, put
 from nbllm.notebook.views import Table, View, columns
 from nbllm.panels import semantic
 from nbllm.panels.semantic import SemanticData
+
+if TYPE_CHECKING:
+    from nbllm.calibration import ThresholdPlan
 
 _SHADOW = (
     "Nothing was recorded yet. Put the cache into shadow: %llm_config semantic_cache.mode=shadow, then work as ever. It serves "
@@ -40,10 +44,7 @@ class SemanticContent:
             Slider("Similarity from which on an answer may be served", options, nearest(options, data.start)),
         )
         self.can_apply = not data.example and plan is not None and bool(len(plan.curve))
-        self.consent = ""
-        if self.can_apply and plan is not None and plan.foreign:
-            what = "imported pairs" if plan.origin == "imported" else "a judge's labels"
-            self.consent = f"Accept a plan from {what}: it may not hold for my traffic"
+        self.consent = _consent(plan) if self.can_apply and plan is not None else ""
         self.notes: tuple[str, ...] = self._notes()
 
     def _notes(self) -> tuple[str, ...]:
@@ -134,11 +135,21 @@ class SemanticContent:
 
     def apply(self, values: Values, *, consented: bool = False) -> str:
         """Write the plan beside nbllm.toml, switch it on, and write that down."""
-        calibration, threshold = self._data.calibration, semantic.at(self._data, values[0]).threshold
+        plan, found = self._data.plan, semantic.at(self._data, values[0])
+        if plan is None or found.error_upper is None:
+            raise ConfigurationError("Nothing is promised at this similarity.", hint="Label some matches: %llm_label.")
+        if plan.foreign and not consented:
+            raise ConfigurationError("Tick the box above the buttons first, if that is what you want.")
+        if found.error_upper > plan.max_error + 1e-9 and (plan.foreign or not consented):
+            more = f"--max-error {found.error_upper:.0%}" if plan.foreign else "tick the box above the buttons"
+            raise ConfigurationError(
+                f"At {found.threshold:.3f} up to {found.error_upper:.1%} may be wrong; asked for was {plan.max_error:.0%}.",
+                hint=f"Move the slider, or {more}.",
+            )
         client, settings = self._client, self.settings(values)
 
         def switch_on() -> None:
-            client.semantic.apply(calibration, threshold=threshold, accept_foreign=consented)
+            client.semantic.apply(self._data.calibration, threshold=found.threshold, accept_foreign=consented and plan.foreign)
 
         return applied(client, settings, before_writing=switch_on)
 
@@ -149,6 +160,13 @@ def semantic_content(client: Any, **asked: float) -> SemanticContent:
 
     data = semantic.read(client, **asked)
     return SemanticContent(client, data if data.scores.size or data.plan is not None else semantic_example())
+
+
+def _consent(plan: ThresholdPlan) -> str:
+    if plan.foreign:
+        what = "imported pairs" if plan.origin == "imported" else "a judge's labels"
+        return f"Accept a plan from {what}: it may not hold for my traffic"
+    return f"Also where more than {plan.max_error:.0%} may be wrong"
 
 
 def _counts(data: SemanticData) -> str:

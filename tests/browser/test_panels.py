@@ -55,6 +55,7 @@ def test_the_slider_is_followed_and_apply_writes(tab: Visit, lab: Lab, pictures:
     page.get_by_role("button", name="Copy settings").click()
     tab.expect_text("pre[tabindex='0']", 'mode = "on"')
     assert "mode" in page.evaluate("() => getSelection().toString()")
+    page.get_by_text("Also where more than 20% may be wrong").click()
     page.get_by_role("button", name="Apply").click()
     tab.expect_text("pre[role=status]", "Applied, for this session and in")
     settings = tomllib.loads((folder / "nbllm.toml").read_text(encoding="utf-8"))

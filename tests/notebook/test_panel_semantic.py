@@ -170,6 +170,22 @@ def test_a_broken_or_read_only_file_costs_nothing(client: Client, project: Path)
     assert client.settings.semantic_cache.mode == "on"
 
 
+def test_more_than_was_asked_for_needs_a_tick(client: Client, project: Path) -> None:
+    """Where the bound is above what was asked for, Apply says so and writes nothing, until somebody agrees to it."""
+    met(client, 7, label=True)
+    panel = Panel(semantic_content(client, max_error=0.01))
+    panel.apply.click()
+    assert "asked for was 1%" in unescape(panel.said.value)
+    assert client.settings.semantic_cache.mode == "shadow"
+    assert sorted(p.name for p in project.iterdir()) == ["nbllm.toml"]
+    panel.consent.value = True
+    panel.apply.click()
+    assert client.settings.semantic_cache.mode == "on"
+    plan = json.loads((project / "nbllm-semantic.json").read_text(encoding="utf-8"))
+    assert plan["error_upper"] > 0.01
+    assert not client.settings.semantic_cache.accept_foreign
+
+
 def test_a_plan_of_imported_pairs_needs_a_tick(client: Client, project: Path) -> None:
     """What holds for pairs like these is switched on only by somebody who said so, and the file says so too."""
     client.semantic.import_pairs([(f"How do I boil {n} eggs?", f"how do I boil {n} eggs", True) for n in range(200)])
