@@ -88,6 +88,7 @@ def _one_partition(path: Path, vectors: np.ndarray, limit_ms: float, beside: str
     alive = np.ones(size, bool)
     home = Home(path)
     index = SqliteVectors(home)
+    asyncio.run(_rest(index, vectors[0]))
     before = asyncio.run(_measure(index, vectors, alive, 1))
     alive[np.random.default_rng(2).choice(size, int(DELETED * size), replace=False)] = False
     began = time.perf_counter()
