@@ -124,9 +124,10 @@ class Labelling:
     def label(self, match: Match, correct: bool, *, origin: Literal["audit", "judge"] = "audit") -> None:
         """Say whether a match's stored answer would have been right for its question.
 
-        A label of an audit that speaks against the plan in force may take it back (see `taken_back`).
+        A label of an audit that speaks against the plan in force may take it back (see `taken_back`). One of a match that was not
+        offered by chance (a hit, or what a guard stopped) is no sample: it counts as `marked`.
         """
-        self._keep(match, correct, origin)
+        self._keep(match, correct, "marked" if origin == "audit" and match.probability is None else origin)
         if origin == "audit":
             self._labelled(match)
 

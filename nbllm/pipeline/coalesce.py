@@ -30,7 +30,7 @@ _LEAVE_S = 0.03
 _SAME_S = 1.0
 """Deadlines that differ by less are the same: those of calls that were made together."""
 
-JoinKey = tuple[str, int, str, str]
+JoinKey = tuple[str, int, str, str, bool]
 
 
 class CoalesceStage:
@@ -51,7 +51,9 @@ class CoalesceStage:
         if options.cache == "off" or call.key is None:
             return await self._inner(request, sink)
         # Who cannot take pieces back does not join a run that may begin anew; it follows it like another process would.
-        join_key = (call.key, id(options.check) if options.check is not None else 0, options.cache, options.on_interrupt)
+        # Nor does who wants no other question's answer join a run that may give one.
+        check = id(options.check) if options.check is not None else 0
+        join_key = (call.key, check, options.cache, options.on_interrupt, options.semantic is False)
         # Nor may it see a shared text that its own type may still reject.
         holds = options.on_interrupt == "raise" and needs_validation(request)
         waiter = Waiter(request, HoldingSink(sink) if holds else sink, asyncio.get_running_loop().create_future())

@@ -14,7 +14,7 @@ from nbllm.core.ports.semantic import Neighbour, VectorIndex
 from nbllm.core.reply import Reply
 from nbllm.core.semantic.plan import SemanticPlan
 from nbllm.core.semantic.question import Question
-from nbllm.errors import NbllmError, ValidationFailed
+from nbllm.errors import ConfigurationError, NbllmError, ValidationFailed
 from nbllm.pipeline.cache import Cache
 from nbllm.pipeline.guard_words import read_words
 from nbllm.pipeline.helpers import Helpers
@@ -72,7 +72,14 @@ class Matching:
         self._words: dict[str | None, GuardWords] = {}
 
     def guards_name(self, settings: SemanticSettings) -> str:
-        """Return the name of the guards in use, as a plan remembers them: which, with whose words, and the judge with its band."""
+        """Return the name of the guards in use, as a plan remembers them: which, with whose words, and the judge with its band.
+
+        Raises ConfigurationError for guards or words that are none.
+        """
+        unknown = sorted(frozenset(settings.guards) - ALL - {"all"})
+        if unknown:
+            hint = f"There are all, {', '.join(sorted(ALL))}."
+            raise ConfigurationError(f"semantic_cache.guards names {', '.join(unknown)}, which is no guard.", hint=hint)
         on = "all" if "all" in settings.guards else ",".join(sorted(settings.guards))
         judge = "" if settings.judge is None else f" judge {settings.judge} below {settings.judge_below}"
         own = "" if settings.guard_words is None else f" words {sha256(repr(self._words_of(settings)).encode()).hexdigest()[:8]}"

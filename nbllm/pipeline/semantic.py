@@ -6,6 +6,7 @@ to another question. Whatever goes wrong here is a miss, said once: the model an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from nbllm.pipeline.plans import Plans
 from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, show
 from nbllm.pipeline.structure import StructureStage
 from nbllm.pipeline.workers import Workers
+from nbllm.redaction import redact
 from nbllm.settings import Settings
 from nbllm.settings.semantic import SemanticSettings
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 SHADOW_FROM = 0.5
 """Matches below this similarity are not worth a record; no useful threshold lies there."""
 _TIDIED_FOR_ONE = 4
+_AFTERWARDS_S = 10.0
+"""How long an answer waits at most, in shadow, for what would have been served."""
 _MOST_OWNERS = 10_000
 """Whose writes are counted at once."""
 
@@ -109,11 +113,21 @@ class SemanticStage:
                 kind = "audit"
         reply = await self._inner(request, sink)
         if asked.plan is None and looks:
-            met = await matching.met(request, asked, SHADOW_FROM)  # after the answer: nobody waits for what is not served
+            met = await self._met_afterwards(request, asked)
         if met is not None:
             self._note(request, asked, met, kind, got=reply.text, probability=settings.audit_share if kind == "audit" else 1.0)
         await self._offer(request, asked)
         return reply
+
+    async def _met_afterwards(self, request: Request, asked: Asked) -> Met | None:
+        """Return what would have been served, while there is time: an answer that is there is not lost to a slow judge."""
+        call = call_of(request)
+        try:
+            async with asyncio.timeout(patience_s(call, self._clock, at_most_s=_AFTERWARDS_S)):
+                return await self._semantic.matching.met(request, asked, SHADOW_FROM)
+        except TimeoutError:
+            call.note("What the semantic cache would have served was not recorded: finding out took too long.")
+            return None
 
     async def _asked(self, request: Request, settings: SemanticSettings) -> Asked | None:
         """Return the question with its vector; None when it takes no part, or cannot be embedded in time."""
@@ -123,7 +137,7 @@ class SemanticStage:
         try:
             embedder = await semantic.embedding.identity(settings.embedder)
             question = question_of(request.content, request.options, rung_of(request), embedder=embedder)
-            if isinstance(question, NotAsked):
+            if isinstance(question, NotAsked) or redact(question.text) != question.text:  # a key must not last, nor reach others
                 return None
             guards = semantic.matching.guards_name(settings)
             now = await semantic.plans.in_force(settings, embedder=embedder, guards=guards)
@@ -152,7 +166,7 @@ class SemanticStage:
             error_upper=plan.error_upper,
             plan_id=plan.plan_id,
         )
-        reply = replace(stored, source="semantic", why=why)
+        reply = replace(stored, source="semantic", why=why, verdicts=None)  # those were of the other question
         show(reply, sink)
         return reply
 

@@ -249,3 +249,18 @@ def test_questions_of_any_size_are_answered(tmp_path: Path) -> None:
     with client(tmp_path) as asking:
         assert asking.ask("word " * 200_000).text.startswith("answer to word")
         assert asking._run(lambda house: house.storage.index.count()) == 0
+
+
+def test_a_label_of_what_was_not_offered_is_no_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hit that somebody came upon, and labels, counts as marked: it calibrates nothing."""
+    monkeypatch.chdir(tmp_path)
+    with client(tmp_path) as asking:
+        asking.semantic.import_pairs(pairs(400, wrong=0.0))
+        asking.semantic.apply(asking.semantic.calibrate(), accept_foreign=True)
+        asking.configure(**{"semantic_cache.audit_share": 0.0})
+        asking.ask("How do I paint the kitchen?")
+        assert asking.ask("How do I paint the kitchen ?").source == "semantic"
+        (hit,) = asking.semantic.matches(kind="hit")
+        asking.semantic.label(hit, True)
+        assert [label.match_id for label in asking.semantic.labels(origin="marked")] == [hit.match_id]
+        assert asking.semantic.calibrate().plan.origin == "imported"

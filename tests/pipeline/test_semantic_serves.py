@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nbllm import errors
 from nbllm.core.reply import Reply
@@ -211,6 +212,47 @@ def test_a_failure_upstream_leaves_no_record(tmp_path: Path) -> None:
             await world.ask(NEAR, retries=0)
         assert world.matches.newest(5) == []
         assert len(world.index.rows) == 1
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_who_wants_no_similar_answer_joins_no_run_that_gives_one(tmp_path: Path) -> None:
+    """semantic=False beside the same question without it, at the same time: each gets what it asked for."""
+
+    async def run() -> None:
+        world = Likening(tmp_path, provider=FakeProvider("first", "second"))
+        await world.ask(ASKED)
+        replies = await asyncio.gather(world.ask(NEAR), world.ask(NEAR, semantic=False))
+        assert [reply.source for reply in replies] == ["semantic", "model"]
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_a_verdict_on_another_question_is_none_on_this_one(tmp_path: Path) -> None:
+    """What a verifier said of an answer was said of its own question: it does not come along with a hit."""
+
+    async def run() -> None:
+        world = Likening(tmp_path, provider=FakeProvider("first", "second"))
+        reply = await world.ask(ASKED)
+        (entry,) = [await world.store.get(key) for key in (row.key for row in world.index.rows)]
+        await world.store.put(replace(entry, answer={**entry.answer, "verdicts": {"criterion": True}}))
+        assert (await world.ask(ASKED)).verdicts == {"criterion": True}
+        reply = await world.ask(NEAR)
+        assert (reply.source, reply.verdicts) == ("semantic", None)
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_a_question_with_a_key_takes_no_part(tmp_path: Path) -> None:
+    """A key in a question is not embedded, not kept beside the vector, and not shown to whoever asks something similar."""
+
+    async def run() -> None:
+        world = Likening(tmp_path, mode="shadow", provider=FakeProvider(default="answer"))
+        await world.ask(f"{ASKED} It is sk-proj-abcDEF1234567890abcdef1234567890XYZ")  # gitleaks:allow
+        assert (world.index.searches, len(world.index.rows)) == (0, 0)
         await world.close()
 
     run_virtual(run())

@@ -287,3 +287,36 @@ def test_one_user_cannot_fill_the_index(tmp_path: Path) -> None:
         await world.close()
 
     run_virtual(run())
+
+
+def test_an_unknown_guard_is_a_miss_with_its_name(tmp_path: Path) -> None:
+    """A guard that is none stops the search, not the call; what there is is said."""
+
+    async def run() -> None:
+        world = Likening(tmp_path, "shadow", settings={"semantic_cache.guards": ("nope",)}, provider=FakeProvider(default="answer"))
+        await world.ask(ASKED)
+        reply = await world.ask(NEAR)
+        assert reply.source == "model"
+        assert any("names nope, which is no guard" in note for note in reply.notes)
+        await world.close()
+
+    run_virtual(run())
+
+
+def test_in_shadow_a_slow_judge_costs_no_answer(tmp_path: Path) -> None:
+    """The answer is there and paid for: a judge that never says anything does not turn it into a missed deadline."""
+
+    async def run() -> None:
+        world = Likening(
+            tmp_path,
+            "shadow",
+            settings={"semantic_cache.judge": "help/judge"},
+            providers={"one": FakeProvider("first", "second"), "help": FakeProvider(default=Script(hang=True))},
+        )
+        await world.ask(ASKED)
+        reply = await world.ask(NEAR, deadline_s=2.0)
+        assert reply.text == "second"
+        assert any("took too long" in note for note in reply.notes)
+        await world.close()
+
+    run_virtual(run())
