@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ class Embedding:
         self._helpers = helpers
         self._workers = workers
         self._rung_of = rung_of
-        self._local: Any = None
+        self._loading: tuple[str, Future[Any]] | None = None
         self._done: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self._under_way: dict[tuple[str, str], asyncio.Future[Vector]] = {}
 
@@ -106,11 +107,14 @@ class Embedding:
 
     async def _folder(self, embedder: str) -> Any:
         folder = embedder.removeprefix(LOCAL)
-        if self._local is None or self._local.folder != folder:
+        loading = self._loading
+        if loading is None or loading[0] != folder or (loading[1].done() and (loading[1].cancelled() or loading[1].exception())):
             from nbllm.providers.local_embedder import LocalEmbedder
 
-            self._local = await self._workers.run(partial(LocalEmbedder, folder))
-        return self._local
+            loading = self._loading = (folder, self._workers.submit(partial(LocalEmbedder, folder)))
+        waiting = asyncio.wrap_future(loading[1])
+        waiting.add_done_callback(looked_at)
+        return await asyncio.shield(waiting)  # loaded once for all who ask; it goes on when nobody waits any longer
 
 
 def _unit(vector: Vector, embedder: str) -> Vector:

@@ -135,7 +135,8 @@ class SemanticStage:
 
         call, semantic = call_of(request), self._semantic
         try:
-            embedder = await semantic.embedding.identity(settings.embedder)
+            async with asyncio.timeout(patience_s(call, self._clock, at_most_s=settings.embed_timeout_s)):  # may load it
+                embedder = await semantic.embedding.identity(settings.embedder)
             question = question_of(request.content, request.options, rung_of(request), embedder=embedder)
             if isinstance(question, NotAsked) or redact(question.text) != question.text:  # a key must not last, nor reach others
                 return None

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbllm.errors import ConfigurationError
+from nbllm.errors import BadAnswer, ConfigurationError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,15 +34,22 @@ class LocalEmbedder:
             )
         self.identity = f"local:{path.name}:{_digest(path)}"
         self._lock = threading.Lock()
-        self._encode = _static(path) if _is_static(path) else _transformer(path)
+        try:
+            self._encode = _static(path) if _is_static(path) else _transformer(path)
+        except ConfigurationError:
+            raise
+        except Exception as exc:  # whatever the library makes of a damaged folder
+            raise ConfigurationError(f"The model in {path} cannot be loaded ({type(exc).__name__}: {exc}).") from exc
 
     def embed(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of one text, shape (d,), as the model gives it. Blocks; one at a time."""
+        """Return the vector of one text, shape (d,), as the model gives it. Blocks; one at a time. Raises BadAnswer."""
         import numpy as np
 
-        with self._lock:
-            found = np.asarray(self._encode([text]), dtype=np.float32)
-        vector: NDArray[np.float32] = found[0]
+        try:
+            with self._lock:
+                vector: NDArray[np.float32] = np.asarray(self._encode([text]), dtype=np.float32)[0]
+        except Exception as exc:
+            raise BadAnswer(f"The model in {self.folder} could not embed a question ({type(exc).__name__}: {exc}).") from exc
         return vector
 
 

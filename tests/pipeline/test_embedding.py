@@ -174,3 +174,42 @@ def test_a_folder_that_cannot_embed_says_what_to_do(tmp_path: Path, monkeypatch:
     with pytest.raises(errors.ConfigurationError, match="needs a package") as caught:
         local_embedder.LocalEmbedder(str(tmp_path))
     assert "pip install sentence-transformers" in str(caught.value)
+
+
+class Loading:
+    """A package whose model takes a while to load and then fails at every text."""
+
+    def __init__(self) -> None:
+        self.loaded = 0
+
+    def SentenceTransformer(self, folder: str, *, local_files_only: bool) -> Loading:  # noqa: N802 - the package's
+        self.loaded += 1
+        return self
+
+    def encode(self, texts: list[str]) -> Any:
+        raise RuntimeError("out of memory")
+
+
+def test_a_local_model_is_loaded_once_and_its_failure_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many first questions share one loading; what a library raises is an error that makes a miss, not the call's end."""
+    (tmp_path / "modules.json").write_text("[]")
+    package = Loading()
+    monkeypatch.setattr(local_embedder, "import_module", lambda _: package)
+
+    async def run() -> None:
+        with ThreadPoolExecutor(4) as pool:
+            embedding = Embedding(Helping(), Workers(lambda: pool), rung)  # type: ignore[arg-type]
+            names = await asyncio.gather(*(embedding.identity(f"local:{tmp_path}") for _ in range(5)))
+            assert (len(set(names)), package.loaded) == (1, 1)
+            with pytest.raises(errors.BadAnswer, match="RuntimeError: out of memory"):
+                await embedding.vector(REQUEST, f"local:{tmp_path}", "text", at_most_s=9.0)
+
+    asyncio.run(run())
+
+
+def test_a_damaged_local_model_is_a_wrong_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the library makes of a damaged folder."""
+    (tmp_path / "modules.json").write_text("[]")
+    monkeypatch.setattr(local_embedder, "import_module", lambda _: object())
+    with pytest.raises(errors.ConfigurationError, match="cannot be loaded"):
+        local_embedder.LocalEmbedder(str(tmp_path))
