@@ -36,6 +36,14 @@ def only_new_objects_are_searched() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def indexes_are_waited_for() -> Iterator[None]:
+    """Wait for an index to be loaded for as long as it takes: how fast a busy machine starts a thread is no promise of nbllm's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nbllm.storage.open._PATIENCE_S", 60.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """One redis-server for all tests of a process; without one on PATH they are skipped, and counted."""

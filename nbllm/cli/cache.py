@@ -43,7 +43,7 @@ def cache(given: argparse.Namespace) -> int:
 
 def _sweep(home: Home, store: DiskResponseStore) -> None:
     """Take the questions out of the index whose answers are gone."""
-    if not (home.path / VECTORS).exists():
+    if not (home.data / VECTORS).exists():
         return
     import asyncio
 

@@ -67,7 +67,21 @@ class Semantic:
         self._cache = cache
         self._structure = structure
         self._helpers = helpers
+        self._workers = workers
         self._matching: Matching | None = None
+        self._guards: dict[SemanticSettings, str] = {}
+
+    async def guards_name(self, settings: SemanticSettings) -> str:
+        """Return the name of the guards in use. Their words, and numpy, are loaded in a thread: it takes tenths of a second."""
+        name = self._guards.get(settings)
+        if name is None:
+            name = self._guards[settings] = await self._workers.run(lambda: self._load(settings))
+        return name
+
+    def _load(self, settings: SemanticSettings) -> str:
+        import numpy as np  # noqa: F401 - of the vectors; here, because on the loop its import would stall other calls
+
+        return self.matching.guards_name(settings)
 
     @property
     def matching(self) -> Matching:
@@ -131,16 +145,14 @@ class SemanticStage:
 
     async def _asked(self, request: Request, settings: SemanticSettings) -> Asked | None:
         """Return the question with its vector; None when it takes no part, or cannot be embedded in time."""
-        from nbllm.pipeline.matching import Asked
-
         call, semantic = call_of(request), self._semantic
         try:
+            guards = await semantic.guards_name(settings)
             async with asyncio.timeout(patience_s(call, self._clock, at_most_s=settings.embed_timeout_s)):  # may load it
                 embedder = await semantic.embedding.identity(settings.embedder)
             question = question_of(request.content, request.options, rung_of(request), embedder=embedder)
             if isinstance(question, NotAsked) or redact(question.text) != question.text:  # a key must not last, nor reach others
                 return None
-            guards = semantic.matching.guards_name(settings)
             now = await semantic.plans.in_force(settings, embedder=embedder, guards=guards)
             plan, warning = now.plan, now.why_not
             if plan is not None and not plan.covers(question.scope):
@@ -155,6 +167,8 @@ class SemanticStage:
             why = exc.summary if isinstance(exc, NbllmError) else f"no embedding within {settings.embed_timeout_s:g} s"
             call.note(f"No similar question was looked for: {why.rstrip('.')}.")
             return None
+        from nbllm.pipeline.matching import Asked
+
         return Asked(question, vector, settings, embedder, guards, plan)
 
     def _served(self, request: Request, sink: Sink, asked: Asked, met: Met, stored: Reply, plan: SemanticPlan) -> Reply:

@@ -45,7 +45,7 @@ class Storage:
     @property
     def indexed(self) -> bool:
         """Whether questions were ever indexed in this home."""
-        return (self.home.path / VECTORS).exists()
+        return (self.home.data / VECTORS).exists()
 
     def prepare(self) -> str | None:
         """Make the home fit for use now; return a warning for the user, None for nothing. Raises HomeUnusable."""
