@@ -14,12 +14,14 @@ from nbllm.core.reply import Reply
 from nbllm.errors import InvalidRequest
 from nbllm.pair_files import pairs_of
 from nbllm.settings import CallOptions, EmbedOptions, Settings
-from nbllm.storage.sweeping import sweep
+from nbllm.storage.sweeping import missing_of, sweep
 
 if TYPE_CHECKING:
     from nbllm.house import House
 
 T = TypeVar("T")
+_TURNS = 100
+"""Of so many matches, at the top of the random order, any may be labelled next."""
 
 
 class Asking(Protocol):
@@ -97,17 +99,17 @@ class Labelling:
         """Return what was met, newest first: in shadow what would have been served, else hits and audits."""
         return self._matches.newest(limit, kind=kind)
 
-    def to_label(self, limit: int = 10, *, at_least: float = -1.0) -> Sequence[Match]:
-        """Return matches worth a label: in random order, so that the first n are a random sample of all at least that similar."""
-        return self._matches.to_label(limit, at_least=at_least)
+    def to_label(self, limit: int = 10) -> Sequence[Match]:
+        """Return matches worth a label, in random order: label from the top, and what is labelled is a random sample of all."""
+        return self._matches.to_label(limit)
 
     def match_of(self, call_id: str) -> Match | None:
         """Return what a call met, None for a call that met nothing, or that is forgotten."""
         return self._matches.of_call(call_id)
 
-    def waiting(self, *, at_least: float = -1.0) -> int:
+    def waiting(self) -> int:
         """Return how many matches are offered for a label and have none."""
-        return self._matches.unread(at_least=at_least)
+        return self._matches.unread()
 
     def labels(self, *, origin: Origin | None = None) -> Sequence[Label]:
         """Return labels, oldest first."""
@@ -125,11 +127,21 @@ class Labelling:
         """Say whether a match's stored answer would have been right for its question.
 
         A label of an audit that speaks against the plan in force may take it back (see `taken_back`). One of a match that was not
-        offered by chance (a hit, or what a guard stopped) is no sample: it counts as `marked`.
+        offered by chance (a hit, what a guard stopped, one picked from `matches()` before its turn) is no sample: it counts as
+        `marked`. Raises InvalidRequest for what is no match.
         """
-        self._keep(match, correct, "marked" if origin == "audit" and match.probability is None else origin)
+        if not isinstance(match, Match):
+            raise InvalidRequest(f"{match!r:.60} is no match.", hint="Take one of client.semantic.to_label().")
+        sampled = match.probability is not None and not match.failed and self._has_its_turn(match)
+        self._keep(match, correct, "marked" if origin == "audit" and not sampled else origin)
         if origin == "audit":
             self._labelled(match)
+
+    def _has_its_turn(self, match: Match) -> bool:
+        """Whether a match is among the next that are offered, or was labelled when it was."""
+        if any(one.match_id == match.match_id for one in self._matches.to_label(_TURNS)):
+            return True
+        return any(one.match_id == match.match_id for one in self._matches.labels(origin="audit"))
 
     def _labelled(self, match: Match) -> None:
         """Do what a person's label of a match asks for."""
@@ -141,21 +153,32 @@ class Labelling:
         two never match again. The label counts as `marked`: it was not sampled, so it calibrates nothing. owner: only a call of
         this owner may be marked (a service's callers). Raises InvalidRequest for a call that is not known.
         """
-        call_id = reply_or_call_id if isinstance(reply_or_call_id, str) else reply_or_call_id.call_id
-        match = self._matches.of_call(call_id)
-        if match is not None and match.kind == "hit" and (owner is None or match.owner == owner):
+        call_id = reply_or_call_id if isinstance(reply_or_call_id, str) else getattr(reply_or_call_id, "call_id", "")
+        match = self._hit_of(call_id, owner)
+        if match is not None:
             self._keep(match, not wrong, "marked")
             if not wrong:
                 return Marked(call_id, wrong=False, evicted=0, blocked=False)
             self._matches.block(match.query, match.question)
             return Marked(call_id, wrong=True, evicted=self._evict(match.key), blocked=True)
-        key = None if owner is not None else self._key_of(call_id)
+        row = None if owner is not None else self._house.storage.ledger.call(call_id)
+        key = None if row is None or row.source == "semantic" else row.key_hash
         if key is None:
             raise InvalidRequest(
                 f"No call {call_id!r:.60} is known whose answer could be marked.",
                 hint="Give the Reply, or its call_id (%llm_calls).",
             )
         return Marked(call_id, wrong=wrong, evicted=self._evict(key) if wrong else 0, blocked=False)
+
+    def _hit_of(self, call_id: str, owner: str | None) -> Match | None:
+        """Return the hit that a call got, its own or that of the run which it shared; None for another owner's."""
+        match = self._matches.of_call(call_id)
+        if match is not None:
+            return match if match.kind == "hit" and owner in (None, match.owner) else None
+        row = self._house.storage.ledger.call(call_id)
+        if row is None or row.source != "semantic" or not row.key_hash or owner not in (None, row.user):
+            return None
+        return self._matches.hit_of(row.key_hash)
 
     def import_pairs(self, source: Any) -> Imported:
         """Import labelled pairs: a CSV file, a DataFrame, or tuples (query, question, correct).
@@ -214,12 +237,9 @@ class Labelling:
 
     def _evict(self, key: str) -> int:
         self._client._run(lambda house: house.storage.index.drop(key))  # noqa: SLF001 - a page of the client
+        self._matches.blank([key])
         gone: int = self._house.storage.store.purge(key_prefix=key)
         return gone
-
-    def _key_of(self, call_id: str) -> str | None:
-        row = self._house.storage.ledger.call(call_id)
-        return None if row is None else row.key_hash
 
     def purge(self, **which: Any) -> int:
         """Delete entries of the response cache (ResponseStore.purge), with the questions that led to them."""
@@ -229,8 +249,12 @@ class Labelling:
         return gone
 
     def sweep(self) -> int:
-        """Take the questions out of the index whose answers are gone, and return how many there were."""
+        """Take questions out of the index whose answers are gone, and these out of what was met; return how many there were."""
         storage = self._house.storage
+        held = self._matches.keys()
+        gone = self._client._run(lambda _: missing_of(storage.store, held))  # noqa: SLF001 - a page of the client
+        if gone:
+            self._matches.blank(gone)
         return self._client._run(lambda _: sweep(storage.index, storage.store))  # noqa: SLF001 - a page of the client
 
     def forget(self) -> int:

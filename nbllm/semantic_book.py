@@ -83,7 +83,9 @@ class SemanticBook(Labelling):
         """
         done = {label.match_id for label in self.labels(origin="judge")}
         by_hand = {label.match_id for label in self.labels(origin="audit")}
-        matches = [match for match in self._matches.newest(_MOST_JUDGED) if not match.failed and match.match_id not in done]
+        matches = [
+            match for match in self._matches.newest(_MOST_JUDGED) if match.probability is not None and match.match_id not in done
+        ]
         matches.sort(key=lambda match: (match.match_id not in by_hand, match.order))
         labelled = unclear = 0
         for match in matches[:limit]:

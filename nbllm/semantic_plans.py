@@ -19,6 +19,8 @@ from nbllm.errors import ConfigurationError, InvalidRequest
 if TYPE_CHECKING:
     from nbllm.calibration import ThresholdPlan
 
+FEW_SHARE = 0.05
+"""A plan speaks for a model and system prompt only where at least this share of its labels comes from them."""
 FILE = "nbllm-semantic.json"
 """The plan's name beside nbllm.toml, unless another is given."""
 
@@ -115,7 +117,9 @@ def calibration_of(labels: Sequence[Label], *, embedder: str, guards: str, index
         **asked,
     )
     scopes = Counter(label.scope for label in used if label.origin == plan.origin)
-    return Calibration(plan, embedder, guards, tuple(sorted(scopes)), index_rows, len(labels) - len(fitting))
+    few = FEW_SHARE * scopes.total()
+    covered = tuple(sorted(scope for scope, count in scopes.items() if count >= few))
+    return Calibration(plan, embedder, guards, covered, index_rows, len(labels) - len(fitting))
 
 
 def _origin_of(plan: ThresholdPlan) -> PlanOrigin:

@@ -92,7 +92,7 @@ class Helpers:
         own = _own(call, ends_at_s)
         helping = Request(
             content=content,
-            options=_options(request.options, ends_at_s - now_s),
+            options=_options(request.options, ends_at_s - now_s, retries=0 if purpose == "embed" else request.options.retries),
             rungs=(rung,),
             rung=rung,
             purpose=purpose,
@@ -130,10 +130,10 @@ def _own(call: Call, ends_at_s: float) -> Call:
     )
 
 
-def _options(parent: Options, left_s: float) -> Options:
+def _options(parent: Options, left_s: float, *, retries: int) -> Options:
     """Return a helper's options: nobody watches it, and it has the parent's patience; who pays is on the call."""
     return Options(
-        retries=parent.retries,
+        retries=retries,
         cache=parent.cache,
         deadline_s=max(0.0, left_s),
         feature=parent.feature,

@@ -21,11 +21,13 @@ from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.judging import same_answer
 from nbllm.pipeline.stage import Clock, call_of, rung_of
 from nbllm.pipeline.structure import StructureStage, needs_validation
+from nbllm.pipeline.workers import Workers
 from nbllm.settings.semantic import SemanticSettings
 
 if TYPE_CHECKING:
     from nbllm.pipeline.embedding import Vector
 
+_SHORT_CHARS = 400
 NEIGHBOURS = 8
 """How many are tried, the most similar first: some are expired, blocked, or stopped by a guard."""
 
@@ -37,6 +39,7 @@ class Met(Struct, frozen=True, gc=False):
     verdicts: tuple[Verdict, ...]
     failed: tuple[str, ...]
     reply: Reply | None
+    judged: bool = False
 
 
 class Asked(Struct, frozen=True):
@@ -62,6 +65,7 @@ class Matching:
         structure: StructureStage,
         helpers: Helpers,
         clock: Clock,
+        workers: Workers,
     ) -> None:
         self._index = index
         self._matches = matches
@@ -69,6 +73,7 @@ class Matching:
         self._structure = structure
         self._helpers = helpers
         self._clock = clock
+        self._workers = workers
         self._words: dict[str | None, GuardWords] = {}
 
     def guards_name(self, settings: SemanticSettings) -> str:
@@ -95,6 +100,8 @@ class Matching:
                 if met is not None and met.reply is not None:
                     return met
                 best = best or met
+                if met is not None and met.judged:
+                    return met  # one judgement a question: what the judge refuses once is not bought again for the next
         except NbllmError as exc:
             call_of(request).note(f"No similar question was looked for: {exc.summary.rstrip('.')}.")
         return best
@@ -108,7 +115,7 @@ class Matching:
             return None
         if self._matches.blocked(asked.question.text, neighbour.question):
             return None
-        verdicts = self.verdicts(asked.question.text, neighbour.question, asked.settings)
+        verdicts = await self._verdicts(asked, neighbour)
         failed = tuple(f"{one.guard}: {one.detail}" for one in verdicts if not one.passed)
         if failed:
             return Met(neighbour, verdicts, failed, None)
@@ -116,7 +123,14 @@ class Matching:
         if reply is None:
             return None
         against = await self._judged(request, asked, neighbour)
-        return Met(neighbour, verdicts, (against,), None) if against else Met(neighbour, verdicts, (), reply)
+        return Met(neighbour, verdicts, (against,), None, judged=True) if against else Met(neighbour, verdicts, (), reply)
+
+    async def _verdicts(self, asked: Asked, neighbour: Neighbour) -> tuple[Verdict, ...]:
+        """Return what the guards say; of longer texts in a thread, because that takes milliseconds."""
+        query, question = asked.question.text, neighbour.question
+        if len(query) + len(question) <= _SHORT_CHARS:
+            return self.verdicts(query, question, asked.settings)
+        return await self._workers.run(lambda: self.verdicts(query, question, asked.settings))
 
     def verdicts(self, query: str, question: str, settings: SemanticSettings) -> tuple[Verdict, ...]:
         """Return what the guards in force say of two questions."""

@@ -96,6 +96,7 @@ class Semantic:
                 structure=self._structure,
                 helpers=self._helpers,
                 clock=self.clock,
+                workers=self._workers,
             )
         return self._matching
 
@@ -210,6 +211,7 @@ class SemanticStage:
             order=self._clock.jitter(),
             plan_id=None if asked.plan is None else asked.plan.plan_id,
             owner=owner_of(request),
+            asked=call.key or "",
         )
         try:
             self._semantic.matches.note(match)

@@ -29,9 +29,11 @@ _TABLES = (
         match_id TEXT PRIMARY KEY, at REAL NOT NULL, call_id TEXT NOT NULL, kind TEXT NOT NULL, rung TEXT NOT NULL,
         scope TEXT NOT NULL, embedder TEXT NOT NULL, guards TEXT NOT NULL, query TEXT NOT NULL, question TEXT NOT NULL,
         key TEXT NOT NULL, score REAL NOT NULL, failed TEXT NOT NULL, would TEXT NOT NULL, got TEXT, probability REAL,
-        "order" REAL NOT NULL, plan_id TEXT, owner TEXT)""",
+        "order" REAL NOT NULL, plan_id TEXT, owner TEXT, asked TEXT NOT NULL)""",
     "CREATE INDEX matches_by_call ON matches(call_id)",
     "CREATE INDEX matches_by_time ON matches(at)",
+    "CREATE INDEX matches_by_asked ON matches(asked) WHERE kind = 'hit'",
+    "CREATE INDEX matches_by_key ON matches(key) WHERE would <> ''",
     """CREATE INDEX matches_to_label ON matches("order") WHERE failed = '[]' AND probability IS NOT NULL""",
     """CREATE TABLE labels (
         label_id TEXT PRIMARY KEY, at REAL NOT NULL, correct INTEGER NOT NULL, origin TEXT NOT NULL, score REAL NOT NULL,
@@ -96,6 +98,28 @@ class SqliteMatches:
         """Return the last match of a call that counted, else the last."""
         found = self._matches("WHERE call_id = ? ORDER BY failed = '[]' DESC, at DESC LIMIT 1", (call_id,))
         return found[0] if found else None
+
+    def hit_of(self, asked: str) -> Match | None:
+        """Return the newest hit of a question."""
+        found = self._matches("WHERE asked = ? AND kind = 'hit' ORDER BY at DESC LIMIT 1", (asked,))
+        return found[0] if found else None
+
+    def keys(self) -> Sequence[str]:
+        """Return the keys of the stored answers whose texts are here."""
+        self._db.flush()
+        rows = self._db.read(lambda con: con.execute("SELECT DISTINCT key FROM matches WHERE would <> ''").fetchall())
+        return [key for (key,) in rows]
+
+    def blank(self, keys: Sequence[str]) -> None:
+        """Overwrite the texts of answers."""
+
+        def run(con: sqlite3.Connection) -> None:
+            con.execute("PRAGMA secure_delete=1").fetchall()
+            con.executemany("UPDATE matches SET would = '', got = NULL WHERE key = ?", [(key,) for key in keys])
+
+        self._db.flush()
+        self._db.run_and_wait(run)
+        self._db.empty_log_soon()
 
     def newest(self, limit: int, *, kind: MatchKind | None = None) -> Sequence[Match]:
         """Return matches, newest first."""

@@ -40,6 +40,21 @@ class MemoryMatches:
         found = [match for match in self._matches.values() if match.call_id == call_id]
         return max(found, key=lambda match: (not match.failed, match.at), default=None)
 
+    def hit_of(self, asked: str) -> Match | None:
+        """Return the newest hit of a question."""
+        found = [match for match in self._matches.values() if match.asked == asked and match.kind == "hit"]
+        return max(found, key=lambda match: match.at, default=None)
+
+    def keys(self) -> Sequence[str]:
+        """Return the keys of the stored answers whose texts are here."""
+        return list({match.key for match in self._matches.values() if match.would})
+
+    def blank(self, keys: Sequence[str]) -> None:
+        """Overwrite the texts of answers."""
+        with self._lock:
+            for match in [match for match in self._matches.values() if match.key in keys]:
+                self._matches[match.match_id] = replace(match, would="", got=None)
+
     def newest(self, limit: int, *, kind: MatchKind | None = None) -> Sequence[Match]:
         """Return matches, newest first."""
         found = [match for match in self._matches.values() if kind in (None, match.kind)]

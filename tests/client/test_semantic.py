@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import random
@@ -264,3 +265,43 @@ def test_a_label_of_what_was_not_offered_is_no_sample(tmp_path: Path, monkeypatc
         asking.semantic.label(hit, True)
         assert [label.match_id for label in asking.semantic.labels(origin="marked")] == [hit.match_id]
         assert asking.semantic.calibrate().plan.origin == "imported"
+
+
+def test_a_call_that_shared_a_run_can_be_marked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six equal calls are one hit; whichever of them is marked, the pair is blocked and the answer gone."""
+    monkeypatch.chdir(tmp_path)
+    with client(tmp_path) as asking:
+        asking.semantic.import_pairs(pairs(400, wrong=0.0))
+        asking.semantic.apply(asking.semantic.calibrate(), accept_foreign=True)
+        asking.configure(**{"semantic_cache.audit_share": 0.0})
+        asking.ask("How do I paint the kitchen?")
+
+        async def six() -> list[nbllm.Reply]:
+            return await asyncio.gather(*(asking.aask("How do I paint the kitchen ?") for _ in range(6)))
+
+        replies = asyncio.run(six())
+        assert {reply.source for reply in replies} == {"semantic"}
+        for reply in replies[::-1]:
+            assert asking.semantic.mark(reply).blocked
+        assert asking.ask("How do I paint the kitchen ?").source == "model"
+        assert [match.would for match in asking.semantic.matches(kind="hit")] == [""], "a wrong answer leaves no copy behind"
+
+
+def test_what_is_picked_by_hand_is_no_sample(tmp_path: Path) -> None:
+    """A label of a match before its turn, or of no match at all, calibrates nothing."""
+    with client(tmp_path) as asking:
+        for verb in VERB:
+            for room in ROOM:
+                asking.ask(f"How do I {verb} the {room}?")
+                for how in ("my", "our", "your", "this", "that", "his"):
+                    asking.ask(f"How do I {verb} {how} {room}?")
+        offered = asking.semantic.to_label(1000)
+        assert len(offered) > 110
+        asking.semantic.label(offered[-1], correct=True)
+        asking.semantic.label(offered[0], correct=True)
+        asking.semantic.label(offered[0], correct=False)
+        assert [(label.origin, label.correct) for label in asking.semantic.labels()] == [("marked", True), ("audit", False)]
+        with pytest.raises(errors.InvalidRequest, match="no match"):
+            asking.semantic.label(None, correct=True)  # type: ignore[arg-type]
+        with pytest.raises(errors.InvalidRequest, match="No call"):
+            asking.semantic.mark(None)  # type: ignore[arg-type]

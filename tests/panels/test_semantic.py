@@ -33,8 +33,9 @@ QUESTIONS = (
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Client]:
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A client in shadow that has met its own questions again."""
+    monkeypatch.setenv("NBLLM_SIM_SPEED", "5")
     with Client(home=tmp_path, settings=Settings(), ladder=["sim/large"], discover=False) as made:
         made.configure(**{"semantic_cache.mode": "shadow"})
         for mark in ("", "?", "!"):

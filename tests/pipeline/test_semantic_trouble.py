@@ -140,9 +140,10 @@ PLANS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", PLANS)
-def test_a_plan_that_does_not_hold_serves_nothing(tmp_path: Path, what: str) -> None:
+def test_a_plan_that_does_not_hold_serves_nothing(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes back to shadow with one visible warning, which names the reason; matches are still recorded."""
     prepare, note = PLANS[what]
+    monkeypatch.setattr("nbllm.core.semantic.plan.FEW_ROWS", 1)
 
     async def run() -> None:
         world = Likening(tmp_path, provider=FakeProvider("first", "second", "third", "fourth"))

@@ -24,6 +24,7 @@ class Match(Struct, frozen=True, kw_only=True):
     similarity. failed: the guards that spoke against it, with what they said; () for a match that counts. would: the stored answer;
     got: the model's, None where it was not asked. probability: with which it is offered for labelling, None: it is not. order:
     uniform in [0, 1), the order in which matches are offered, so that the first n of them are a random sample. owner: whose call.
+    asked: the cache key of the question itself, which all calls have that shared its run.
     """
 
     match_id: str
@@ -45,6 +46,7 @@ class Match(Struct, frozen=True, kw_only=True):
     order: float = 0.0
     plan_id: str | None = None
     owner: str | None = None
+    asked: str = ""
 
 
 class Label(Struct, frozen=True, kw_only=True):
@@ -77,6 +79,15 @@ class Matches(Protocol):
 
     def of_call(self, call_id: str) -> Match | None:
         """Return what a call met, None for a call that met nothing or that is forgotten."""
+
+    def hit_of(self, asked: str) -> Match | None:
+        """Return the newest hit of a question by its own cache key, None without one."""
+
+    def keys(self) -> Sequence[str]:
+        """Return the keys of the stored answers whose texts are held here."""
+
+    def blank(self, keys: Sequence[str]) -> None:
+        """Overwrite the texts of answers: the stored ones with these keys, and what the model said beside them."""
 
     def newest(self, limit: int, *, kind: MatchKind | None = None) -> Sequence[Match]:
         """Return matches, newest first, those that guards spoke against too."""

@@ -15,6 +15,8 @@ KIND = "nbllm semantic plan"
 VERSION = 1
 GROWTH = 4
 """An index that has grown by this factor has other nearest neighbours than the labels were drawn from."""
+FEW_ROWS = 100
+"""An index with fewer may grow to four times as many as these without making a plan stale."""
 _MOST_BYTES = 5_000_000
 
 PlanOrigin = Literal["audit", "imported", "judge"]
@@ -76,7 +78,7 @@ class SemanticPlan(Struct, frozen=True, kw_only=True):
             return f"it was made with the embedder {self.embedder}, and {embedder} is in use"
         if guards != self.guards:
             return "it was made with other guards"
-        if index_rows > GROWTH * max(self.index_rows, 1):
+        if self.origin != "imported" and index_rows > GROWTH * max(self.index_rows, FEW_ROWS):
             return f"the index has grown from {self.index_rows:,} to {index_rows:,} questions"
         return None
 

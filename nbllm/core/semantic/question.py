@@ -13,7 +13,7 @@ from nbllm.core.fingerprint import fingerprint
 from nbllm.core.messages import Chat, Content, Message, Options, Rung
 from nbllm.core.semantic.about_now import about_now
 
-MAX_QUESTION_CHARS = 8_000
+MAX_QUESTION_CHARS = 2_000
 """Longer questions are asked: embedders cut them, and what they leave out may be what matters."""
 
 
@@ -54,7 +54,7 @@ def question_of(content: Content, options: Options, rung: Rung, *, embedder: str
         return NotAsked("the question is empty")
     if len(text) > MAX_QUESTION_CHARS:
         return NotAsked(f"the question is longer than {MAX_QUESTION_CHARS:,} characters")
-    now = about_now(text)
+    now = about_now(text) or next(filter(None, (about_now(_text(m) or "") for m in before if m.get("role") == "user")), None)
     if now is not None:
         return NotAsked(f"a question about now ({now!r})")
     return Question(text, _hashed(content, (*before, _without_text(last)), rung, embedder), _scope(content, last, rung))
