@@ -102,7 +102,7 @@ class WhyView:
         self._call_id = call_id
         self._audience = audience
         what = name or f'"{call_id}"'
-        code = f"Was it wrong? nbllm.mark({what}) takes the stored answer out of the cache; two questions that shared it never match again."
+        code = f"Was it wrong? nbllm.mark({what}) takes the stored answer out; questions that shared it never match again."
         self.view = View(view.title, view.blocks, view.notes if audience == "widgets" else (*view.notes, code))
         self.button: Any = None
         self.said: Any = None
