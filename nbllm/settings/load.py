@@ -84,6 +84,7 @@ ELSEWHERE = frozenset(
     {
         "NBLLM_SIM_SPEED",
         "NBLLM_KEY_HOSTS",
+        "NBLLM_SHARED_DATA",
         "NBLLM_SERVICE_KEY",
         "NBLLM_SERVICE_KEYS_FILE",
         "NBLLM_SERVICE_ALLOWED_HOSTS",
@@ -92,8 +93,8 @@ ELSEWHERE = frozenset(
     }
 )
 """Variables of ours that are no settings: how fast simulated models play (providers/simulated.py), the keys of a service
-(service/keys.py), its webhooks' secret, the app of a worker (service/worker.py), and what no file may say, which host may get a
-key that a file names (providers/hosts.py)."""
+(service/keys.py), its webhooks' secret, the app of a worker (service/worker.py), where the tests find labelled data, and what no
+file may say, which host may get a key that a file names (providers/hosts.py)."""
 
 
 def _register_secrets(environ: Mapping[str, str]) -> None:
