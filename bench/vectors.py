@@ -26,7 +26,7 @@ QUESTIONS = 400
 DELETED = 0.2
 INSERTS = 5_000
 USEARCH_ROWS = 10_000
-"""Building takes usearch half a millisecond of two processors a row: larger ones are in docs/decisions/0013-vector-index.md."""
+"""Building takes usearch half a millisecond of two processors a row: larger ones are in docs/decisions/0014-vector-index.md."""
 _GPTCACHE = "GPTCache 14.9 ms at 2,000, measured once"
 _START = """
 import asyncio, sys, time
