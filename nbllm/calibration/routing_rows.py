@@ -113,14 +113,18 @@ def prompts_of(prompts: Any) -> list[str]:
     return texts
 
 
+def _numbers(name: str, values: Any, shape: str, hint: str) -> Floats:
+    """Return an array of floats of any shape. Raises InvalidRequest."""
+    try:
+        found: Floats = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"{name} is no {shape} of numbers: {error}.", hint=hint) from error
+    return found
+
+
 def matrix(name: str, values: Any, n: int) -> Floats:
     """Return embeddings as (n, d) floats. Raises InvalidRequest for another shape, NaN or infinity."""
-    try:
-        found = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f"{name} is no array of numbers: {error}.", hint="Give one vector a prompt, all of one length."
-        ) from error
+    found = _numbers(name, values, "array", "Give one vector a prompt, all of one length.")
     if found.ndim != 2 or found.shape[0] != n or not found.shape[1]:
         raise InvalidRequest(
             f"{name} has the shape {found.shape}, and there are {n} prompts.", hint=f"Give one vector a prompt: ({n}, d)."
@@ -136,12 +140,7 @@ def matrix(name: str, values: Any, n: int) -> Floats:
 
 def column(name: str, values: Any, n: int) -> Floats:
     """Return one number a prompt (n,). Raises InvalidRequest for another length, NaN or infinity."""
-    try:
-        found = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f"{name} is no list of numbers: {error}.", hint="Give one number a prompt; True and False count."
-        ) from error
+    found = _numbers(name, values, "list", "Give one number a prompt; True and False count.")
     if found.shape != (n,):
         raise InvalidRequest(f"{name} has the shape {found.shape}, and there are {n} prompts.", hint=f"Give {n} numbers.")
     bad = np.flatnonzero(~np.isfinite(found))

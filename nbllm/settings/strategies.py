@@ -154,41 +154,37 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cheapest:
+class _OfModels:
+    """One of a list of names, whatever it is chosen by."""
+
+    models: Names
+
+    def choices(self) -> Iterator[Names]:
+        """Yield every list of names that can be chosen, in route order."""
+        yield self.models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cheapest(_OfModels):
     """The healthy model for which this request is the cheapest, going by prices and by how long the ledger's answers were."""
 
     strategy: ClassVar[str] = "cheapest"
-    models: Names
-
-    def choices(self) -> Iterator[Names]:
-        """Yield every list of names that can be chosen, in route order."""
-        yield self.models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fastest:
+class Fastest(_OfModels):
     """The healthy model with the lowest median latency in the ledger; one of fewer than min_calls answers is tried first."""
 
     strategy: ClassVar[str] = "fastest"
-    models: Names
     min_calls: int = 5
-
-    def choices(self) -> Iterator[Names]:
-        """Yield every list of names that can be chosen, in route order."""
-        yield self.models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpillOver:
+class SpillOver(_OfModels):
     """The first model whose endpoint has room under its limits within wait_s seconds; where none has, all in order."""
 
     strategy: ClassVar[str] = "spill_over"
-    models: Names
     wait_s: float = 0.0
-
-    def choices(self) -> Iterator[Names]:
-        """Yield every list of names that can be chosen, in route order."""
-        yield self.models
 
 
 Strategy = ByTask | Classifier | Learned | Cascade | Weighted | Canary | Cheapest | Fastest | SpillOver

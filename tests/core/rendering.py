@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -109,17 +110,19 @@ _FENCED = re.compile(r"^(?P<fence>`{3,}|(?:~T){3,})[^`\n]*\n([\s\S]*?)^(?P=fence
 _SPAN = re.compile(r"(^|[^\\])(`+)([^\n]*?[^`\n])\2(?!`)", re.MULTILINE)
 
 
+def _without_dollars_of_code(text: str) -> tuple[str, Callable[[str], str]]:
+    """Return the text with the dollars of code masked, and what brings them back."""
+    if "`" not in text and "~~~" not in text:
+        return text, str
+    text = text.replace("~", "~T")
+    for pattern in (_FENCED, _SPAN):
+        text = pattern.sub(lambda m: m[0].replace("$", "~D"), text)
+    return text, lambda part: re.sub("~([TD])", lambda m: "~" if m[1] == "T" else "$", part)
+
+
 def remove_math(text: str) -> tuple[str, list[str]]:
     """Port of removeMath in @jupyterlab/rendermime: math is taken out before the Markdown is rendered."""
-    masked = "`" in text or "~~~" in text
-    if masked:
-        text = text.replace("~", "~T")
-        for pattern in (_FENCED, _SPAN):
-            text = pattern.sub(lambda m: m[0].replace("$", "~D"), text)
-
-    def unmask(part: str) -> str:
-        return re.sub("~([TD])", lambda m: "~" if m[1] == "T" else "$", part) if masked else part
-
+    text, unmask = _without_dollars_of_code(text)
     math: list[str] = []
     blocks = _SPLIT.split(re.sub("\r\n?", "\n", text))
     start = end = last = None

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nbllm.core.ports import Neighbour, VectorRow
+from nbllm.storage.home import Home
+from nbllm.storage.vectors import SqliteVectors
 
 T = TypeVar("T")
 DIMENSIONS = 32
@@ -55,3 +57,31 @@ async def add_all(index: Any, vectors: np.ndarray, partition: str = "p", prefix:
 def keys(found: Sequence[Neighbour]) -> list[str]:
     """Return the keys, in order."""
     return [one.key for one in found]
+
+
+RNG = np.random.default_rng(11)
+ROWS = 700
+VECTORS = unit(RNG, ROWS)
+
+
+def opened(home: Home, **options: Any) -> SqliteVectors:
+    """An index on a home."""
+    return SqliteVectors(home, **options)
+
+
+def filled(home: Home, **options: Any) -> SqliteVectors:
+    """An index that holds VECTORS."""
+    index = opened(home, **options)
+    run(add_all(index, VECTORS))
+    return index
+
+
+def found_all(index: SqliteVectors, *, but: frozenset[int] = frozenset()) -> None:
+    """Every row is found by its own vector, those that were dropped are not."""
+
+    async def look() -> None:
+        for number in range(0, ROWS, 7):
+            found = keys(await index.nearest("p", VECTORS[number], 1, at_least=0.99))
+            assert found == ([] if number in but else [f"k{number}"])
+
+    run(look())

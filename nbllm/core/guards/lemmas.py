@@ -63,7 +63,7 @@ class Lemmas:
 
     def __init__(self, code: str, common: frozenset[str], irregular: dict[str, str]) -> None:
         self._english = code == "en"
-        self._common = common
+        self.common = common
         self._irregular = irregular
         self._endings = ENDINGS.get(code, ())
 
@@ -73,15 +73,15 @@ class Lemmas:
         if known is not None:
             return known
         if self._english:
-            if word in self._common:
+            if word in self.common:
                 return (
-                    next((base for base in candidates(word) if base in self._common), word)
+                    next((base for base in candidates(word) if base in self.common), word)
                     if word.endswith(("s", "ing", "ed"))
                     else word
                 )
             word = word.removesuffix("'s")
             for base in candidates(word):
-                if base in self._common:
+                if base in self.common:
                     return base
             return word.replace("isation", "ization").replace("ising", "izing").replace("ised", "ized").replace("ise", "ize")
         for ending in self._endings:

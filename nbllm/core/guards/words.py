@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
@@ -157,37 +157,47 @@ def _sections(name: str) -> dict[str, list[list[str]]]:
     return found
 
 
-def _lexicon(code: str) -> Lexicon:
-    sections = _sections(code)
-    flat = {name: frozenset(word for line in lines for word in line) for name, lines in sections.items()}
+def _lemmas(code: str, sections: Mapping[str, list[list[str]]], flat: Mapping[str, frozenset[str]]) -> Lemmas:
+    """Return what brings a language's words to one form, with the words that are common in it."""
     irregular: dict[str, str] = {}
     listed: frozenset[str] = frozenset()
-    synonyms, antonyms = list(sections["synonyms"]), []
     if code == "en":
         irregular = dict(line.split() for line in _read("irregular_en").splitlines())
         listed = frozenset(_read("common_en").split())
-        antonyms = [line.split() for line in _read("antonyms_en").splitlines() if not flat["stop"] & {*line.split()}]
-    numbers = {line[0]: float(line[1]) for line in sections["numbers"]}
-    common = listed | flat["common"] | flat["stop"] | flat["filler"] | numbers.keys()
+    common = listed | flat["common"] | flat["stop"] | flat["filler"] | {line[0] for line in sections["numbers"]}
     common |= {word for name in ("negators", "opposites", "synonyms") for word in flat[name]}
     if code == "es":
         irregular = spanish_forms(common, {line[0].rstrip(":"): line[1:] for line in sections["verb_endings"]})
-    lemmas = Lemmas(code, common, irregular)
-    pairs = [*_crossed(sections["opposites"]), *((one, two) for one, two in antonyms)]
+    return Lemmas(code, common, irregular)
+
+
+def _opposites(code: str, sections: Mapping[str, list[list[str]]], stop: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of words that turn a meaning."""
+    yield from _crossed(sections["opposites"])
+    if code == "en":
+        pairs = (line.split() for line in _read("antonyms_en").splitlines())
+        yield from ((one, two) for one, two in pairs if not stop & {one, two})
+
+
+def _lexicon(code: str) -> Lexicon:
+    sections = _sections(code)
+    flat = {name: frozenset(word for line in lines for word in line) for name, lines in sections.items()}
+    lemmas = _lemmas(code, sections, flat)
+    pairs = _opposites(code, sections, flat["stop"])
     opposites = _both_ways((lemmas(a), lemmas(b)) for a, b in pairs)
     quantifiers = _classes(sections["quantifiers"])
-    synonyms_of = _groups(synonyms, lemmas)
+    synonyms_of = _groups(sections["synonyms"], lemmas)
     return Lexicon(
         code=code,
         stop=flat["stop"],
         filler=frozenset(map(lemmas, flat["filler"])),
-        common=common,
+        common=lemmas.common,
         negators=flat["negators"],
         strong_negators=flat["strong_negators"],
         weak_negators=frozenset(map(lemmas, flat["weak_negators"])),
         loose_negators=frozenset(map(lemmas, flat["loose_negators"])),
         quantifiers=quantifiers,
-        numbers=numbers,
+        numbers={line[0]: float(line[1]) for line in sections["numbers"]},
         soft_numbers={line[0]: float(line[1]) for line in sections["soft_numbers"]},
         ordinals=flat["ordinals"],
         articles=flat["articles"],
