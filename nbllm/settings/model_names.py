@@ -50,6 +50,9 @@ def _check(setting: str, names: tuple[str, ...], routes: Mapping[str, Any], orig
                 what = f"{setting} names the route {model} among others, and that one chooses by itself"
                 raise _refusal(what, origin, f"Name {model} alone; what comes after its models is said in it.")
             continue
+        if in_list and model in routes:
+            which = "itself" if setting == f"routes.{model}" else f"the route {model}"
+            raise _refusal(f"{setting} names {which}, and a list holds model ids only", origin, "Name models there.")
         before, _, after = model.partition("/")
         if not (before.strip() and after.strip()):
             raise _strange(setting, model, origin, [] if in_list else list(routes))

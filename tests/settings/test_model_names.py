@@ -21,7 +21,6 @@ def loaded(tmp_path: Path, text: str, **variables: str) -> Settings:
         ('model = "simsmall"', 1, "simsmall"),
         ('deadline_s = 3\nladder = ["sim/small", "chepa"]\n[routes]\ncheap = ["sim/small"]', 2, "chepa"),
         ('[routes]\ncheap = ["qwen"]', 2, "qwen"),
-        ('[routes]\ncheap = ["sim/small"]\ndear = ["cheap"]', 3, "cheap"),
         ('model = "sim/"', 1, "sim/"),
     ],
 )

@@ -109,7 +109,7 @@ BAD: list[tuple[str, int, str]] = [
     (CASCADE + '"valid"\ncheck = "f"', 5, "a function"),
     (CANARY.format("a", "a"), 1, "names itself"),
     (CANARY.format("a", "b") + CANARY.format("b", "a"), 1, "itself by way of b > a"),
-    ('[routes]\nlist = ["a"]\n' + CHEAPEST.format("a", '["sim/small"]'), 2, "'a', which is no model id"),
+    ('[routes]\nlist = ["a"]\n' + CHEAPEST.format("a", '["sim/small"]'), 2, "names the route a, and a list holds model ids only"),
     (CHEAPEST.format("a", '["b"]') + CHEAPEST.format("b", '["sim/small"]'), 1, "chooses by itself"),
     ('ladder = ["a", "sim/small"]\n' + CHEAPEST.format("a", '["sim/small"]'), 1, "chooses by itself"),
     (CASCADE.replace("sim/small", "lab/m") + '"logprob"\nmin_logprob = -1\n' + NO_LOGPROBS, 1, "supports_logprobs"),
@@ -230,3 +230,10 @@ def test_a_plan_of_code_is_read_where_it_is_given(tmp_path: Path) -> None:
             (tmp_path / "p.json").write_text(content, encoding="utf-8")
         with pytest.raises(ConfigurationError, match=words):
             Client(home=tmp_path, routes={"a": EVERY["learned"] | {"plan": str(tmp_path / "p.json")}})
+
+
+@pytest.mark.parametrize(("names", "word"), [(["a"], "names itself"), (["b"], "names the route b")])
+def test_a_list_that_names_a_route_says_so(names: list[str], word: str) -> None:
+    """A list holds model ids only; one that leads to itself, or to another route, is told apart from a mistyped model."""
+    with pytest.raises(ConfigurationError, match=word):
+        Settings().replace_values("test", routes={"a": names, "b": ["sim/small"]})
