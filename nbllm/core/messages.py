@@ -206,6 +206,8 @@ class Call(Struct, kw_only=True):
     """The flow that the call is part of: its name and arguments, for the recordings."""
     reserved_usd: Decimal | None = None
     """The worst case of the attempt that is about to be sent, None when unknown."""
+    embedded: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """What came of each text that was embedded for this call, a vector or an error, by embedder and text."""
     lowered: str | None = None
     """The note that said that max_tokens was lowered for the payer's budgets, None when it was not."""
 

@@ -21,6 +21,7 @@ from nbllm.core.routing_rules import Choice, by_task, canary, one_by_one, weight
 from nbllm.core.why import Why
 from nbllm.errors import BadAnswer, ConfigurationError, InvalidRequest, NbllmError
 from nbllm.pipeline.breaker import Breakers
+from nbllm.pipeline.embedding import Embedding
 from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.observed import Observed
 from nbllm.pipeline.route_plans import CutOff, Labels, Plan, Plans
@@ -66,6 +67,7 @@ class Chooser:
         settings: Callable[[], Settings],
         rung_of: Callable[[str], Rung],
         helpers: Helpers,
+        embedding: Embedding,
         breakers: Breakers,
         throttles: Throttles,
         observed: Observed,
@@ -75,6 +77,7 @@ class Chooser:
         self._settings = settings
         self._rung_of = rung_of
         self._helpers = helpers
+        self._embedding = embedding
         self._breakers = breakers
         self._throttles = throttles
         self._observed = observed
@@ -188,8 +191,8 @@ class Chooser:
         if not isinstance(plan, Labels):
             raise ConfigurationError(f"The plan {spec.plan} gives no labels.", hint="Use one of fit_labels or calibrate_route.")
         at_most_s = self._patience_s(request, spec.at_most_s)
-        vectors = await self._helpers.embed(request, spec.embedder, [facts.text], at_most_s=at_most_s, cached=True)
-        label, how = plan.label(facts.text, vectors[0])
+        vector = await self._embedding.vector(request, spec.embedder, facts.text, at_most_s=at_most_s, cached=True)
+        label, how = plan.label(facts.text, vector)
         if label not in spec.labels:
             raise ConfigurationError(f"The plan {spec.plan} says {label!r}, for which the route names no models.")
         return label, how

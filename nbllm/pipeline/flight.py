@@ -115,6 +115,7 @@ class Flight:
         have = {attempt.attempt_id for attempt in call.attempts}
         call.attempts.extend(a for a in self.call.attempts if a.call_id == call.call_id and a.attempt_id not in have)
         call.notes.extend(note for note in self.call.notes if note not in call.notes)
+        call.embedded.update(self.call.embedded)
         call.partial = self.fan_out.so_far.partial() or self.call.partial or call.partial
 
     def pass_on(self, runner: Waiter, outcome: Reply | Exception, *, alone: bool) -> bool:

@@ -28,6 +28,7 @@ from nbllm.pipeline.cascade import Judge
 from nbllm.pipeline.choose import Chooser
 from nbllm.pipeline.coalesce import CoalesceStage
 from nbllm.pipeline.deadline import DeadlineStage
+from nbllm.pipeline.embedding import Embedding
 from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.ladder import LadderStage
 from nbllm.pipeline.observed import Observed
@@ -101,6 +102,7 @@ class Road:
         retry = RetryStage(throttle, clock, parts.settings)
         structure = StructureStage(retry, self.workers)
         self.helpers = self._helping(retry, structure)
+        self._embedding = Embedding(self.helpers, self.workers, parts.router.rung)
         keep = KeepStage(structure, self.cache, self.workers)
         self.semantic = self._likening(structure)
         semantic = SemanticStage(keep, self.semantic, parts.settings)
@@ -124,6 +126,7 @@ class Road:
             settings=parts.settings,
             rung_of=parts.router.rung,
             helpers=self.helpers,
+            embedding=self._embedding,
             breakers=self.breakers,
             throttles=self.throttles,
             observed=observed,
@@ -148,8 +151,8 @@ class Road:
             cache=self.cache,
             structure=structure,
             helpers=self.helpers,
+            embedding=self._embedding,
             workers=self.workers,
-            rung_of=parts.router.rung,
             clock=self._clock,
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from nbllm.core.messages import Request, Rung, Sink
+from nbllm.core.messages import Request, Sink
 from nbllm.core.ports.matches import Match, Matches, MatchKind
 from nbllm.core.ports.semantic import VectorIndex, VectorRow
 from nbllm.core.reply import Reply
@@ -21,7 +21,7 @@ from nbllm.core.semantic.plan import SemanticPlan
 from nbllm.core.why import Why
 from nbllm.errors import NbllmError
 from nbllm.pipeline.cache import Cache
-from nbllm.pipeline.embedding import Embedding
+from nbllm.pipeline.embedding import AlreadyFailed, Embedding
 from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.plans import Plans
 from nbllm.pipeline.stage import Clock, Stage, call_of, patience_s, rung_of, show
@@ -54,14 +54,14 @@ class Semantic:
         cache: Cache,
         structure: StructureStage,
         helpers: Helpers,
+        embedding: Embedding,
         workers: Workers,
-        rung_of: Callable[[str], Rung],
         clock: Clock,
     ) -> None:
         self.index = index
         self.matches = matches
         self.clock = clock
-        self.embedding = Embedding(helpers, workers, rung_of)
+        self.embedding = embedding
         self.plans = Plans(matches, index.count, clock)
         self.store = cache.store
         self._cache = cache
@@ -163,7 +163,9 @@ class SemanticStage:
             if said:
                 call.note(said)
             patience = patience_s(call, self._clock, at_most_s=settings.embed_timeout_s)
-            vector = await semantic.embedding.vector(request, settings.embedder, question.text, at_most_s=patience)
+            vector = await semantic.embedding.unit(request, settings.embedder, question.text, at_most_s=patience)
+        except AlreadyFailed:
+            return None
         except (NbllmError, TimeoutError) as exc:
             why = exc.summary if isinstance(exc, NbllmError) else f"no embedding within {settings.embed_timeout_s:g} s"
             call.note(f"No similar question was looked for: {why.rstrip('.')}.")

@@ -12,14 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from nbllm import errors
-from nbllm.core.messages import Chat, Options, Request
 from nbllm.pipeline.embedding import Embedding
 from nbllm.pipeline.workers import Workers
 from nbllm.providers import local_embedder
 from nbllm.testing import run_virtual
-from tests.pipeline.making import rung
-
-REQUEST = Request(content=Chat(messages=()), options=Options())
+from tests.pipeline.making import request, rung
 
 
 class Helping:
@@ -31,7 +28,9 @@ class Helping:
         self._error = error
         self._vector = vector
 
-    async def embed(self, request: Any, model_id: str, texts: list[str], *, at_most_s: float) -> NDArray[np.float32]:
+    async def embed(
+        self, request: Any, model_id: str, texts: list[str], *, at_most_s: float, cached: bool = False
+    ) -> NDArray[np.float32]:
         self.asked += texts
         await asyncio.sleep(self._takes_s)
         if self._error is not None:
@@ -49,14 +48,15 @@ def test_equal_texts_under_way_share_one_embedding() -> None:
     async def run() -> None:
         helping = Helping()
         embed = embedding(helping)
-        vectors = await asyncio.gather(*(embed.vector(REQUEST, "lab/e", "hello", at_most_s=1) for _ in range(100)))
+        vectors = await asyncio.gather(*(embed.vector(request(), "lab/e", "hello", at_most_s=1) for _ in range(100)))
         assert helping.asked == ["hello"]
         assert all((v == vectors[0]).all() for v in vectors)
-        assert vectors[0].tolist() == pytest.approx([0.6, 0.8])
-        await embed.vector(REQUEST, "lab/e", "hello", at_most_s=1)
+        assert vectors[0].tolist() == [3.0, 4.0]
+        assert (await embed.unit(request(), "lab/e", "hello", at_most_s=1)).tolist() == pytest.approx([0.6, 0.8])
+        await embed.vector(request(), "lab/e", "hello", at_most_s=1)
         assert helping.asked == ["hello"]
-        await embed.vector(REQUEST, "lab/e", "other", at_most_s=1)
-        await embed.vector(REQUEST, "lab/e2", "hello", at_most_s=1)
+        await embed.vector(request(), "lab/e", "other", at_most_s=1)
+        await embed.vector(request(), "lab/e2", "hello", at_most_s=1)
         assert helping.asked == ["hello", "other", "hello"]
 
     run_virtual(run())
@@ -68,10 +68,10 @@ def test_a_slow_embedder_is_a_timeout_and_its_followers_try_themselves() -> None
     async def run() -> None:
         helping = Helping(takes_s=0.4)
         embed = embedding(helping)
-        first = asyncio.ensure_future(embed.vector(REQUEST, "lab/e", "hello", at_most_s=0.3))
+        first = asyncio.ensure_future(embed.vector(request(), "lab/e", "hello", at_most_s=0.3))
         await asyncio.sleep(0.01)
-        second = asyncio.ensure_future(embed.vector(REQUEST, "lab/e", "hello", at_most_s=2))
-        with pytest.raises(TimeoutError):
+        second = asyncio.ensure_future(embed.vector(request(), "lab/e", "hello", at_most_s=2))
+        with pytest.raises(errors.DeadlineExceeded):
             await first
         assert (await second).shape == (2,)
         assert helping.asked == ["hello", "hello"]
@@ -86,12 +86,12 @@ def test_an_error_is_everyones() -> None:
         helping = Helping(error=errors.BadAnswer("no"))
         embed = embedding(helping)
         found = await asyncio.gather(
-            *(embed.vector(REQUEST, "lab/e", "hello", at_most_s=1) for _ in range(5)), return_exceptions=True
+            *(embed.vector(request(), "lab/e", "hello", at_most_s=1) for _ in range(5)), return_exceptions=True
         )
         assert [type(one) for one in found] == [errors.BadAnswer] * 5
         assert helping.asked == ["hello"]
         with pytest.raises(errors.BadAnswer):
-            await embed.vector(REQUEST, "lab/e", "hello", at_most_s=1)
+            await embed.vector(request(), "lab/e", "hello", at_most_s=1)
         assert helping.asked == ["hello"] * 2
 
     run_virtual(run())
@@ -103,7 +103,7 @@ def test_what_has_no_direction_is_no_vector(vector: Any) -> None:
 
     async def run() -> None:
         with pytest.raises(errors.BadAnswer, match="zeros"):
-            await embedding(Helping(vector=vector)).vector(REQUEST, "lab/e", "hello", at_most_s=1)
+            await embedding(Helping(vector=vector)).vector(request(), "lab/e", "hello", at_most_s=1)
 
     run_virtual(run())
 
@@ -116,7 +116,7 @@ def test_each_embedder_has_its_own_name() -> None:
         names = [await embed.identity(one) for one in ("lexical", "lab/e", "lab/f", "other/e")]
         assert len(set(names)) == 4
         assert names[0] == "lexical/1"
-        assert (await embed.vector(REQUEST, "lexical", "hello", at_most_s=1)).shape == (384,)
+        assert (await embed.vector(request(), "lexical", "hello", at_most_s=1)).shape == (384,)
 
     run_virtual(run())
 
@@ -202,7 +202,7 @@ def test_a_local_model_is_loaded_once_and_its_failure_is_an_answer(tmp_path: Pat
             names = await asyncio.gather(*(embedding.identity(f"local:{tmp_path}") for _ in range(5)))
             assert (len(set(names)), package.loaded) == (1, 1)
             with pytest.raises(errors.BadAnswer, match="RuntimeError: out of memory"):
-                await embedding.vector(REQUEST, f"local:{tmp_path}", "text", at_most_s=9.0)
+                await embedding.vector(request(), f"local:{tmp_path}", "text", at_most_s=9.0)
 
     asyncio.run(run())
 
