@@ -10,7 +10,7 @@ import asyncio
 
 from msgspec.structs import replace
 
-from nbllm.core.messages import Request, Sink
+from nbllm.core.messages import Options, Request, Sink
 from nbllm.core.ports import Flights, Lease
 from nbllm.core.reply import Reply
 from nbllm.errors import AttemptTimeout, BudgetError, HomeUnusable, NbllmError, StorageError, ValidationFailed
@@ -30,7 +30,7 @@ _LEAVE_S = 0.03
 _SAME_S = 1.0
 """Deadlines that differ by less are the same: those of calls that were made together."""
 
-JoinKey = tuple[str, int, str, str, bool]
+JoinKey = tuple[str, int, str, str, bool, float | None]
 
 
 class CoalesceStage:
@@ -50,10 +50,29 @@ class CoalesceStage:
         options, call = request.options, call_of(request)
         if options.cache == "off" or call.key is None:
             return await self._inner(request, sink)
+        # Who cannot take back an answer that is too old for it joins only calls of its own ttl_s.
+        alike = options.on_interrupt == "raise"
+        reply, holds = await self._joined(request, sink, ttl_s=options.ttl_s if alike else None)
+        if not alike and _too_old(reply, options):
+            sink.restarted("rejected")
+            reply, holds = await self._joined(request, sink, ttl_s=options.ttl_s)
+        if reply.coalesced and needs_validation(request):
+            try:
+                reply = await self._structure.validate(reply, request)
+            except ValidationFailed:
+                sink.restarted("rejected")
+                return await self._inner(request, sink)
+        if holds:
+            show(replace(reply, reasoning=""), sink)
+        return reply
+
+    async def _joined(self, request: Request, sink: Sink, *, ttl_s: float | None) -> tuple[Reply, bool]:
+        """Return a run's answer, and whether its text was held back. ttl_s: join only runs for that one; None: any."""
+        options, call = request.options, call_of(request)
         # Who cannot take pieces back does not join a run that may begin anew; it follows it like another process would.
         # Nor does who wants no other question's answer join a run that may give one.
         check = id(options.check) if options.check is not None else 0
-        join_key = (call.key, check, options.cache, options.on_interrupt, options.semantic is False)
+        join_key = (call.key or "", check, options.cache, options.on_interrupt, options.semantic is False, ttl_s)
         # Nor may it see a shared text that its own type may still reject.
         holds = options.on_interrupt == "raise" and needs_validation(request)
         waiter = Waiter(request, HoldingSink(sink) if holds else sink, asyncio.get_running_loop().create_future())
@@ -66,18 +85,9 @@ class CoalesceStage:
         if flight.task is None:
             self._start(join_key, flight)
         try:
-            reply = await (self._share_of(flight, waiter) if request.rungs_left > 1 else waiter.done)
+            return await (self._share_of(flight, waiter) if request.rungs_left > 1 else waiter.done), holds
         finally:
             await self._leave(join_key, flight, waiter)
-        if reply.coalesced and needs_validation(request):
-            try:
-                reply = await self._structure.validate(reply, request)
-            except ValidationFailed:
-                sink.restarted("rejected")
-                return await self._inner(request, sink)
-        if holds:
-            show(replace(reply, reasoning=""), sink)
-        return reply
 
     async def aclose(self) -> None:
         """Cancel what is still in flight and wait for it."""
@@ -207,6 +217,11 @@ class CoalesceStage:
             return None
         show(reply, flight.fan_out)
         return replace(reply, coalesced=True)
+
+
+def _too_old(reply: Reply, options: Options) -> bool:
+    """Whether a stored answer that a run was given is older than this call allows: the call that ran may allow more."""
+    return reply.coalesced and reply.age_s is not None and options.ttl_s is not None and reply.age_s > options.ttl_s
 
 
 def _share_ends_s(request: Request, from_s: float) -> float:
