@@ -171,12 +171,16 @@ class Labelling:
         return Marked(call_id, wrong=wrong, evicted=self._evict(key) if wrong else 0, blocked=False)
 
     def _hit_of(self, call_id: str, owner: str | None) -> Match | None:
-        """Return the hit that a call got, its own or that of the run which it shared; None for another owner's."""
-        match = self._matches.of_call(call_id)
-        if match is not None:
+        """Return the hit that a call got, its own or that of the run which it shared; None for another owner's.
+
+        Not one that a cascade rejected: its answer is another model's.
+        """
+        match, row = self._matches.of_call(call_id), self._house.storage.ledger.call(call_id)
+        if row is not None and row.source != "semantic":
+            return None
+        if match is not None and (row is None or match.asked == row.key_hash):
             return match if match.kind == "hit" and owner in (None, match.owner) else None
-        row = self._house.storage.ledger.call(call_id)
-        if row is None or row.source != "semantic" or not row.key_hash or owner not in (None, row.user):
+        if row is None or not row.key_hash or owner not in (None, row.user):
             return None
         return self._matches.hit_of(row.key_hash)
 

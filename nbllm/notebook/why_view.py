@@ -28,7 +28,8 @@ _SOURCES = {
 def why_view(client: Any, reply: Reply | None, call: CallRow | None) -> View:
     """Return why an answer came from where it came. At least one of the two is needed; the reply knows more."""
     call_id = reply.call_id if reply is not None else call.call_id if call is not None else ""
-    match = client.semantic.match_of(call_id)
+    found = client.semantic.match_of(call_id)
+    match = None if _rejected(found, reply, call) else found
     why = reply.why if reply is not None else call.why if call is not None else Why()
     facts = [*_answered(client, reply, call), *_route(why), *_served(why, match)]
     blocks: list[Table | Text] = [Table(columns=columns("", ""), rows=facts)]
@@ -38,7 +39,7 @@ def why_view(client: Any, reply: Reply | None, call: CallRow | None) -> View:
     if matched:
         blocks.append(Text("The earlier question that it was held against", matched))
     blocks += _guards(why, match)
-    return View(f"Why this answer: call {short_id(call_id)}", tuple(blocks), _notes(reply, match))
+    return View(f"Why this answer: call {short_id(call_id)}", tuple(blocks), _notes(reply, found, rejected=match is not found))
 
 
 def _answered(client: Any, reply: Reply | None, call: CallRow | None) -> list[tuple[str, str]]:
@@ -85,8 +86,17 @@ def _guards(why: Why, match: Match | None) -> list[Table | Text]:
     return [Table(columns=heads, rows=rows, caption="Guards", empty="No guard is on.")]
 
 
-def _notes(reply: Reply | None, match: Match | None) -> tuple[str, ...]:
+def _rejected(match: Match | None, reply: Reply | None, call: CallRow | None) -> bool:
+    """Whether a hit is not the answer that the call got: a cascade did not accept it."""
+    source = reply.source if reply is not None else call.source if call is not None else None
+    return match is not None and match.kind == "hit" and source != "semantic"
+
+
+def _notes(reply: Reply | None, match: Match | None, *, rejected: bool) -> tuple[str, ...]:
     notes = list(reply.notes) if reply is not None else []
+    if match is not None and rejected:
+        met = f"A similar question's answer was found for {match.rung} (similarity {match.score:.4f})"
+        notes.append(f"{met}, and the cascade did not accept it.")
     if match is not None and match.kind == "shadow":
         notes.append("Shadow: a similar question was met and recorded; the model answered all the same.")
     if match is not None and match.kind == "audit":

@@ -149,17 +149,20 @@ def _calls(client: Any, matches: Sequence[Match], counting: Sequence[Match]) -> 
     def saved(match: Match) -> float:
         row = rows.get(match.call_id)
         if match.kind == "hit":
+            if row is not None and (row.source != "semantic" or row.rung != match.rung):
+                return 0.0  # a cascade rejected it
             return np.nan if row is None or row.saved_usd is None else float(row.saved_usd)
-        return costs.get(match.call_id, np.nan)
+        return costs.get((match.call_id, match.rung), np.nan)
 
     return (0 if total is None else total.calls), np.array([saved(match) for match in counting], dtype=np.float64)
 
 
-def costs_of(attempts: Sequence[Attempt]) -> dict[str, float]:
-    """Return what answering cost each call in USD, by its id; NaN where unknown. What helpers cost (embeddings) is not in it."""
-    costs: dict[str, float] = {}
+def costs_of(attempts: Sequence[Attempt]) -> dict[tuple[str, str], float]:
+    """Return what answering cost in USD, by call and rung; NaN where unknown. What helpers cost (embeddings) is not in it."""
+    costs: dict[tuple[str, str], float] = {}
     for attempt in attempts:
         if attempt.sent is not False and attempt.purpose in {"answer", "repair"}:
             cost = np.nan if attempt.cost_usd is None else float(attempt.cost_usd)
-            costs[attempt.call_id] = costs.get(attempt.call_id, 0.0) + cost
+            of = (attempt.call_id, attempt.rung)
+            costs[of] = costs.get(of, 0.0) + cost
     return costs

@@ -29,6 +29,8 @@ from nbllm.pipeline.workers import Workers
 from nbllm.settings.strategies import Cascade
 
 Failure = tuple[Rung, Exception]
+_OWN = ("model", "cache")
+"""Sources of answers to the question itself; what is said of another question's is not said of the one that is stored."""
 
 
 class Judge:
@@ -91,7 +93,8 @@ class Judge:
                 words = exc.summary.partition("\n")[0]
                 call_of(request).note(f"An answer of {reply.rung} could not be verified ({words}).")
                 return Verdict(accepted=False, words=f"{verifier} failed ({type(exc).__name__})", sure=False)
-            await self._cache.keep_verdict(request, name, said)
+            if reply.source in _OWN:
+                await self._cache.keep_verdict(request, name, said)
         return Verdict(accepted=said, words=f"{verifier} said {'yes' if said else 'no'}", score=float(said))
 
 
@@ -134,7 +137,7 @@ class CascadeWalk:
         self._request = request
         self._spec = spec
         self._sink = sink
-        self._best: tuple[float, Reply] | None = None
+        self._best: tuple[float, Reply, str | None] | None = None
         self._rejections: list[str] = []
         self._first_s: float | None = None
         self._seen = False
@@ -211,7 +214,7 @@ class CascadeWalk:
             return self._shown(replace(reply, accepted=False), f"{rung.id}, not verified: {verdict.words}")
         score = float(len(self._rejections)) if verdict.score is None else verdict.score
         if self._best is None or score >= self._best[0]:
-            self._best = (score, reply)
+            self._best = (score, reply, call_of(request).key)
         self._rejections.append(f"{rung.id}: {verdict.words}")
         return None
 
@@ -245,9 +248,10 @@ class CascadeWalk:
             raise failure
         if self._seen:
             self._sink.restarted("fallback")
-        _, reply = self._best
-        said = str(failure).partition("\n")[0]
-        call_of(self._request).note(f"No answer was accepted; this is the best one so far, of {reply.rung}, because: {said}")
+        _, reply, key = self._best
+        call, said = call_of(self._request), str(failure).partition("\n")[0]
+        call.key = key  # its row names the answer that it got
+        call.note(f"No answer was accepted; this is the best one so far, of {reply.rung}, because: {said}")
         return self._shown(replace(reply, accepted=False), f"{reply.rung}, the best so far")
 
 

@@ -191,7 +191,7 @@ class Chooser:
         if not isinstance(plan, Labels):
             raise ConfigurationError(f"The plan {spec.plan} gives no labels.", hint="Use one of fit_labels or calibrate_route.")
         at_most_s = self._patience_s(request, spec.at_most_s)
-        vector = await self._embedding.vector(request, spec.embedder, facts.text, at_most_s=at_most_s, cached=True)
+        vector = await self._embedding.vector(request, spec.embedder, facts.text, at_most_s=at_most_s)
         label, how = plan.label(facts.text, vector)
         if label not in spec.labels:
             raise ConfigurationError(f"The plan {spec.plan} says {label!r}, for which the route names no models.")

@@ -58,12 +58,12 @@ class Embedding:
         rung = self._rung_of(embedder)
         return f"{rung.identity} {rung.model}"
 
-    async def vector(self, request: Request, embedder: str, text: str, *, at_most_s: float, cached: bool = False) -> Vector:
+    async def vector(self, request: Request, embedder: str, text: str, *, at_most_s: float) -> Vector:
         """Return a text's vector as the embedder gave it, shape (d,). Raises NbllmError; DeadlineExceeded after at_most_s.
 
         Equal texts under way share one embedding, which is on the bill of the call that was first. Within a call a text is embedded
-        once: who asks later, on whichever rung, gets the same vector, or AlreadyFailed at once. cached: one that is not known is
-        looked for in the response cache, and kept there. A call with cache="off" shares with no other.
+        once: who asks later, on whichever rung, gets the same vector, or AlreadyFailed at once. Like a classifier's label
+        it is kept in the response cache: a notebook that is run again pays for none. A call with cache="off" shares with no other.
         """
         known, asked = call_of(request).embedded, (embedder, text)
         found = known.get(asked)
@@ -72,7 +72,7 @@ class Embedding:
         if found is None:
             try:
                 async with asyncio.timeout(at_most_s):
-                    found = known[asked] = await self._found(request, embedder, text, at_most_s, cached)
+                    found = known[asked] = await self._found(request, embedder, text, at_most_s)
             except NbllmError as exc:
                 known[asked] = exc
                 raise
@@ -87,11 +87,11 @@ class Embedding:
         unit: Vector = vector / _length(vector)
         return unit
 
-    async def _found(self, request: Request, embedder: str, text: str, at_most_s: float, cached: bool) -> Vector:
+    async def _found(self, request: Request, embedder: str, text: str, at_most_s: float) -> Vector:
         """Return a vector that is kept, or that another call is about to get; else ask for it."""
         mode = request.options.cache
         if mode == "off":
-            return await self._embed(request, embedder, text, at_most_s, cached)
+            return await self._embed(request, embedder, text, at_most_s)
         key = (await self.identity(embedder), text)
         while True:
             found = self._done.get(key)
@@ -100,7 +100,7 @@ class Embedding:
                 return found
             other = self._under_way.get(key)
             if other is None:
-                return await self._lead(key, request, embedder, at_most_s, cached)
+                return await self._lead(key, request, embedder, at_most_s)
             await asyncio.wait([other])
             if not other.cancelled():
                 return other.result()
@@ -116,12 +116,12 @@ class Embedding:
             return embed_local
         return None
 
-    async def _lead(self, key: Key, request: Request, embedder: str, at_most_s: float, cached: bool) -> Vector:
+    async def _lead(self, key: Key, request: Request, embedder: str, at_most_s: float) -> Vector:
         promise: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
         promise.add_done_callback(looked_at)
         self._under_way[key] = promise
         try:
-            vector = await self._embed(request, embedder, key[1], at_most_s, cached)
+            vector = await self._embed(request, embedder, key[1], at_most_s)
         except (BudgetError, DeadlineExceeded):
             raise  # this call's own money and time: who waits tries for itself
         except NbllmError as exc:
@@ -138,10 +138,10 @@ class Embedding:
             promise.cancel()  # no effect on one that is settled; else who waits tries for itself
             del self._under_way[key]
 
-    async def _embed(self, request: Request, embedder: str, text: str, at_most_s: float, cached: bool) -> Vector:
+    async def _embed(self, request: Request, embedder: str, text: str, at_most_s: float) -> Vector:
         own = await self.here(embedder)
         if own is None:
-            given = (await self._helpers.embed(request, embedder, [text], at_most_s=at_most_s, cached=cached))[0]
+            given = (await self._helpers.embed(request, embedder, [text], at_most_s=at_most_s, cached=True))[0]
         else:
             given = own(text) if embedder == LEXICAL else await self._workers.run(partial(own, text))
         import numpy as np

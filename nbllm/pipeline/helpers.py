@@ -46,7 +46,7 @@ class Helpers:
         request's own cache mode allows.
         """
         content = Embed(texts=tuple(texts), partition=request.content.partition)
-        reply = await self._run(request, model_id, content, "embed", at_most_s, cached=cached)
+        reply = await self._run(request, model_id, content, "embed", at_most_s, cached=cached, keep_if=_has_directions)
         import numpy as np
 
         vectors: Any = reply.vectors
@@ -108,6 +108,14 @@ class Helpers:
             raise DeadlineExceeded(f"{rung.id} did not {purpose} within {ends_at_s - now_s:.3g} s.") from exc
         finally:
             call.attempts.extend(own.attempts)
+
+
+def _has_directions(reply: Reply) -> bool:
+    """Whether each vector may be kept: zeros, and what is no number, would be a miss for ever."""
+    import numpy as np
+
+    vectors = reply.vectors
+    return vectors is not None and bool(np.isfinite(vectors).all() and np.any(vectors, axis=-1).all())
 
 
 def _own(call: Call, ends_at_s: float) -> Call:

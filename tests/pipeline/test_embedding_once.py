@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nbllm import errors
-from nbllm.core.messages import Embed
+from nbllm.core.messages import Embed, Ending, Usage
 from nbllm.testing import FakeProvider, Script, run_virtual
 from tests.pipeline.routing import LARGE, SMALL, learned, world
 from tests.pipeline.world import World
@@ -133,6 +133,22 @@ def test_cache_off_shares_nothing(tmp_path: Path) -> None:
         assert all(isinstance(wire.content, Embed) for wire in there.providers["help"].requests)
         await there.ask("hello", "r")
         assert len(embedded(there)) == 3
+        await there.close()
+
+    run_virtual(run())
+
+
+def test_zeros_are_not_kept(tmp_path: Path) -> None:
+    """An embedder that had a bad moment is asked again by the next call; in the same one its zeros are an error once."""
+
+    async def run() -> None:
+        there = both(tmp_path)
+        there.providers["help"].enqueue(Ending(finish_reason="stop", usage=Usage(input_tokens=1), vectors=((0.0,) * 8,)))
+        reply = await there.ask("hello", "r")
+        assert (reply.rung, len(reply.notes), len(embedded(there))) == (SMALL, 1, 1)
+        assert "zeros" in reply.notes[0]
+        assert (await there.ask("hello", "r", sample=1)).rung == LARGE
+        assert len(embedded(there)) == 2
         await there.close()
 
     run_virtual(run())
