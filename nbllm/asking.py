@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from nbllm.core.messages import Chat, Embed, Message, Options, Request
 from nbllm.errors import InvalidRequest
-from nbllm.flow_context import CALLER, CallerContext, partition_of, payers
+from nbllm.flow_context import CALLER, CallerContext, cache_mode_here, partition_of, payers
 from nbllm.plain_values import check_text, checked, plain
 from nbllm.settings import Settings
 
@@ -137,6 +137,8 @@ def _misplaced(value: object) -> InvalidRequest:
 
 def _values(given: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
     """Return every option of the call. Raises InvalidRequest, for `n` with the way to several answers."""
+    if "cache" not in given and (mode := cache_mode_here()) is not None:
+        given = {**given, "cache": mode}
     if not given:
         return settings.call
     if "n" in given:

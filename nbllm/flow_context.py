@@ -1,9 +1,10 @@
-"""Which flow the current code is part of, and for whom it runs: context variables, read when a call is opened."""
+"""Which flow the current code is part of, for whom and where it runs, and who looks on: read when a call is opened."""
 
 from __future__ import annotations
 
 import functools
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -11,7 +12,7 @@ from functools import cached_property
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
-from nbllm.core.messages import DayScope, Request, Sink
+from nbllm.core.messages import NOWHERE, CacheMode, CallRecord, DayScope, Origin, Request, Sink
 from nbllm.core.reply import Reply
 
 T = TypeVar("T")
@@ -87,6 +88,59 @@ class Watcher(Protocol):
 
 
 WATCHER: ContextVar[Watcher | None] = ContextVar("nbllm_watcher", default=None)
+
+
+class Onlooker(Protocol):
+    """Who looks at all calls of this process, whoever makes them, as a panel does. Must neither block nor raise.
+
+    What it must do is microseconds: it is called in the way of every call.
+    """
+
+    def begun(self, request: Request, sink: Sink, stop: Callable[[], object]) -> Sink:
+        """A call goes down the road, on the loop: return the sink that it is to have, which passes all on to `sink`.
+
+        stop: ends this caller's call, from any thread, at any time.
+        """
+
+    def over(self, request: Request) -> None:
+        """It has come back, however it did; on the loop."""
+
+    def ended(self, record: CallRecord) -> None:
+        """A call has ended and has its row; hits too, which never went down the road. From any thread."""
+
+
+ONLOOKERS: list[Onlooker] = []
+"""At most one, as a rule none. Emptied in a forked child, which has nobody to show anything to."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=ONLOOKERS.clear)
+
+ORIGIN: ContextVar[Origin | None] = ContextVar("nbllm_origin", default=None)
+"""The cell that the current code belongs to: set by the notebook face, inherited by tasks and not by threads."""
+
+
+class _Cells:
+    """What holds for the process: the cell that runs just now, and how notebooks use the cache."""
+
+    running = NOWHERE
+    modes: dict[str | None, CacheMode]
+
+
+CELLS = _Cells()
+CELLS.modes = {}
+
+
+def origin_now() -> Origin:
+    """Return where the current code was asked for.
+
+    In a thread of a pool, which inherits nothing, it is the cell that runs just now: the one that waits for the pool, as a rule.
+    """
+    origin = ORIGIN.get()
+    return CELLS.running if origin is None else origin
+
+
+def cache_mode_here() -> CacheMode | None:
+    """Return how the notebook of the current code wants the cache used; None: as the settings say."""
+    return CELLS.modes.get(origin_now().notebook) if CELLS.modes else None
 
 
 class CallerContext(NamedTuple):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbllm.background import LoopHost
 from nbllm.core.breaker import BreakerState
@@ -18,7 +18,7 @@ from nbllm.core.routing import Route, fixed
 from nbllm.core.throttle import BucketState
 from nbllm.core.why import Why
 from nbllm.errors import CallFailed, ConfigurationError, NbllmError
-from nbllm.flow_context import current_flow
+from nbllm.flow_context import ONLOOKERS, Onlooker, current_flow, origin_now
 from nbllm.pipeline.road import Parts, Road
 from nbllm.pipeline.route import Router
 from nbllm.pipeline.stage import SETTLE_S, looked_at, settle_now
@@ -95,6 +95,8 @@ class House:
             bucket_states=MemoryState[BucketState]() if shared is None else shared.bucket_states,
             executor=executor,
             flow=lambda: current_flow() if settings().recordings else None,
+            origin=origin_now,
+            onlookers=ONLOOKERS,
         )
 
     def settings_changed(self, settings: Settings) -> None:
@@ -124,12 +126,17 @@ class House:
         cancelled_before = task.cancelling()
         if self._is_closing():
             raise _closed(request)
+        looked_at = _LookedAt(self.host, task) if ONLOOKERS else None
         try:
-            return await self.road(request, sink)
+            return await self.road(request, sink if looked_at is None else looked_at.begun(request, sink))
         except asyncio.CancelledError:
-            if self._is_closing() and task.uncancel() <= cancelled_before:
-                raise _closed(request) from None
+            stopped = looked_at is not None and looked_at.stopped
+            if (self._is_closing() or stopped) and task.uncancel() <= cancelled_before:
+                raise _stopped(request) if stopped else _closed(request) from None
             raise
+        finally:
+            if looked_at is not None:
+                looked_at.over(request)
 
     def _is_closing(self) -> bool:
         return self._closing
@@ -198,11 +205,49 @@ class House:
             return self._found, True
 
 
+class _LookedAt:
+    """One call on its way, and who looks on."""
+
+    def __init__(self, host: LoopHost, task: asyncio.Task[Any]) -> None:
+        self.stopped = False
+        self._host = host
+        self._task = task
+        self._onlookers: tuple[Onlooker, ...] = ()
+
+    def begun(self, request: Request, sink: Sink) -> Sink:
+        self._onlookers = tuple(ONLOOKERS)
+        for onlooker in self._onlookers:
+            sink = onlooker.begun(request, sink, self._stop)
+        return sink
+
+    def over(self, request: Request) -> None:
+        for onlooker in self._onlookers:
+            onlooker.over(request)
+        self._onlookers = ()
+
+    def _stop(self) -> None:
+        self._host.mailbox.post(self._cancel)
+
+    def _cancel(self) -> None:
+        # Once, however often somebody asks; and not after it has come back: the task may do something else by now.
+        if self._onlookers and not self.stopped:
+            self.stopped = self._task.cancel()
+
+
+def _stopped(request: Request) -> CallFailed:
+    return _ended(request, CallFailed("Stopped from the panel.", partial=request.call.partial if request.call else None))
+
+
 def _closed(request: Request) -> CallFailed:
     call = request.call
     error = CallFailed(
         "The client was closed while this call was under way.", partial=call.partial if call else None, hint="Make another client."
     )
+    return _ended(request, error)
+
+
+def _ended(request: Request, error: CallFailed) -> CallFailed:
+    call = request.call
     if call is not None:
         error.call_id, error.spent_usd = call.call_id, call.spent()[0]
     return error

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 from nbllm.core.pricing import Price
 from nbllm.core.records import (
+    NOWHERE,
     Attempt,
     AttemptStatus,
     CacheMode,
@@ -22,6 +23,7 @@ from nbllm.core.records import (
     CostBasis,
     Delta,
     Ending,
+    Origin,
     Partial,
     Source,
     ToolCallFragment,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from nbllm.settings.strategies import Cascade
 
 __all__ = [
+    "NOWHERE",
     "Attempt",
     "AttemptStatus",
     "CacheMode",
@@ -53,6 +56,7 @@ __all__ = [
     "NullSink",
     "OnInterrupt",
     "Options",
+    "Origin",
     "Partial",
     "ProviderKind",
     "Request",
@@ -204,6 +208,7 @@ class Call(Struct, kw_only=True):
     """Waited since the last attempt, for backoff and the endpoints' limits."""
     flow: Mapping[str, Any] | None = None
     """The flow that the call is part of: its name and arguments, for the recordings."""
+    origin: Origin = NOWHERE
     reserved_usd: Decimal | None = None
     """The worst case of the attempt that is about to be sent, None when unknown."""
     embedded: dict[tuple[str, str], Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -98,6 +98,16 @@ class Ending(Struct, frozen=True, kw_only=True, gc=False):
                 force_setattr(self, name, shown)
 
 
+class Origin(NamedTuple):
+    """Where in a notebook a call was made: the cell's id, and a digest of the notebook's path. None: not known."""
+
+    cell_id: str | None = None
+    notebook: str | None = None
+
+
+NOWHERE = Origin()
+
+
 class AttemptStatus(Enum):
     """How an attempt, or a call, stands. UNKNOWN: its process died before it was closed."""
 
@@ -180,6 +190,10 @@ class CallRow(Struct, frozen=True, kw_only=True, gc=False):
     accepted: bool = True
     """False for a cascade's best answer where none was accepted."""
     error: str | None = None
+    cell_id: str | None = None
+    """The cell of the notebook that asked, None elsewhere."""
+    notebook: str | None = None
+    """Which notebook it was: a digest of its path, None elsewhere."""
 
     @property
     def reason(self) -> str:

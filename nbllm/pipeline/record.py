@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from msgspec.structs import asdict, replace
 
@@ -29,6 +29,13 @@ _CLOSE_S = 0.05
 """How long an answer waits for its row, when the ledger is locked."""
 
 
+class Ended(Protocol):
+    """Who is told of every call of the process that has ended (flow_context.Onlooker)."""
+
+    def ended(self, record: CallRecord) -> None:
+        """Take note of it. Must neither block nor raise."""
+
+
 class Recorder:
     """What the record stage and the fast door for hits have in common: rows, finished replies, recordings, hooks."""
 
@@ -39,6 +46,8 @@ class Recorder:
         clock: Clock,
         settings: Callable[[], Settings],
         workers: Workers,
+        *,
+        onlookers: Sequence[Ended] = (),
     ) -> None:
         self.ledger = ledger
         self._recordings = recordings
@@ -48,6 +57,7 @@ class Recorder:
         self.hooks: list[Hook] = []
         self.listeners: list[Hook] = []
         """As hooks, but called at once, where the call ended: for what takes microseconds."""
+        self._onlookers = onlookers
         self._running: set[Future[None]] = set()
 
     def row(self, request: Request) -> CallRow:
@@ -98,6 +108,8 @@ class Recorder:
             repairs=reply.repairs,
             why=why if why.matched_text is None and why.guards is None else why.without_texts(),
             accepted=reply.accepted,
+            cell_id=call.origin.cell_id,
+            notebook=call.origin.notebook,
         )
 
     def failed(self, exc: BaseException, request: Request) -> CallRow:
@@ -141,9 +153,11 @@ class Recorder:
 
     def call_hooks(self, row: CallRow, request: Request) -> None:
         """Run the hooks in a worker thread, one after the other; what they raise is logged, nothing else. From any thread."""
-        if not self.hooks and not self.listeners:
+        if not self.hooks and not self.listeners and not self._onlookers:
             return
         record, hooks = CallRecord(call=row, attempts=tuple(call_of(request).attempts)), tuple(self.hooks)
+        for onlooker in self._onlookers:
+            onlooker.ended(record)
         _run_hooks(self.listeners, record)
         if not hooks:
             return
@@ -173,6 +187,8 @@ def _opening(request: Request) -> dict[str, Any]:
         "feature": options.feature,
         "user": options.user,
         "cache": options.cache,
+        "cell_id": call.origin.cell_id,
+        "notebook": call.origin.notebook,
     }
 
 

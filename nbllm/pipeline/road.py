@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from nbllm.core.breaker import BreakerState
 from nbllm.core.fingerprint import fingerprint
-from nbllm.core.messages import Call, Content, Request, Rung, Sink
+from nbllm.core.messages import NOWHERE, Call, Content, Origin, Request, Rung, Sink
 from nbllm.core.ports import BudgetStore, Flights, Ledger, Provider, Recordings, ResponseStore, SharedState, Written
 from nbllm.core.ports.matches import Matches
 from nbllm.core.ports.semantic import VectorIndex
@@ -32,7 +32,7 @@ from nbllm.pipeline.embedding import Embedding
 from nbllm.pipeline.helpers import Helpers
 from nbllm.pipeline.ladder import LadderStage
 from nbllm.pipeline.observed import Observed
-from nbllm.pipeline.record import Recorder, RecordStage
+from nbllm.pipeline.record import Ended, Recorder, RecordStage
 from nbllm.pipeline.retry import RetryStage
 from nbllm.pipeline.route import Keepsakes, Router, RouteStage
 from nbllm.pipeline.route_plans import Plans
@@ -68,6 +68,8 @@ class Parts:
     bucket_states: SharedState[BucketState]
     executor: Callable[[], Executor]
     flow: Callable[[], Mapping[str, Any] | None] = lambda: None
+    origin: Callable[[], Origin] = lambda: NOWHERE
+    onlookers: Sequence[Ended] = ()
     clock: Clock = field(default_factory=Clock)
 
 
@@ -93,7 +95,9 @@ class Road:
         self.cache = Cache(parts.store, clock, parts.settings)
         # Hooks have threads of their own: one that hangs must not keep a check of another call waiting.
         self._hook_workers = Workers(parts.executor)
-        self.recorder = Recorder(parts.ledger, parts.recordings, clock, parts.settings, self._hook_workers)
+        self.recorder = Recorder(
+            parts.ledger, parts.recordings, clock, parts.settings, self._hook_workers, onlookers=parts.onlookers
+        )
 
         attempt = AttemptStage(parts.provider_for, parts.ledger, clock, self.throttles.learn, parts.settings)
         budget = BudgetStage(attempt, parts.budgets, lambda: parts.settings().budgets, parts.request_bytes, clock)
@@ -180,6 +184,7 @@ class Road:
             deadline_at_s=now_s + request.options.deadline_s,
             payer=request.options,
             flow=self._parts.flow(),
+            origin=self._parts.origin(),
         )
         return request.opened(call)
 

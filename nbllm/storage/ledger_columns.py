@@ -46,7 +46,7 @@ def where_of(con: sqlite3.Connection, where: Filter) -> Where:
         (first,) = con.execute(f"SELECT min(first_id) FROM marks WHERE {marks}", args).fetchone()  # noqa: S608 - values are bound
         return _LAST_ID if first is None else int(first)
 
-    for column, value in (("session", where.session), ("feature", where.feature), ("user", where.user)):
+    for column, value in _chosen(where):
         if value is not None:
             add(f"{column} = ?", clean(value))
     if where.session is not None:
@@ -61,6 +61,10 @@ def where_of(con: sqlite3.Connection, where: Filter) -> Where:
     if where.until is not None:
         add("started_at < ?", where.until)
     return Where(" AND ".join(clauses) or "1", tuple(values), low)
+
+
+def _chosen(where: Filter) -> tuple[tuple[str, str | None], ...]:
+    return ("session", where.session), ("feature", where.feature), ("user", where.user), ("notebook", where.notebook)
 
 
 def _ranges(con: sqlite3.Connection, table: str, low: int, high: int) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from nbllm.core.records import Seen
 from nbllm.errors import InvalidRequest
 from nbllm.storage.ledger_columns import Costs, Rows, Where, calls_of, costs_of, sums, where_of
 from nbllm.storage.ledger_rows import attempt_row, call_row
-from nbllm.storage.ledger_schema import ATTEMPT_COLUMNS, CALL_COLUMNS, WHY_COLUMNS
+from nbllm.storage.ledger_schema import ATTEMPT_COLUMNS, CALL_COLUMNS, ORIGIN_COLUMNS, WHY_COLUMNS
 from nbllm.storage.money import to_usd
 from nbllm.storage.packing import HITS, RESCUES, SOURCES, STATUSES, UNKNOWN_PICO
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 GROUPS = ("model", "feature", "user", "day", "session", "source", "status", "total")
 NO_NAME = "(none)"
+_WHOLE_CALL = f"{CALL_COLUMNS}, {WHY_COLUMNS}, {ORIGIN_COLUMNS}"
 _DONE = STATUSES.index(AttemptStatus.DONE.value)
 _OPEN = STATUSES.index(AttemptStatus.OPEN.value)
 _DAY_S = 86400
@@ -214,13 +215,13 @@ def newest(con: sqlite3.Connection, where: Filter, limit: int) -> list[CallRow]:
 def _newest(con: sqlite3.Connection, where: Where, limit: int) -> list[CallRow]:
     order = "ORDER BY started_at DESC, id DESC"
     ids = f"SELECT id FROM calls WHERE id >= ? AND {where.clause} {order} LIMIT ?"  # noqa: S608 - values are bound
-    sql = f"SELECT {CALL_COLUMNS}, {WHY_COLUMNS} FROM calls WHERE id IN ({ids}) {order}"  # noqa: S608 - same
+    sql = f"SELECT {_WHOLE_CALL} FROM calls WHERE id IN ({ids}) {order}"  # noqa: S608 - same
     return [call_row(row) for row in _fetch(con, sql, (where.low, *where.values, limit))]
 
 
 def one(con: sqlite3.Connection, call_id: str) -> CallRow | None:
     """Return the row of a call, None without one."""
-    found = _fetch(con, f"SELECT {CALL_COLUMNS}, {WHY_COLUMNS} FROM calls WHERE call_id = ? ORDER BY id DESC LIMIT 1", (call_id,))  # noqa: S608
+    found = _fetch(con, f"SELECT {_WHOLE_CALL} FROM calls WHERE call_id = ? ORDER BY id DESC LIMIT 1", (call_id,))  # noqa: S608
     return call_row(found[0]) if found else None
 
 

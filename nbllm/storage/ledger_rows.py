@@ -9,7 +9,7 @@ from typing import Any
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow, Usage
 from nbllm.core.why import Why, guards_from_text, guards_to_text
 from nbllm.redaction import redact
-from nbllm.storage.ledger_schema import CLOSE_CALL, CLOSE_CALL_WHY, INSERT_CALL, INSERT_CALL_WHY
+from nbllm.storage.ledger_schema import CLOSE_CALL, CLOSE_CALL_WHY, INSERT_CALL, INSERT_CALL_IN_NOTEBOOK, INSERT_CALL_WHY
 from nbllm.storage.money import to_pico_or_none, to_usd_or_none
 from nbllm.storage.packing import Names, pack_attempt, pack_call, tokens
 from nbllm.storage.texts import storable
@@ -52,7 +52,11 @@ def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[
         row.error,
         pack_call(row_id, row, names, saved),
     )
-    return (INSERT_CALL, values) if _is_plain(row) else (INSERT_CALL_WHY, (*values, *_why(row)))
+    if not _is_plain(row):
+        return INSERT_CALL_WHY, (*values, clean(row.cell_id), clean(row.notebook), *_why(row))
+    if row.cell_id is None and row.notebook is None:
+        return INSERT_CALL, values
+    return INSERT_CALL_IN_NOTEBOOK, (*values, clean(row.cell_id), clean(row.notebook))
 
 
 def close_call(row_id: int, row: CallRow, names: Names) -> tuple[str, tuple[Any, ...]]:
@@ -174,6 +178,8 @@ def call_row(row: sqlite3.Row) -> CallRow:
         ),
         accepted=bool(row["accepted"]),
         error=row["error"],
+        cell_id=row["cell_id"],
+        notebook=row["notebook"],
     )
 
 

@@ -106,8 +106,18 @@ def _third(con: sqlite3.Connection) -> None:
     con.execute(_VIEW.replace("c.reason, c.error,", f"c.reason, c.error, {shown},"))
 
 
+def _fourth(con: sqlite3.Connection) -> None:
+    """Keep where in a notebook a call was made."""
+    for name in ORIGIN_COLUMNS.split(", "):
+        con.execute(f"ALTER TABLE calls ADD COLUMN {name} TEXT")
+    shown = ", ".join(f"c.{name}" for name in f"{WHY_COLUMNS}, {ORIGIN_COLUMNS}".split(", "))
+    con.execute("DROP VIEW calls_with_cost")
+    con.execute(_VIEW.replace("c.reason, c.error,", f"c.reason, c.error, {shown},"))
+
+
 WHY_COLUMNS = "route, accepted, similarity, guards, threshold, error_upper, plan_id"
-MIGRATIONS = (_first, _second, _third)
+ORIGIN_COLUMNS = "cell_id, notebook"
+MIGRATIONS = (_first, _second, _third, _fourth)
 
 CALL_COLUMNS = (
     "id, call_id, session, process, started_at, kind, status, model, rung, source, coalesced, feature, user, cache, key_hash, "
@@ -126,7 +136,8 @@ def _insert(table: str, columns: str) -> str:
 
 
 INSERT_CALL = _insert("calls", CALL_COLUMNS)
-INSERT_CALL_WHY = _insert("calls", f"{CALL_COLUMNS}, {WHY_COLUMNS}")
+INSERT_CALL_IN_NOTEBOOK = _insert("calls", f"{CALL_COLUMNS}, {ORIGIN_COLUMNS}")
+INSERT_CALL_WHY = _insert("calls", f"{CALL_COLUMNS}, {ORIGIN_COLUMNS}, {WHY_COLUMNS}")
 INSERT_ATTEMPT = _insert("attempts", ATTEMPT_COLUMNS)
 CLOSE_CALL = (
     "UPDATE calls SET status = ?, model = ?, rung = ?, source = ?, coalesced = ?, key_hash = ?, finish_reason = ?, ttft_s = ?, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Generic, TypeVar
 
@@ -88,7 +88,13 @@ class MemoryResponseStore:
         yield from sorted((decode(key, value) for key, value in found), key=lambda entry: -entry.created_at)
 
     def purge(
-        self, *, key_prefix: str | None = None, model: str | None = None, tag: str | None = None, older_than_s: float | None = None
+        self,
+        *,
+        key_prefix: str | None = None,
+        keys: Collection[str] | None = None,
+        model: str | None = None,
+        tag: str | None = None,
+        older_than_s: float | None = None,
     ) -> int:
         """Delete the entries that match all that is given and return how many there were."""
         now = time.time()
@@ -97,6 +103,7 @@ class MemoryResponseStore:
                 key
                 for key, (_, entry) in self._entries.items()
                 if (key_prefix is None or key.startswith(key_prefix))
+                and (keys is None or key in keys)
                 and (model is None or entry.model == model)
                 and (tag is None or tag in entry.tags)
                 and (older_than_s is None or entry.created_at < now - older_than_s)

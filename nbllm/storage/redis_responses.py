@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -169,7 +169,13 @@ class RedisResponseStore:
         return found
 
     def purge(
-        self, *, key_prefix: str | None = None, model: str | None = None, tag: str | None = None, older_than_s: float | None = None
+        self,
+        *,
+        key_prefix: str | None = None,
+        keys: Collection[str] | None = None,
+        model: str | None = None,
+        tag: str | None = None,
+        older_than_s: float | None = None,
     ) -> int:
         """Delete the entries that match all that is given (nothing given: all, what was set aside included) and count them."""
         before = None if older_than_s is None else time.time() - older_than_s
@@ -178,6 +184,7 @@ class RedisResponseStore:
             entry.key
             for entry in self.entries()
             if (key_prefix is None or entry.key.startswith(key_prefix))
+            and (keys is None or entry.key in keys)
             and (model is None or entry.model == model)
             and (tag is None or tag in entry.tags)
             and (before is None or entry.created_at < before)
@@ -186,7 +193,7 @@ class RedisResponseStore:
         for start in range(0, len(matching), _CHUNK):
             names: list[Any] = [_name(key) for key in matching[start : start + _CHUNK]]
             count += self._with_client(partial(self._delete, names=names))
-        if (key_prefix, model, tag, older_than_s) == (None, None, None, None):
+        if (key_prefix, keys, model, tag, older_than_s) == (None,) * 5:
             self._with_client(self._delete_aside)
         return count
 

@@ -6,9 +6,10 @@ recent use writes on every read. Access times wait in memory and are written wit
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core.ports import CacheStats, Stored
@@ -166,7 +167,13 @@ class DiskResponseStore:
                     continue
 
     def purge(
-        self, *, key_prefix: str | None = None, model: str | None = None, tag: str | None = None, older_than_s: float | None = None
+        self,
+        *,
+        key_prefix: str | None = None,
+        keys: Collection[str] | None = None,
+        model: str | None = None,
+        tag: str | None = None,
+        older_than_s: float | None = None,
     ) -> int:
         """Delete the entries that match all that is given (nothing given: all, what was set aside included) and count them."""
         clauses: list[str] = []
@@ -174,6 +181,9 @@ class DiskResponseStore:
         if key_prefix is not None:
             clauses.append("substr(key, 1, ?) = ?")
             values += [len(key_prefix), key_prefix]
+        if keys is not None:
+            clauses.append("key IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps([*keys]))
         for line in ([] if model is None else [model_line(model)]) + ([] if tag is None else [tag_line(tag)]):
             clauses.append("instr(tag, ?) > 0")
             values.append(f"\n{line}\n")

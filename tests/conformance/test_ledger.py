@@ -239,6 +239,22 @@ def test_why_an_answer_came_is_kept_without_texts(ledger):
     assert [kept[row.call_id].accepted for row in (hit, refused, plain)] == [True, False, True]
 
 
+def test_where_in_a_notebook_a_call_was_made_is_kept(ledger):
+    """Cell and notebook come back for hits and for calls that were open, with a reason or not; and can be chosen by."""
+    here, there = {"cell_id": "cell-1", "notebook": "0123456789abcdef"}, {"cell_id": None, "notebook": "fedcba9876543210"}
+    rows = [
+        call(started_at=NOW + n, **where, why=why)
+        for n, (where, why) in enumerate((w, y) for w in (here, there, {}) for y in (Why(), Why(route="cheap", reason="x")))
+    ]
+    for row in rows[::2]:
+        ledger.add_call(row)
+    for row in rows[1::2]:
+        finish(ledger, row)
+    assert ledger.calls(Filter(), limit=9) == rows[::-1]
+    assert ledger.calls(Filter(notebook="0123456789abcdef"), limit=9) == rows[1::-1]
+    assert ledger.calls(Filter(notebook="0" * 16), limit=9) == []
+
+
 def test_attempts_of_several_calls_are_read_together(ledger):
     """The attempts of the newest calls that fit, as each call's own would be, and of no other."""
     rows = [call(started_at=NOW + n, feature="f" if n < 2 else "g") for n in range(3)]

@@ -117,6 +117,9 @@ def test_purge_deletes_what_matches_all_that_is_given(backend):
         ({"tag": "m1"}, {"aa1", "aa2", "bb1"}),
         ({"older_than_s": 50.0}, {"aa2"}),
         ({"model": "m1", "tag": "x"}, {"aa2", "bb1"}),
+        ({"keys": ["aa1", "bb1", "cc1", "a"]}, {"aa2"}),
+        ({"keys": ["aa1", "aa2"], "model": "m1"}, {"aa2", "bb1"}),
+        ({"keys": []}, {"aa1", "aa2", "bb1"}),
         ({}, set()),
     ):
         fill()

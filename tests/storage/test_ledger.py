@@ -13,8 +13,10 @@ from nbllm.core.ports import Filter
 from nbllm.core.why import Why
 from nbllm.errors import StorageError
 from nbllm.storage import ledger_columns
+from nbllm.storage.ledger_rows import insert_call
 from nbllm.storage.ledger_schema import MIGRATIONS
 from nbllm.storage.open import open_storage
+from nbllm.storage.packing import Names
 from tests.storage.locking import locked
 from tests.storage.rows import NOW, attempt, call, open_attempt, open_call
 
@@ -135,6 +137,28 @@ def test_the_first_migration_is_never_rewritten():
     schema = "\n".join(sql for (sql,) in con.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"))
     con.close()
     assert hashlib.sha256(schema.encode()).hexdigest()[:16] == "fedca116c40854fb"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_ledger_of_an_older_release_goes_on(tmp_path, version):
+    """Rows that were written before a column existed are read, with nothing in it, and new rows are written beside them."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    con = sqlite3.connect(home / "ledger.db")
+    (home / "ledger.db").chmod(0o600)
+    for migration in MIGRATIONS[:version]:
+        migration(con)
+    con.execute(f"PRAGMA user_version = {version}")
+    old = call(started_at=NOW - 1)
+    con.execute(*insert_call(1 << 32 | 1, "1-gone", old, Names(0, 0, 0, 0)))
+    con.execute("INSERT INTO processes (number, token, session, started_at) VALUES (1, '1-gone', 's1', 1.0)")
+    con.commit()
+    con.close()
+    storage = open_storage(home, session="s1", on_trouble=pytest.fail)
+    new = call(cell_id="c", notebook="n")
+    storage.ledger.add_call(new)
+    assert storage.ledger.calls(Filter(), limit=9) == [new, old]
+    storage.close()
 
 
 def test_the_documented_columns_are_the_real_ones():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
@@ -63,7 +63,13 @@ class ResponseStore(Protocol):
         """Yield all readable entries, newest first."""
 
     def purge(
-        self, *, key_prefix: str | None = None, model: str | None = None, tag: str | None = None, older_than_s: float | None = None
+        self,
+        *,
+        key_prefix: str | None = None,
+        keys: Collection[str] | None = None,
+        model: str | None = None,
+        tag: str | None = None,
+        older_than_s: float | None = None,
     ) -> int:
         """Delete the entries that match all that is given (nothing given: all) and return how many there were."""
 

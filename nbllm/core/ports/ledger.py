@@ -35,6 +35,7 @@ class Filter:
     """The rung that answered; a trailing * matches the rest."""
     feature: str | None = None
     user: str | None = None
+    notebook: str | None = None
     since: float | None = None
     until: float | None = None
 
