@@ -14,7 +14,7 @@ DEMO_MODEL = $(if $(filter command,$(origin MODEL)),--model "$(MODEL)")
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test test-services test-engines test-browser test-promises bench check format notebooks lock clean
+.PHONY: help setup demo lab labextension test test-services test-engines test-browser test-lab test-promises bench check format notebooks lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,7 +25,10 @@ setup: ## make .venv and install nbllm into it, from the lock file with hashes
 demo: setup ## run the quickstart notebook on a simulated model (MODEL=openai/gpt-4o-mini: on a real one)
 	@$(BIN)/nbllm demo $(DEMO_MODEL) $(ARGS)
 
-lab: setup ## open JupyterLab on the demo's result, or on the quickstart before there is one
+labextension: setup ## build the JupyterLab extension and link it into .venv (needs Node.js 20 and the npm registry; else says so)
+	@$(BIN)/python scripts/labextension.py build
+
+lab: labextension ## open JupyterLab on the demo's result, or on the quickstart before there is one
 	$(BIN)/jupyter lab --notebook-dir=. $(firstword $(wildcard build/demo/00_quickstart.ipynb notebooks/00_quickstart.ipynb)) $(ARGS)
 
 test: setup ## run the tests: no key, GPU, browser or network needed
@@ -38,7 +41,10 @@ test-engines: setup ## run the road against a real vLLM on this CPU (makes .venv
 	@$(BIN)/python scripts/engine_env.py
 	$(PYTEST) tests/engines $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No engine test was selected." || exit $$code
 
-test-browser: setup ## run the notebook tests in a real JupyterLab in headless Chromium
+test-lab: setup ## lint, type-check and unit-test the JupyterLab extension (needs Node.js 20; else says so)
+	@$(BIN)/python scripts/labextension.py test
+
+test-browser: labextension ## run the notebook tests in a real JupyterLab in headless Chromium
 	@$(BIN)/python scripts/browser_env.py
 	$(PYTEST) tests/browser $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No browser test was selected." || exit $$code
 
@@ -66,4 +72,4 @@ lock: ## resolve pyproject.toml again into requirements.lock (needs uv)
 		--no-emit-index-url --no-header -o requirements.lock
 
 clean: ## delete what the commands produced, the environments excepted
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist nbllm/_labextension labextension/lib .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

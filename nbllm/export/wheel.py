@@ -14,7 +14,7 @@ from pathlib import Path
 import nbllm
 
 ROOT = Path(nbllm.__file__).resolve().parent
-_LEFT_OUT = {"__pycache__", "requirements.lock", "_notebooks", "labextension", ".ipynb_checkpoints"}
+_LEFT_OUT = {"__pycache__", "requirements.lock", "_notebooks", "_labextension", ".ipynb_checkpoints"}
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """The earliest moment that a zip file knows: when an export was made must not change its bytes."""
 _MODE = 0o100644 << 16

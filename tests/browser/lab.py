@@ -92,8 +92,10 @@ class Lab:
             "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
             "JUPYTERLAB_SETTINGS_DIR": str(folder / "config"),
             "JUPYTERLAB_WORKSPACES_DIR": str(folder / "config"),
+            "JUPYTER_PATH": str(folder / "own"),
             "NBLLM_HOME": str(self.home),
         }
+        self._link_extension(folder / "own")
         command = [
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
             *(f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"),
@@ -110,6 +112,14 @@ class Lab:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+
+    @staticmethod
+    def _link_extension(path: Path) -> None:
+        """Let this Lab find the extension of this checkout, whatever its environment has."""
+        built = ROOT / "nbllm" / "_labextension"
+        (path / "labextensions").mkdir(parents=True)
+        if built.exists():
+            (path / "labextensions" / "nbllm-lab").symlink_to(built, target_is_directory=True)
 
     @staticmethod
     def _set(folder: Path, plugin: str, settings: str) -> None:

@@ -1,0 +1,7 @@
+/** The plugins of this extension: what each needs and gives. */
+import type { JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { front } from './front';
+import { status } from './status';
+
+const plugins: JupyterFrontEndPlugin<unknown>[] = [front, status];
+export default plugins;

@@ -1,0 +1,2 @@
+// Stands for a style sheet or an icon in tests.
+module.exports = '';

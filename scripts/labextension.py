@@ -1,0 +1,100 @@
+"""Build or test the JupyterLab extension of labextension/ with the Node.js that is here.
+
+`build` leaves it in nbllm/_labextension, where the wheel takes it from, and links it into this environment, so that its JupyterLab
+has it. `test` runs eslint, prettier, tsc and jest. Where there is no Node.js both say so and end well: everything else of nbllm
+works without the extension.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "labextension"
+BUILT = ROOT / "nbllm" / "_labextension"
+NAME = "nbllm-lab"
+NEEDED = 20
+BIN = Path(sys.executable).parent
+STEPS = {"build": ("build:prod",), "test": ("check", "test")}
+
+
+def node_problem() -> str | None:
+    """Return why the extension cannot be built here, None when it can."""
+    node = shutil.which("node")
+    if node is None:
+        return f"there is no Node.js here (version {NEEDED} or newer builds it)"
+    done = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
+    major = done.stdout.strip().lstrip("v").partition(".")[0]
+    if done.returncode != 0 or not major.isdigit() or int(major) < NEEDED:
+        return f"Node.js {NEEDED} or newer is needed, and the one on PATH is {done.stdout.strip() or 'broken'}"
+    if shutil.which("jlpm", path=str(BIN)) is None:
+        return "this environment has no jlpm: make setup installs it"
+    return None
+
+
+def jlpm(*arguments: str) -> int:
+    """Run JupyterLab's package manager in labextension/; return its exit code."""
+    program = shutil.which("jlpm", path=str(BIN)) or "jlpm"
+    print("$ jlpm", *arguments, flush=True)
+    # Its scripts call this environment's jupyter-builder.
+    env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    return subprocess.call([program, *arguments], cwd=SOURCE, env=env)
+
+
+def is_installed() -> bool:
+    """Return whether node_modules is what the lock file says, by the times of the files."""
+    state = SOURCE / "node_modules" / ".yarn-state.yml"
+    wanted = (SOURCE / "yarn.lock", SOURCE / "package.json")
+    return state.exists() and all(path.stat().st_mtime <= state.stat().st_mtime for path in wanted)
+
+
+def install() -> int:
+    """Install what the lock file names, exactly; return the exit code."""
+    if is_installed():
+        return 0
+    code = jlpm("install", "--immutable")
+    if code == 0:
+        (SOURCE / "node_modules" / ".yarn-state.yml").touch()
+    return code
+
+
+def link() -> None:
+    """Let this environment's JupyterLab find the built extension."""
+    if (ROOT / ".venv").is_symlink():
+        return  # the environment belongs to another checkout, and so does its extension
+    place = Path(sys.prefix) / "share" / "jupyter" / "labextensions" / NAME
+    if place.is_symlink() and place.resolve() == BUILT:
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_symlink():
+        place.unlink()
+    elif place.exists():
+        shutil.rmtree(place)
+    try:
+        place.symlink_to(BUILT, target_is_directory=True)
+    except OSError:  # Windows asks for a privilege
+        shutil.copytree(BUILT, place)
+
+
+def main(what: str) -> int:
+    """Do one of STEPS; return the exit code."""
+    problem = node_problem()
+    if problem is not None:
+        print(f"The JupyterLab extension is not {'built' if what == 'build' else 'tested'}: {problem}.")
+        return 0
+    for step in (install, *((lambda name=name: jlpm("run", name)) for name in STEPS[what])):
+        code = step()
+        if code != 0:
+            return code
+    if what == "build":
+        shutil.copy(SOURCE / "install.json", BUILT / "install.json")
+        link()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
