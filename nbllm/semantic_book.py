@@ -73,6 +73,7 @@ class SemanticBook(Labelling):
         where = plan_path(path)
         write_whole(where, plan.to_json())
         values = {"mode": "on", "plan": str(where), "accept_foreign": accept_foreign}
+        self._house.road.semantic.plans.changed()
         self._client.configure("semantic.apply", **{f"semantic_cache.{name}": value for name, value in values.items()})
         return where
 

@@ -5,6 +5,7 @@ A helper that fails (classifier, embedder) leaves the route's fixed ladder, `oth
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
@@ -42,6 +43,8 @@ from nbllm.settings.strategies import (
     Weighted,
 )
 
+_PLAN_S = 5.0
+"""How long a disk may take for a plan; then the fixed ladder answers."""
 _READS = (Classifier, Learned, Cascade)
 """Strategies that are about what a chat says."""
 
@@ -127,7 +130,7 @@ class Chooser:
         if spec.accept != "logprob":
             return Decision(models=models, reason="cascade", cascade=spec)
         try:
-            made = cut_off(spec, await self._plans.get(spec.plan) if spec.plan is not None else None)
+            made = cut_off(spec, None if spec.plan is None else await self._plan(request, spec.plan))
         except ConfigurationError as exc:
             call_of(request).note(f"Route {name} cannot judge ({exc.summary}), so its fixed ladder answered.")
             return Decision(models=models, reason="the fixed ladder, because its plan cannot be read")
@@ -187,7 +190,7 @@ class Chooser:
         return label, f"by {spec.model}"
 
     async def _learned(self, spec: Learned, request: Request, facts: Facts) -> tuple[str, str]:
-        plan = await self._plans.get(spec.plan, spec.strong_share)
+        plan = await self._plan(request, spec.plan, spec.strong_share)
         if not isinstance(plan, Labels):
             raise ConfigurationError(f"The plan {spec.plan} gives no labels.", hint="Use one of fit_labels or calibrate_route.")
         at_most_s = self._patience_s(request, spec.at_most_s)
@@ -196,6 +199,13 @@ class Chooser:
         if label not in spec.labels:
             raise ConfigurationError(f"The plan {spec.plan} says {label!r}, for which the route names no models.")
         return label, how
+
+    async def _plan(self, request: Request, path: str, strong_share: float | None = None) -> Plan:
+        try:
+            async with asyncio.timeout(self._patience_s(request, _PLAN_S)):
+                return await self._plans.get(path, strong_share)
+        except TimeoutError:
+            raise ConfigurationError(f"The plan {path} could not be read in time.", hint="Put it on a local disk.") from None
 
     def _patience_s(self, request: Request, at_most_s: float) -> float:
         """Return how long a helper may take: half of what is left to the call is for the answer itself."""

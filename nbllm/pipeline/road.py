@@ -95,6 +95,7 @@ class Road:
         self.cache = Cache(parts.store, clock, parts.settings)
         # Hooks have threads of their own: one that hangs must not keep a check of another call waiting.
         self._hook_workers = Workers(parts.executor)
+        self._readers = Workers(parts.executor)  # nor a plan's file
         self.recorder = Recorder(
             parts.ledger, parts.recordings, clock, parts.settings, self._hook_workers, onlookers=parts.onlookers
         )
@@ -123,7 +124,7 @@ class Road:
     def _routing(self, ladder: LadderStage, reader: CacheStage) -> RouteStage:
         """Return the route stage, with what routes that choose by themselves ask."""
         parts = self._parts
-        plans = Plans(self.workers)
+        plans = self._plans = Plans(self._readers, self._clock)
         self._keepsakes = Keepsakes(lambda: parts.settings().routes, parts.router.rung, self.cache, plans)
         observed = Observed(parts.ledger, self._clock, self.workers, self.recorder.listeners.append)
         self.chooser = Chooser(
@@ -157,6 +158,7 @@ class Road:
             helpers=self.helpers,
             embedding=self._embedding,
             workers=self.workers,
+            readers=self._readers,
             clock=self._clock,
         )
 
@@ -224,7 +226,8 @@ class Road:
         self._closing = asyncio.Event()
         for task in tuple(self._running):
             task.cancel()
-        await asyncio.gather(self._coalesce.aclose(), self._helpers_coalesce.aclose())
+        parts = (self._coalesce, self._helpers_coalesce, self.semantic.plans, self._plans)
+        await asyncio.gather(*(part.aclose() for part in parts))
         if self._running:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
@@ -232,3 +235,4 @@ class Road:
         await self.recorder.aclose()
         self.workers.close()
         self._hook_workers.close()
+        self._readers.close()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from nbllm.errors import ConfigurationError, NbllmError
+from nbllm.pipeline.looking import Looking
+from nbllm.pipeline.stage import Clock
 from nbllm.pipeline.workers import Workers
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -39,35 +44,52 @@ class Labels(Struct, frozen=True):
 
 
 Plan = CutOff | Labels
+Mark = tuple[int, int, int]
+"""What tells a file from the one that was there before: when it was changed, in ns, its size and its inode."""
 
 
 class Plans:
-    """The plans that routes name, by path and share of strong calls."""
+    """The plans that routes name, by path and share of strong calls. Their files are looked at in threads."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, clock: Clock) -> None:
         self._workers = workers
-        self._known: dict[tuple[str, float | None], tuple[float, Plan]] = {}
+        self._clock = clock
+        self._looking: dict[tuple[str, float | None], Looking[Plan]] = {}
+        self._files: dict[tuple[str, float | None], tuple[Mark, Plan]] = {}
 
     def known(self, path: str, strong_share: float | None = None) -> Plan | None:
-        """Return a plan that was read already, None for one that was not, or whose file has changed."""
-        modified, plan = self._known.get((path, strong_share), (0.0, None))
-        try:
-            return plan if plan is not None and Path(path).stat().st_mtime == modified else None
-        except OSError:
-            return None
+        """Return a plan that was read already, None for one whose file has to be looked at. Any thread may ask."""
+        looking = self._looking.get((path, strong_share))
+        return None if looking is None else looking.known()
 
     async def get(self, path: str, strong_share: float | None = None) -> Plan:
-        """Return a plan, read in a worker thread when it has to be. Raises ConfigurationError."""
-        known = self.known(path, strong_share)
-        if known is not None:
-            return known
-        modified, plan = await self._workers.run(lambda: read_plan(path, strong_share))
-        self._known[path, strong_share] = modified, plan
-        return plan
+        """Return a plan as its file has it, or had it two seconds ago. Raises ConfigurationError."""
+        which = (path, strong_share)
+        looking = self._looking.get(which)
+        if looking is None:
+            looking = self._looking[which] = Looking(partial(self._look, which), self._clock.now_s)
+        return await looking.get()
+
+    async def aclose(self) -> None:
+        """End what is being read."""
+        for looking in tuple(self._looking.values()):
+            await looking.aclose()
+
+    async def _look(self, which: tuple[str, float | None]) -> Plan:
+        found = self._files[which] = await self._workers.run(partial(self._again, *which))
+        return found[1]
+
+    def _again(self, path: str, strong_share: float | None) -> tuple[Mark, Plan]:
+        """Return the plan that was read, else read it. Touches the disk."""
+        mark, plan = self._files.get((path, strong_share), (None, None))
+        with suppress(OSError):  # reading says what is the matter
+            if mark is not None and plan is not None and mark == marked_by(Path(path).stat()):
+                return mark, plan
+        return read_plan(path, strong_share)
 
 
-def read_plan(path: str, strong_share: float | None = None) -> tuple[float, Plan]:
-    """Return when the file was changed, and its plan. Raises ConfigurationError for a file that holds none."""
+def read_plan(path: str, strong_share: float | None = None) -> tuple[Mark, Plan]:
+    """Return a plan and what its file was marked by. Raises ConfigurationError for a file that holds none."""
     file = Path(path)
     try:
         stat = file.stat()
@@ -81,9 +103,14 @@ def read_plan(path: str, strong_share: float | None = None) -> tuple[float, Plan
         raise ConfigurationError(f"The plan {path} is no JSON.", hint=_HINT) from None
     kind = said.get("kind") if isinstance(said, dict) else None
     try:
-        return stat.st_mtime, _made(str(kind), text, strong_share)
+        return marked_by(stat), _made(str(kind), text, strong_share)
     except NbllmError as exc:
         raise ConfigurationError(f"The plan {path} is none: {exc.summary}", hint=exc.hint or _HINT) from exc
+
+
+def marked_by(stat: os.stat_result) -> Mark:
+    """Return what a file is marked by."""
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _made(kind: str, text: str, strong_share: float | None) -> Plan:

@@ -56,13 +56,14 @@ class Semantic:
         helpers: Helpers,
         embedding: Embedding,
         workers: Workers,
+        readers: Workers,
         clock: Clock,
     ) -> None:
         self.index = index
         self.matches = matches
         self.clock = clock
         self.embedding = embedding
-        self.plans = Plans(matches, index.count, clock)
+        self.plans = Plans(matches, index.count, readers, clock)
         self.store = cache.store
         self._cache = cache
         self._structure = structure
@@ -154,7 +155,8 @@ class SemanticStage:
             question = question_of(request.content, request.options, rung_of(request), embedder=embedder)
             if isinstance(question, NotAsked) or redact(question.text) != question.text:  # a key must not last, nor reach others
                 return None
-            now = await semantic.plans.in_force(settings, embedder=embedder, guards=guards)
+            patience = patience_s(call, self._clock, at_most_s=settings.embed_timeout_s)
+            now = await semantic.plans.in_force(settings, embedder=embedder, guards=guards, at_most_s=patience)
             plan, warning = now.plan, now.why_not
             if plan is not None and not plan.covers(question.scope):
                 warning = f"plan {plan.plan_id} was not made for {rung_of(request).id} with this system prompt and these parameters"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from nbllm import errors
 from nbllm.core.messages import AttemptStatus
 from nbllm.core.meter_line import meter_line
+from nbllm.pipeline.looking import TRUST_S
 from nbllm.testing import Script, run_virtual
 from tests.pipeline.making import INTEGER
 from tests.pipeline.routing import (
@@ -112,6 +114,7 @@ def test_a_plan_gives_the_cut_off(tmp_path: Path) -> None:
         assert (again.source, again.why.threshold, again.why.plan_id) == ("cache", plan.threshold, reply.why.plan_id)
         refused = calibrate_threshold(scores, [False] * 600, max_error=0.1, seed=0)
         path.write_text(refused.to_json(), encoding="utf-8")
+        await asyncio.sleep(TRUST_S)
         reply = await there.ask("p", "r")
         assert reply.rung == SMALL
         assert "holds no threshold" in reply.notes[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from nbllm import errors
 from nbllm.core.messages import AttemptStatus, Embed
 from nbllm.core.pricing import Price
+from nbllm.pipeline.looking import TRUST_S
 from nbllm.testing import FakeProvider, Script, run_virtual
 from tests.pipeline.making import rung
 from tests.pipeline.routing import (
@@ -152,6 +154,7 @@ def test_a_plan_of_labels_chooses(tmp_path: Path) -> None:
         assert [a.purpose for a in reply.attempts] == ["embed", "answer"]
         assert (await there.ask("t0", "r")).rung == SMALL
         (tmp_path / "plan.json").write_text('{"kind": "nbllm label plan 1"', encoding="utf-8")
+        await asyncio.sleep(TRUST_S)
         reply = await there.ask("t1", "r")
         assert reply.rung == SMALL
         assert "is no JSON" in reply.notes[0]
