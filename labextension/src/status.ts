@@ -1,6 +1,8 @@
+/** The plugin of the meter in the status bar. */
 import type { JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { IStatusBar } from '@jupyterlab/statusbar';
-import { INbllm } from './tokens';
+import { Commands, INbllm } from './tokens';
+import { Meter } from './views/meter';
 
 export const status: JupyterFrontEndPlugin<void> = {
   id: 'nbllm-lab:status',
@@ -8,5 +10,21 @@ export const status: JupyterFrontEndPlugin<void> = {
   autoStart: true,
   requires: [INbllm],
   optional: [IStatusBar],
-  activate: () => undefined
+  activate: (app, nbllm: INbllm, bar: IStatusBar | null) => {
+    if (bar === null) {
+      return; // Notebook 7 has none
+    }
+    const meter = new Meter(nbllm, () => {
+      if (app.commands.hasCommand(Commands.openPanel)) {
+        void app.commands.execute(Commands.openPanel);
+      }
+    });
+    bar.registerStatusItem('nbllm-lab:status', {
+      item: meter,
+      align: 'middle',
+      rank: 1,
+      isActive: () => meter.isActive,
+      activeStateChanged: meter.activeChanged
+    });
+  }
 };

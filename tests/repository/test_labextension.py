@@ -1,0 +1,64 @@
+"""The JupyterLab extension as the repository holds it: same version, same words as the kernel's side, nothing of a registry."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+import nbllm
+from nbllm.core.meter_line import seconds, short_label
+from nbllm.money import format_usd
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "labextension"
+WORDS = json.loads((ROOT / "tests" / "data" / "lab_format.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("amount", "text"), WORDS["usd"])
+def test_money_is_written_as_the_extension_writes_it(amount: str, text: str) -> None:
+    """The shared table of amounts is what format_usd writes; jest holds the extension to the same table."""
+    assert format_usd(Decimal(amount)) == text
+
+
+@pytest.mark.parametrize(("value_s", "text"), WORDS["seconds"])
+def test_times_are_written_as_the_extension_writes_them(value_s: float, text: str) -> None:
+    """The shared table of times is what the meter line writes."""
+    assert seconds(value_s) == text
+
+
+@pytest.mark.parametrize(("rung", "text"), WORDS["short_label"])
+def test_long_names_are_cut_as_the_extension_cuts_them(rung: str, text: str) -> None:
+    """The shared table of model ids is what the meter line makes of them."""
+    assert short_label(rung) == text
+
+
+def test_the_extension_has_nbllms_version() -> None:
+    """package.json, the greeting to the kernel and the Python package say one version."""
+    package = json.loads((SOURCE / "package.json").read_text(encoding="utf-8"))
+    (greeting,) = re.findall(r"VERSION = '([^']+)'", (SOURCE / "src" / "version.ts").read_text(encoding="utf-8"))
+    assert package["version"] == greeting == nbllm.__version__
+
+
+def test_the_lock_of_the_extension_names_no_host() -> None:
+    """yarn.lock holds names, versions and checksums only, so that any registry can serve it."""
+    lock = (SOURCE / "yarn.lock").read_text(encoding="utf-8")
+    assert re.findall(r"https?:/|git[@+]|file:", lock) == []
+    packages = re.findall(r"^  resolution: \"(?:[^\"]+)@npm:", lock, re.MULTILINE)
+    assert len(packages) == lock.count("\n  checksum: ") > 500
+
+
+def test_colours_come_from_the_theme() -> None:
+    """No style sheet names a colour of its own: both themes and high contrast hold for all of it."""
+    sheets = sorted((SOURCE / "style").glob("*.css"))
+    text = "\n".join(re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL) for path in sheets)
+    values = re.findall(r"(?:color|background|border|outline|fill|stroke|shadow)[\w-]*:\s*([^;]+);", text)
+    assert values
+    # Hex, functions and names of colours; keywords such as transparent or currentcolor follow the theme.
+    wrong = re.compile(
+        r"#[0-9a-f]{3,8}\b|\b(?:rgba?|hsla?|oklch|white|black|red|green|blue|orange|yellow|gray|grey)\b(?!-)", re.IGNORECASE
+    )
+    assert [value for value in values if wrong.search(re.sub(r"var\([^)]*\)", "", value))] == []
