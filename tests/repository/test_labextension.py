@@ -46,7 +46,7 @@ def test_the_extension_has_nbllms_version() -> None:
 def test_the_lock_of_the_extension_names_no_host() -> None:
     """yarn.lock holds names, versions and checksums only, so that any registry can serve it."""
     lock = (SOURCE / "yarn.lock").read_text(encoding="utf-8")
-    assert re.findall(r"https?:/|git[@+]|file:", lock) == []
+    assert re.findall(r"https?:/|git[@+]|@file:", lock) == []
     packages = re.findall(r"^  resolution: \"(?:[^\"]+)@npm:", lock, re.MULTILINE)
     assert len(packages) == lock.count("\n  checksum: ") > 500
 
