@@ -29,5 +29,17 @@ export const INbllm = new Token<INbllm>(
 /** The commands' ids: whoever adds one is named behind it. */
 export const Commands = {
   /** Shows the side panel (the panel's plugin). */
-  openPanel: 'nbllm:open-panel'
+  openPanel: 'nbllm:open-panel',
+  /** Shows a cell: {cellId, notebook: tag | null} (commands' plugin, as all that follow). */
+  jumpToCell: 'nbllm:jump-to-cell',
+  /** Asks for the session's hard limit and sets it. */
+  setSessionBudget: 'nbllm:set-session-budget',
+  /** Drops the stored answers of the notebook in front, after asking. */
+  clearCache: 'nbllm:clear-cache',
+  /** How calls of the notebook in front use the cache: {mode: 'use' | 'refresh' | 'off' | 'default'}. */
+  cacheMode: 'nbllm:cache-mode',
+  /** Plots the session's calls in a new cell: {kind: 'latency' | 'cost' ...}. */
+  openPlots: 'nbllm:open-plots',
+  /** Copies the session's report as Markdown. */
+  copyReport: 'nbllm:copy-report'
 } as const;
