@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from nbllm.core.quick_jsonschema import import_jsonschema
 from tests.redis_server import RedisServer, running_redis
 
 # Limits in wall-clock time for one generated case say more about the machine than about the code.
@@ -18,6 +19,19 @@ settings.load_profile("nbllm")
 # There are more test processes than processors. Threads of BLAS in each of them wait for one another in a busy loop: ten times the
 # processor time, measured on a calibration. Read when numpy is first loaded, which is after this.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+import_jsonschema()  # before anybody else does
+
+# Some thousand modules and tests are made at the start of each process, none of them garbage: looking through them again and again
+# took half the time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, what the tests are made of left out."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from nbllm.cli.paper import Paper, plural
 from nbllm.core.ports import Filter
+from nbllm.core.quick_jsonschema import import_jsonschema
 from nbllm.errors import ConfigurationError, NbllmError
 from nbllm.money import format_usd
 from nbllm.settings import Settings
@@ -35,6 +36,7 @@ def demo(*, model: str | None = None, out: str | None = None) -> int:
 
     model: replaces the simulated models in the notebook's cells. Returns the exit code; raises NbllmError when it cannot be run.
     """
+    import_jsonschema()  # which nbformat imports
     nbformat: Any = import_module("nbformat")  # its functions are not typed
     source = find_notebook()
     notebook = nbformat.read(source, as_version=4)

@@ -91,6 +91,9 @@ def _plain_mapping(value: Any) -> Any:
 
 @lru_cache(maxsize=128)
 def _of_json(text: str) -> Schema:
+    from nbllm.core.quick_jsonschema import import_jsonschema
+
+    import_jsonschema()
     from nbllm.core.json_schema import JsonSchema
 
     return JsonSchema(json.loads(text))

@@ -224,3 +224,19 @@ def test_importing_it_loads_neither_pydantic_nor_jsonschema() -> None:
     """A session without schemas does not pay for them."""
     code = "import sys, nbllm.core.schema; print(sorted({'pydantic', 'jsonschema'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_schema_does_not_load_the_checker_of_a_format_that_nobody_asks_for() -> None:
+    """It compiles grammars for a second; whoever checks that format in the same process finds it working all the same."""
+    pytest.importorskip("rfc3987_syntax", reason="jsonschema has no such checker here")
+    code = """
+import sys
+from nbllm.core.schema import schema_of
+schema_of({"type": "object"})
+import jsonschema
+print("rfc3987_syntax" in sys.modules, "lark" in sys.modules)
+checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+print(checker.conforms("https://example.org/\u00e4", "iri"), checker.conforms("no address", "iri"), "lark" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True", "False", "True"]
