@@ -25,6 +25,7 @@ from tests.fault_behaviours import Behaviour, error, error_in_band, ok, redirect
 from tests.fault_server import FaultServer
 from tests.key_shapes import KEYS
 
+NBLLM = str(Path(nbllm.__file__).parent)
 Door = Callable[[Client, str], Any]
 DOORS: dict[str, Door] = {
     "ask": lambda client, model: client.ask("Say hi", model=model, retries=0),
@@ -63,6 +64,15 @@ def faults(key: str) -> dict[str, Behaviour]:
         "odd_fields": Behaviour(body=json.dumps({**body, "choices": [choice]}).encode(), headers=back),
         "fine": ok(headers=back),
     }
+
+
+def ways(kind: str) -> dict[str, str]:
+    """Model -> the door that a shape of key goes through: each shape meets each answer, each answer comes through each door.
+
+    The door changes from answer to answer and from shape to shape, so that of 80 shapes 16 meet an answer at the same door.
+    """
+    start, names = list(KEYS).index(kind), list(DOORS)
+    return {model: names[(start + place) % len(names)] for place, model in enumerate(faults(""))}
 
 
 @functools.cache
@@ -108,7 +118,7 @@ def look_at_error(found: Found, where: str, exc: BaseException) -> None:
         todo += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
         found.look(f"{where}: cause {type(one).__name__}", f"{one} {one!r}")
         for frame, _ in traceback.walk_tb(one.__traceback__):
-            if Path(frame.f_code.co_filename).is_relative_to(Path(nbllm.__file__).parent):
+            if frame.f_code.co_filename.startswith(NBLLM):
                 for name, value in frame.f_locals.items():
                     found.look(f"{where}: {name} in {frame.f_code.co_qualname}", repr(value))
 
@@ -151,7 +161,7 @@ def look_at_client(found: Found, client: Client) -> None:
     for entry in client.store.entries():
         found.look("cache", repr(entry))
     kept = client.recordings.newest(1000)
-    assert len(kept) > 5
+    assert len(kept) >= 3
     found.look("recordings", repr(kept))
 
 
@@ -189,16 +199,14 @@ def test_no_key_gets_out(
             server.script(model, [behaviour])
         lab = Endpoint(base_url=server.base_url, headers={"X-Key": "$PLANTED_VALUE"}, **planted)
         with Client(home=tmp_path / "home", endpoints={"lab": lab}, recordings=True, model="lab/fine") as client:
-            doors = DOORS if list(KEYS).index(kind) % 8 == 0 else {name: DOORS[name] for name in ("ask", "stream")}
-            for model in faults(key):
-                for door, go in doors.items():
-                    result = outcome(go, client, f"lab/{model}")
-                    asked.append(result)
-                    client.reset_breakers()
-                    if isinstance(result, BaseException):
-                        look_at_error(found, f"{door} {model}", result)
-                    elif isinstance(result, Reply):
-                        look_at_reply(found, f"{door} {model}", result)
+            for model, door in ways(kind).items():
+                result = outcome(DOORS[door], client, f"lab/{model}")
+                asked.append(result)
+                client.reset_breakers()
+                if isinstance(result, BaseException):
+                    look_at_error(found, f"{door} {model}", result)
+                elif isinstance(result, Reply):
+                    look_at_reply(found, f"{door} {model}", result)
 
             @flow
             def answer(secret: str) -> str:
@@ -215,8 +223,8 @@ def test_no_key_gets_out(
     assert len(files) >= 4
     for path in files:
         found.look(str(path.relative_to(tmp_path)), path.read_bytes().decode("latin-1"))
-    assert len([result for result in asked if isinstance(result, errors.CallFailed)]) >= 20 * len(doors)
-    assert len([result for result in asked if isinstance(result, Reply)]) >= 3
+    assert len([result for result in asked if isinstance(result, errors.CallFailed)]) >= 20
+    assert len([result for result in asked if isinstance(result, Reply)]) >= 1
     assert found.looked_at > 300
     assert not found.leaks, "\n".join(found.leaks)
 
@@ -254,9 +262,10 @@ ends = {f"k{i}": Endpoint(base_url=os.environ["SERVER"], api_key_env=f"PLANTED_{
 client = Client(endpoints=ends, recordings=True, retries=0)
 nbllm.set_process_client(client)
 %load_ext nbllm
-%xmode Verbose
+%xmode Minimal
 """
 NOTEBOOK_END = (
+    "%xmode Verbose",
     "%llm_config",
     "%llm_usage",
     "%llm_calls",
@@ -271,7 +280,7 @@ NOTEBOOK_END = (
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_no_key_gets_into_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run by nbclient, with tracebacks that show variables: not in outputs, errors or metadata, and not in the home."""
+    """Run by nbclient, with short tracebacks and ones that show variables: not in outputs, errors, metadata, or the home."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -282,6 +291,8 @@ def test_no_key_gets_into_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyP
             model = MIXED_FAULTS[number % len(MIXED_FAULTS)]
             server.script(f"{model}-{number}", [faults(key)[model]])
             cells.append(f"%%llm -m k{number}/{model}-{number} -o answer\nSay hi")
+            if number % 5 == 0:  # each answer is met so; formatting all variables of all frames takes IPython 0.1 s
+                cells += ["%xmode Verbose", "%tb", "%xmode Minimal"]
         monkeypatch.setenv("SERVER", server.base_url)
         monkeypatch.setenv("COUNT", str(len(KEYS)))
         monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
