@@ -34,7 +34,7 @@ lab: labextension ## open JupyterLab on the demo's result, or on the quickstart 
 test: setup ## run the tests: no key, GPU, browser or network needed
 	$(PYTEST) $(PARALLEL) --ignore=tests/engines --ignore=tests/browser --ignore=tests/services --ignore=tests/promises $(ARGS)
 
-test-services: setup ## run several processes at once: redis-server (apt-get install redis-server), Celery workers, replicas
+test-services: setup ## run several processes at once: redis-server (apt-get install redis-server), Celery workers, replicas, kill -9 by the hundred
 	$(PYTEST) tests/services $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No services test was selected." || exit $$code
 
 test-engines: setup ## run the road against a real vLLM on this CPU (makes .venv-engine, several GB)
