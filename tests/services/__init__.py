@@ -1,1 +1,1 @@
-"""Several processes at once, with real parts: redis-server, Celery workers, replicas, writers killed by the hundred (make test-services)."""
+"""Several processes at once (make test-services): redis-server, Celery workers, replicas, and writers killed a hundred times."""
