@@ -14,8 +14,8 @@ from nbllm.cli.export import recordings_of
 from nbllm.export import read_ipynb, render_flows, slice_notebook
 from nbllm.export.magic_settings import with_magics
 from nbllm.export.refusals import ExportRefused
+from nbllm.service.recorded import RecordedRun, recorded_runs
 from nbllm.service.replay import NotebookSide, app_runs, every_run, flows_named_in, parity
-from nbllm.service.tracing import RecordedRun, recorded_runs
 from nbllm.settings import Settings
 
 

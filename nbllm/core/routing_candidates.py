@@ -38,6 +38,20 @@ def expanded(names: Names, routes: Mapping[str, RouteSpec]) -> Names:
     return one_by_one(model for name in names for model in models_of(name, routes))
 
 
+def left_open(name: str, routes: Mapping[str, RouteSpec], facts: Facts) -> Names | None:
+    """Return the models among which more than the request decides (helpers, answers, users, numbers), None where it alone does."""
+    spec = routes.get(name)
+    if spec is None or isinstance(spec, tuple):
+        return None
+    if isinstance(spec, ByTask):
+        return left_open(by_task(spec, facts)[0][0], routes, facts)
+    if isinstance(spec, Weighted) and spec.by == "request":
+        return left_open(weighted(spec, name, facts)[0][0], routes, facts)
+    if isinstance(spec, Canary) and spec.by == "request":
+        return left_open(canary(spec, name, facts)[0][0], routes, facts)
+    return models_of(name, routes)
+
+
 def asked_by(cascade: Cascade, content: Content) -> Content:
     """Return what an earlier model of a cascade is asked: with log probabilities where they decide."""
     if cascade.accept == "logprob" and isinstance(content, Chat) and content.logprobs in (None, False):

@@ -17,10 +17,13 @@ from types import ModuleType
 from typing import Any
 
 from nbllm import Client, Endpoint, Settings, set_process_client
-from nbllm.core.messages import Chat
+from nbllm.core.messages import Chat, Request
 from nbllm.core.ports import Wire
+from nbllm.core.routing_facts import Facts
 from nbllm.export.proof import APP_PROBLEM, report
+from nbllm.following import Following
 from nbllm.redaction import redact
+from nbllm.settings.strategies import Names, models_of
 from nbllm.testing import FakeProvider, offline
 
 
@@ -32,7 +35,7 @@ def main() -> None:
     told: dict[str, Any] = {"problems": [], "skipped": [], "runs": 0, "imported_s": None, "results": {}, "app": False, "around": {}}
     answers = _Answers(task["around"])
     provider = answers.provider
-    client = _client(task, provider)
+    client = _client(task, answers)
     set_process_client(client)
     try:
         # Windows makes the pipe of an event loop from two sockets on loopback.
@@ -76,7 +79,20 @@ class _Answers:
         return (same[0] if same else self.run[number]["text"] if number < len(self.run) else "") or "ok"
 
 
-def _client(task: Mapping[str, Any], provider: FakeProvider) -> Client:
+class _Replaying(Following):
+    """A client whose routes are the lists of their models, on which the model that was recorded answers."""
+
+    answers: _Answers
+
+    def _recorded_rung(self, request: Request) -> str | None:
+        key = _key(request.content.messages) if isinstance(request.content, Chat) else None
+        return next((call["rung"] for call in self.answers.run if _key(call["prompt"]["messages"]) == key), None)
+
+    def _open_choice(self, name: str, facts: Facts) -> Names | None:  # noqa: ARG002 - a list hangs on nothing
+        return models_of(name, self.settings.routes)
+
+
+def _client(task: Mapping[str, Any], answers: _Answers) -> Client:
     given = dict(task["settings"])
     endpoints = {name: Endpoint(**values) for name, values in given.pop("endpoints", {}).items()}
     values: dict[str, Any] = {name: value for name, value in given.items() if value}
@@ -85,15 +101,17 @@ def _client(task: Mapping[str, Any], provider: FakeProvider) -> Client:
     if not values.get("ladder"):
         values.setdefault("model", "sim/small")
     kinds = ("openai_compatible", "litellm", "simulated")
-    return Client(
+    client = _Replaying(
         settings=Settings(home=Path(task["home"])),
         endpoints=endpoints,
-        providers=dict.fromkeys(kinds, provider),
+        providers=dict.fromkeys(kinds, answers.provider),
         cache="off",
         retries=0,
         discover=False,
         **values,
     )
+    client.answers = answers
+    return client
 
 
 def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvider) -> ModuleType | None:

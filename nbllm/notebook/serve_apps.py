@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nbllm.core.arrivals import LoadResult
     from nbllm.service.load import LoadTest
     from nbllm.service.parity import ParityReport
-    from nbllm.service.tracing import RecordedRun
+    from nbllm.service.recorded import RecordedRun
 
 _PLAN = ("users", "seconds", "every_s", "ramp_s", "even", "limit_s")
 _TICK_S = 0.25
@@ -98,8 +98,8 @@ class AppVerbs:
 
     def parity(self, words: list[str], values: Mapping[str, Any]) -> View:
         """Replay recorded runs here and in the app; a difference makes the cell fail."""
+        from nbllm.service.recorded import recorded_runs
         from nbllm.service.replay import NotebookSide, app_runs, every_run, flows_named_in, parity
-        from nbllm.service.tracing import recorded_runs
 
         folder = _folder("parity", words)
         client = self._client()
@@ -162,8 +162,8 @@ class AppVerbs:
         return test.result()
 
     def _runs(self, app: App, flow: str) -> list[RecordedRun]:
+        from nbllm.service.recorded import recorded_runs
         from nbllm.service.replay import app_runs, every_run
-        from nbllm.service.tracing import recorded_runs
 
         ours = recorded_runs(self._client().recordings.newest(_RECORDINGS), {flow})
         runs = [run for run in every_run(ours, app_runs(app.folder)) if run.flow == flow]
@@ -236,7 +236,8 @@ class NoParity(Exception):
 def parity_view(name: str, report: ParityReport) -> View:
     """Return what a comparison found when nothing differs."""
     what = "prompts, parameters, models, answers, sources and budgets are the same"
-    return View(f"{report.title()}", (), (f"{name}: {what}. Recorded runs were replayed on one cache; no model was asked.",))
+    done = f"{name}: {what}. Recorded runs were replayed on one cache; no model was asked."
+    return View(f"{report.title()}", (), (done, *report.notes))
 
 
 def _folder(verb: str, words: list[str]) -> Path:

@@ -26,7 +26,7 @@ class CallTrace:
 
     models: as named in the call; None: not known, as of a recording. asked: what can change the answer: messages, parameters,
     schema. options: how it was to be got. answer: text and data. books: rung, source, what it cost and saved in USD as text,
-    requests.
+    requests. followed: the route whose recorded choice was followed instead of made anew; not compared.
     """
 
     models: tuple[str, ...] | None = ()
@@ -35,6 +35,7 @@ class CallTrace:
     answer: Mapping[str, Any] = field(default_factory=dict)
     books: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
+    followed: str = ""
 
     @property
     def key(self) -> str:
@@ -150,8 +151,9 @@ def compare(
     around: Sequence[Sequence[CallTrace]] = (),
     settings: Sequence[Difference] = (),
     skipped: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> ParityReport:
-    """Compare runs of the same arguments on two sides, in order. settings: what differs besides. skipped: of the report.
+    """Compare runs of the same arguments on two sides, in order. settings: what differs besides. skipped, notes: of the report.
 
     around: for each run, calls that the first side may have made outside of it, such as a %%llm cell of the notebook: where the
     second side makes one of them within the run, the two are compared.
@@ -164,7 +166,9 @@ def compare(
         equal += not differences
         found += differences
     calls = sum(len(run.calls) for run in after)
-    return ParityReport(runs=len(after), calls=calls, equal=equal, differences=tuple(found), names=names, skipped=tuple(skipped))
+    return ParityReport(
+        runs=len(after), calls=calls, equal=equal, differences=tuple(found), names=names, skipped=tuple(skipped), notes=tuple(notes)
+    )  # fmt: skip
 
 
 def _of_run(where: str, left: RunTrace, right: RunTrace, around: Sequence[CallTrace]) -> list[Difference]:

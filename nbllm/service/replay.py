@@ -22,8 +22,10 @@ from nbllm.errors import ConfigurationError, NbllmError
 from nbllm.redaction import redact
 from nbllm.service.configuration import load_service
 from nbllm.service.flow_specs import describe_all
-from nbllm.service.parity import Difference, ParityReport, RunTrace, compare
-from nbllm.service.tracing import RecordedAnswers, RecordedRun, TracingClient, run_here
+from nbllm.service.parity import ParityReport, RunTrace, compare
+from nbllm.service.parity_settings import notes_on, settings_differences
+from nbllm.service.recorded import RecordedAnswers, RecordedRun
+from nbllm.service.tracing import TracingClient, run_here
 from nbllm.settings import Settings
 
 LIMIT_S = 600.0
@@ -111,11 +113,13 @@ def parity(
     known = [number for number, run in enumerate(after) if run.flow not in told["unknown"] and run.flow not in skipped]
     missing = tuple(f"{flow}: the app does not serve it" for flow in told["unknown"])
     names = ("recorded" if notebook is None else "notebook", "service")
-    settings = _settings_differences(folder, notebook) if notebook is not None else []
+    app = load_service(folder / "settings.toml", {})[0]
+    settings = [] if notebook is None else settings_differences(notebook.settings, app)
     return compare(
         [before[number] for number in known], [after[number] for number in known], names=names, settings=settings,
         around=[runs[number].around_traces() for number in known],
         skipped=(*missing, *(f"{flow}: {why}" for flow, why in skipped.items())),
+        notes=notes_on(after, [app] if notebook is None else [notebook.settings, app]),
     )  # fmt: skip
 
 
@@ -169,21 +173,3 @@ def _service(folder: Path, runs: Sequence[RecordedRun], home: Path, *, fill: boo
         raise ParityFailed(redact(f"The service of {folder.name} did not run. Its last words:\n{last}"))
     told: dict[str, Any] = json.loads(line.removeprefix(MARK))
     return told
-
-
-def _settings_differences(folder: Path, notebook: NotebookSide) -> list[Difference]:
-    """Return the budgets that differ: they limit calls without a trace in those that stay below them."""
-    ours = _budgets(notebook.settings)
-    theirs = _budgets(load_service(folder / "settings.toml", {})[0])
-    return [
-        Difference("settings", name, ours.get(name, "not set"), theirs.get(name, "not set"))
-        for name in sorted({*ours, *theirs})
-        if ours.get(name) != theirs.get(name)
-    ]
-
-
-def _budgets(settings: Settings) -> dict[str, str]:
-    """Return the hard budgets that are set, by name."""
-    flat = {name: value for name, value in settings.flat().items() if name.startswith("budget.") and value not in (None, {}, ())}
-    flat.pop("budget.soft", None)
-    return {name: str(value) for name, value in flat.items()}

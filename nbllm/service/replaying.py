@@ -20,8 +20,9 @@ import nbllm.service
 from nbllm.service import app as service_app
 from nbllm.service.configuration import Tier, load_service
 from nbllm.service.parity import RunTrace
+from nbllm.service.recorded import RecordedAnswers, RecordedRun
 from nbllm.service.replay import MARK, settings_for
-from nbllm.service.tracing import RecordedAnswers, RecordedRun, TracingClient
+from nbllm.service.tracing import TracingClient
 
 _START_S = 60.0
 _ANSWER_S = 300.0

@@ -24,7 +24,8 @@ from fastapi import FastAPI
 from nbllm.service.app import create_app
 from nbllm.service.context import Service
 from nbllm.service.keys import KeyStore
-from nbllm.service.tracing import RecordedAnswers, RecordedRun, TracingClient
+from nbllm.service.recorded import RecordedAnswers, RecordedRun
+from nbllm.service.tracing import TracingClient
 
 _START_S = 60.0
 _ANSWER_S = 60.0

@@ -12,8 +12,8 @@ import pytest
 from nbllm import Client, Settings, ask, flow, use
 from nbllm.cli import main
 from nbllm.core.ports import Recording
+from nbllm.service.recorded import RecordedRun, recorded_runs
 from nbllm.service.replay import NotebookSide, ParityFailed, parity
-from nbllm.service.tracing import RecordedRun, recorded_runs
 
 pytestmark = pytest.mark.timeout(120)
 

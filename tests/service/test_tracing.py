@@ -12,7 +12,8 @@ import pytest
 from nbllm import Client, Settings, aask, ask, flow, stream, use
 from nbllm.service.flow_specs import describe
 from nbllm.service.parity import RunTrace, compare
-from nbllm.service.tracing import RecordedAnswers, RecordedRun, TracingClient, recorded_runs, run_here
+from nbllm.service.recorded import RecordedAnswers, RecordedRun, recorded_runs
+from nbllm.service.tracing import TracingClient, run_here
 
 MODEL = "sim/small"
 

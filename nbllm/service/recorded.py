@@ -1,0 +1,124 @@
+"""Recorded runs of flows, and a provider that answers what was recorded."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbllm.core.messages import Chat, Request
+from nbllm.core.ports import Recording, Wire
+from nbllm.redaction import redact
+from nbllm.service.parity import CallTrace, RunTrace
+from nbllm.testing import FakeProvider
+
+_MOST_AROUND = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """One recorded run of a flow: its arguments and its calls, as recordings keep them; result: where it is known.
+
+    around: calls outside of any flow: a %%llm cell that was asked once for the whole notebook, a service asks in each run.
+    """
+
+    flow: str
+    arguments: Mapping[str, Any]
+    calls: tuple[Mapping[str, Any], ...]
+    result: Any = None
+    knows_result: bool = False
+    around: tuple[Mapping[str, Any], ...] = ()
+
+    def trace(self) -> RunTrace:
+        """Return what is known of it, to compare with."""
+        return RunTrace(
+            flow=self.flow, arguments=self.arguments, calls=tuple(map(_recorded_trace, self.calls)), result=self.result,
+            knows_result=self.knows_result,
+        )  # fmt: skip
+
+    def around_traces(self) -> tuple[CallTrace, ...]:
+        """Return what is known of the calls outside of flows."""
+        return tuple(map(_recorded_trace, self.around))
+
+
+def _recorded_trace(call: Mapping[str, Any]) -> CallTrace:
+    asked = dict(call.get("prompt") or {"messages": call.get("messages", [])})
+    rung = call.get("rung") or call.get("model")
+    return CallTrace(models=None, asked=asked, answer={"text": call.get("text", "")}, books={"rung": rung} if rung else {})
+
+
+def recorded_runs(recordings: Iterable[Recording], flows: Iterable[str]) -> list[RecordedRun]:
+    """Return the recorded runs of these flows, oldest first, each set of arguments once (its newest run).
+
+    A call within a flow within a flow belongs to the inner one: only runs of whole calls are replayed.
+    """
+    wanted = set(flows)
+    around: dict[str, Mapping[str, Any]] = {}
+    runs: dict[tuple[str, str], list[Recording]] = defaultdict(list)
+    for one in sorted(recordings, key=lambda r: r.started_at):
+        if one.flow is not None and one.flow.get("name") in wanted:
+            runs[one.flow["name"], str(one.flow.get("run"))].append(one)
+        elif one.flow is None and "messages" in one.prompt:
+            around[json.dumps(one.prompt["messages"], sort_keys=True, default=str)] = _told(one)
+    by_arguments: dict[str, RecordedRun] = {}
+    for (name, _), calls in runs.items():
+        arguments = (calls[0].flow or {}).get("arguments", {})
+        known = json.dumps([name, arguments], sort_keys=True, default=str)
+        by_arguments[known] = RecordedRun(name, arguments, tuple(map(_told, calls)), around=tuple(around.values())[-_MOST_AROUND:])
+    return list(by_arguments.values())
+
+
+def _told(one: Recording) -> Mapping[str, Any]:
+    return {"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")}
+
+
+class RecordedAnswers(FakeProvider):
+    """Answers what was recorded for the same messages, else for the call of that number in the run, else "ok"; costs nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(default=self._answer)
+        self._run: RecordedRun | None = None
+        self._at = 0
+
+    def begin(self, run: RecordedRun) -> None:
+        """From here on answer for this run."""
+        self._run, self._at = run, 0
+
+    def rung_of(self, request: Request, nth: int = 0) -> str | None:
+        """Return the model that answered these messages when they were asked for the nth time of the recorded run, from 0."""
+        messages = plain_json(request.content.messages if isinstance(request.content, Chat) else ())
+        same = _same(self._run.calls if self._run else (), messages)
+        found = same[min(nth, len(same) - 1)] if same else {}
+        return str(found.get("rung") or found.get("model") or "") or None
+
+    def _answer(self, wire: Wire) -> str:
+        messages = plain_json(wire.content.messages if isinstance(wire.content, Chat) else ())
+        calls, around = (self._run.calls, self._run.around) if self._run else ((), ())
+        beside, own = _text(_same(around, messages), wire.rung.id), _text(_same(calls, messages), wire.rung.id)
+        if beside is not None and own is None:
+            return beside or "ok"
+        number, self._at = self._at, self._at + 1
+        return (own if own is not None else str(calls[number].get("text", "")) if number < len(calls) else "") or "ok"
+
+
+def _same(calls: Sequence[Mapping[str, Any]], messages: Any) -> list[Mapping[str, Any]]:
+    """Return the recorded calls with the same messages."""
+    wanted = redact(json.dumps(messages))
+    return [call for call in calls if redact(json.dumps(plain_json(_messages_of(call)))) == wanted]
+
+
+def _text(calls: Sequence[Mapping[str, Any]], rung: str) -> str | None:
+    """Return what was recorded, of the same model where several have answered; None without any."""
+    best = next((call for call in calls if call.get("rung") == rung), calls[0] if calls else None)
+    return None if best is None else str(best.get("text", ""))
+
+
+def _messages_of(call: Mapping[str, Any]) -> Any:
+    return (call.get("prompt") or call).get("messages", [])
+
+
+def plain_json(value: Any) -> Any:
+    """Return a value as it is after a way through JSON."""
+    return json.loads(json.dumps(value, default=str))
