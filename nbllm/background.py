@@ -191,16 +191,18 @@ def waited(job: Job[T]) -> T:
 
 async def awaited(job: Job[T]) -> T:
     """Start a job and wait for it on the caller's own loop; a caller that is cancelled ends it first."""
-    mailbox = mailbox_of(asyncio.get_running_loop())
-    here = asyncio.Event()
-    job.done.then(lambda: mailbox.post(here.set))
+    loop = asyncio.get_running_loop()
+    mailbox, here = mailbox_of(loop), loop.create_future()
+    job.done.then(lambda: mailbox.post(lambda: None if here.done() else here.set_result(None)))
     try:
         job.start()
-        await here.wait()
+        await here
     except asyncio.CancelledError:
         job.cancel()
+        ended = asyncio.Event()
+        job.done.then(lambda: mailbox.post(ended.set))
         with suppress(TimeoutError):
-            await asyncio.wait_for(here.wait(), CLOSE_S)
+            await asyncio.wait_for(ended.wait(), CLOSE_S)
         raise
     try:
         return job.done.get()

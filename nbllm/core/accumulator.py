@@ -93,6 +93,8 @@ class Accumulator:
             call.arguments.append(piece.arguments)
 
     def _shapes(self) -> list[dict[str, Any]]:
+        if not self._calls:
+            return []
         # sorted() is stable: calls that share an index stay in the order in which they came.
         return [call.shape() for call in sorted(self._calls, key=lambda call: call.index)]
 

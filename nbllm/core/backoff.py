@@ -76,8 +76,10 @@ def on_retry(state: RetryBudget, now_s: float) -> RetryBudget:
 
 
 def _recent(state: RetryBudget, now_s: float) -> tuple[tuple[int, int, int], ...]:
-    oldest = math.floor(now_s) - WINDOW_S
-    return tuple(slot for slot in state.slots if slot[0] > oldest)
+    oldest, slots = math.floor(now_s) - WINDOW_S, state.slots
+    if not slots or slots[0][0] > oldest:
+        return slots
+    return tuple(slot for slot in slots if slot[0] > oldest)
 
 
 def _counted(state: RetryBudget, now_s: float, *, attempts: int, retries: int) -> RetryBudget:

@@ -228,11 +228,15 @@ class Call(Struct, kw_only=True):
 
     def spent(self) -> tuple[Decimal | None, CostBasis]:
         """Return what the attempts cost and how well that is known; (None, "unknown") when any of them is unknown."""
-        costs = [attempt.cost_usd for attempt in self.attempts]
-        if any(cost_usd is None for cost_usd in costs):
-            return None, "unknown"
-        estimated = any(attempt.cost_basis == "estimated" for attempt in self.attempts)
-        return sum((c for c in costs if c is not None), Decimal(0)), "estimated" if estimated else "exact"
+        total_usd = Decimal(0)
+        basis: CostBasis = "exact"
+        for attempt in self.attempts:
+            if attempt.cost_usd is None:
+                return None, "unknown"
+            total_usd += attempt.cost_usd
+            if attempt.cost_basis == "estimated":
+                basis = "estimated"
+        return total_usd, basis
 
 
 class Request(Struct, frozen=True, kw_only=True):

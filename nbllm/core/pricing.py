@@ -64,13 +64,14 @@ def cost(usage: Usage, price: Price | None) -> Decimal | None:
         return None
     cached = min(usage.cached_input_tokens or 0, total)
     cached_rate = rate.input_usd_per_mtok if rate.cached_input_usd_per_mtok is None else rate.cached_input_usd_per_mtok
-    with localcontext(_EXACT):
-        per_million = (
-            (total - cached) * rate.input_usd_per_mtok
-            + cached * cached_rate
-            + (usage.output_tokens or 0) * rate.output_usd_per_mtok
-        )
-        return per_million.scaleb(-6)
+    # By the context's own methods: to enter and leave it would take longer than to reckon.
+    exact = _EXACT
+    per_million = exact.fma(
+        total - cached,
+        rate.input_usd_per_mtok,
+        exact.fma(cached, cached_rate, exact.multiply(usage.output_tokens or 0, rate.output_usd_per_mtok)),
+    )
+    return exact.scaleb(per_million, -6)
 
 
 def worst_case_input(input_bytes: int, price: Price) -> Decimal:

@@ -117,6 +117,8 @@ class AttemptStatus(Enum):
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
+    __hash__ = object.__hash__  # members are singletons; Enum's own is a function in Python
+
 
 class Attempt(Struct, frozen=True, kw_only=True, gc=False):
     """One request put on a socket, as a ledger row: numbers and names, no text.

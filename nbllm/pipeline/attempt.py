@@ -52,7 +52,8 @@ class AttemptStage:
         ending: Ending | None = None
         row = written(self._ledger.open_attempt, attempt, call)
         try:
-            await committed(row, call, at_most_s=patience_s(call, self._clock, part=_OPENING))
+            if row is not None:
+                await committed(row, call, at_most_s=patience_s(call, self._clock, part=_OPENING))
             sink.started(attempt)
             ending = await watch.run(lambda: provider.send(watch.wire(), watch))
         except BaseException as exc:
@@ -68,9 +69,10 @@ class AttemptStage:
             closed = _closed(attempt, watch, ending, failure, request)
             call.attempts.append(closed)
             row = written(self._ledger.close_attempt, closed, call)
-            # Who is cancelled must go: the row is in good hands, and a fallback may be waiting for these milliseconds.
-            at_most_s = 0.0 if closed.status is AttemptStatus.CANCELLED else patience_s(call, self._clock)
-            await committed(row, call, at_most_s=at_most_s)
+            if row is not None:
+                # Who is cancelled must go: the row is in good hands, and a fallback may be waiting for these milliseconds.
+                at_most_s = 0.0 if closed.status is AttemptStatus.CANCELLED else patience_s(call, self._clock)
+                await committed(row, call, at_most_s=at_most_s)
         return _reply(request, rung, watch, ending, closed)
 
     def _opening(self, request: Request) -> Attempt:
@@ -134,7 +136,8 @@ class _Watch:
         self._last_s = self._now_s()
         if self._first_s is None and (delta.text or delta.reasoning or delta.tool_call):
             self._first_s = self._last_s
-            self._arm(asyncio.get_running_loop())  # from now on the idle timer counts, which may ring sooner
+            if self._streamed:
+                self._arm(asyncio.get_running_loop())  # from now on the idle timer counts, which may ring sooner
         self.gathered.add(delta)
         self._sink.delta(delta)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -33,6 +34,7 @@ class Breakers:
         self._key_of = key_of
         self._settings_version = 0
         self._opening: dict[str, asyncio.Event] = {}
+        self._name, self._asked = os.urandom(8).hex(), itertools.count()
         self._shut: set[str] = set()
         """Keys of breakers that were seen open or switched off."""
 
@@ -87,7 +89,7 @@ class Breakers:
     async def ask(self, rung: Rung) -> list[tuple[str, Ticket]]:
         """Return a ticket of each breaker, or raise BreakerOpen. Every ticket must come back by `report`."""
         tickets: list[tuple[str, Ticket]] = []
-        lease_id, settings = os.urandom(8).hex(), self._settings(rung)
+        lease_id, settings = f"{self._name}.{next(self._asked)}", self._settings(rung)
         try:
             for key in self.keys(rung):
                 ticket = await self._ticket(rung, key, lease_id, settings)

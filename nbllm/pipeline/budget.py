@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -41,6 +42,7 @@ class BudgetStage:
         self._limits = limits
         self._request_bytes = request_bytes
         self._clock = clock
+        self._name, self._asked = os.urandom(12).hex(), itertools.count()
 
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Reserve, send, settle with what it cost."""
@@ -56,7 +58,7 @@ class BudgetStage:
             budget_usd=payer.budget_usd,
             more=payer.scopes,
         )
-        reservation_id = os.urandom(12).hex()
+        reservation_id = f"{self._name}.{next(self._asked)}"
         tried = len(call.attempts)
         try:
             request = await self._reserve(request, rung, call, scopes, reservation_id)
@@ -85,11 +87,13 @@ class BudgetStage:
                     hint="State input_usd_per_mtok and output_usd_per_mtok on the endpoint (0 for a model of your own).",
                 )
             return request
-        size_bytes = self._request_bytes(request.content)
         wanted = asked = _output_limit(request, rung)
-        if hard and wanted is None:
+        if not hard and wanted is None:
+            return request  # nothing bounds what it may cost, and nothing has to
+        size_bytes = self._request_bytes(request.content)
+        if wanted is None:
             wanted = ASSUMED_TOKENS
-        call.reserved_usd = worst_case_usd(size_bytes, wanted, rung.price) if wanted is not None else None
+        call.reserved_usd = worst_case_usd(size_bytes, wanted, rung.price)
         if not hard:
             return request
         refusal: BudgetExceeded | None = None
@@ -123,7 +127,7 @@ class BudgetStage:
             return
         except TimeoutError:
             return
-        for scope in scopes:
+        for scope in scopes if after else ():
             balance = after.get(scope.name)
             if balance is not None and crossed(scope, balance.spent_usd - cost_usd, balance.spent_usd):
                 limit = scope.hard_usd if scope.hard_usd is not None else scope.soft_usd
@@ -159,7 +163,10 @@ def _output_limit(request: Request, rung: Rung) -> int | None:
 
 def _cost_usd(call: Call, tried: int) -> Decimal:
     """Return what the attempt cost: 0 when none was made, and when its price is unknown, which no hard budget lets happen."""
-    return sum((attempt.cost_usd or Decimal(0) for attempt in call.attempts[tried:]), Decimal(0))
+    total_usd = Decimal(0)
+    for attempt in call.attempts[tried:]:
+        total_usd += attempt.cost_usd or 0
+    return total_usd
 
 
 def _refusal(hard: Sequence[Scope], balances: Mapping[str, Balance], needed_usd: Decimal) -> BudgetExceeded:

@@ -73,7 +73,10 @@ def patience_s(call: Call, clock: Clock, *, at_most_s: float = 1.0, part: float 
 
     So an answer that came in time is still in time when several disks are slow, one after the other.
     """
-    return max(0.0, min(at_most_s, (call.deadline_at_s - clock.now_s()) * part))
+    left_s = (call.deadline_at_s - clock.now_s()) * part
+    if left_s >= at_most_s:
+        return at_most_s
+    return max(0.0, left_s)
 
 
 def written(write: Callable[[Row], Written], row: Row, call: Call) -> Written:

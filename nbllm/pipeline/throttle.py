@@ -114,9 +114,9 @@ class ThrottleStage:
     async def __call__(self, request: Request, sink: Sink) -> Reply:
         """Wait for a slot and for room under the limits; keep the slot until the attempt ends."""
         rung = rung_of(request)
-        await self._breakers.refuse_if_open(rung)
         if not self._throttles.limited(rung):
-            return await self._inner(request, sink)
+            return await self._inner(request, sink)  # nothing to wait for: the breaker's own stage refuses as soon
+        await self._breakers.refuse_if_open(rung)
         call, slots = call_of(request), self._throttles.slots(rung)
         began_s = self._clock.now_s()
         until_s = began_s + max(0.0, call.deadline_at_s - began_s) / max(1, request.rungs_left)

@@ -291,4 +291,6 @@ def _among(host: str, hosts: tuple[str, ...]) -> bool:
 
 
 def _authorized_by_headers(endpoint: Endpoint) -> bool:
-    return any(name.lower() in {"authorization", "api-key", "x-api-key"} for name in endpoint.headers or ())
+    if not endpoint.headers:
+        return False
+    return any(name.lower() in {"authorization", "api-key", "x-api-key"} for name in endpoint.headers)

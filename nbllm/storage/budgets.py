@@ -97,7 +97,7 @@ class SqliteBudgets:
         Where nothing is limited and nothing was reserved there is nothing to decide: no balances are read or returned.
         """
         cost = to_pico(cost_usd)
-        if reservation_id not in self._reserved and not any(s.hard_usd is not None or s.soft_usd is not None for s in scopes):
+        if reservation_id not in self._reserved and all(s.hard_usd is s.soft_usd is None for s in scopes):
             self._book(reservation_id, scopes, cost)
             return {}
         self._reserved.discard(reservation_id)
@@ -126,7 +126,7 @@ class SqliteBudgets:
         self._booked[reservation_id] = None
         if len(self._booked) > _MOST_BOOKED:
             self._booked.popitem(last=False)
-        names = list(dict.fromkeys(scope.name for scope in scopes))
+        names = list(dict.fromkeys([scope.name for scope in scopes]))
         if cost and (self._dropped != self._db.dropped or not self._due.add(reservation_id, names, cost)):
             self._due, self._dropped = _Due(), self._db.dropped
             self._due.add(reservation_id, names, cost)

@@ -11,7 +11,7 @@ from nbllm.core.why import Why, guards_from_text, guards_to_text
 from nbllm.redaction import redact
 from nbllm.storage.ledger_schema import CLOSE_CALL, CLOSE_CALL_WHY, INSERT_CALL, INSERT_CALL_IN_NOTEBOOK, INSERT_CALL_WHY
 from nbllm.storage.money import to_pico_or_none, to_usd_or_none
-from nbllm.storage.packing import Names, pack_attempt, pack_call, tokens
+from nbllm.storage.packing import STATUS_TEXTS, Names, pack_attempt, pack_call, tokens
 from nbllm.storage.texts import storable
 
 
@@ -24,6 +24,7 @@ def clean(name: str | None) -> str | None:
 def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[str, tuple[Any, ...]]:
     """Return the statement that inserts a call, and its parameters."""
     saved = to_pico_or_none(row.saved_usd)
+    counts = tokens(row.input_tokens), tokens(row.output_tokens)
     values = (
         row_id,
         row.call_id,
@@ -31,7 +32,7 @@ def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[
         process,
         row.started_at,
         row.kind,
-        row.status.value,
+        STATUS_TEXTS[row.status],
         clean(row.model),
         clean(row.rung),
         row.source,
@@ -43,14 +44,13 @@ def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[
         clean(row.finish_reason),
         row.ttft_s,
         row.latency_s,
-        tokens(row.input_tokens),
-        tokens(row.output_tokens),
+        *counts,
         saved,
         row.saved_s,
         row.repairs,
         clean(row.why.reason),
         row.error,
-        pack_call(row_id, row, names, saved),
+        pack_call(row_id, row, names, saved, counts),
     )
     if not _is_plain(row):
         return INSERT_CALL_WHY, (*values, clean(row.cell_id), clean(row.notebook), *_why(row))
@@ -62,8 +62,9 @@ def insert_call(row_id: int, process: str, row: CallRow, names: Names) -> tuple[
 def close_call(row_id: int, row: CallRow, names: Names) -> tuple[str, tuple[Any, ...]]:
     """Return the statement that closes a call, and its parameters."""
     saved = to_pico_or_none(row.saved_usd)
+    counts = tokens(row.input_tokens), tokens(row.output_tokens)
     values = (
-        row.status.value,
+        STATUS_TEXTS[row.status],
         clean(row.model),
         clean(row.rung),
         row.source,
@@ -72,14 +73,13 @@ def close_call(row_id: int, row: CallRow, names: Names) -> tuple[str, tuple[Any,
         clean(row.finish_reason),
         row.ttft_s,
         row.latency_s,
-        tokens(row.input_tokens),
-        tokens(row.output_tokens),
+        *counts,
         saved,
         row.saved_s,
         row.repairs,
         clean(row.why.reason),
         row.error,
-        pack_call(row_id, row, names, saved),
+        pack_call(row_id, row, names, saved, counts),
     )
     return (CLOSE_CALL, (*values, row_id)) if _is_plain(row) else (CLOSE_CALL_WHY, (*values, *_why(row), row_id))
 
@@ -110,36 +110,37 @@ def insert_attempt(row_id: int, call: int, process: str, attempt: Attempt) -> tu
         clean(attempt.model),
         attempt.purpose,
         attempt.started_at,
-        attempt.status.value,
+        STATUS_TEXTS[attempt.status],
         *_outcome(call, attempt),
     )
 
 
 def close_attempt(row_id: int, call: int, attempt: Attempt) -> tuple[Any, ...]:
     """Return the parameters of CLOSE_ATTEMPT."""
-    return (attempt.status.value, *_outcome(call, attempt), row_id)
+    return (STATUS_TEXTS[attempt.status], *_outcome(call, attempt), row_id)
 
 
 def _outcome(call: int, attempt: Attempt) -> tuple[Any, ...]:
     usage = attempt.usage
+    counts = tokens(usage.input_tokens), tokens(usage.output_tokens)
+    worst, cost = to_pico_or_none(attempt.worst_case_usd), to_pico_or_none(attempt.cost_usd)
     return (
         attempt.sent,
         attempt.streamed,
         attempt.waited_s,
         attempt.ttft_s,
         attempt.latency_s,
-        tokens(usage.input_tokens),
-        tokens(usage.output_tokens),
+        *counts,
         tokens(usage.reasoning_tokens),
         tokens(usage.cached_input_tokens),
         usage.estimated,
-        to_pico_or_none(attempt.worst_case_usd),
-        to_pico_or_none(attempt.cost_usd),
+        worst,
+        cost,
         attempt.cost_basis,
         clean(attempt.finish_reason),
         attempt.error,
         attempt.http_status,
-        pack_attempt(call, attempt),
+        pack_attempt(call, attempt, cost, worst, counts),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 
 PICO = Decimal(10) ** 12
 _ONE_PICO = Decimal("1E-12")
 _LARGEST = 2**62
+_MOST = Decimal(_LARGEST)
 
 
 def to_pico(usd: Decimal) -> int:
@@ -15,9 +16,10 @@ def to_pico(usd: Decimal) -> int:
         return 0
     if usd.is_nan():
         raise ValueError("An amount of money is not a number.")
-    if usd.is_infinite() or abs(usd) * PICO > _LARGEST:
+    pico = usd * PICO
+    if abs(pico) > _MOST:
         return _LARGEST if usd > 0 else -_LARGEST
-    return int((usd * PICO).to_integral_value(ROUND_HALF_EVEN))
+    return round(pico)  # half to even
 
 
 def to_pico_or_none(usd: Decimal | None) -> int | None:

@@ -10,13 +10,14 @@ import struct
 from typing import NamedTuple
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow
-from nbllm.storage.money import to_pico_or_none
 
 UNKNOWN_PICO = -(2**63)
 NAN = float("nan")
 MOST_TOKENS = 2**31 - 1
 
 STATUSES = tuple(status.value for status in AttemptStatus)
+STATUS_TEXTS = {status: status.value for status in AttemptStatus}
+"""What stands in a row: an Enum's `value` is a function in Python, and each call writes four rows."""
 SOURCES = ("", "model", "cache", "semantic", "stale", "static")
 HITS = tuple(SOURCES.index(name) for name in ("cache", "semantic"))
 RESCUES = tuple(SOURCES.index(name) for name in ("stale", "static"))
@@ -56,6 +57,10 @@ _BASIS_CODES = {name: index for index, name in enumerate(BASES)}
 NOT_SENT, SENT, SENT_UNKNOWN = 0, 1, 2
 
 
+Counts = tuple[int | None, int | None]
+"""Tokens of input and output."""
+
+
 class Names(NamedTuple):
     """Numbers of a call's names: of the model that answered, else the one that was asked for; 0 for none."""
 
@@ -65,9 +70,10 @@ class Names(NamedTuple):
     session: int
 
 
-def pack_call(row_id: int, row: CallRow, names: Names, saved_pico: int | None) -> bytes:
-    """Return the numbers of a call."""
+def pack_call(row_id: int, row: CallRow, names: Names, saved_pico: int | None, counts: Counts) -> bytes:
+    """Return the numbers of a call. counts: its tokens, as `tokens` makes them fit."""
     latency_s, ttft_s, saved_s = row.latency_s, row.ttft_s, row.saved_s
+    tokens_in, tokens_out = counts
     return _CALL.pack(
         row_id,
         row.started_at,
@@ -75,23 +81,23 @@ def pack_call(row_id: int, row: CallRow, names: Names, saved_pico: int | None) -
         NAN if ttft_s is None else ttft_s,
         NAN if saved_s is None else saved_s,
         UNKNOWN_PICO if saved_pico is None else saved_pico,
-        _tokens(row.input_tokens),
-        _tokens(row.output_tokens),
+        -1 if tokens_in is None else tokens_in,
+        -1 if tokens_out is None else tokens_out,
         *names,
         _STATUS_CODES[row.status],
         _SOURCE_CODES[row.source],
     )
 
 
-def pack_attempt(call: int, attempt: Attempt) -> bytes:
-    """Return the numbers of an attempt; call: the id of its call's row, 0 for none."""
-    cost, worst = to_pico_or_none(attempt.cost_usd), to_pico_or_none(attempt.worst_case_usd)
+def pack_attempt(call: int, attempt: Attempt, cost_pico: int | None, worst_pico: int | None, counts: Counts) -> bytes:
+    """Return the numbers of an attempt; call: the id of its call's row, 0 for none. counts: see pack_call."""
+    tokens_in, tokens_out = counts
     return _ATTEMPT.pack(
         call,
-        UNKNOWN_PICO if cost is None else cost,
-        UNKNOWN_PICO if worst is None else worst,
-        _tokens(attempt.usage.input_tokens),
-        _tokens(attempt.usage.output_tokens),
+        UNKNOWN_PICO if cost_pico is None else cost_pico,
+        UNKNOWN_PICO if worst_pico is None else worst_pico,
+        -1 if tokens_in is None else tokens_in,
+        -1 if tokens_out is None else tokens_out,
         _BASIS_CODES[attempt.cost_basis],
         SENT_UNKNOWN if attempt.sent is None else int(attempt.sent),
     )
@@ -116,8 +122,3 @@ def tokens(count: int | None) -> int | None:
     if count is None or (type(count) is int and 0 <= count <= MOST_TOKENS):
         return count
     return min(max(int(count), 0), MOST_TOKENS)
-
-
-def _tokens(count: int | None) -> int:
-    known = tokens(count)
-    return -1 if known is None else known
