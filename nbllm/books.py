@@ -16,7 +16,7 @@ from nbllm.settings import Settings
 if TYPE_CHECKING:
     from nbllm.core.messages import DayScope
     from nbllm.core.usage_table import UsageTable
-    from nbllm.house import House
+    from nbllm.house import House, ModelSeen
 
 T = TypeVar("T")
 
@@ -148,6 +148,15 @@ class Books:
         "off" is also a model that cannot be asked at all: no such endpoint, no key. Nothing is sent.
         """
         return await self._arun(lambda house: house.standing())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything was asked of it yet: before, there is no home and no loop, and looking back would make them."""
+        return getattr(self, "_house", None) is not None
+
+    def models_seen(self, more: Sequence[str] = ()) -> list[ModelSeen]:
+        """Return how the models that the settings name, and more of them, stand, and what their limits leave."""
+        return self._run(lambda house: house.models_seen(more))
 
     def set_budget(
         self, kind: str, amount_usd: Decimal | None, *, name: str | None = None, soft: Decimal | float | None = None

@@ -43,6 +43,11 @@ def get_client() -> Client:
     return client if client is not None else _process or _default()
 
 
+def client_if_any() -> Client | None:
+    """Return the current client; None where nobody has needed one yet."""
+    return _here.get() or _process
+
+
 def _default() -> Client:
     global _process  # noqa: PLW0603 - one default client a process is the point
     with _lock:

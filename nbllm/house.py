@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.background import LoopHost
 from nbllm.core.breaker import BreakerState
@@ -33,6 +33,16 @@ from nbllm.storage.open import open_storage
 
 if TYPE_CHECKING:
     from nbllm.storage.redis_shared import Shared
+
+
+class ModelSeen(NamedTuple):
+    """How a model stands ("closed", "half open", "open", "off"), and the room under its limits just now, None without limits."""
+
+    endpoint: str
+    model: str
+    standing: str
+    requests_left: int | None
+    tokens_left: int | None
 
 
 class House:
@@ -158,6 +168,19 @@ class House:
         ids = [model for name in named for model in models_of(name, now.routes)]
         ids += [model for name in now.routes for model in models_of(name, now.routes)]
         return {model_id: await self._standing(model_id) for model_id in dict.fromkeys(ids)}
+
+    async def models_seen(self, more: Iterable[str]) -> list[ModelSeen]:
+        """Return how the models that the settings name, and more of them, stand, with the room under their limits."""
+        found = await self.standing()
+        seen = []
+        for model_id in dict.fromkeys([*found, *more]):
+            try:
+                rung = self._rung(model_id)
+            except NbllmError:
+                continue  # of settings that have changed since it was asked
+            standing = found.get(model_id) or await self._standing(model_id)
+            seen.append(ModelSeen(rung.endpoint_name, rung.model, standing, *await self.road.throttles.room(rung)))
+        return seen
 
     async def _standing(self, model_id: str) -> str:
         try:

@@ -92,6 +92,18 @@ def learn(state: BucketState | None, limits: RateLimits, now_s: float) -> Bucket
     )
 
 
+def room(state: BucketState | None, limits: Limits, now_s: float) -> tuple[int | None, int | None]:
+    """Return how many requests and how many tokens the limits leave at now_s, None where no limit is known."""
+    state = _pruned(state or BucketState(), now_s)
+
+    def left(limit: int | None, column: int, bucket: Bucket | None) -> int | None:
+        known = [] if not limit else [float(limit - sum(slot[column] for slot in state.slots))]
+        known += [] if bucket is None else [bucket.now(now_s)]
+        return max(0, int(min(known))) if known else None
+
+    return left(limits.rpm, 1, state.requests), left(limits.tpm, 2, state.tokens)
+
+
 def fullness(state: BucketState | None, limits: Limits, now_s: float) -> float:
     """Return how much of the tightest limit is used at now_s, from 0 to 1; 0 where no limit is known."""
     state = _pruned(state or BucketState(), now_s)

@@ -5,13 +5,16 @@ Loading sends nothing and opens nothing: the client is made when it is first use
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbllm import __version__
 from nbllm.notebook.book_magics import BookMagics
 from nbllm.notebook.completion import Completion
 from nbllm.notebook.failures import Hook
+from nbllm.notebook.lab.bridge import Bridge
 from nbllm.notebook.magics import LLMMagics
 from nbllm.notebook.manuals import MANUALS
 from nbllm.notebook.panel_magics import PanelMagics
@@ -48,6 +51,8 @@ class Loaded:
     hook: Hook
     completion: Completion
     questions: Questions
+    bridge: Bridge | None = None
+    """To the JupyterLab extension; None where there is no kernel with comms."""
     names: list[tuple[str, str, Any]] = field(default_factory=list)
     """(kind, name, function) of each magic that was registered."""
 
@@ -65,6 +70,8 @@ class Loaded:
         for magics in self.magics:
             if magics in self.shell.configurables:
                 self.shell.configurables.remove(magics)
+        if self.bridge is not None:
+            self.bridge.close()
         self.completion.remove()
         self.questions.remove()
         self.hook.remove()
@@ -80,6 +87,19 @@ def _write_manuals() -> None:
         getattr(PanelMagics, name).__doc__ = MANUALS[name].text()
     ServeMagics.serve.__doc__ = MANUALS["serve"].text()
     ServeMagics.serve_cell.__doc__ = EXPORT.text()
+
+
+def _bridge(shell: Any) -> Bridge | None:
+    """Return the way to the JupyterLab extension. Opening it says that nbllm is here, and nothing more."""
+    if getattr(getattr(shell, "kernel", None), "comm_manager", None) is None:
+        return None
+    bridge = Bridge(shell, _client, __version__)
+    try:
+        bridge.open()
+    except Exception:  # of a kernel that is no kernel; everything else works without
+        logging.getLogger("nbllm").debug("The JupyterLab extension cannot be served.", exc_info=True)
+        return None
+    return bridge
 
 
 def _owner(function: Any) -> str:
@@ -108,6 +128,7 @@ def load_ipython_extension(shell: Any) -> None:
         loaded.register("line", name, getattr(books, name))
     for name in _PANELS:
         loaded.register("line", name, getattr(panels, name))
+    loaded.bridge = _bridge(shell)
     loaded.register("line", "serve", servers.serve)
     loaded.register("cell", "serve", servers.serve_cell)
     setattr(shell, _ATTRIBUTE, loaded)

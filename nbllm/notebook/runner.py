@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from nbllm.core.reply import Reply
 from nbllm.notebook.answer_view import tool_calls_text
 from nbllm.notebook.failures import attach
+from nbllm.notebook.lab.values import badge
 from nbllm.notebook.meter import final_line
 from nbllm.notebook.progress import Progress
 from nbllm.notebook.screens import Screen
@@ -38,7 +39,7 @@ def run(
         if notes:
             reply = replace(reply, notes=(*reply.notes, *notes))
         keep(reply)
-        screen.finish(shown_text(reply), final_line(reply, client), reply.notes)
+        screen.finish(shown_text(reply), final_line(reply, client), reply.notes, badge(reply))
     except BaseException as error:
         if reply is not None:
             keep(reply)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from nbllm.notebook.answer_view import bundle, foot
@@ -25,8 +26,8 @@ class Screen(Protocol):
     def restarted(self, progress: Progress) -> None:
         """What came so far is void."""
 
-    def finish(self, text: str, line: str, notes: Sequence[str]) -> None:
-        """The call is over: show the last state."""
+    def finish(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:
+        """The call is over: show the last state. badge: what the output's own metadata say of the answer (lab.values.badge)."""
 
     def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
         """The call ended early: what is shown already must say so; where nothing is shown, the error says it."""
@@ -41,7 +42,7 @@ class Quiet:
     def restarted(self, progress: Progress) -> None:
         """Show nothing."""
 
-    def finish(self, text: str, line: str, notes: Sequence[str]) -> None:
+    def finish(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:
         """Show nothing."""
 
     def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
@@ -69,24 +70,32 @@ class Notebook:
     def restarted(self, progress: Progress) -> None:
         """Wait for the next update: the new answer takes the place of the old one."""
 
-    def finish(self, text: str, line: str, notes: Sequence[str]) -> None:
+    def finish(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:
         """Show the last state, whenever the last update was."""
-        self._show(text, line, notes)
+        self._show(text, line, notes, metadata={} if badge is None else {"nbllm": dict(badge)})
 
     def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
         """Show the last state where there is a display."""
         if self._handle is not None or text:
             self.finish(text, line, notes)
 
-    def _show(self, text: str, line: str, notes: Sequence[str] = (), *, running: bool = False) -> None:
+    def _show(
+        self,
+        text: str,
+        line: str,
+        notes: Sequence[str] = (),
+        *,
+        running: bool = False,
+        metadata: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         from IPython.display import display
 
         began_s, worked_s = self._clock(), time.thread_time()
         data = bundle(text, line, notes, language=self._language, running=running)
         if self._handle is None:
-            self._handle = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # untyped in IPython
+            self._handle = display(data, metadata=dict(metadata), raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
-            self._handle.update(data, raw=True)
+            self._handle.update(data, metadata=dict(metadata), raw=True)
         self._pace.sent(began_s, time.thread_time() - worked_s, sum(map(len, data.values())))
 
 
@@ -110,7 +119,7 @@ class Terminal:
             self._print(f"\n[the answer begins anew: {progress.restarted}]\n")
         self._chars = 0
 
-    def finish(self, text: str, line: str, notes: Sequence[str]) -> None:
+    def finish(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
         """Print what is missing, the meter line and the notes."""
         self._print(plain(redact_registered(text[self._chars :])))
         gap = "" if not self._last else "\n" if self._last.endswith("\n") else "\n\n"

@@ -9,7 +9,7 @@ from nbllm.core.billing import estimate_input_tokens
 from nbllm.core.messages import Chat, Request, Rung, Sink
 from nbllm.core.ports import RateLimits, SharedState
 from nbllm.core.reply import Reply
-from nbllm.core.throttle import BucketState, Limits, fullness, learn, take
+from nbllm.core.throttle import BucketState, Limits, fullness, learn, room, take
 from nbllm.errors import ThrottleTimeout
 from nbllm.pipeline.breaker import Breakers
 from nbllm.pipeline.stage import Clock, Stage, call_of, rung_of
@@ -85,6 +85,11 @@ class Throttles:
         state = await self._store.read(self.bucket(rung))
         limits = Limits(rpm=rung.endpoint.rpm, tpm=rung.endpoint.tpm)
         return take(state, limits, requests=1, tokens=_tokens(request), now_s=self._clock.now_s())[1]
+
+    async def room(self, rung: Rung) -> tuple[int | None, int | None]:
+        """Return how many requests and tokens the limits leave just now, None where none is known; nothing is taken."""
+        limits = Limits(rpm=rung.endpoint.rpm, tpm=rung.endpoint.tpm)
+        return room(await self._store.read(self.bucket(rung)), limits, self._clock.now_s())
 
     def learn(self, rung: Rung, limits: RateLimits) -> None:
         """Take in what the provider's headers say (in a task of its own: the headers come in mid-attempt)."""

@@ -1,0 +1,162 @@
+"""What is done while somebody listens: the picture kept up, read anew where it must be, and commands carried out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from nbllm.crew import Crew
+from nbllm.current import client_if_any
+from nbllm.flow_context import CELLS
+from nbllm.notebook.lab.commands import Commands
+from nbllm.notebook.lab.picture import Picture
+from nbllm.notebook.lab.reading import now, read_calls_today, read_session, read_standing
+from nbllm.notebook.lab.values import name
+from nbllm.notebook.lab.watching import Watching
+
+if TYPE_CHECKING:
+    from nbllm.client import Client
+    from nbllm.notebook.lab.listener import Listener
+
+_log = logging.getLogger("nbllm")
+IDLE_S = 5.0
+"""How often budgets and endpoints are looked at when nothing happens here: other processes spend, and breakers close by time."""
+STANDING_S = 1.0
+TODAY_S = 60.0
+SESSION_S = 2.0
+_LAZY = 20.0
+"""What took long is done again only after so many times as long."""
+
+
+class _Reading:
+    """One thing that is read in a worker thread, again and again. Asked by one thread."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self.next_s = 0.0
+        self._future: Future[tuple[Any, float]] | None = None
+        self._began_s = 0.0
+
+    def begin(self, crew: Crew, wake: Callable[[], object], work: Callable[[], Any], now_s: float) -> bool:
+        """Begin to read, unless it is being read or was just now; whether it has begun."""
+        if self._future is not None or now_s < self.next_s:
+            return False
+        self._began_s = now_s
+
+        def timed() -> tuple[Any, float]:
+            began_s = time.monotonic()
+            return work(), time.monotonic() - began_s
+
+        self._future = crew.submit(timed)
+        self._future.add_done_callback(lambda _: wake())
+        return True
+
+    def take(self) -> Any:
+        """Return what was read, once; None when there is nothing new, or it could not be read."""
+        if self._future is None or not self._future.done():
+            return None
+        future, self._future = self._future, None
+        try:
+            found, took_s = future.result()
+        except Exception:  # a disk that is gone, a client that was closed: what is known stays
+            _log.debug("The panel could not read what it shows.", exc_info=True)
+            found, took_s = None, self._every_s
+        self.next_s = self._began_s + max(self._every_s, took_s * _LAZY)
+        return found
+
+    def forget(self) -> None:
+        """What is being read is of no use any more."""
+        self._future, self.next_s = None, 0.0
+
+
+class Desk:
+    """One for as long as somebody listens. Everything but `command` is called by one thread."""
+
+    def __init__(self, client: Callable[[], Client], wake: Callable[[], object], version: str, began: float) -> None:
+        self.watching = Watching(wake)
+        self._commands = Commands(client, self.watching, version)
+        self._picture = Picture(self.watching)
+        self._wake = wake
+        self._version = version
+        self._began = began
+        self._crew = Crew(2, "nbllm-lab-work")
+        self._client: Client | None = None
+        self._session = _Reading(SESSION_S)
+        self._standing = _Reading(STANDING_S)
+        self._today = _Reading(TODAY_S)
+        self._looked_s = 0.0
+        self._moved = True
+
+    def close(self) -> None:
+        """Take no more work; what is under way is not waited for."""
+        self._crew.shutdown(wait=False, cancel_futures=True)
+
+    def command(self, command: Any, listener: Listener) -> None:
+        """Carry out a command, and send its result. From any thread; what takes a moment is done in a worker."""
+        tag = listener.tag
+
+        def do() -> None:
+            listener.say(dict(self._commands.done(command, tag)))
+            self._moved = True
+            self._wake()
+
+        if self._commands.takes_a_moment(command):
+            self._crew.submit(do)
+        else:
+            do()
+
+    def tick(self, listeners: Sequence[Listener]) -> float:
+        """Bring everybody up to date; return after how many seconds to do it again, if nothing happens before."""
+        now_s, now_epoch = now()
+        # In this order: of what was read here, all that had ended by then is among the records below.
+        session = self._session.take()
+        records = self.watching.take()
+        self._picture.take(records)
+        if session is not None:
+            self._picture.take_session(session)
+        self._moved = self._moved or bool(records) or self.watching.is_busy
+        complete = self._read(now_s)
+        shared = self._picture.state(now_s, now_epoch)
+        client = self._client
+        facts = {
+            "nbllm": self._version,
+            "session": "" if client is None else name(client.session),
+            "started_at": self._began,
+            "pid": os.getpid(),
+        }
+        for listener in listeners:
+            mode = CELLS.modes.get(listener.tag)
+            listener.tick({**shared, "cache_mode": mode} if mode else shared, now_s, facts, complete=complete)
+        fastest_s = 1 / max((listener.updates_per_s for listener in listeners), default=1.0)
+        if self.watching.is_busy or not complete:
+            return fastest_s
+        return max(fastest_s, self._standing.next_s - now_s) if self._moved else IDLE_S
+
+    def _read(self, now_s: float) -> bool:
+        """Take in what was read, and have read what is due; whether the session is known."""
+        client = client_if_any()
+        if client is not self._client:  # a notebook may set another: its home and its session are others
+            self._client, self._picture = client, Picture(self.watching)
+            for reading in (self._session, self._standing, self._today):
+                reading.forget()
+        if client is None or not client.is_open:
+            return True
+        picture, crew, wake = self._picture, self._crew, self._wake
+        if (standing := self._standing.take()) is not None:
+            picture.take_standing(standing)
+        if (calls := self._today.take()) is not None:
+            picture.take_calls_today(calls)
+        looks = self._moved or now_s - self._looked_s >= IDLE_S
+        if (not picture.exact or self.watching.lost or (looks and self.watching.has_earlier)) and self._session.begin(
+            crew, wake, lambda: read_session(client), now_s
+        ):
+            picture.begins_to_read()
+        models = picture.models()
+        if looks and self._standing.begin(crew, wake, lambda: read_standing(client, models), now_s):
+            self._moved, self._looked_s = False, now_s
+        self._today.begin(crew, wake, lambda: read_calls_today(client), now_s)
+        return picture.exact or picture.was_read

@@ -1,0 +1,95 @@
+"""The state of this kernel as the panel sees it: read from the ledger once, then kept up as calls end. One thread at a time.
+
+Reading takes a moment in which calls may end: whether their rows were read cannot be told. So as long as that happens the session
+is read again, until nothing ended meanwhile; from then on what is added is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import nlargest
+from typing import TYPE_CHECKING
+
+from nbllm.core.messages import Attempt, CallRecord
+from nbllm.notebook.lab import state as states
+from nbllm.notebook.lab.reading import SessionRead, Standing, endpoint_lines
+from nbllm.notebook.lab.rows import Sums, Tries, call_line
+from nbllm.notebook.lab.values import money
+
+if TYPE_CHECKING:
+    from nbllm.notebook.lab.shapes import CallLine, State
+    from nbllm.notebook.lab.watching import Watching
+
+
+class Picture:
+    """What is known; `state` is what to show of it. exact: what is shown of the session is what the ledger has."""
+
+    def __init__(self, watching: Watching) -> None:
+        self.exact = False
+        self.was_read = False
+        self._watching = watching
+        self._sums = Sums()
+        self._calls: list[CallLine] = []
+        self._tries = Tries()
+        self._standing: Standing | None = None
+        self._calls_today = 0
+        self._ended_meanwhile = 0
+
+    def take(self, records: Sequence[CallRecord]) -> None:
+        """Add calls that have ended."""
+        if not records:
+            return
+        for record in records:
+            self._sums.add(record.call, _own(record))
+            self._tries.add(_own(record))
+        newest = nlargest(states.MOST_CALLS, records, key=lambda record: record.call.started_at)
+        self._calls = states.merged(self._calls, [call_line(record.call, _own(record)) for record in newest])
+        self._calls_today += len(records)
+        self._ended_meanwhile += len(records)
+
+    def begins_to_read(self) -> None:
+        """The session is about to be read."""
+        self._ended_meanwhile = 0
+
+    def take_session(self, read: SessionRead) -> None:
+        """Take over what was read. Exact if nothing has ended since it was begun."""
+        self.exact = not self._ended_meanwhile and not self._watching.lost
+        self._watching.lost, self.was_read = False, True
+        self._watching.found_open(read.under_way)
+        self._sums, self._tries = read.sums, read.tries
+        # What ended meanwhile is a line all the same, read or not.
+        self._calls = states.merged(read.calls, self._calls if self._ended_meanwhile else ())
+
+    def take_standing(self, standing: Standing) -> None:
+        """Take over how budgets and endpoints stand."""
+        self._standing = standing
+
+    def take_calls_today(self, calls: int) -> None:
+        """Take over how many calls there were today."""
+        self._calls_today = calls
+
+    def models(self) -> list[str]:
+        """Return the models that the calls shown went to."""
+        return list(dict.fromkeys(row["rung"] for row in self._calls if row["rung"]))[:50]
+
+    def state(self, now_s: float, now: float) -> State:
+        """Return what to show, the cache mode left to whoever asks. now_s is monotonic, now Unix time."""
+        standing = self._standing
+        running, tokens_per_s = self._watching.pace()
+        return {
+            "session": self._sums.shown(self._calls, running=running, tokens_per_s=tokens_per_s),
+            "today": {
+                "cost_usd": None if standing is None else money(standing.day_usd),
+                "calls": max(self._calls_today, 0),
+            },
+            "budgets": [] if standing is None else standing.budgets,
+            "running": self._watching.running(now_s, now),
+            "calls": self._calls,
+            "endpoints": endpoint_lines(standing, self._tries),
+            "cache_mode": None,
+        }
+
+
+def _own(record: CallRecord) -> list[Attempt]:
+    """Return the attempts of a call's own row; those of a shared run may stand on another's."""
+    return [one for one in record.attempts if one.call_id == record.call.call_id]

@@ -1,0 +1,147 @@
+"""What the panel shows and only the ledger, the budgets and the breakers know. Called in worker threads: all of it may wait."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from sys import modules
+from typing import TYPE_CHECKING, Any
+
+from nbllm.core.messages import Attempt, AttemptStatus, CallRow
+from nbllm.core.ports import Filter
+from nbllm.notebook.lab.rows import Sums, Tries, budget_row, call_line
+from nbllm.notebook.lab.values import count, name
+
+if TYPE_CHECKING:
+    from nbllm.client import Client
+    from nbllm.engines import Engine as Running
+    from nbllm.house import ModelSeen
+    from nbllm.notebook.lab.shapes import Budget, CallLine, EndpointLine, Engine, EngineState
+
+MOST_CALLS = 200
+MOST_ATTEMPTS_OF = 2_000
+"""Of so many of the session's newest calls the attempts are counted, when the panel is opened."""
+_MOST_SHOWN = 50
+_ENGINE_STATES: dict[str, EngineState] = {
+    "ready": "ready",
+    "wedged": "wedged",
+    "silent": "wedged",
+    "ended": "failed",
+    "stopped": "stopped",
+}
+
+
+@dataclass(slots=True)
+class SessionRead:
+    """A session as the ledger has it. under_way: the calls that are not over."""
+
+    sums: Sums = field(default_factory=Sums)
+    calls: list[CallLine] = field(default_factory=list)
+    under_way: list[CallRow] = field(default_factory=list)
+    tries: Tries = field(default_factory=Tries)
+
+
+def read_session(client: Client) -> SessionRead:
+    """Return the client's session."""
+    ledger, where = client.ledger, Filter(session=client.session)
+    attempts: defaultdict[str, list[Attempt]] = defaultdict(list)
+    tries = Tries()
+    for one in ledger.attempts_of(where, limit=MOST_ATTEMPTS_OF):
+        attempts[one.call_id].append(one)
+        tries.add((one,))
+    rows = ledger.calls(where, limit=MOST_CALLS)
+    open_rows = [row for row in rows if row.status is AttemptStatus.OPEN]
+    totals, models = ledger.usages(("total", "model"), where)
+    sums = Sums.read(totals, models)
+    for row in open_rows:
+        sums.leave_out(row, attempts[row.call_id])
+    return SessionRead(
+        sums=sums,
+        calls=[call_line(row, attempts[row.call_id]) for row in rows if row.status is not AttemptStatus.OPEN],
+        under_way=open_rows,
+        tries=tries,
+    )
+
+
+def read_calls_today(client: Client) -> int:
+    """Return how many calls of all processes on this home have ended this day, UTC."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    return len(client.ledger.series(Filter(since=midnight), costs=False).started_at)
+
+
+@dataclass(slots=True)
+class Standing:
+    """How budgets and endpoints stand. day_usd: what this day has cost, all processes together."""
+
+    budgets: list[Budget]
+    day_usd: Decimal | None
+    models: Sequence[ModelSeen]
+    engines: dict[str, Engine]
+
+
+def read_standing(client: Client, models: Sequence[str]) -> Standing:
+    """Return how budgets and endpoints stand; models: those that were asked, besides those that the settings name."""
+    lines = client.budget_lines()
+    today = f"day:{datetime.now(UTC).date().isoformat()}"
+    return Standing(
+        budgets=[budget_row(line) for line in lines[:100]],
+        day_usd=next((line.spent_usd for line in lines if line.scope == today), None),
+        models=client.models_seen(models),
+        engines={engine.name: _engine(engine) for engine in _engines()},
+    )
+
+
+def _engines() -> list[Running]:
+    loaded: Any = modules.get("nbllm.engines.engine")  # not loaded: none was started
+    return [] if loaded is None else list(loaded.running())
+
+
+def _engine(engine: Running) -> Engine:
+    """Return how an engine does. One that is not ours is not asked: to see whether it answers costs it a token."""
+    status = engine.status() if engine.pid is not None else None
+    return {
+        "state": _ENGINE_STATES.get(engine.state if status is None else status.state, "failed"),
+        "running": None if status is None else count(status.running),
+        "waiting": None if status is None else count(status.waiting),
+    }
+
+
+def endpoint_lines(standing: Standing | None, tries: Tries) -> list[EndpointLine]:
+    """Return each endpoint that the settings name, that was asked, or that runs here."""
+    models: defaultdict[str, list[ModelSeen]] = defaultdict(list)
+    for seen in () if standing is None else standing.models:
+        models[seen.endpoint].append(seen)
+    engines = {} if standing is None else standing.engines
+    lines: list[EndpointLine] = []
+    for endpoint in list(dict.fromkeys([*models, *tries.sent, *engines]))[:_MOST_SHOWN]:
+        seen_here = models[endpoint][:_MOST_SHOWN]
+        lines.append(
+            {
+                "name": name(endpoint),
+                "models": [{"model": name(seen.model), "breaker": _breaker(seen.standing)} for seen in seen_here],
+                "error_rate": tries.error_rate(endpoint),
+                "attempts": tries.sent.get(endpoint, 0),
+                "requests_left": _least([seen.requests_left for seen in seen_here]),
+                "tokens_left": _least([seen.tokens_left for seen in seen_here]),
+                "engine": engines.get(endpoint),
+            }
+        )
+    return lines
+
+
+def _breaker(standing: str) -> Any:
+    return standing if standing in ("closed", "half open", "open", "off") else "off"
+
+
+def _least(known: Sequence[int | None]) -> int | None:
+    numbers = [number for number in known if number is not None]
+    return count(min(numbers)) if numbers else None
+
+
+def now() -> tuple[float, float]:
+    """Return the monotonic and the Unix time, in seconds."""
+    return time.monotonic(), time.time()

@@ -1,0 +1,199 @@
+"""The calls under way, as the panel sees them: counted while they stream, and stopped by their id.
+
+What stands in the way of a call here is an addition a piece and an append a call. Everything else is done by whoever asks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from nbllm.core.messages import Attempt, CallRecord, CallRow, Delta, Request, Sink
+from nbllm.notebook.lab.values import name, name_or_none, seconds, tag_or_none
+from nbllm.notebook.progress import CHARS_PER_TOKEN
+
+if TYPE_CHECKING:
+    from nbllm.notebook.lab.shapes import Running
+
+MOST_RUNNING = 50
+MOST_RECORDS = 20_000
+"""Calls that ended and that nobody has taken yet: beyond, they are left to the ledger."""
+MIN_PACE_S = 0.25
+"""Below that, tokens a second say more about buffers than about the model (as in the meter line)."""
+
+
+class Live:
+    """One call under way: a sink that counts and passes everything on."""
+
+    __slots__ = ("_sink", "began_s", "chars", "first_s", "last_s", "request", "rung", "stop")
+
+    def __init__(self, request: Request, sink: Sink, stop: Callable[[], object]) -> None:
+        self.request = request
+        self.stop = stop
+        self.rung: str | None = None
+        self.chars = 0
+        self.began_s = time.monotonic()
+        self.first_s: float | None = None
+        self.last_s = 0.0
+        self._sink = sink
+
+    def started(self, attempt: Attempt) -> None:
+        """Note the rung."""
+        self.rung = attempt.rung
+        self._sink.started(attempt)
+
+    def delta(self, delta: Delta) -> None:
+        """Count what came."""
+        now_s = self.last_s = time.monotonic()
+        if self.first_s is None:
+            self.first_s = now_s
+        self.chars += len(delta.text) + len(delta.reasoning)
+        if delta.tool_call is not None:
+            self.chars += len(delta.tool_call.arguments)
+        self._sink.delta(delta)
+
+    def restarted(self, reason: str) -> None:
+        """What came so far counts no more."""
+        self.chars, self.first_s = 0, None
+        self._sink.restarted(reason)
+
+    @property
+    def output_tokens(self) -> int:
+        """How many tokens came so far, estimated."""
+        return round(self.chars / CHARS_PER_TOKEN)
+
+    def tokens_per_s(self) -> float:
+        """Return its pace since its first token, 0 before there is one."""
+        first_s, lasted_s = self.first_s, self.last_s - (self.first_s or 0.0)
+        return 0.0 if first_s is None or lasted_s < MIN_PACE_S else self.chars / CHARS_PER_TOKEN / lasted_s
+
+
+class Watching:
+    """All calls of this process while somebody looks on (flow_context.Onlooker). wake: tells that something has changed."""
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
+        self._live: dict[str, Live] = {}
+        self._ended: deque[CallRecord] = deque(maxlen=MOST_RECORDS)
+        self.lost = False
+        """Whether records were dropped because nobody took them in time."""
+        self._earlier: dict[str, CallRow] = {}
+        """Calls that were under way before anybody looked, by the ledger: nothing is known of how they come, or how to end them."""
+
+    # ------------------------------------------------------------------ told by the calls
+
+    def begun(self, request: Request, sink: Sink, stop: Callable[[], object]) -> Sink:
+        """See Onlooker."""
+        call = request.call
+        if call is None:
+            return sink
+        live = self._live[call.call_id] = Live(request, sink, stop)
+        self._wake()
+        return live
+
+    def over(self, request: Request) -> None:
+        """See Onlooker."""
+        if request.call is not None:
+            self._live.pop(request.call.call_id, None)
+            self._wake()
+
+    def ended(self, record: CallRecord) -> None:
+        """See Onlooker."""
+        self._ended.append(record)
+        self._wake()
+
+    # ------------------------------------------------------------------ asked by the panel
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether the ledger knows of calls under way that were not seen to begin."""
+        return bool(self._earlier)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any call is under way whose numbers may move."""
+        return bool(self._live)
+
+    def take(self) -> list[CallRecord]:
+        """Return the calls that have ended since it was last asked, in order."""
+        taken: list[CallRecord] = []
+        if len(self._ended) == MOST_RECORDS:
+            self.lost = True
+        while self._ended:
+            taken.append(self._ended.popleft())
+        for record in taken:
+            self._live.pop(record.call.call_id, None)  # its line is among the calls: it is not under way as well
+            self._earlier.pop(record.call.call_id, None)
+        return taken
+
+    def found_open(self, rows: Iterable[CallRow]) -> None:
+        """Take in which calls the ledger says are under way."""
+        self._earlier = {row.call_id: row for row in rows if row.call_id not in self._live}
+
+    def stop(self, call_id: str) -> bool | None:
+        """End a call; False for one that is not under way, None for one that cannot be ended from here."""
+        live = self._live.get(call_id)
+        if live is None:
+            return None if call_id in self._earlier else False
+        live.stop()
+        return True
+
+    def running(self, now_s: float, now: float) -> list[Running]:
+        """Return the calls under way, the oldest first, at most MOST_RUNNING. now_s is monotonic, now Unix time."""
+        lives = list(self._live.values())
+        keys = [_shares(live.request) for live in lives]
+        shared = {key for key in keys if key is not None and keys.count(key) > 1} if len(lives) > 1 else set()
+        lines = [_earlier_line(row, now) for row in list(self._earlier.values())]
+        lines += [_line(live, now_s, shared=key in shared) for live, key in zip(lives[:MOST_RUNNING], keys, strict=False)]
+        return lines[:MOST_RUNNING]
+
+    def pace(self) -> tuple[int, float | None]:
+        """Return how many calls are under way, and their tokens a second together, None while nothing comes."""
+        lives = list(self._live.values())
+        tokens_per_s = sum(live.tokens_per_s() for live in lives)
+        return len(lives) + len(self._earlier), round(tokens_per_s, 1) if tokens_per_s else None
+
+
+def _shares(request: Request) -> tuple[Any, ...] | None:
+    """Return what calls of one shared run have in common (see pipeline.coalesce), None for a call that shares nothing."""
+    call, options = request.call, request.options
+    if call is None or call.key is None or options.cache == "off":
+        return None
+    return call.key, id(options.check), options.cache, options.on_interrupt, options.semantic is False
+
+
+def _line(live: Live, now_s: float, *, shared: bool) -> Running:
+    call = live.request.call
+    assert call is not None  # noqa: S101 - begun() keeps no other
+    first_s = live.first_s
+    return {
+        "call_id": call.call_id,
+        "model": name(",".join(live.request.models) or live.rung or ""),
+        "rung": name_or_none(live.rung),
+        "started_at": min(max(call.started_at, 0.0), 1e11),
+        "elapsed_s": round(max(0.0, now_s - live.began_s), 1),
+        "output_tokens": live.output_tokens,
+        "ttft_s": None if first_s is None else seconds(first_s - live.began_s),
+        "cell_id": name_or_none(call.origin.cell_id),
+        "notebook": tag_or_none(call.origin.notebook),
+        "shared": shared,
+        "stoppable": True,
+    }
+
+
+def _earlier_line(row: CallRow, now: float) -> Running:
+    return {
+        "call_id": row.call_id,
+        "model": name(row.model or row.rung or ""),
+        "rung": name_or_none(row.rung),
+        "started_at": min(max(row.started_at, 0.0), 1e11),
+        "elapsed_s": round(max(0.0, now - row.started_at), 1),
+        "output_tokens": 0,
+        "ttft_s": None,
+        "cell_id": name_or_none(row.cell_id),
+        "notebook": tag_or_none(row.notebook),
+        "shared": False,
+        "stoppable": False,
+    }
