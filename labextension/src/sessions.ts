@@ -35,6 +35,10 @@ export class Sessions {
         this._add(panel);
       });
       tracker.currentChanged.connect((_: unknown, panel: Panel | null) => {
+        // A new panel is the current one before it is said to be added.
+        if (panel !== null) {
+          this._add(panel);
+        }
         this._bringToFront(panel);
       });
       this._bringToFront(tracker.currentWidget);
