@@ -2,7 +2,7 @@
 
 `build` leaves it in nbllm/_labextension, where the wheel takes it from, and links it into this environment, so that its JupyterLab
 has it. `test` runs eslint, prettier, tsc and jest. Where there is no Node.js both say so and end well: everything else of nbllm
-works without the extension.
+works without the extension. Also what hatchling calls for a wheel (pyproject.toml); so only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ SOURCE = ROOT / "labextension"
 BUILT = ROOT / "nbllm" / "_labextension"
 NAME = "nbllm-lab"
 NEEDED = 20
-BIN = Path(sys.executable).parent
+# This environment's programs first: in a venv that is not activated they are not on PATH; in pip's build environment they are.
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 STEPS = {"build": ("build:prod",), "test": ("check", "test")}
 
 
@@ -31,18 +32,16 @@ def node_problem() -> str | None:
     major = done.stdout.strip().lstrip("v").partition(".")[0]
     if done.returncode != 0 or not major.isdigit() or int(major) < NEEDED:
         return f"Node.js {NEEDED} or newer is needed, and the one on PATH is {done.stdout.strip() or 'broken'}"
-    if shutil.which("jlpm", path=str(BIN)) is None:
+    if shutil.which("jlpm", path=PATH) is None:
         return "this environment has no jlpm: make setup installs it"
     return None
 
 
 def jlpm(*arguments: str) -> int:
     """Run JupyterLab's package manager in labextension/; return its exit code."""
-    program = shutil.which("jlpm", path=str(BIN)) or "jlpm"
+    program = shutil.which("jlpm", path=PATH) or "jlpm"
     print("$ jlpm", *arguments, flush=True)
-    # Its scripts call this environment's jupyter-builder.
-    env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
-    return subprocess.call([program, *arguments], cwd=SOURCE, env=env)
+    return subprocess.call([program, *arguments], cwd=SOURCE, env={**os.environ, "PATH": PATH})
 
 
 def is_installed() -> bool:
@@ -80,20 +79,37 @@ def link() -> None:
         shutil.copytree(BUILT, place)
 
 
+def for_distribution(target: str, version: str) -> None:
+    """Build the extension for a wheel or an sdist; raises RuntimeError where that cannot be done. version: standard or editable."""
+    problem = node_problem()
+    if problem is not None:
+        raise RuntimeError(
+            f"The JupyterLab extension, which belongs into this {target} ({version}) of nbllm, is not built: {problem}. "
+            "Install it, or run `make labextension` where it is, or set SKIP_JUPYTER_BUILDER=1 to do without the extension."
+        )
+    code = run("build")
+    if code != 0:
+        raise RuntimeError(f"Building the JupyterLab extension failed with exit code {code}; the reason stands above.")
+
+
+def run(what: str) -> int:
+    """Do one of STEPS, what it needs installed first; return the first exit code that is not 0, else 0."""
+    code = install()
+    for name in STEPS[what]:
+        code = code or jlpm("run", name)
+    return code
+
+
 def main(what: str) -> int:
-    """Do one of STEPS; return the exit code."""
+    """Do one of STEPS if it can be done; return the exit code."""
     problem = node_problem()
     if problem is not None:
         print(f"The JupyterLab extension is not {'built' if what == 'build' else 'tested'}: {problem}.")
         return 0
-    for step in (install, *((lambda name=name: jlpm("run", name)) for name in STEPS[what])):
-        code = step()
-        if code != 0:
-            return code
-    if what == "build":
-        shutil.copy(SOURCE / "install.json", BUILT / "install.json")
+    code = run(what)
+    if code == 0 and what == "build":
         link()
-    return 0
+    return code
 
 
 if __name__ == "__main__":

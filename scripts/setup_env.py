@@ -35,10 +35,14 @@ def is_ready():
         return False
 
 
+# `make labextension` builds the JupyterLab extension, which takes Node.js and minutes; the rest of nbllm does not wait for it.
+ENV = dict(os.environ, SKIP_JUPYTER_BUILDER="1")
+
+
 def run(*command):
     """Run a command in the project's root, shown first; its failure ends this script with its exit code."""
     print("$ " + " ".join(os.path.relpath(part, ROOT) if part.startswith(ROOT) else part for part in command), flush=True)
-    code = subprocess.call(command, cwd=ROOT)
+    code = subprocess.call(command, cwd=ROOT, env=ENV)
     if code != 0:
         sys.exit(code)
 

@@ -57,10 +57,11 @@ def test_the_version_is_said_once() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel of this tree, built without the network."""
+    """The wheel of this tree, built without the network: with the JupyterLab extension only if that is built already."""
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    env = {**os.environ, "SKIP_JUPYTER_BUILDER": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     (path,) = out.glob("nbllm-*.whl")
     return zipfile.ZipFile(path)
@@ -79,10 +80,10 @@ def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
     """No tests, benchmarks, caches or checkpoints travel along."""
     wrong = re.compile(r"(^|/)(tests?|bench|docs|scripts|__pycache__|\.ipynb_checkpoints)/")
     assert [name for name in wheel.namelist() if wrong.search(name)] == []
-    assert {name.split("/")[0] for name in wheel.namelist()} == {
-        "nbllm",
-        f"{Path(wheel.filename or '').name.split('-py3')[0]}.dist-info",
-    }
+    name = Path(wheel.filename or "").name.split("-py3")[0]
+    assert {name.split("/")[0] for name in wheel.namelist()} - {f"{name}.data"} == {"nbllm", f"{name}.dist-info"}
+    data = [one.split("/", 1)[1] for one in wheel.namelist() if one.startswith(f"{name}.data/")]
+    assert [one for one in data if not one.startswith("data/share/jupyter/labextensions/nbllm-lab/")] == []
 
 
 def documents() -> list[Path]:
