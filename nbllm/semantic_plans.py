@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 FEW_SHARE = 0.05
 """A plan speaks for a model and system prompt only where at least this share of its labels comes from them."""
+STORE = "labels"
+"""What all looks are counted under, whatever the embedder, the guards or the judge were: somebody who tries one after the other and
+takes the first plan that is found has looked as often, and all of these plans together are promised to be right."""
 FILE = "nbllm-semantic.json"
 """The plan's name beside nbllm.toml, unless another is given."""
 
@@ -110,7 +113,7 @@ def calibration_of(labels: Sequence[Label], *, embedder: str, guards: str, index
         [label.correct for label in used],
         None if len(set(weights)) == 1 else weights,
         origin=[label.origin for label in used],
-        look=look(f"{embedder}|{guards}", _data_of([one for one in used if one.origin != "marked"], asked)),
+        look=look(STORE, _data_of([one for one in used if one.origin != "marked"], {**asked, "with": [embedder, guards]})),
         agreement=judge_agreement(*zip(*both, strict=True)) if both else None,
         embedder=embedder,
         date=dt.datetime.now(dt.UTC).date().isoformat(),

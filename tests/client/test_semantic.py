@@ -158,6 +158,11 @@ def test_the_same_look_is_free_and_a_new_one_is_not(tmp_path: Path) -> None:
         second = asking.semantic.calibrate()
         assert second.plan.look == 2
         assert second.plan.level < first.plan.level
+        asking.configure(**{"semantic_cache.guards": ["numbers"]})
+        asking.semantic.import_pairs(pairs(100, wrong=0.2))
+        assert asking.semantic.calibrate().plan.look == 3, "who tries other guards, or another embedder, has looked once more"
+        asking.configure(**{"semantic_cache.guards": ["all"]})
+        assert asking.semantic.calibrate().plan.look == 2, "the same look is still free"
 
 
 def test_audits_that_speak_against_a_plan_take_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +273,7 @@ def test_a_label_of_what_was_not_offered_is_no_sample(tmp_path: Path, monkeypatc
 
 
 def test_a_call_that_shared_a_run_can_be_marked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six equal calls are one hit; whichever of them is marked, the pair is blocked and the answer gone."""
+    """Six equal calls share a hit; whichever of them is marked, the pair is blocked and the answer gone."""
     monkeypatch.chdir(tmp_path)
     with client(tmp_path) as asking:
         asking.semantic.import_pairs(pairs(400, wrong=0.0))
@@ -284,7 +289,7 @@ def test_a_call_that_shared_a_run_can_be_marked_too(tmp_path: Path, monkeypatch:
         for reply in replies[::-1]:
             assert asking.semantic.mark(reply).blocked
         assert asking.ask("How do I paint the kitchen ?").source == "model"
-        assert [match.would for match in asking.semantic.matches(kind="hit")] == [""], "a wrong answer leaves no copy behind"
+        assert {match.would for match in asking.semantic.matches(kind="hit")} == {""}, "a wrong answer leaves no copy behind"
 
 
 def test_what_is_picked_by_hand_is_no_sample(tmp_path: Path) -> None:
