@@ -59,27 +59,32 @@ class SqliteBudgets:
         self._dropped = 0
 
     async def reserve(self, reservation_id: str, scopes: Sequence[Scope], amount_usd: Decimal) -> Mapping[str, Balance]:
-        """Reserve in all scopes or in none. An id that was reserved or settled before changes nothing."""
+        """Reserve in all scopes or in none. An id that was reserved or settled before changes nothing.
+
+        Returns the balances of limited scopes.
+        """
         amount = to_pico(amount_usd)
         process = self._token()
+        names = list(dict.fromkeys([scope.name for scope in scopes]))
+        limited = _limited(scopes)
 
         def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
             self._sweep_now_and_then(con)
-            before = balances(con, [scope.name for scope in scopes])
+            before = balances(con, [scope.name for scope in limited])
             if reservation_id in self._booked:
                 return before
             try:
-                for scope in scopes:
+                for scope in limited:
                     refuse_if_full(scope, before[scope.name], amount_usd)
             except BudgetExceeded:
                 if _known(con, reservation_id):
                     return before
                 raise
-            names = list(before)
             if not con.execute(_RESERVE, (reservation_id, amount, _names_json(tuple(names)), process)).rowcount:
                 return before
             _add(con, names, spent=0, reserved=amount)
-            return {name: Balance(held.spent_usd, held.reserved_usd + to_usd(amount)) for name, held in before.items()}
+            more_usd = to_usd(amount)
+            return {name: Balance(held.spent_usd, held.reserved_usd + more_usd) for name, held in before.items()}
 
         self._reserved.add(reservation_id)
         try:
@@ -97,17 +102,18 @@ class SqliteBudgets:
         Where nothing is limited and nothing was reserved there is nothing to decide: no balances are read or returned.
         """
         cost = to_pico(cost_usd)
-        if reservation_id not in self._reserved and all(s.hard_usd is s.soft_usd is None for s in scopes):
+        limited = _limited(scopes)
+        if reservation_id not in self._reserved and not limited:
             self._book(reservation_id, scopes, cost)
             return {}
         self._reserved.discard(reservation_id)
 
         def run(con: sqlite3.Connection) -> Mapping[str, Balance]:
             self._sweep_now_and_then(con)
-            names = list(dict.fromkeys(scope.name for scope in scopes))
+            names = list(dict.fromkeys([scope.name for scope in scopes]))
             settled = (reservation_id, time.time())
             if reservation_id in self._booked or not con.execute("INSERT OR IGNORE INTO settled VALUES (?, ?)", settled).rowcount:
-                return balances(con, names)
+                return balances(con, [scope.name for scope in limited])
             held = _taken(con, reservation_id)
             if held is not None and held[1] == names:  # as a rule: then both go in one step
                 _add(con, names, spent=cost, reserved=-held[0])
@@ -115,7 +121,7 @@ class SqliteBudgets:
                 if held is not None:
                     _add(con, held[1], spent=0, reserved=-held[0])
                 _add(con, names, spent=cost, reserved=0)
-            return balances(con, names)
+            return balances(con, [scope.name for scope in limited])
 
         return await self._run(run, kept=True)
 
@@ -207,6 +213,11 @@ class _Due:
                     sums[name] = sums.get(name, 0) + cost
         now = time.time()
         con.executemany(_BOOK, [(storable(name), cost, now) for name, cost in sums.items()])
+
+
+def _limited(scopes: Iterable[Scope]) -> list[Scope]:
+    """Return the scopes on which something hangs: the balances of the others nobody needs to know."""
+    return [scope for scope in scopes if scope.hard_usd is not None or scope.soft_usd is not None]
 
 
 def refuse_if_full(scope: Scope, balance: Balance, amount_usd: Decimal) -> None:

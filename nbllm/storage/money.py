@@ -6,6 +6,7 @@ from decimal import Decimal
 
 PICO = Decimal(10) ** 12
 _ONE_PICO = Decimal("1E-12")
+_NOTHING = Decimal(0)
 _LARGEST = 2**62
 _MOST = Decimal(_LARGEST)
 
@@ -29,7 +30,7 @@ def to_pico_or_none(usd: Decimal | None) -> int | None:
 
 def to_usd(pico: int) -> Decimal:
     """Return USD."""
-    return Decimal(pico) * _ONE_PICO
+    return Decimal(pico) * _ONE_PICO if pico else _NOTHING
 
 
 def to_usd_or_none(pico: int | None) -> Decimal | None:

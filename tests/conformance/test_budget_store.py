@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from decimal import Decimal
 
 import pytest
@@ -22,9 +23,10 @@ def test_reserve_then_settle(backend):
     async def run() -> None:
         scopes = [Scope("session:s", D(1)), Scope("day:d")]
         held = await backend.budgets.reserve("r", scopes, D("0.3"))
-        assert held == {"session:s": Balance(D(0), D("0.3")), "day:d": Balance(D(0), D("0.3"))}
+        assert held["session:s"] == Balance(D(0), D("0.3"))
+        assert await backend.budgets.balance(["day:d"]) == {"day:d": Balance(D(0), D("0.3"))}
         after = await backend.budgets.settle("r", scopes, D("0.1"))
-        assert after == {"session:s": Balance(D("0.1"), D(0)), "day:d": Balance(D("0.1"), D(0))}
+        assert after["session:s"] == Balance(D("0.1"), D(0))
         assert await backend.budgets.balance(["day:d", "never"]) == {"day:d": Balance(D("0.1"), D(0)), "never": Balance(D(0), D(0))}
 
     asyncio.run(run())
@@ -141,10 +143,9 @@ def test_each_backend_agrees_with_memory(request, tmp_path_factory, kind, steps)
                     outcomes.append(await getattr(budgets, step)(f"r{number}", scopes, amount))
                 except BudgetExceeded as exc:
                     outcomes.append(exc.scope)
-            if step == "settle" and outcomes[0] == {}:
-                assert all(limits[name] is None for name in names), "only scopes without a limit may be left out"
-            else:
-                assert outcomes[0] == outcomes[1]
+            if isinstance(outcomes[1], Mapping):  # scopes without a limit may be left out
+                outcomes = [{name: left for name, left in known.items() if limits[name] is not None} for known in outcomes]
+            assert outcomes[0] == outcomes[1]
         assert await held.balance(["a", "b"]) == await memory.balance(["a", "b"])
 
     memory = MemoryBudgets()

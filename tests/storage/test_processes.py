@@ -113,7 +113,8 @@ def test_reservations_of_the_dead_are_spent_in_full(tmp_path):
     asyncio.run(living.budgets.reserve("l", [Scope("s")], D("0.25")))
     dead.home.close()
     after = open_storage(tmp_path / "home", session="s")
-    held = asyncio.run(after.budgets.reserve("x", [Scope("s"), Scope("t")], D(0)))
+    asyncio.run(after.budgets.reserve("x", [Scope("s"), Scope("t")], D(0)))
+    held = asyncio.run(after.budgets.balance(["s", "t"]))
     assert held == {"s": Balance(D("0.5"), D("0.25")), "t": Balance(D("0.5"), D(0))}
     asyncio.run(after.budgets.settle("d", [Scope("s")], D("0.5")))
     assert asyncio.run(after.budgets.balance(["s"]))["s"] == Balance(D("0.5"), D("0.25"))

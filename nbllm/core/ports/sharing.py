@@ -31,7 +31,7 @@ class BudgetStore(Protocol):
     """Money spent and reserved per scope, exact to the picodollar, shared by all processes on one home."""
 
     async def reserve(self, reservation_id: str, scopes: Sequence[Scope], amount_usd: Decimal) -> Mapping[str, Balance]:
-        """Reserve in all scopes or in none, in one transaction; return the balances after it.
+        """Reserve in all scopes or in none, in one transaction; return the balances after it, maybe without unlimited scopes.
 
         Raises BudgetExceeded for the first scope where spent + reserved + amount > hard_usd (or spent >= hard_usd), and
         BudgetUnavailable when it cannot be checked.
