@@ -18,6 +18,7 @@ const modules = [
 export default {
   testEnvironment: 'jsdom',
   roots: ['<rootDir>/test'],
+  setupFiles: ['<rootDir>/test/setup.cjs'],
   testRegex: 'test/.*\\.spec\\.tsx?$',
   moduleNameMapper: { '\\.(css|svg)$': '<rootDir>/test/nothing.cjs' },
   transform: {

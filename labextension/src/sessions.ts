@@ -2,8 +2,7 @@
 import type { ILabShell } from '@jupyterlab/application';
 import type { ISessionContext } from '@jupyterlab/apputils';
 import type { ConsolePanel, IConsoleTracker } from '@jupyterlab/console';
-import type { INotebookTracker } from '@jupyterlab/notebook';
-import { NotebookPanel } from '@jupyterlab/notebook';
+import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import type { Kernel, Session } from '@jupyterlab/services';
 import type { IChangedArgs } from '@jupyterlab/coreutils';
 import type { Widget } from '@lumino/widgets';
@@ -85,7 +84,7 @@ export class Sessions {
     const context = panel.sessionContext;
     const about: About = {
       ...this._options.about,
-      notebook: () => (panel instanceof NotebookPanel ? panel.context.path : null)
+      notebook: () => (isNotebook(panel) ? panel.context.path : null)
     };
     const connect = (kernel: Kernel.IKernelConnection | null | undefined) => {
       seat.connection?.dispose();
@@ -143,7 +142,7 @@ export namespace Sessions {
 
 /** Return the id of the cell that a panel's kernel runs now, null for none. */
 function executingCell(panel: Panel): string | null {
-  if (!(panel instanceof NotebookPanel)) {
+  if (!isNotebook(panel)) {
     return null;
   }
   const cell = panel.content.widgets.find(
@@ -151,4 +150,8 @@ function executingCell(panel: Panel): string | null {
       model.type === 'code' && (model as { executionState?: string }).executionState === 'running'
   );
   return cell?.model.id ?? null;
+}
+
+function isNotebook(panel: Panel): panel is NotebookPanel {
+  return 'context' in panel;
 }

@@ -1,5 +1,5 @@
 /** A session in one line, for the status bar: state in, words out. */
-import { SEPARATOR, compact, plural, sessionCost, speed, tokens, usd } from './format';
+import { SEPARATOR, compact, dollars, plural, sessionCost, speed, tokens, usd } from './format';
 import type { SessionModel } from './model';
 import type { Budget, State } from './protocol';
 import type { Settings } from './settings';
@@ -44,10 +44,10 @@ function line(state: State, decimals: number): string {
     const pace = session.tokens_per_s === null ? [] : [speed(session.tokens_per_s)];
     return [cost, tokens(tokensNow(state)), ...pace].join(SEPARATOR);
   }
-  // After a restart the session begins at nothing; the day does not.
+  // After a restart the session begins at nothing; the day does not. It is looked up less often, so it may be behind for a moment.
+  const more = (dollars(today.cost_usd) ?? 0) > (dollars(session.cost_usd) ?? 0);
   const day = usd(today.cost_usd, decimals);
-  const more = today.cost_usd !== null && day !== usd(session.cost_usd, decimals);
-  return more ? [cost, `today ${day}`].join(SEPARATOR) : cost;
+  return more && day !== usd(session.cost_usd, decimals) ? [cost, `today ${day}`].join(SEPARATOR) : cost;
 }
 
 function isBusy(state: State): boolean {

@@ -67,14 +67,11 @@ export class Wire {
     );
   }
 
+  /** Close a comm. Not over the subshell, which may be given back before it has read this. */
   close(id: string): void {
     const content = { comm_id: id, data: {} };
-    this._shell(
-      KernelMessage.createMessage<KernelMessage.ICommCloseMsg<'shell'>>({
-        ...this._head('comm_close'),
-        content
-      })
-    );
+    const head = { ...this._head('comm_close'), subshellId: null };
+    this._shell(KernelMessage.createMessage<KernelMessage.ICommCloseMsg<'shell'>>({ ...head, content }));
   }
 
   /** The kernel process is another one: the subshell of the old one is gone. */
@@ -163,6 +160,9 @@ export class Wire {
   }
 
   private _shell(message: KernelMessage.IShellMessage): void {
+    if (this._kernel.isDisposed) {
+      return;
+    }
     try {
       this._kernel.sendShellMessage(message, false, true);
     } catch {

@@ -37,6 +37,10 @@ describe('the line in the status bar', () => {
     expect(text({ session, today: { cost_usd: null, calls: 40 } })).toBe('$0.00');
   });
 
+  it('leaves out a day that has not caught up with the session', () => {
+    expect(text({ today: { cost_usd: '0.41', calls: 11 } })).toBe('$0.43');
+  });
+
   it('takes the limit of the session, not that of a day or a feature', () => {
     const budgets = [budget({ scope: 'day', hard_usd: '50' }), budget({ scope: 'feature:x', hard_usd: '1' })];
     expect(text({ budgets })).toBe('$0.43');
