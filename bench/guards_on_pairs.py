@@ -1,8 +1,10 @@
-"""What the guards change on real labelled question pairs: hit rate at equal true error, with and without them.
+"""What guards, and a judge of a given quality, change on real labelled question pairs: hit rate at equal true error.
 
-python -m bench.guards_on_pairs FOLDER      # the pairs and their embeddings; prints a table for docs/benchmarks.md
+python -m bench.guards_on_pairs FOLDER      # the pairs and their embeddings; prints the tables of docs/benchmarks.md
 
-The whole set is the truth here: the best threshold for a true error is looked up, not calibrated.
+The whole set is the truth here: the best threshold for a true error is looked up; beside it, what calibration finds with 95%
+confidence. The judge is SIMULATED: the label itself, said wrongly as often as stated, by a seeded chance that is the same for easy
+and hard pairs. It is no model, and shows what a judge of that quality would change, not that there is one.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ from nbllm.calibration import calibrate_threshold
 from nbllm.core.guards import check
 from nbllm.core.semantic.lexical import embed
 
+Flags = NDArray[np.bool_]
+Scores = NDArray[np.floating]
 ERRORS = (0.05, 0.10, 0.15, 0.20)
+JUDGES = ((0.8, 0.8), (0.9, 0.9), (0.95, 0.95), (0.8, 0.95), (0.95, 0.8))
+"""Sensitivity: of pairs with the same answer, the share to which it says yes. Specificity: of the others, that to which no."""
+BANDS = (None, 0.95)
+"""judge_below: the judge is asked below this similarity; None: always."""
+JUDGED_ERRORS = (0.05, 0.10)
+DRAWS = 50
+"""Judges are simulated so often, and their numbers averaged."""
 
 
 def main(folder: Path) -> None:
@@ -26,34 +37,76 @@ def main(folder: Path) -> None:
     vectors = np.load(folder / "question_pairs_minilm.npz")
     same = np.array([row["same"] for row in rows])
     passed = np.array([all(one.passed for one in check(row["a"], row["b"])) for row in rows])
-    scores = {
-        "all-MiniLM-L6-v2": (vectors["a"].astype(np.float32) * vectors["b"].astype(np.float32)).sum(axis=1),
-        "built-in lexical": np.array([embed(row["a"]) @ embed(row["b"]) for row in rows]),
-    }
-    everything = np.ones(len(rows), dtype=bool)
+    minilm = (vectors["a"].astype(np.float32) * vectors["b"].astype(np.float32)).sum(axis=1)
+    lexical = np.array([embed(row["a"]) @ embed(row["b"]) for row in rows])
+    _guards({"all-MiniLM-L6-v2": minilm, "built-in lexical": lexical}, same, passed)
+    _judges(minilm, same, passed)
+
+
+def _guards(scores: dict[str, Scores], same: Flags, passed: Flags) -> None:
+    everything = np.ones(len(same), dtype=bool)
     print("| embedder | true error at most | hits without guards | with | calibrated at 95% without guards | with |")
     print("|---|---|---|---|---|---|")
     for name, score in scores.items():
         for most in ERRORS:
-            plain, guarded = (_best(score, same, kept, most) for kept in (everything, passed))
-            found = [_calibrated(score, same, kept, most) for kept in (everything, passed)]
+            plain, guarded = (best(score, same, kept, most)[0] for kept in (everything, passed))
+            found = [_shown(calibrated(score, same, kept, most)) for kept in (everything, passed)]
             print(f"| {name} | {most:.0%} | {plain:.1%} | {guarded:.1%} | {found[0]} | {found[1]} |")
     near = scores["all-MiniLM-L6-v2"] >= 0.9
     right, wrong = passed[same & near].mean(), passed[~same & near].mean()
-    print(f"\nOf pairs with a cosine of at least 0.9, guards pass {right:.1%} of the true and {wrong:.1%} of the false ones.")
+    print(f"\nOf pairs with a cosine of at least 0.9, guards pass {right:.1%} of the true and {wrong:.1%} of the false ones.\n")
 
 
-def _best(score: NDArray[np.float32], same: NDArray[np.bool_], kept: NDArray[np.bool_], most: float) -> float:
-    """Return the largest share of all pairs that a threshold may serve with at most this true error."""
-    order = np.argsort(-score[kept])
+def _judges(score: Scores, same: Flags, passed: Flags) -> None:
+    heads = "".join(f" at most {most:.0%} wrong: hits | judgements | calibrated at 95% |" for most in JUDGED_ERRORS)
+    print(f"| SIMULATED judge: yes to same, no to others | asked |{heads}")
+    print("|---|---|" + "---|---|---|" * len(JUDGED_ERRORS))
+    alone = [f"{best(score, same, passed, m)[0]:.1%} | none | {_shown(calibrated(score, same, passed, m))}" for m in JUDGED_ERRORS]
+    print(f"| guards alone | | {' | '.join(alone)} |")
+    for below in BANDS:
+        for judge in JUDGES:
+            cells = [_judge(score, same, passed, most, below, *judge) for most in JUDGED_ERRORS]
+            when = "always" if below is None else f"below {below}"
+            print(f"| {judge[0]:.0%}, {judge[1]:.0%} | {when} | {' | '.join(cells)} |")
+
+
+def _judge(score: Scores, same: Flags, passed: Flags, most: float, below: float | None, *judge: float) -> str:
+    """Return three cells: mean hits and judgements of many simulated judges, and what calibration finds, in how many of them."""
+    hits, asked, plans = [], [], []
+    upto = np.inf if below is None else below
+    for seed in range(DRAWS):
+        kept = passed & (judged(same, *judge, seed=seed) | (score >= upto))
+        share, threshold = best(score, same, kept, most)
+        hits.append(share)
+        asked.append(np.mean(passed & (score >= threshold) & (score < upto)))
+        plans.append(calibrated(score, same, kept, most))
+    found = [plan for plan in plans if plan is not None]
+    plan = f"{np.mean(found):.1%} in {len(found) / DRAWS:.0%}" if found else "refused"
+    return f"{np.mean(hits):.1%} | {np.mean(asked):.0%} | {plan}"
+
+
+def judged(same: Flags, sensitivity: float, specificity: float, *, seed: int) -> Flags:
+    """Return what a simulated judge says of each pair: the label, wrong with the stated chances, each pair by itself."""
+    draw = np.random.default_rng(seed).random(len(same))
+    return np.where(same, draw < sensitivity, draw >= specificity)
+
+
+def best(score: Scores, same: Flags, kept: Flags, most: float) -> tuple[float, float]:
+    """Return the largest share of all pairs that a threshold may serve with at most this true error, and the threshold."""
+    order = np.argsort(-score[kept], kind="stable")
     error = np.cumsum(~same[kept][order]) / np.arange(1, kept.sum() + 1)
     fine = np.flatnonzero(error <= most)
-    return float(fine[-1] + 1) / len(score) if fine.size else 0.0
+    return (float(fine[-1] + 1) / len(score), float(score[kept][order[fine[-1]]])) if fine.size else (0.0, np.inf)
 
 
-def _calibrated(score: NDArray[np.float32], same: NDArray[np.bool_], kept: NDArray[np.bool_], most: float) -> str:
+def calibrated(score: Scores, same: Flags, kept: Flags, most: float) -> float | None:
+    """Return the share of all pairs that a calibrated plan serves, None where it is refused."""
     plan = calibrate_threshold(score[kept], same[kept], max_error=most)
-    return "refused" if plan.hit_rate is None else f"{plan.hit_rate * kept.mean():.1%}"
+    return None if plan.hit_rate is None else float(plan.hit_rate * kept.mean())
+
+
+def _shown(share: float | None) -> str:
+    return "refused" if share is None else f"{share:.1%}"
 
 
 if __name__ == "__main__":
