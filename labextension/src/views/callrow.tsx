@@ -1,0 +1,94 @@
+/** One call of the list: a row of cells, and what is unfolded beneath it. */
+import { memo } from 'react';
+import { usd } from '../format';
+import type { Answer } from '../model';
+import type { Call } from '../protocol';
+import { duration, moreOf, outcome, outcomeTitle } from './calllist';
+import { classes } from './part';
+
+interface Props {
+  call: Call;
+  /** Its cell: [3]. */
+  place: string;
+  decimals: number;
+  /** Whether Tab stops here. */
+  current: boolean;
+  unfolded: boolean;
+  /** Why it was answered so; null while the kernel is asked. */
+  why: Answer | null;
+}
+
+/** Drawn anew only when something of it has changed: clicks and keys are heard by the list. */
+export const CallRow = memo(function CallRow(props: Props) {
+  const { call, place, decimals, current, unfolded, why } = props;
+  const rung = call.rung ?? '';
+  return (
+    <>
+      <div
+        role="row"
+        className={classes('jp-nbllm-Call', unfolded && 'jp-mod-unfolded')}
+        data-call={call.call_id}
+        data-status={call.status}
+        tabIndex={current ? 0 : -1}
+        aria-level={1}
+        aria-expanded={unfolded}
+      >
+        <span role="gridcell" className="jp-nbllm-Call-model" title={call.model}>
+          {call.model}
+          {call.simulated && <span className="jp-nbllm-quiet"> (simulated)</span>}
+        </span>
+        <span
+          role="gridcell"
+          className={classes('jp-nbllm-Call-rung', rung === call.model && 'jp-mod-same')}
+          title={rung}
+        >
+          {rung}
+        </span>
+        <span role="gridcell" className="jp-nbllm-Call-source" title={outcomeTitle(call)}>
+          {outcome(call)}
+        </span>
+        <span role="gridcell" className="jp-nbllm-Call-ttft" title="Time to the first token">
+          {duration(call.ttft_s)}
+        </span>
+        <span role="gridcell" className="jp-nbllm-Call-latency" title="Time to the end of the answer">
+          {duration(call.latency_s)}
+        </span>
+        <span
+          role="gridcell"
+          className={classes('jp-nbllm-Call-cost', call.cost_usd === null && 'jp-nbllm-quiet')}
+        >
+          {usd(call.cost_usd, decimals)}
+        </span>
+        <span role="gridcell" className="jp-nbllm-Call-cell" title={placeTitle(place)}>
+          {place}
+        </span>
+      </div>
+      {unfolded && (
+        <div role="row" className="jp-nbllm-Why" aria-level={2}>
+          <div role="gridcell">
+            <dl>
+              {moreOf(call, decimals).map(([name, value]) => (
+                <div key={name}>
+                  <dt className="jp-nbllm-label">{name}</dt>
+                  <dd>{value}</dd>
+                </div>
+              ))}
+            </dl>
+            {why === null ? (
+              <p className="jp-nbllm-quiet">Asking the kernel why…</p>
+            ) : (
+              <pre className={classes(!why.ok && 'jp-nbllm-quiet')}>{why.data?.text ?? why.message}</pre>
+            )}
+          </div>
+        </div>
+      )}
+    </>
+  );
+});
+
+function placeTitle(place: string): string | undefined {
+  if (place === 'deleted') {
+    return 'Its cell is no longer in this notebook';
+  }
+  return place === 'elsewhere' ? 'Its cell is in another notebook' : undefined;
+}

@@ -1,0 +1,222 @@
+/** The last calls: a filter, and a list that is walked with the arrow keys. */
+import type { KeyboardEvent, MouseEvent } from 'react';
+import { memo, useMemo, useRef, useState } from 'react';
+import { count } from '../format';
+import type { Answer } from '../model';
+import type { Call } from '../protocol';
+import { CallRow } from './callrow';
+import type { Scope } from './calllist';
+import { listed, placeOf } from './calllist';
+import type { Deeds } from './facts';
+import { NO_CALLS } from './notice';
+import { Note } from './part';
+
+interface Props {
+  calls: readonly Call[];
+  notebook: string | null;
+  places: ReadonlyMap<string, string>;
+  most: number;
+  decimals: number;
+  deeds: Deeds;
+}
+
+export const CallsView = memo(function CallsView(props: Props) {
+  const { calls, notebook, places, most, decimals, deeds } = props;
+  const [filter, setFilter] = useState('');
+  const [scope, setScope] = useState<Scope>('notebook');
+  const { all, found } = useMemo(
+    () => listed(calls, { filter, scope, notebook, most }),
+    [calls, filter, scope, notebook, most]
+  );
+  if (calls.length === 0) {
+    return <Note notice={NO_CALLS} copy={deeds.copy} />;
+  }
+  return (
+    <>
+      <div className="jp-nbllm-Calls-tools">
+        <input
+          type="search"
+          className="jp-mod-styled"
+          placeholder="Filter"
+          aria-label="Filter the calls by model, source, status, feature, route or error"
+          spellCheck={false}
+          value={filter}
+          onChange={event => {
+            setFilter(event.target.value);
+          }}
+          onKeyDown={event => {
+            if (event.key === 'Escape') {
+              setFilter('');
+            }
+          }}
+        />
+        {notebook !== null && (
+          <select
+            className="jp-mod-styled"
+            aria-label="Whose calls are listed"
+            value={scope}
+            onChange={event => {
+              setScope(event.target.value === 'kernel' ? 'kernel' : 'notebook');
+            }}
+          >
+            <option value="notebook">This notebook</option>
+            <option value="kernel">All of this kernel</option>
+          </select>
+        )}
+      </div>
+      {found.length === 0 ? (
+        <p className="jp-nbllm-quiet">{nothingFound(all.length, calls.length)}</p>
+      ) : (
+        <CallGrid calls={found} {...{ notebook, places, decimals, deeds }} />
+      )}
+      {filter !== '' && found.length > 0 && (
+        <p className="jp-nbllm-Calls-found jp-nbllm-quiet">
+          {count(found.length)} of {count(all.length)}
+        </p>
+      )}
+    </>
+  );
+});
+
+function nothingFound(inScope: number, inKernel: number): string {
+  return inScope > 0
+    ? 'No call matches the filter.'
+    : `No calls of this notebook. Its kernel has ${count(inKernel)}: choose “All of this kernel”.`;
+}
+
+function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'most'>) {
+  const grid = useRef<HTMLDivElement>(null);
+  const [current, setCurrent] = useState<string | null>(null);
+  const [unfolded, setUnfolded] = useState<string | null>(null);
+  const [whys, setWhys] = useState<ReadonlyMap<string, Answer>>(new Map());
+  // Tab stops at one row: the one that was walked to, or the first.
+  const stop = calls.some(call => call.call_id === current) ? current : (calls[0]?.call_id ?? null);
+
+  const unfold = (callId: string) => {
+    setUnfolded(callId);
+    if (whys.get(callId)?.ok !== true) {
+      void deeds.why(callId).then(answer => {
+        setWhys(known => new Map(known).set(callId, answer));
+      });
+    }
+  };
+  const fold = (callId: string) => {
+    setUnfolded(open => (open === callId ? null : open));
+  };
+  const toggle = (callId: string) => {
+    if (unfolded === callId) {
+      fold(callId);
+      return;
+    }
+    unfold(callId);
+    const cell = calls.find(call => call.call_id === callId)?.cell_id;
+    if (cell) {
+      deeds.jump?.(cell);
+    }
+  };
+  const walk = (index: number) => {
+    const call = calls[Math.min(Math.max(index, 0), calls.length - 1)];
+    if (call !== undefined) {
+      setCurrent(call.call_id);
+      rowOf(grid.current, call.call_id)?.focus();
+    }
+  };
+  const onClick = (event: MouseEvent) => {
+    const callId = callIdOf(event.target);
+    if (callId !== null) {
+      setCurrent(callId);
+      toggle(callId);
+    }
+  };
+  const onKeyDown = (event: KeyboardEvent) => {
+    const callId = callIdOf(event.target);
+    if (callId === null || event.altKey || event.ctrlKey || event.metaKey) {
+      return;
+    }
+    const index = calls.findIndex(call => call.call_id === callId);
+    const deed = {
+      ArrowDown: () => {
+        walk(index + 1);
+      },
+      ArrowUp: () => {
+        walk(index - 1);
+      },
+      Home: () => {
+        walk(0);
+      },
+      End: () => {
+        walk(calls.length - 1);
+      },
+      ArrowRight: () => {
+        unfold(callId);
+      },
+      ArrowLeft: () => {
+        fold(callId);
+      },
+      Enter: () => {
+        toggle(callId);
+      },
+      ' ': () => {
+        toggle(callId);
+      }
+    }[event.key];
+    if (deed !== undefined) {
+      event.preventDefault();
+      event.stopPropagation();
+      deed();
+    }
+  };
+  return (
+    <div
+      ref={grid}
+      role="treegrid"
+      aria-label="Last calls, newest first"
+      className="jp-nbllm-Calls"
+      onClick={onClick}
+      onKeyDown={onKeyDown}
+    >
+      <div role="row" className="jp-nbllm-Call jp-nbllm-Calls-head">
+        <span role="columnheader" className="jp-nbllm-Call-model">
+          Model
+        </span>
+        <span role="columnheader" className="jp-nbllm-Call-rung" title="The model of the list that answered">
+          Rung
+        </span>
+        <span role="columnheader" className="jp-nbllm-Call-source">
+          Source
+        </span>
+        <span role="columnheader" className="jp-nbllm-Call-ttft" title="Time to the first token">
+          TTFT
+        </span>
+        <span role="columnheader" className="jp-nbllm-Call-latency">
+          Latency
+        </span>
+        <span role="columnheader" className="jp-nbllm-Call-cost">
+          Cost
+        </span>
+        <span role="columnheader" className="jp-nbllm-Call-cell">
+          Cell
+        </span>
+      </div>
+      {calls.map(call => (
+        <CallRow
+          key={call.call_id}
+          call={call}
+          place={placeOf(call, places, notebook)}
+          decimals={decimals}
+          current={call.call_id === stop}
+          unfolded={call.call_id === unfolded}
+          why={call.call_id === unfolded ? (whys.get(call.call_id) ?? null) : null}
+        />
+      ))}
+    </div>
+  );
+}
+
+function callIdOf(target: EventTarget): string | null {
+  return target instanceof Element ? (target.closest<HTMLElement>('[data-call]')?.dataset.call ?? null) : null;
+}
+
+function rowOf(grid: HTMLElement | null, callId: string): HTMLElement | null {
+  return [...(grid?.querySelectorAll<HTMLElement>('[data-call]') ?? [])].find(row => row.dataset.call === callId) ?? null;
+}
