@@ -109,9 +109,9 @@ function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'mos
       return;
     }
     unfold(callId);
-    const cell = calls.find(call => call.call_id === callId)?.cell_id;
-    if (cell) {
-      deeds.jump?.(cell);
+    const call = calls.find(one => one.call_id === callId);
+    if (call !== undefined && call.cell_id !== null) {
+      deeds.jump(call.cell_id, call.notebook);
     }
   };
   const walk = (index: number) => {

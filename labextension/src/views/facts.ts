@@ -25,8 +25,8 @@ export interface Facts {
 export interface Deeds {
   stop(callId: string): Promise<Answer>;
   why(callId: string): Promise<Answer>;
-  /** null where nothing can jump to a cell. */
-  jump: ((cellId: string) => void) | null;
+  /** Show a cell; notebook: the tag of the notebook that it is in. */
+  jump(cellId: string, notebook: string | null): void;
   copy(text: string): void;
   fold(section: Section, folded: boolean): void;
 }

@@ -114,9 +114,9 @@ export class Panel extends ReactWidget {
   private readonly _deeds: Deeds = {
     stop: callId => this._with(session => this._nbllm.stop(session, callId)),
     why: callId => this._with(session => session.ask({ do: 'why', call_id: callId })),
-    jump: cellId => {
+    jump: (cellId, notebook) => {
       if (this._commands.hasCommand(Commands.jumpToCell)) {
-        void this._commands.execute(Commands.jumpToCell, { cellId });
+        void this._commands.execute(Commands.jumpToCell, { cellId, notebook });
       }
     },
     copy: text => {

@@ -76,14 +76,14 @@ function RunningRow({ call, elapsedS, place, stopping, refused, live, stop, jump
         <span className="jp-nbllm-cut" title={runningTitle(call)}>
           {shortLabel(call.rung ?? call.model)}
         </span>
-        {cell !== null && place !== undefined && jump !== null && (
+        {cell !== null && place !== undefined && (
           <button
             type="button"
             className="jp-nbllm-Button jp-nbllm-place"
             title="Go to the cell"
             aria-label={`Go to the cell ${place}`}
             onClick={() => {
-              jump(cell);
+              jump(cell, call.notebook);
             }}
           >
             {place}
