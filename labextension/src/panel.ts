@@ -12,7 +12,8 @@ const KEY = 'nbllm-lab:panel';
 
 export const panel: JupyterFrontEndPlugin<void> = {
   id: KEY,
-  description: 'Shows session, running calls, last calls and endpoints of the notebook in front in the right side panel.',
+  description:
+    'Shows session, running calls, last calls and endpoints of the notebook in front in the right side panel.',
   autoStart: true,
   requires: [INbllm],
   optional: [ILayoutRestorer, IStateDB],
@@ -36,7 +37,8 @@ export function foldsIn(states: Pick<IStateDB, 'fetch' | 'save'> | null): Folds 
     read: async () => {
       // A place that cannot be read costs the user a click, not the panel.
       const kept: unknown = await states?.fetch(KEY).catch(() => undefined);
-      const folded: unknown = typeof kept === 'object' && kept !== null && 'folded' in kept ? kept.folded : [];
+      const folded: unknown =
+        typeof kept === 'object' && kept !== null && 'folded' in kept ? kept.folded : [];
       return Array.isArray(folded) ? SECTIONS.filter(section => folded.includes(section)) : [];
     },
     write: folded => {

@@ -16,7 +16,9 @@ interface Props {
 export const Budgets = memo(function Budgets({ budgets, decimals }: Props) {
   const limited = budgets.filter(hasLimit);
   // The whole session without a limit is the amount above already.
-  const free = budgets.filter(budget => !hasLimit(budget) && budget.scope !== 'session' && budget.scope !== 'day');
+  const free = budgets.filter(
+    budget => !hasLimit(budget) && budget.scope !== 'session' && budget.scope !== 'day'
+  );
   const rows = free.map(budget => <FreeRow key={budget.scope} budget={budget} decimals={decimals} />);
   return (
     <>
@@ -124,7 +126,9 @@ export function scopeWords(scope: string): string {
 function details(budget: Budget, decimals: number): string {
   const rest = [
     `spent ${usd(budget.spent_usd, decimals)}`,
-    ...(/[1-9]/.test(budget.reserved_usd) ? [`held for running calls ${usd(budget.reserved_usd, decimals)}`] : []),
+    ...(/[1-9]/.test(budget.reserved_usd)
+      ? [`held for running calls ${usd(budget.reserved_usd, decimals)}`]
+      : []),
     ...(budget.soft_usd === null ? [] : [`soft limit ${usd(budget.soft_usd, decimals)}`]),
     ...(budget.hard_usd === null ? [] : [`hard limit ${usd(budget.hard_usd, decimals)}`])
   ];

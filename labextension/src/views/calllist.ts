@@ -16,7 +16,8 @@ export interface Wanted {
 /** Return the calls of a scope, newest first, and those of them that a filter finds. */
 export function listed(calls: readonly Call[], wanted: Wanted): { all: Call[]; found: Call[] } {
   const { notebook, scope, most } = wanted;
-  const own = notebook === null || scope === 'kernel' ? calls : calls.filter(call => call.notebook === notebook);
+  const own =
+    notebook === null || scope === 'kernel' ? calls : calls.filter(call => call.notebook === notebook);
   const all = own.slice(0, most);
   const words = wanted.filter.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length === 0) {
@@ -42,7 +43,7 @@ function textOf(call: Call): string {
 
 /** Return where an answer came from in one word, or why there is none. */
 export function outcome({ status, source }: Pick<Call, 'status' | 'source'>): string {
-  return status === 'done' ? (source ?? 'done') : status === 'unknown' ? 'lost' : status;
+  return status === 'done' ? (source ?? 'done') : status;
 }
 
 /** Return the same in a sentence. */
@@ -68,7 +69,7 @@ export function duration(valueS: number | null): string {
   return valueS === null ? '' : seconds(valueS);
 }
 
-/** Return where a call was made as its row says it: the cell's number, or why there is none; empty outside of a notebook. */
+/** Return where a call was made: its cell's number, "gone", "other" for one of another notebook; empty outside of notebooks. */
 export function placeOf(call: Call, places: ReadonlyMap<string, string>, notebook: string | null): string {
   if (call.cell_id === null) {
     return '';
@@ -77,7 +78,7 @@ export function placeOf(call: Call, places: ReadonlyMap<string, string>, noteboo
   if (place !== undefined) {
     return place;
   }
-  return notebook !== null && call.notebook === notebook ? 'deleted' : 'elsewhere';
+  return notebook !== null && call.notebook === notebook ? 'gone' : 'other';
 }
 
 /** Return the facts of a call that have no column, each with its name. */

@@ -1,5 +1,5 @@
 /** One call of the list: a row of cells, and what is unfolded beneath it. */
-import { memo } from 'react';
+import { memo, useEffect, useRef } from 'react';
 import { usd } from '../format';
 import type { Answer } from '../model';
 import type { Call } from '../protocol';
@@ -63,32 +63,40 @@ export const CallRow = memo(function CallRow(props: Props) {
           {place}
         </span>
       </div>
-      {unfolded && (
-        <div role="row" className="jp-nbllm-Why" aria-level={2}>
-          <div role="gridcell">
-            <dl>
-              {moreOf(call, decimals).map(([name, value]) => (
-                <div key={name}>
-                  <dt className="jp-nbllm-label">{name}</dt>
-                  <dd>{value}</dd>
-                </div>
-              ))}
-            </dl>
-            {why === null ? (
-              <p className="jp-nbllm-quiet">Asking the kernel why…</p>
-            ) : (
-              <pre className={classes(!why.ok && 'jp-nbllm-quiet')}>{why.data?.text ?? why.message}</pre>
-            )}
-          </div>
-        </div>
-      )}
+      {unfolded && <WhyRow call={call} decimals={decimals} why={why} />}
     </>
   );
 });
 
+function WhyRow({ call, decimals, why }: Pick<Props, 'call' | 'decimals' | 'why'>) {
+  const row = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    row.current?.scrollIntoView({ block: 'nearest' });
+  }, [why]);
+  return (
+    <div role="row" ref={row} className="jp-nbllm-Why" aria-level={2}>
+      <div role="gridcell">
+        <dl>
+          {moreOf(call, decimals).map(([name, value]) => (
+            <div key={name}>
+              <dt className="jp-nbllm-label">{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ))}
+        </dl>
+        {why === null ? (
+          <p className="jp-nbllm-quiet">Asking the kernel why…</p>
+        ) : (
+          <pre className={classes(!why.ok && 'jp-nbllm-quiet')}>{why.data?.text ?? why.message}</pre>
+        )}
+      </div>
+    </div>
+  );
+}
+
 function placeTitle(place: string): string | undefined {
-  if (place === 'deleted') {
+  if (place === 'gone') {
     return 'Its cell is no longer in this notebook';
   }
-  return place === 'elsewhere' ? 'Its cell is in another notebook' : undefined;
+  return place === 'other' ? 'Its cell is in another notebook' : undefined;
 }

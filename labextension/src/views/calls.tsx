@@ -1,4 +1,5 @@
 /** The last calls: a filter, and a list that is walked with the arrow keys. */
+import { caretDownIcon } from '@jupyterlab/ui-components';
 import type { KeyboardEvent, MouseEvent } from 'react';
 import { memo, useMemo, useRef, useState } from 'react';
 import { count } from '../format';
@@ -51,17 +52,20 @@ export const CallsView = memo(function CallsView(props: Props) {
           }}
         />
         {notebook !== null && (
-          <select
-            className="jp-mod-styled"
-            aria-label="Whose calls are listed"
-            value={scope}
-            onChange={event => {
-              setScope(event.target.value === 'kernel' ? 'kernel' : 'notebook');
-            }}
-          >
-            <option value="notebook">This notebook</option>
-            <option value="kernel">All of this kernel</option>
-          </select>
+          <span>
+            <select
+              className="jp-mod-styled"
+              aria-label="Whose calls are listed"
+              value={scope}
+              onChange={event => {
+                setScope(event.target.value === 'kernel' ? 'kernel' : 'notebook');
+              }}
+            >
+              <option value="notebook">This notebook</option>
+              <option value="kernel">This kernel</option>
+            </select>
+            <caretDownIcon.react tag="span" width="16px" height="16px" />
+          </span>
         )}
       </div>
       {found.length === 0 ? (
@@ -81,7 +85,7 @@ export const CallsView = memo(function CallsView(props: Props) {
 function nothingFound(inScope: number, inKernel: number): string {
   return inScope > 0
     ? 'No call matches the filter.'
-    : `No calls of this notebook. Its kernel has ${count(inKernel)}: choose “All of this kernel”.`;
+    : `No calls of this notebook. Its kernel has ${count(inKernel)}: choose “This kernel”.`;
 }
 
 function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'most'>) {
@@ -214,9 +218,15 @@ function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'mos
 }
 
 function callIdOf(target: EventTarget): string | null {
-  return target instanceof Element ? (target.closest<HTMLElement>('[data-call]')?.dataset.call ?? null) : null;
+  return target instanceof Element
+    ? (target.closest<HTMLElement>('[data-call]')?.dataset.call ?? null)
+    : null;
 }
 
 function rowOf(grid: HTMLElement | null, callId: string): HTMLElement | null {
-  return [...(grid?.querySelectorAll<HTMLElement>('[data-call]') ?? [])].find(row => row.dataset.call === callId) ?? null;
+  return (
+    [...(grid?.querySelectorAll<HTMLElement>('[data-call]') ?? [])].find(
+      row => row.dataset.call === callId
+    ) ?? null
+  );
 }

@@ -10,7 +10,9 @@ interface Props {
 
 export const EndpointsView = memo(function EndpointsView({ endpoints }: Props) {
   if (endpoints.length === 0) {
-    return <p className="jp-nbllm-quiet">No endpoint was asked yet. Each shows up here with its first call.</p>;
+    return (
+      <p className="jp-nbllm-quiet">No endpoint was asked yet. Each shows up here with its first call.</p>
+    );
   }
   return (
     <ul className="jp-nbllm-Endpoints">
@@ -30,10 +32,7 @@ const EndpointRow = memo(function EndpointRow({ endpoint }: { endpoint: Endpoint
         <span className="jp-nbllm-cut" title={endpoint.name}>
           {endpoint.name}
         </span>
-        <span
-          className="jp-nbllm-number jp-nbllm-label"
-          title="Share of this session's requests that failed"
-        >
+        <span className="jp-nbllm-number jp-nbllm-label" title="Share of this session's requests that failed">
           {errorWords(endpoint)}
         </span>
       </div>
@@ -81,11 +80,16 @@ export function errorWords({ error_rate, attempts }: Pick<Endpoint, 'error_rate'
   if (attempts === 0 || error_rate === null) {
     return 'not asked yet';
   }
-  return error_rate === 0 ? `${plural(attempts, 'request')}` : `${percent(error_rate)} of ${count(attempts)} failed`;
+  return error_rate === 0
+    ? plural(attempts, 'request')
+    : `${percent(error_rate)} of ${count(attempts)} failed`;
 }
 
 /** Return what an endpoint's own limits leave; empty without limits. */
-export function roomWords({ requests_left, tokens_left }: Pick<Endpoint, 'requests_left' | 'tokens_left'>): string {
+export function roomWords({
+  requests_left,
+  tokens_left
+}: Pick<Endpoint, 'requests_left' | 'tokens_left'>): string {
   return [
     ...(requests_left === null ? [] : [plural(requests_left, 'request')]),
     ...(tokens_left === null ? [] : [`${compact(tokens_left)} token${tokens_left === 1 ? '' : 's'}`])

@@ -6,7 +6,14 @@ const SIZE = 12;
 /** A breaker's light: full, half, broken, crossed out. */
 export function Light({ breaker }: { breaker: Breaker }) {
   return (
-    <svg className="jp-nbllm-Mark" data-mark={breaker} width={SIZE} height={SIZE} viewBox="0 0 12 12" aria-hidden>
+    <svg
+      className="jp-nbllm-Mark"
+      data-mark={breaker}
+      width={SIZE}
+      height={SIZE}
+      viewBox="0 0 12 12"
+      aria-hidden
+    >
       {breaker === 'closed' && <circle cx="6" cy="6" r="4" fill="currentColor" />}
       {breaker === 'half open' && (
         <>
@@ -36,7 +43,14 @@ export function LevelMark({ level }: { level: Budget['level'] }) {
     return null;
   }
   return (
-    <svg className="jp-nbllm-Mark" data-mark={level} width={SIZE} height={SIZE} viewBox="0 0 12 12" aria-hidden>
+    <svg
+      className="jp-nbllm-Mark"
+      data-mark={level}
+      width={SIZE}
+      height={SIZE}
+      viewBox="0 0 12 12"
+      aria-hidden
+    >
       <path
         d={level === 'soft' ? 'M6 .8 11.7 11H.3z' : 'M3.7.5h4.6L11.5 3.7v4.6L8.3 11.5H3.7L.5 8.3V3.7z'}
         fill="currentColor"

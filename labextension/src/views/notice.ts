@@ -24,7 +24,10 @@ export function emptyNotice(facts: Pick<Facts, 'title' | 'phase' | 'kernel' | 's
       return { text: 'There is no kernel. Start one from the Kernel menu, then run in a cell:', code: LOAD };
     case 'restarting':
     case 'autorestarting':
-      return { text: 'The kernel is restarting, and its session begins anew. Then run in a cell:', code: LOAD };
+      return {
+        text: 'The kernel is restarting, and its session begins anew. Then run in a cell:',
+        code: LOAD
+      };
     case 'starting':
       return { text: 'The kernel is starting. Then run in a cell:', code: LOAD };
   }

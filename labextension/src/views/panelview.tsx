@@ -67,8 +67,8 @@ export function asideOf(section: Section, state: State): string | null {
   switch (section) {
     case 'running': {
       const pace = session.tokens_per_s === null ? '' : speed(session.tokens_per_s);
-      const number = running.length > 0 ? String(Math.max(running.length, session.running)) : '';
-      return [pace, number].filter(Boolean).join(' · ') || null;
+      const number = Math.max(running.length, session.running);
+      return number > 0 ? [plural(number, 'call'), pace].filter(Boolean).join(' · ') : null;
     }
     case 'endpoints': {
       const models = endpoints.flatMap(endpoint => endpoint.models);
@@ -81,7 +81,17 @@ export function asideOf(section: Section, state: State): string | null {
   }
 }
 
-function Content({ section, state, facts, deeds }: { section: Section; state: State; facts: Facts; deeds: Deeds }) {
+function Content({
+  section,
+  state,
+  facts,
+  deeds
+}: {
+  section: Section;
+  state: State;
+  facts: Facts;
+  deeds: Deeds;
+}) {
   const decimals = facts.settings.currencyDecimals;
   switch (section) {
     case 'session':

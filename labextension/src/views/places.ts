@@ -5,7 +5,8 @@ import type { Widget } from '@lumino/widgets';
 /** Return [3], [*] or [ ] for each code cell of a notebook panel, by cell id; none for other widgets. */
 export function placesOf(widget: Widget | undefined): Map<string, string> {
   const places = new Map<string, string>();
-  const cells = widget instanceof NotebookPanel && !widget.isDisposed ? widget.content.model?.cells : undefined;
+  const cells =
+    widget instanceof NotebookPanel && !widget.isDisposed ? widget.content.model?.cells : undefined;
   for (const cell of cells ?? []) {
     if (cell.type === 'code') {
       const { executionCount, executionState } = cell as unknown as {

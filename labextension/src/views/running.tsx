@@ -151,7 +151,10 @@ export function progressWords(call: Pick<Running, 'output_tokens' | 'ttft_s'>): 
   if (call.output_tokens === 0) {
     return call.ttft_s === null ? 'no token yet' : `first after ${seconds(call.ttft_s)}`;
   }
-  return [tokens(call.output_tokens), ...(call.ttft_s === null ? [] : [`first ${seconds(call.ttft_s)}`])].join(' · ');
+  return [
+    tokens(call.output_tokens),
+    ...(call.ttft_s === null ? [] : [`first ${seconds(call.ttft_s)}`])
+  ].join(' · ');
 }
 
 /** Return a clock for calls that goes on between two messages, and never back. */

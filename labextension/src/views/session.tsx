@@ -13,7 +13,13 @@ interface Props {
   decimals: number;
 }
 
-export const SessionView = memo(function SessionView({ session, today, budgets, cacheMode, decimals }: Props) {
+export const SessionView = memo(function SessionView({
+  session,
+  today,
+  budgets,
+  cacheMode,
+  decimals
+}: Props) {
   const simulated = simulatedWords(session, decimals);
   return (
     <div className="jp-nbllm-Session">

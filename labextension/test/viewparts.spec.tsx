@@ -1,0 +1,196 @@
+/** What the views reckon: shares, curves, clocks, words. */
+import * as fc from 'fast-check';
+import { scopeWords, shares, warningOf } from '../src/views/budgets';
+import type { Budget } from '../src/protocol';
+import { listed, outcome, outcomeTitle, placeOf, when } from '../src/views/calllist';
+import { BREAKERS, engineWords, errorWords, roomWords } from '../src/views/endpoints';
+import { asideOf } from '../src/views/panelview';
+import { same } from '../src/views/places';
+import { begunAt, elapsedWords, progressWords } from '../src/views/running';
+import { simulatedWords } from '../src/views/session';
+import { curve, median } from '../src/views/sparkline';
+import { budget, call, endpoint, numbers, running, state } from './states';
+
+const money = fc
+  .bigInt({ min: 0n, max: 10n ** 9n })
+  .map(cents => `${cents / 100n}.${String(cents % 100n).padStart(2, '0')}`);
+
+/** A bar is never longer than its room, whatever was spent, held and allowed. */
+test('the parts of a bar fit into it', () => {
+  fc.assert(
+    fc.property(
+      money,
+      money,
+      fc.option(money),
+      fc.option(money),
+      (spent_usd, reserved_usd, hard_usd, soft_usd) => {
+        const { spent, reserved, soft } = shares(budget({ spent_usd, reserved_usd, hard_usd, soft_usd }));
+        expect(spent).toBeGreaterThanOrEqual(0);
+        expect(reserved).toBeGreaterThanOrEqual(0);
+        expect(spent + reserved).toBeLessThanOrEqual(1);
+        expect(soft === null || (soft >= 0 && soft < 1)).toBe(true);
+      }
+    )
+  );
+});
+
+/** A limit of 0 is a full bar, not a division by it; without a hard limit the soft one is the bar. */
+test('limits of 0, and soft ones alone', () => {
+  expect(shares(budget({ hard_usd: '0', soft_usd: null, spent_usd: '0' }))).toEqual({
+    spent: 1,
+    reserved: 0,
+    soft: null
+  });
+  const soft: Partial<Budget> = { hard_usd: null, soft_usd: '2', spent_usd: '1' };
+  expect(shares(budget(soft))).toEqual({ spent: 0.5, reserved: 0, soft: null });
+});
+
+/** Levels and scopes have words. */
+test('words of budgets', () => {
+  expect(warningOf(budget(), 4)).toBe('');
+  expect(warningOf(budget({ level: 'soft' }), 4)).toBe('Soft limit of $4.00 reached.');
+  expect(warningOf(budget({ level: 'hard' }), 4)).toContain('refused');
+  expect(['session', 'day', 'feature:x:y', 'user:eve', 'feature'].map(scopeWords)).toEqual([
+    'Session',
+    'Today (UTC)',
+    'x:y',
+    'user:eve',
+    'feature'
+  ]);
+});
+
+/** A curve stays in its box for any latencies, and ends with a point. */
+test('the curve of latencies', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.double({ min: 0, max: 1e9, noNaN: true }), { minLength: 1, maxLength: 60 }),
+      values => {
+        const { line, end } = curve(values);
+        const numbers = [...line.matchAll(/[\d.]+/g)].map(([text]) => Number(text));
+        expect(numbers).toHaveLength(2 * values.length);
+        numbers.forEach((value, index) => {
+          expect(value).toBeGreaterThanOrEqual(0);
+          expect(value).toBeLessThanOrEqual(index % 2 === 0 ? 100 : 24);
+        });
+        expect(end).toMatch(/^M[\d.]+ [\d.]+h0$/);
+      }
+    )
+  );
+});
+
+/** The median lies in the middle, and the order does not matter. */
+test('the median', () => {
+  expect([median([3]), median([2, 1]), median([5, 1, 3]), median([4, 1, 2, 3])]).toEqual([3, 1.5, 3, 2.5]);
+});
+
+/** A clock never goes back, whatever messages say, and forgets calls that are over. */
+test('when a running call began', () => {
+  const first = begunAt(new Map(), [running({ call_id: 'a', elapsed_s: 2 })], 10_000);
+  expect(first).toEqual(new Map([['a', 8_000]]));
+  const late = begunAt(
+    first,
+    [running({ call_id: 'a', elapsed_s: 2 }), running({ call_id: 'b', elapsed_s: 0 })],
+    12_000
+  );
+  expect(late).toEqual(
+    new Map([
+      ['a', 8_000],
+      ['b', 12_000]
+    ])
+  );
+  expect(begunAt(late, [running({ call_id: 'b', elapsed_s: 3 })], 13_000)).toEqual(new Map([['b', 10_000]]));
+});
+
+/** Running times are short at any length. */
+test.each([
+  [0, '0.0 s'],
+  [1.29, '1.2 s'],
+  [99.99, '99.9 s'],
+  [100, '1:40 min'],
+  [3599, '59:59 min'],
+  [3600, '1:00 h'],
+  [90_061, '25:01 h']
+])('%d s is %s', (value, words) => {
+  expect(elapsedWords(value)).toBe(words);
+});
+
+/** Progress says what is known and no more. */
+test('progress', () => {
+  expect(progressWords({ output_tokens: 0, ttft_s: null })).toBe('no token yet');
+  expect(progressWords({ output_tokens: 0, ttft_s: 0.3 })).toBe('first after 0.30 s');
+  expect(progressWords({ output_tokens: 96, ttft_s: null })).toBe('96 tokens');
+  expect(progressWords({ output_tokens: 1, ttft_s: 0.3 })).toBe('1 token · first 0.30 s');
+});
+
+/** Simulated dollars are called simulated. */
+test('simulated cost', () => {
+  expect(simulatedWords(numbers(), 4)).toBe('');
+  expect(simulatedWords(numbers({ simulated_usd: '0.43' }), 4)).toBe('all of it simulated');
+  expect(simulatedWords(numbers({ simulated_usd: '0.43', cost_known: false }), 4)).toBe(
+    '$0.43 of it simulated'
+  );
+});
+
+/** A row says where an answer came from, or what became of the call. */
+test('outcomes', () => {
+  expect(outcome(call({ source: 'semantic' }))).toBe('semantic');
+  expect(outcome(call({ status: 'cancelled', source: 'model' }))).toBe('cancelled');
+  expect(outcomeTitle(call({ status: 'failed', error: 'Refused' }))).toBe('Failed: Refused');
+  expect(outcomeTitle(call({ status: 'failed' }))).toBe('Failed');
+  expect(outcomeTitle(call())).toBe('Answer from: model');
+});
+
+/** Cells are named by their number; one that is not here says where it is. */
+test('places', () => {
+  const places = new Map([['cell-1', '[3]']]);
+  expect(placeOf(call(), places, 'ab')).toBe('[3]');
+  expect(placeOf(call({ cell_id: null }), places, 'ab')).toBe('');
+  expect(placeOf(call({ cell_id: 'x', notebook: 'ab' }), places, 'ab')).toBe('gone');
+  expect(placeOf(call({ cell_id: 'x', notebook: 'cd' }), places, 'ab')).toBe('other');
+  expect(placeOf(call({ cell_id: 'x', notebook: null }), places, null)).toBe('other');
+  expect(same(places, new Map(places))).toBe(places);
+  expect(same(places, new Map([['cell-1', '[4]']]))).not.toBe(places);
+  expect(same(places, new Map())).not.toBe(places);
+});
+
+/** The list holds at most so many calls, and those are the first ones. */
+test('at most so many calls', () => {
+  const calls = Array.from({ length: 50 }, (_, index) =>
+    call({ call_id: `c${index}`, notebook: index % 2 ? 'a' : 'b' })
+  );
+  const { all } = listed(calls, { filter: '', scope: 'notebook', notebook: 'a', most: 10 });
+  expect(all.map(one => one.call_id)).toEqual(
+    calls
+      .filter(one => one.notebook === 'a')
+      .slice(0, 10)
+      .map(one => one.call_id)
+  );
+});
+
+/** A time of another day has its date. */
+test('when a call began', () => {
+  const noon = new Date(2026, 10, 21, 12).getTime() / 1000;
+  expect(when(noon, new Date(2026, 10, 21, 13))).not.toContain('2026');
+  expect(when(noon, new Date(2026, 10, 22, 13))).toContain('2026');
+});
+
+/** Endpoints say unknown things not at all. */
+test('words of endpoints', () => {
+  expect(errorWords({ error_rate: null, attempts: 0 })).toBe('not asked yet');
+  expect(errorWords({ error_rate: 0, attempts: 1 })).toBe('1 request');
+  expect(roomWords(endpoint())).toBe('');
+  expect(engineWords(endpoint())).toBe('');
+  expect(engineWords({ engine: { state: 'ready', running: 0, waiting: 0 } })).toBe(
+    'ready · 0 running · 0 waiting'
+  );
+  expect(new Set(Object.values(BREAKERS).map(({ word }) => word)).size).toBe(4);
+});
+
+/** A folded section still says what matters. */
+test('what stands in titles', () => {
+  const busy = state({ running: [running()], session: numbers({ running: 70, tokens_per_s: 84.2 }) });
+  expect(asideOf('running', busy)).toBe('70 calls · 84 tok/s');
+  expect(asideOf('running', state())).toBeNull();
+  expect(asideOf('endpoints', state({ endpoints: [endpoint()] }))).toBeNull();
+  expect(asideOf('session', busy)).toBeNull();
+});
