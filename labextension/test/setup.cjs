@@ -1,2 +1,10 @@
-// What jsdom lacks and Lumino wants to be there when it is loaded.
+// What browsers have and jsdom does not, as far as JupyterLab's packages need it to be loaded.
 globalThis.DragEvent ??= class DragEvent extends MouseEvent {};
+globalThis.matchMedia ??= query => ({
+  media: query,
+  matches: false,
+  addEventListener() {},
+  removeEventListener() {},
+  addListener() {},
+  removeListener() {}
+});

@@ -1,11 +1,12 @@
 /** What the views reckon: shares, curves, clocks, words. */
+import type { Widget } from '@lumino/widgets';
 import * as fc from 'fast-check';
 import { scopeWords, shares, warningOf } from '../src/views/budgets';
 import type { Budget } from '../src/protocol';
 import { listed, outcome, outcomeTitle, placeOf, when } from '../src/views/calllist';
 import { BREAKERS, engineWords, errorWords, roomWords } from '../src/views/endpoints';
 import { asideOf } from '../src/views/panelview';
-import { same } from '../src/views/places';
+import { placesOf, same } from '../src/views/places';
 import { begunAt, elapsedWords, progressWords } from '../src/views/running';
 import { simulatedWords } from '../src/views/session';
 import { curve, median } from '../src/views/sparkline';
@@ -151,6 +152,27 @@ test('places', () => {
   expect(same(places, new Map(places))).toBe(places);
   expect(same(places, new Map([['cell-1', '[4]']]))).not.toBe(places);
   expect(same(places, new Map())).not.toBe(places);
+});
+
+/** Code cells are known by the number beside them; what has no cells has no places. */
+test('the cells of a notebook', () => {
+  const cells = [
+    { id: 'a', type: 'code', executionCount: 3 },
+    { id: 'b', type: 'markdown' },
+    { id: 'c', type: 'code', executionCount: null },
+    { id: 'd', type: 'code', executionCount: 7, executionState: 'running' }
+  ];
+  const panel = { isDisposed: false, content: { model: { cells } } } as unknown as Widget;
+  expect(placesOf(panel)).toEqual(
+    new Map([
+      ['a', '[3]'],
+      ['c', '[ ]'],
+      ['d', '[*]']
+    ])
+  );
+  for (const none of [undefined, { isDisposed: false }, { isDisposed: false, content: { model: null } }]) {
+    expect(placesOf(none as unknown as Widget).size).toBe(0);
+  }
 });
 
 /** The list holds at most so many calls, and those are the first ones. */

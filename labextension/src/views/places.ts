@@ -1,19 +1,26 @@
 /** What stands beside the cells of a notebook: the numbers by which its reader knows them. */
-import { NotebookPanel } from '@jupyterlab/notebook';
 import type { Widget } from '@lumino/widgets';
+
+/** What of a notebook panel is read here; consoles have no such cells. */
+interface Notebook {
+  content?: { model?: { cells?: Iterable<Cell> } | null };
+}
+
+interface Cell {
+  id: string;
+  type: string;
+  executionCount?: number | null;
+  executionState?: string;
+}
 
 /** Return [3], [*] or [ ] for each code cell of a notebook panel, by cell id; none for other widgets. */
 export function placesOf(widget: Widget | undefined): Map<string, string> {
   const places = new Map<string, string>();
   const cells =
-    widget instanceof NotebookPanel && !widget.isDisposed ? widget.content.model?.cells : undefined;
-  for (const cell of cells ?? []) {
-    if (cell.type === 'code') {
-      const { executionCount, executionState } = cell as unknown as {
-        executionCount: number | null;
-        executionState?: string;
-      };
-      places.set(cell.id, `[${executionState === 'running' ? '*' : (executionCount ?? ' ')}]`);
+    widget === undefined || widget.isDisposed ? undefined : (widget as Notebook).content?.model?.cells;
+  for (const { id, type, executionCount, executionState } of cells ?? []) {
+    if (type === 'code') {
+      places.set(id, `[${executionState === 'running' ? '*' : (executionCount ?? ' ')}]`);
     }
   }
   return places;
