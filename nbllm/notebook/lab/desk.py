@@ -14,7 +14,7 @@ from nbllm.current import client_if_any
 from nbllm.flow_context import CELLS
 from nbllm.notebook.lab.commands import Commands
 from nbllm.notebook.lab.picture import Picture
-from nbllm.notebook.lab.reading import now, read_calls_today, read_session, read_standing
+from nbllm.notebook.lab.reading import now, read_session, read_standing, read_today
 from nbllm.notebook.lab.values import name
 from nbllm.notebook.lab.watching import Watching
 
@@ -90,6 +90,7 @@ class Desk:
         self._today = _Reading(TODAY_S)
         self._looked_s = 0.0
         self._moved = True
+        self._ended_before_today = 0
 
     def close(self) -> None:
         """Take no more work; what is under way is not waited for."""
@@ -118,7 +119,7 @@ class Desk:
         self._picture.take(records)
         if session is not None:
             self._picture.take_session(session)
-        self._moved = self._moved or bool(records) or self.watching.is_busy
+        self._moved = self._moved or bool(records) or session is not None or self.watching.is_busy
         complete = self._read(now_s)
         shared = self._picture.state(now_s, now_epoch)
         client = self._client
@@ -148,8 +149,11 @@ class Desk:
         picture, crew, wake = self._picture, self._crew, self._wake
         if (standing := self._standing.take()) is not None:
             picture.take_standing(standing)
-        if (calls := self._today.take()) is not None:
-            picture.take_calls_today(calls)
+        if (today := self._today.take()) is not None:
+            if picture.ended == self._ended_before_today:
+                picture.take_today(today)
+            else:  # what ended meanwhile may be in it, or not
+                self._today.next_s = now_s + SESSION_S
         looks = self._moved or now_s - self._looked_s >= IDLE_S
         if (not picture.exact or self.watching.lost or (looks and self.watching.has_earlier)) and self._session.begin(
             crew, wake, lambda: read_session(client), now_s
@@ -158,5 +162,6 @@ class Desk:
         models = picture.models()
         if looks and self._standing.begin(crew, wake, lambda: read_standing(client, models), now_s):
             self._moved, self._looked_s = False, now_s
-        self._today.begin(crew, wake, lambda: read_calls_today(client), now_s)
+        if self._today.begin(crew, wake, lambda: read_today(client), now_s):
+            self._ended_before_today = picture.ended
         return picture.exact or picture.was_read

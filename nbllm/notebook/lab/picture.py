@@ -7,12 +7,13 @@ is read again, until nothing ended meanwhile; from then on what is added is exac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from nbllm.core.messages import Attempt, CallRecord
 from nbllm.notebook.lab import state as states
-from nbllm.notebook.lab.reading import SessionRead, Standing, endpoint_lines
+from nbllm.notebook.lab.reading import Day, SessionRead, Standing, endpoint_lines
 from nbllm.notebook.lab.rows import Sums, Tries, call_line
 from nbllm.notebook.lab.values import money
 
@@ -32,7 +33,8 @@ class Picture:
         self._calls: list[CallLine] = []
         self._tries = Tries()
         self._standing: Standing | None = None
-        self._calls_today = 0
+        self._today: Day | None = None
+        self._ended = 0
         self._ended_meanwhile = 0
 
     def take(self, records: Sequence[CallRecord]) -> None:
@@ -44,7 +46,10 @@ class Picture:
             self._tries.add(_own(record))
         newest = nlargest(states.MOST_CALLS, records, key=lambda record: record.call.started_at)
         self._calls = states.merged(self._calls, [call_line(record.call, _own(record)) for record in newest])
-        self._calls_today += len(records)
+        if self._today is not None:
+            spent = sum((one.cost_usd for record in records for one in _own(record) if one.cost_usd is not None), Decimal(0))
+            self._today = Day(self._today.cost_usd + spent, self._today.calls + len(records))
+        self._ended += len(records)
         self._ended_meanwhile += len(records)
 
     def begins_to_read(self) -> None:
@@ -64,9 +69,14 @@ class Picture:
         """Take over how budgets and endpoints stand."""
         self._standing = standing
 
-    def take_calls_today(self, calls: int) -> None:
-        """Take over how many calls there were today."""
-        self._calls_today = calls
+    @property
+    def ended(self) -> int:
+        """How many calls have ended here so far."""
+        return self._ended
+
+    def take_today(self, today: Day) -> None:
+        """Take over what there was today."""
+        self._today = today
 
     def models(self) -> list[str]:
         """Return the models that the calls shown went to."""
@@ -79,8 +89,8 @@ class Picture:
         return {
             "session": self._sums.shown(self._calls, running=running, tokens_per_s=tokens_per_s),
             "today": {
-                "cost_usd": None if standing is None else money(standing.day_usd),
-                "calls": max(self._calls_today, 0),
+                "cost_usd": None if self._today is None else money(self._today.cost_usd),
+                "calls": 0 if self._today is None else self._today.calls,
             },
             "budgets": [] if standing is None else standing.budgets,
             "running": self._watching.running(now_s, now),

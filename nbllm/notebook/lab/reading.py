@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from sys import modules
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow
 from nbllm.core.ports import Filter
@@ -67,29 +67,34 @@ def read_session(client: Client) -> SessionRead:
     )
 
 
-def read_calls_today(client: Client) -> int:
-    """Return how many calls of all processes on this home have ended this day, UTC."""
+class Day(NamedTuple):
+    """What this day, UTC, has cost, and how many calls have ended: of all processes on this home."""
+
+    cost_usd: Decimal = Decimal(0)
+    calls: int = 0
+
+
+def read_today(client: Client) -> Day:
+    """Return this day as the ledger has it."""
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-    return len(client.ledger.series(Filter(since=midnight), costs=False).started_at)
+    rows = client.ledger.usage("status", Filter(since=midnight))
+    over = sum(row.calls for row in rows if row.group != AttemptStatus.OPEN.value)
+    return Day(sum((row.cost_usd for row in rows), Decimal(0)), over)
 
 
 @dataclass(slots=True)
 class Standing:
-    """How budgets and endpoints stand. day_usd: what this day has cost, all processes together."""
+    """How budgets and endpoints stand."""
 
     budgets: list[Budget]
-    day_usd: Decimal | None
     models: Sequence[ModelSeen]
     engines: dict[str, Engine]
 
 
 def read_standing(client: Client, models: Sequence[str]) -> Standing:
     """Return how budgets and endpoints stand; models: those that were asked, besides those that the settings name."""
-    lines = client.budget_lines()
-    today = f"day:{datetime.now(UTC).date().isoformat()}"
     return Standing(
-        budgets=[budget_row(line) for line in lines[:100]],
-        day_usd=next((line.spent_usd for line in lines if line.scope == today), None),
+        budgets=[budget_row(line) for line in client.budget_lines()[:100]],
         models=client.models_seen(models),
         engines={engine.name: _engine(engine) for engine in _engines()},
     )
