@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nbllm import redaction
 from nbllm.redaction import MASK, is_secret_name, redact, redact_json, redact_name, register_secret
-from tests.growth import took_s
+from tests.growth import assert_grows_no_faster
 from tests.key_shapes import KEYS, NAMED
 
 CONTEXTS: dict[str, Callable[[str], str]] = {
@@ -55,16 +55,15 @@ def test_there_are_sixty_shapes() -> None:
     assert len(KEYS) >= 60
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("kind", KEYS)
-def test_no_key_survives_anywhere(kind: str, context: str) -> None:
+def test_no_key_survives_anywhere(kind: str) -> None:
     """A key of a known shape is gone from prose, JSON, headers, addresses, tracebacks, colours, escapes ..."""
     key = KEYS[kind]
-    shown = redact(CONTEXTS[context](key))
-    secret_half = key[-16:]
-    assert secret_half not in shown
-    assert MASK in shown
-    assert redact(shown) == shown
+    for context, put in CONTEXTS.items():
+        shown = redact(put(key))
+        assert key[-16:] not in shown, context
+        assert MASK in shown, context
+        assert redact(shown) == shown, context
 
 
 @pytest.mark.parametrize("kind", NAMED)
@@ -227,7 +226,7 @@ def test_long_texts_are_quick(registry: None) -> None:
 )  # fmt: skip
 def test_time_grows_no_faster_than_the_text(piece: str) -> None:
     """Text made to be slow takes four times as long when it is four times as long, and not sixteen."""
-    assert took_s(redact, piece, 240_000) < 10 * took_s(redact, piece, 60_000) + 0.02
+    assert_grows_no_faster(redact, piece, 240_000)
 
 
 def test_importing_it_is_cheap() -> None:
