@@ -45,7 +45,10 @@ def planes(dimensions: int) -> Floats:
 
 
 def dots(rows: Floats, query: Floats) -> Floats:
-    """Return the dot products of rows with a vector, on one thread: of two, one waits for the other where a processor is busy."""
+    """Return the dot products of rows with a vector, equal ones of equal rows, which a matrix product does not promise.
+
+    On one thread: of two, one waits for the other where a processor is busy.
+    """
     found: Floats = np.vecdot(rows, query) if hasattr(np, "vecdot") else rows @ query
     return found
 

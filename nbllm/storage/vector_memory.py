@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nbllm.core.embedding import unit_vector
 from nbllm.core.ports import AT_LEAST, Neighbour, VectorRow, VectorStats
-from nbllm.storage.vector_codes import Floats
+from nbllm.storage.vector_codes import Floats, dots
 
 
 class _Kept(Struct, frozen=True):
@@ -48,7 +48,7 @@ class MemoryVectors:
         with self._lock:
             query = unit_vector(vector, dimensions=self._dimensions(partition))
             rows = [one for one in self._kept.values() if one.row.partition == partition]
-        near = np.minimum(np.array([one.vector for one in rows]) @ query, 1.0) if rows else np.empty(0, np.float32)
+        near = np.minimum(dots(np.array([one.vector for one in rows]), query), 1.0) if rows else np.empty(0, np.float32)
         order = sorted(range(len(rows)), key=lambda place: (-near[place], -rows[place].row_id))
         return [_neighbour(rows[place], float(near[place])) for place in order[: max(k, 0)] if near[place] >= at_least]
 

@@ -62,6 +62,17 @@ def test_neighbours_come_best_first_and_at_most_k(index):
     assert run(index.nearest("p", query, 0, at_least=-1.0)) == []
 
 
+def test_of_rows_with_the_same_vector_the_newest_comes_first(index):
+    """Their scores are the same to the last bit, whatever their number, so that every backend has them in one order."""
+    for vector, query in zip(unit(RNG, 8), unit(RNG, 8), strict=True):
+        run(index.clear())
+        for rows in range(1, 8):
+            run(index.add(row(f"k{rows}", vector)))
+            found = run(index.nearest("p", query, at_least=-1.0))
+            assert keys(found) == [f"k{number}" for number in range(rows, 0, -1)]
+            assert len({one.score for one in found}) == 1
+
+
 def test_partitions_never_meet(index):
     """The same vector and the same key in two partitions are two rows, each found in its own."""
     vector = unit(RNG, 1)[0]

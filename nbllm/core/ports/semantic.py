@@ -67,7 +67,9 @@ class VectorIndex(Protocol):
         """
 
     async def nearest(self, partition: str, vector: ArrayLike, k: int = 8, *, at_least: float = AT_LEAST) -> Sequence[Neighbour]:
-        """Return the k rows of the partition with the largest cosines >= at_least, best first; scores are exact.
+        """Return the k rows of the partition with the largest cosines >= at_least, best first, of equal ones the newest first.
+
+        Scores are exact.
 
         Small partitions are compared as a whole. In large ones each neighbour is found with a probability of at least 99.9%, for a
         cosine of exactly `at_least`, and of more above it; only where thousands are that near may those be left out whose score is
