@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
+import importlib.metadata
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -56,6 +61,20 @@ def indexes_are_waited_for() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nbllm.storage.open._PATIENCE_S", 60.0)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packages_are_looked_up_once() -> Iterator[None]:
+    """Ask for what is installed on a path once: an export does, and to read all of it is most of the time that it takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("packages_distributions", "requires", "version"):
+            patch.setattr(importlib.metadata, name, _once_for_each_path(getattr(importlib.metadata, name)))
+        yield
+
+
+def _once_for_each_path(function: Callable[..., Any]) -> Callable[..., Any]:
+    found = functools.cache(lambda _, *arguments: function(*arguments))
+    return lambda *arguments: copy.copy(found(tuple(sys.path), *arguments))
 
 
 @pytest.fixture(scope="session")
