@@ -42,7 +42,7 @@ def test_the_oldest_go_first(tmp_path):
     recordings = SqliteRecordings(Home(tmp_path / "home"), days=1.0, limit_bytes=500_000)
     recordings.keep(recording(0, started_at=time.time() - 2 * 86400)).result(30)
     for number in range(1, 101):
-        written = recordings.keep(recording(number, "x" * 10_000))
+        written = recordings.keep(recording(number, "ten words " * 1000))
     written.result(30)
     kept = [one.call_id for one in recordings.newest(1000)]
     assert kept[0] == "c100"
