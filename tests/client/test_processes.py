@@ -74,12 +74,12 @@ def test_identical_calls_in_four_processes(tmp_path: Path) -> None:
 def test_processes_that_make_one_home_together(tmp_path: Path) -> None:
     """Several kernels that start at once on a home that is not there yet all find it ready, none of them locked."""
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    for turn in range(3):
-        ready = context.Barrier(PROCESSES)
-        processes = [context.Process(target=look_and_tell, args=(tmp_path / str(turn), queue, ready)) for _ in range(PROCESSES)]
-        for process in processes:
-            process.start()
-        assert [queue.get(timeout=60) for _ in processes] == [(0, 0, 2)] * PROCESSES
-        for process in processes:
-            process.join(20)
+    queue, ready = context.Queue(), context.Barrier(PROCESSES)
+    homes = [tmp_path / str(turn) for turn in range(5)]
+    processes = [context.Process(target=look_and_tell, args=(homes, queue, ready)) for _ in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    assert [queue.get(timeout=60) for _ in range(PROCESSES * len(homes))] == [(0, 0, 2)] * PROCESSES * len(homes)
+    for process in processes:
+        process.join(20)
+        assert process.exitcode == 0

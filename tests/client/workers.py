@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,15 @@ def crowd(home: Path, base_url: str, queue: Any, ready: Any, *, callers: int, sa
     queue.put(dict(ends))
 
 
-def look_and_tell(home: Path, queue: Any, ready: Any) -> None:
-    """Look at a home that other processes make at the same moment."""
-    with Client(home=home, model="sim/small") as client:
-        ready.wait(60)
-        try:
-            queue.put((len(client.usage()), client.store.stats().entries, len(client.budget_lines())))
-        except errors.NbllmError as exc:
-            queue.put(str(exc))
+def look_and_tell(homes: Sequence[Path], queue: Any, ready: Any) -> None:
+    """Look at homes that other processes make at the same moment, one after another."""
+    for home in homes:
+        with Client(home=home, model="sim/small") as client:
+            ready.wait(60)
+            try:
+                queue.put((len(client.usage()), client.store.stats().entries, len(client.budget_lines())))
+            except errors.NbllmError as exc:
+                queue.put(str(exc))
 
 
 def ask_and_tell(client: Client, queue: Any, prompt: str) -> None:
