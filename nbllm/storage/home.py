@@ -125,15 +125,18 @@ class Home:
     def is_gone(self) -> bool:
         """Whether the folder that was made ready is no longer there: deleted, moved, or deleted and made anew by somebody else.
 
-        It is known by our own lock file, which nobody else deletes while we live. Looked at every 10 ms at most.
+        It is known by our own lock file, which nobody else deletes while we live. Looked at every 10 ms at most while it is there;
+        once one thread found it gone, so does every other until it is made anew, and none writes into files that nobody will read.
         """
         if not self._prepared:
             return self._lost
         now_s = time.monotonic()
         if now_s < self._look_at_s:
             return False
-        self._look_at_s = now_s + (_LOOK_EVERY_NETWORK_S if self.network else _LOOK_EVERY_S)
-        return self._has_gone()
+        gone = self._has_gone()
+        if not gone:
+            self._look_at_s = now_s + (_LOOK_EVERY_NETWORK_S if self.network else _LOOK_EVERY_S)
+        return gone
 
     def _has_gone(self) -> bool:
         """Look now."""

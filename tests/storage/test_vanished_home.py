@@ -17,6 +17,7 @@ from nbllm import Client, NbllmWarning, errors
 from nbllm.core.ports import Filter
 from nbllm.storage.home import Home
 from nbllm.storage.ledger import SqliteLedger
+from nbllm.storage.sqlite import _databases
 from nbllm.testing import FakeProvider
 
 
@@ -30,7 +31,9 @@ def said(work: Callable[[], Any]) -> tuple[Any, list[str]]:
 
 
 def vanish(folder: Path) -> None:
-    """Delete a folder, and wait until a client that looked at it just before looks again."""
+    """Delete a folder into which nobody is just putting a file, and wait until a client that looked just before looks again."""
+    for database in list(_databases):
+        assert database.flush(30)
     shutil.rmtree(folder)
     time.sleep(0.02)
 
@@ -60,7 +63,6 @@ def test_the_next_call_says_it_and_goes_on_in_a_new_folder(door: str, tmp_path: 
     home = tmp_path / "home"
     with made(home, recordings=True) as client:
         client.ask("one")
-        client.recordings.newest(1)  # waits for the writer thread, which would put files into the folder meanwhile
         vanish(home)
         began_s = time.monotonic()
         _, notes = said(lambda: DOORS[door](client))
@@ -104,7 +106,7 @@ def test_many_threads_say_it_once(tmp_path: Path) -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(10)
+                thread.join()
 
         _, notes = said(work)
         assert len(notes) == 1
@@ -152,6 +154,22 @@ def test_a_home_on_a_network_is_looked_at_now_and_then(tmp_path: Path, monkeypat
     assert home.is_gone()
     assert home.begin_anew()
     assert not home.begin_anew()
+    home.close()
+
+
+def test_what_one_thread_found_gone_is_gone_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is made anew each look says so, however soon after the first one: nobody goes on in files that are deleted."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    monkeypatch.setattr("nbllm.storage.home.time.monotonic", lambda: 1000.0)
+    assert not home.is_gone()
+    vanish(home.path)
+    assert not home.is_gone()  # just looked at
+    monkeypatch.setattr("nbllm.storage.home.time.monotonic", lambda: 1000.02)
+    assert home.is_gone()
+    assert home.is_gone()
+    assert home.begin_anew()
+    assert not home.is_gone()
     home.close()
 
 
