@@ -25,6 +25,8 @@ import {
 export const TARGET = 'nbllm';
 /** The version of all messages here. */
 export const VERSION = 1;
+/** The member of an output's metadata that a badge is read from. */
+export const BADGE = 'nbllm';
 /** How many calls a state holds. */
 export const MOST_CALLS = 200;
 
@@ -43,6 +45,7 @@ const sentence = text(2_000);
 const report = text(200_000);
 const tag = pattern(/^[0-9a-f]{16}$/, 'a tag of a notebook');
 const cacheMode = oneOf('use', 'refresh', 'off');
+const source = oneOf('model', 'cache', 'semantic', 'stale', 'static');
 const breaker = oneOf('closed', 'half open', 'open', 'off');
 
 const session = object({
@@ -90,7 +93,7 @@ const call = object({
   started_at: time,
   model: name,
   rung: nullable(name),
-  source: nullable(oneOf('model', 'cache', 'semantic', 'stale', 'static')),
+  source: nullable(source),
   status: oneOf('done', 'failed', 'cancelled', 'unknown'),
   error: nullable(name),
   feature: nullable(name),
@@ -142,6 +145,8 @@ const data = partial({
   mode: nullable(cacheMode)
 });
 
+const badge = object({ v: version, model: name, cost_usd: nullable(money), source, call_id: id });
+
 export type SessionNumbers = Checked<typeof session>;
 export type Today = Checked<typeof today>;
 export type Budget = Checked<typeof budget>;
@@ -150,6 +155,8 @@ export type Call = Checked<typeof call>;
 export type Endpoint = Checked<typeof endpoint>;
 export type Breaker = Checked<typeof breaker>;
 export type CacheMode = Checked<typeof cacheMode>;
+/** What an output says of the call that it shows, in its metadata under BADGE. */
+export type Badge = Checked<typeof badge>;
 export type KernelFacts = Checked<typeof kernel>;
 /** Everything that is shown. `calls` is newest first. */
 export type State = Checked<typeof state>;
@@ -256,4 +263,17 @@ export function setPace(updates_per_s: number): ToKernel {
 /** Return a command. */
 export function command(id: string, wish: Wish): ToKernel {
   return toKernelMessage({ v: VERSION, type: 'command', id, ...wish });
+}
+
+/** Return what the metadata of an output says of its call; null where it says nothing, or nothing that can be relied on. */
+export function badgeOf(metadata: unknown): Badge | null {
+  const found = typeof metadata === 'object' && metadata !== null ? own(metadata, BADGE) : undefined;
+  try {
+    return found === undefined ? null : badge(found, BADGE);
+  } catch (error) {
+    if (error instanceof Refused) {
+      return null; // a notebook may come from anywhere
+    }
+    throw error;
+  }
 }

@@ -8,3 +8,11 @@ globalThis.matchMedia ??= query => ({
   addListener() {},
   removeListener() {}
 });
+navigator.clipboard ??= { writeText: async () => undefined };
+class Observer {
+  observe() {}
+  unobserve() {}
+  disconnect() {}
+}
+globalThis.IntersectionObserver ??= Observer;
+globalThis.ResizeObserver ??= Observer;

@@ -1,5 +1,6 @@
 /** States and rows for tests: whole ones, of which a test names what matters to it. */
 import type {
+  Badge,
   Budget,
   Call,
   Delta,
@@ -115,4 +116,8 @@ export function snapshot(some: Partial<State> = {}, seq = 0, notebook: string | 
 
 export function delta(seq: number, some: Partial<State> = {}): Delta {
   return { v: 1, type: 'delta', seq, state: some };
+}
+
+export function badge(some: Partial<Badge> = {}): Badge {
+  return { v: 1, model: 'sim/large', cost_usd: '0.0012', source: 'model', call_id: 'c1', ...some };
 }
