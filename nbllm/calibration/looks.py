@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from nbllm.errors import InvalidLabels
+
 CURVE_SHARE = 0.1
 """The part of a look's level that pays for the curve; the rest pays for the threshold. Together they hold at once."""
+
+
+def checked_look(look: object) -> int:
+    """Return the number of a look. Raises InvalidLabels for what is none."""
+    if isinstance(look, bool) or not isinstance(look, int | np.integer) or look < 1:
+        raise InvalidLabels(f"look is {look!r}; what is asked for is 1, 2, 3 ...", hint="It counts calibrations on one store.")
+    return int(look)
 
 
 def level_of_look(confidence: float, look: int) -> float:

@@ -83,7 +83,7 @@ class ThresholdPlan:
         """Read a plan back. Raises InvalidPlan where the text is none, or one whose numbers contradict each other."""
         from nbllm.calibration.plan_json import read
 
-        return read(text)
+        return read(cls, text)
 
     def to_settings(self, path: str = "nbllm-plan.json") -> dict[str, Any]:
         """Return the settings under [tool.nbllm.semantic_cache] that switch the plan on, once it is saved as `path`.

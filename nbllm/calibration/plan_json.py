@@ -45,10 +45,8 @@ def _rows(rows: tuple[Any, ...]) -> str:
     return "[\n" + ",\n".join(f"    {_one(dataclasses.asdict(row))}" for row in rows) + "\n  ]"
 
 
-def read(text: str | bytes) -> ThresholdPlan:
-    """Return the plan. Raises InvalidPlan."""
-    from nbllm.calibration.plan import ThresholdPlan
-
+def read(made: type[ThresholdPlan], text: str | bytes) -> ThresholdPlan:
+    """Return the plan. made: its class, which knows its own faces; they do not know it. Raises InvalidPlan."""
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -56,12 +54,12 @@ def read(text: str | bytes) -> ThresholdPlan:
     if not isinstance(found, dict) or found.get("kind") != KIND:
         raise InvalidPlan(f"A text is no threshold plan: it does not begin with the kind {KIND!r}.", hint=_HINT)
     try:
-        values = {name: found[name] for name in (field.name for field in dataclasses.fields(ThresholdPlan))}
+        values = {name: found[name] for name in (field.name for field in dataclasses.fields(made))}
         values["left_out"] = tuple((str(name), int(rows)) for name, rows in found["left_out"].items())
         values["agreement"] = None if found["agreement"] is None else Agreement(**found["agreement"])
         values["alternatives"] = tuple(Alternative(**row) for row in found["alternatives"])
         values["curve"] = Curve(tuple(_typed(CurvePoint(**row)) for row in found["curve"]))
-        return _checked(_typed(ThresholdPlan(**values)))
+        return _checked(_typed(made(**values)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidPlan(f"A plan lacks something or holds what does not fit: {error!r}.", hint=_HINT) from error
 

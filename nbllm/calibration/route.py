@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -13,9 +14,9 @@ from nbllm.calibration.ridge import Floats, Line
 from nbllm.calibration.route_curve import SHARES, curve_of, measure, summary_of
 from nbllm.calibration.route_evidence import Evidence
 from nbllm.calibration.route_intervals import MOST_UNITS
-from nbllm.calibration.route_plan import QualityFrom, RoutePlan
+from nbllm.calibration.route_plan import RoutePlan
 from nbllm.calibration.route_words import notes_on
-from nbllm.calibration.routing_rows import RoutingRows, routing_rows
+from nbllm.calibration.routing_rows import QualityFrom, RoutingRows, routing_rows
 from nbllm.errors import InvalidRequest
 
 CONFIDENCE = 0.95
@@ -53,6 +54,13 @@ def calibrate_route(
     if quality_from not in get_args(QualityFrom):
         raise InvalidRequest(f"quality_from={quality_from!r} is unknown.", hint=f"One of {', '.join(get_args(QualityFrom))}.")
     rows = routing_rows(prompts, embeddings, weak_quality, strong_quality, weak_cost_usd, strong_cost_usd)
+    plan = replace(_plan(rows, seed), quality_from=quality_from, weak=weak, strong=strong, embedder=embedder, date=date)
+    # Through JSON, which rounds: a plan that was read in another process is the same in every number.
+    return RoutePlan.from_json(plan.choose(strong_share=strong_share).to_json())
+
+
+def _plan(rows: RoutingRows, seed: int) -> RoutePlan:
+    """Return the plan of rows that make sense, not yet named."""
     folding, drawing = np.random.default_rng(seed).spawn(2)
     x, directions = compress(rows.embeddings, folding)
     problem = Problem(x, rows.features, rows.unit_gain, rows.counts)
@@ -63,7 +71,7 @@ def calibrate_route(
     measured = measure(evidence, length, parts, drawing)
     curve = curve_of(measured, thresholds, ties, CONFIDENCE)
     summary = summary_of(measured, CONFIDENCE)
-    plan = RoutePlan(
+    return RoutePlan(
         curve=curve,
         summary=summary,
         line=_turned_back(final.line, directions),
@@ -71,20 +79,14 @@ def calibrate_route(
         chosen_share=0.5,
         rows=len(rows.unit),
         prompts=len(problem.y),
-        quality_from=quality_from,
+        quality_from="labels",
         confidence=CONFIDENCE,
         seed=seed,
         penalty=final.penalty,
         sha256=rows.sha256,
         notes=rows.notes + notes_on(summary, len(problem.y), final.penalty),
-        weak=weak,
-        strong=strong,
-        embedder=embedder,
-        date=date,
         knows_zero_vectors=bool((~rows.embeddings.any(axis=1)).any()),
     )
-    # Through JSON, which rounds: a plan that was read in another process is the same in every number.
-    return RoutePlan.from_json(plan.choose(strong_share=strong_share).to_json())
 
 
 def _evidence(rows: RoutingRows, parts: list[Partition], own: Ranks) -> tuple[Evidence, tuple[Floats, Floats]]:

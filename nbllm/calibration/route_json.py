@@ -13,6 +13,7 @@ from nbllm.calibration.ridge import Floats, Line
 from nbllm.calibration.route_curve import SHARES, RouteCurve, Summary
 from nbllm.calibration.route_evidence import Evidence
 from nbllm.calibration.route_intervals import Estimate
+from nbllm.calibration.routing_rows import QualityFrom
 from nbllm.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def _number(value: float) -> str:
     return f"{value:.{_DIGITS}g}" if np.isfinite(value) else json.dumps(str(value))
 
 
-def from_json(text: str) -> RoutePlan:
-    """Return the plan. Raises InvalidRequest for what is no route plan of this version, or is damaged."""
+def from_json(made: type[RoutePlan], text: str) -> RoutePlan:
+    """Return the plan. made: its class. Raises InvalidRequest for what is no route plan of this version, or is damaged."""
     try:
         facts = json.loads(text)
     except (TypeError, ValueError) as error:
@@ -92,16 +93,14 @@ def from_json(text: str) -> RoutePlan:
             hint="Calibrate again, or update nbllm.",
         )
     try:
-        return _plan_of(facts)
+        return _plan_of(made, facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidRequest(
             f"The route plan is damaged: {error!r}.", hint="Take it from its backup, or calibrate again."
         ) from error
 
 
-def _plan_of(facts: dict[str, Any]) -> RoutePlan:
-    from nbllm.calibration.route_plan import QualityFrom, RoutePlan
-
+def _plan_of(made: type[RoutePlan], facts: dict[str, Any]) -> RoutePlan:
     curve = RouteCurve(**{one.name: _column(facts["curve"][one.name], len(SHARES)) for one in fields(RouteCurve)})
     score = facts["score"]
     line = Line(float(score["intercept"]), _column(score["log_characters"], 1), _column(score["embedding"]))
@@ -112,7 +111,7 @@ def _plan_of(facts: dict[str, Any]) -> RoutePlan:
         raise ValueError("a summary is missing")
     if facts["quality_from"] not in get_args(QualityFrom):
         raise ValueError(f"quality_from is {facts['quality_from']!r}")
-    return RoutePlan(
+    return made(
         curve=curve,
         summary=Summary(**estimates),  # type: ignore[arg-type]  # those that must be there were looked for above
         line=line,

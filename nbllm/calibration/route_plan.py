@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,11 @@ from nbllm.calibration.route_curve import RouteCurve, Summary
 from nbllm.calibration.route_evidence import Evidence
 from nbllm.calibration.route_intervals import Estimate
 from nbllm.calibration.route_point import RoutePoint, point_at, predict, threshold_at
-from nbllm.calibration.routing_rows import length_features, matrix, prompts_of
+from nbllm.calibration.routing_rows import QualityFrom, length_features, matrix, prompts_of
 from nbllm.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-QualityFrom = Literal["labels", "check", "judge", "agreement"]
-"""Where qualities came from: hand labels, a check function, a judge model, or agreement with the strong model's answer."""
 
 _EQUAL = 1e-7
 """Predicted gains that differ by less than this share of the threshold are equal: a plan keeps eight digits."""
@@ -186,7 +183,7 @@ class RoutePlan:
         """Return the plan that `to_json` wrote, equal in every number. Raises InvalidRequest for other text."""
         from nbllm.calibration.route_json import from_json
 
-        return from_json(text)
+        return from_json(cls, text)
 
     def to_settings(self, path: str = "nbllm-route.json") -> dict[str, Any]:
         """Return the settings under [tool.nbllm.routes.NAME] that route by this plan, once it is saved as `path`.

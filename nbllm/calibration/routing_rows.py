@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from nbllm.calibration.ridge import TINY, Floats, Ints
 from nbllm.calibration.route_intervals import unit_sums
 from nbllm.errors import InvalidRequest
+
+QualityFrom = Literal["labels", "check", "judge", "agreement"]
+"""Where qualities came from: hand labels, a check function, a judge model, or agreement with the strong model's answer."""
 
 MIN_PROMPTS = 20
 """Fewer different prompts cannot be cut into folds of five, and no interval from them would be worth reading."""

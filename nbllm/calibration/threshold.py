@@ -15,11 +15,10 @@ from nbllm.calibration.betting import Wagers
 from nbllm.calibration.checks import Counts, Floats, checked_rate
 from nbllm.calibration.curve import Curve, CurvePoint, ranks_of
 from nbllm.calibration.labels import Candidates, Labels, Origin, candidates_of, read_labels
-from nbllm.calibration.looks import curve_level, level_of_look, threshold_level
+from nbllm.calibration.looks import checked_look, curve_level, level_of_look, threshold_level
 from nbllm.calibration.plan import ThresholdPlan
 from nbllm.calibration.reasons import reason_of
 from nbllm.calibration.sequences import loosest_rejected, starts_of
-from nbllm.errors import InvalidLabels
 
 
 def calibrate_threshold(
@@ -59,20 +58,18 @@ def calibrate_threshold(
     Raises InvalidLabels, a ValueError: empty, of different lengths, NaN or infinite, no numbers, marked labels only, rates outside
     their range, look below 1.
     """
-    max_error = checked_rate(max_error, "max_error")
+    max_error, look = checked_rate(max_error, "max_error"), checked_look(look)
     confidence = checked_rate(confidence, "confidence", least=0.5)
-    if isinstance(look, bool) or not isinstance(look, int | np.integer) or look < 1:
-        raise InvalidLabels(f"look is {look!r}; what is asked for is 1, 2, 3 ...", hint="It counts calibrations on one store.")
     labels = read_labels(scores, correct, weights, origin, max_weight)
     others = measured(alternatives, scores, correct, weights, labels.rows, max_error, seed)
-    level = level_of_look(confidence, int(look))
+    level = level_of_look(confidence, look)
     candidates = candidates_of(labels)
     tests: _Tests = _Exact(candidates) if labels.weights is None else _Betting(labels, labels.weights, candidates)
     found = _threshold(labels, candidates, tests, max_error, threshold_level(level))
     curve = _curve(labels, candidates, tests, curve_level(level), found, max_error)
     return _plan(
         labels, candidates, found, curve, others,
-        max_error=max_error, confidence=confidence, look=int(look), level=level, seed=int(seed),
+        max_error=max_error, confidence=confidence, look=look, level=level, seed=int(seed),
         agreement=agreement, embedder=embedder, date=date,
     )  # fmt: skip
 
