@@ -21,6 +21,7 @@ from bench import (
     crowd,
     export,
     footprint,
+    front_end,
     meter,
     panels,
     peers,
@@ -57,6 +58,7 @@ SECTIONS = {
     "export": lambda _, home: export.export(home),
     "calibration": lambda _, __: calibration.calibrate() + route_plans.plans(),
     "panels": lambda _, __: panels.panels(),
+    "front-end": lambda _, home: front_end.front_end(home),
     "shared": service_redis.shared,
     "service": service.service,
 }

@@ -70,9 +70,9 @@ def free_port() -> int:
 
 
 class Lab:
-    """One JupyterLab: its own port, token, folder, settings and nbllm home."""
+    """One JupyterLab: its own port, token, folder, settings and nbllm home. more: further arguments."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.work = folder / "work"
         self.home = folder / "home"
         self.log = folder / "jupyter.log"
@@ -101,6 +101,7 @@ class Lab:
             *(f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"),
             *(f"--ServerApp.root_dir={self.work}", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url="),
             *("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly"),
+            *more,
         ]
         with self.log.open("w") as out:
             self.process = subprocess.Popen(

@@ -134,3 +134,16 @@ def test_the_sdist_holds_the_sources_of_the_extension(tmp_path: Path) -> None:
     assert not [name for name in names if "node_modules" in name or name.startswith("labextension/lib/")]
     built = {path.relative_to(ROOT).as_posix() for path in BUILT.rglob("*.*")}
     assert built <= names
+
+
+@needs_built
+def test_an_sdist_is_installed_without_node(no_node: dict[str, str], tmp_path: Path) -> None:
+    """The sdist brings the extension built, so that a wheel is made of it where there is no Node.js."""
+    assert build("build_sdist", tmp_path / "out", ROOT).returncode == 0
+    with tarfile.open(next((tmp_path / "out").glob("*.tar.gz"))) as sdist:
+        sdist.extractall(tmp_path / "tree", filter="data")
+    (tree,) = (tmp_path / "tree").iterdir()
+    done = build("build_wheel", tmp_path / "out", tree, **no_node)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with zipfile.ZipFile(next((tmp_path / "out").glob("*.whl"))) as wheel:
+        assert any(name.endswith("labextensions/nbllm-lab/install.json") for name in wheel.namelist())
