@@ -1,10 +1,10 @@
-"""Make the English word lists of nbllm/core/guards/data from WordNet 3.0 and SCOWL (size 35); data/LICENSES has their terms.
+"""Make the English word lists of nbllm/core/guards/data from WordNet 3.0 and SCOWL; data/LICENSES has their terms.
 
-    python scripts/guard_words.py WORDNET_FOLDER SCOWL_FILE
+    python scripts/guard_words.py WORDNET_FOLDER SCOWL_FILE LARGER_FILE...
 
-WORDNET_FOLDER holds index.*, data.* and *.exc; SCOWL_FILE has one word a line. On Debian: packages wordnet-base and wamerican-
-small. The German and
-Spanish lists, and everything in words_*.txt, are written by hand for this project.
+WORDNET_FOLDER holds index.*, data.* and *.exc; SCOWL_FILE (size 35) has one word a line, and so have the LARGER_FILEs (size 60,
+American and British spelling), whose other words become rare_en.txt. On Debian: packages wordnet-base, wamerican-small, wamerican
+and wbritish. The German and Spanish lists, and everything in words_*.txt, are written by hand for this project.
 """
 
 from __future__ import annotations
@@ -17,6 +17,62 @@ from nbllm.core.guards.lemmas import candidates
 DATA = Path(__file__).parent.parent / "nbllm" / "core" / "guards" / "data"
 POS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 SMALLEST = 3
+# Words in -er that are seldom the comparative that they look like ("offer" of "off").
+NO_COMPARATIVES = frozenset(
+    {
+        "archer",
+        "backer",
+        "beater",
+        "blamer",
+        "bluffer",
+        "bother",
+        "broker",
+        "buffer",
+        "camper",
+        "chiefer",
+        "cracker",
+        "customer",
+        "dimer",
+        "dresser",
+        "feller",
+        "fiver",
+        "flasher",
+        "flusher",
+        "foreigner",
+        "forwarder",
+        "founder",
+        "gamer",
+        "halter",
+        "hardliner",
+        "hinder",
+        "insider",
+        "juster",
+        "leer",
+        "liker",
+        "liter",
+        "mariner",
+        "matter",
+        "muster",
+        "number",
+        "offer",
+        "outsider",
+        "owner",
+        "passer",
+        "peter",
+        "plumber",
+        "porter",
+        "presenter",
+        "pretender",
+        "primer",
+        "puffer",
+        "punker",
+        "savager",
+        "signer",
+        "sizer",
+        "skewer",
+        "sneaker",
+    }
+)
 
 
 def plain_words(scowl: Path) -> set[str]:
@@ -39,7 +95,7 @@ def irregular_forms(wordnet: Path, plain: set[str]) -> dict[str, str]:
     for word in sorted(adjectives & plain):
         stem = word[:-1] if word.endswith("e") else word[:-1] + "i" if word.endswith("y") else word
         for form in (stem + "er", stem + "est"):
-            if form in plain and form not in adjectives:
+            if form in plain and form not in adjectives and form not in NO_COMPARATIVES:
                 forms.setdefault(form, word)
     return forms
 
@@ -54,6 +110,17 @@ def lemma(word: str, common: set[str], irregular: dict[str, str]) -> str:
     if word in irregular:
         return irregular[word]
     return word if word in common else next((base for base in candidates(word) if base in common), word)
+
+
+def rare(common: set[str], irregular: dict[str, str], files: list[Path]) -> set[str]:
+    """Return the words of larger lists that are neither common, nor a form of a word of either list, nor a name."""
+    words = set().union(*(plain_words(file) for file in files))
+    names = {word.lower() for file in files for word in file.read_text(encoding="utf-8").split() if word[0].isupper()}
+    found: set[str] = set()
+    for word in sorted(words - names - common - irregular.keys(), key=lambda word: (len(word), word)):
+        if not any(base in common or base in found for base in candidates(word)):
+            found.add(word)
+    return found
 
 
 def antonyms(wordnet: Path, common: set[str], irregular: dict[str, str]) -> set[tuple[str, str]]:
@@ -113,7 +180,7 @@ def indirect(wordnet: Path, common: set[str]) -> set[tuple[str, str]]:
 
 
 def main() -> None:
-    """Write common_en.txt, irregular_en.txt and antonyms_en.txt."""
+    """Write common_en.txt, rare_en.txt, irregular_en.txt and antonyms_en.txt."""
     wordnet, scowl = Path(sys.argv[1]), Path(sys.argv[2])
     plain = plain_words(scowl)
     irregular = irregular_forms(wordnet, plain)
@@ -121,6 +188,7 @@ def main() -> None:
     pairs = antonyms(wordnet, common, irregular) | indirect(wordnet, common)
     lines = {
         "common_en": sorted(common),
+        "rare_en": sorted(rare(common, irregular, [Path(name) for name in sys.argv[3:]])),
         "irregular_en": [f"{form} {base}" for form, base in sorted(irregular.items())],
         "antonyms_en": [" ".join(pair) for pair in sorted(pairs)],
     }

@@ -132,3 +132,23 @@ def test_overlap_of_words_alone_does_not_tell_the_kinds_apart(half: str) -> None
         overlap = [float(overlaps([pair["a"]], [pair["b"]])[0, 0]) for pair in pairs]
         assert np.mean(np.array(overlap) >= 0.5) >= 0.2
         assert np.mean(np.array(overlap) < 0.5) >= 0.2
+
+
+def test_the_second_tuning_set_has_700_pairs_of_ten_domains_and_three_languages() -> None:
+    """The counts that rates computed from tune-2.jsonl rest on; each row has the same fields as those of the halves."""
+    pairs = read("tune-2")
+    assert Counter(pair["kind"] for pair in pairs) == {
+        "negation": 150, "numbers": 150, "names": 100, "opposites": 100, "paraphrase": 200,
+    }  # fmt: skip
+    assert Counter(pair["language"] for pair in pairs) == {"en": 560, "de": 84, "es": 56}
+    assert Counter(pair["domain"] for pair in pairs) == dict.fromkeys(DOMAINS, 70)
+    for pair in pairs:
+        assert {key: type(value) for key, value in pair.items()} == Pair.__annotations__, pair
+        assert pair["same"] == (pair["kind"] == "paraphrase"), pair
+
+
+def test_the_second_tuning_set_hardly_repeats_a_question() -> None:
+    """What is counted on tune-2.jsonl is not counted on the first halves too."""
+    first = {" ".join(words(question)) for half in HALVES.values() for question in questions(half)}
+    again = sum(" ".join(words(question)) in first for question in questions(read("tune-2")))
+    assert again <= 15  # counted only: a failing test shows no sealed question

@@ -36,8 +36,8 @@ def client(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def met(client: Client, times: int = 4, *, label: bool | None = None) -> None:
     """Let the cache meet questions in other words, and label all of it."""
-    for mark in ("", "?", "!", "??", "!?", "?!", "..", "!!")[: times + 1]:
-        for topic in ("an egg", "rice", "potatoes", f"carrots {BAD}"):
+    for mark in ("", "?", ", please", "!", "??", "!?", "..", "!!")[: times + 1]:
+        for topic in ("an egg", "rice", "potatoes", "beans", f"carrots {BAD}"):
             client.ask(f"How do I boil {topic}{mark}", model="sim/large")
     if label is not None:
         for match in client.semantic.to_label(1000):

@@ -16,6 +16,7 @@ MORE_THAN_ONE = ("-2", "")  # "several" in words_*.txt
 SYMMETRIC_LINKS = frozenset(
     ["and", "or", "und", "oder", "y", "o", "e", "u", "+", "x", "*", "plus", "mal", "mas", "vs", "versus", "&", ",", "."]
 )
+PER = frozenset({"per", "pro", "por", "/"})
 MOST_FACTS = 40  # facts of a text that are counted
 KINDS = {"numbers": "number", "units": "unit", "dates": "date"}
 
@@ -92,17 +93,37 @@ def _steered(here: Reading, there: Reading) -> Verdict:
     for one, other in ((here, there), (there, here)):
         table, bounds = one.lexicon.number_particles, one.lexicon.bounds
         bounded = not other.bases.isdisjoint(one.lexicon.bounded) or not BOUND_SIGNS.isdisjoint(other.text.original)
-        for fact in one.facts:
-            same = [fellow for fellow in other.facts if fellow.keys & fact.keys]
+        for fact in one.facts[:MOST_FACTS]:
+            same = [fellow for fellow in other.facts[:MOST_FACTS] if fellow.keys & fact.keys]
             if same and all(fellow.before in table.get(fact.before, ()) for fellow in same):
                 return apart("numbers", f"{fact.before} {fact.text}", f"{same[0].before} {same[0].text}")
+            share = _each(one, fact)
+            other_share = _each(other, same[0]) if same and share else ""
+            if share and other_share and share != other_share and not _synonyms(one, share, other_share):
+                return apart("numbers", f"{fact.text} per {share}", f"{same[0].text} per {other_share}")
             if same and not bounded and fact.before in bounds and MORE_THAN_ONE not in fact.keys:
                 return apart("numbers", f"{fact.before} {fact.text}", same[0].text)
     return passed("numbers")
 
 
+def _each(reading: Reading, fact: Fact) -> str:
+    """Return what an amount is counted for ("user" in "5 dollars per user"), "" where the text does not say."""
+    behind = reading.tokens[fact.place[1] : fact.place[1] + 2]
+    return behind[1].base if len(behind) == 2 and behind[0].word in PER and behind[1].kind == "w" else ""
+
+
+def _synonyms(reading: Reading, one: str, two: str) -> bool:
+    table = reading.lexicon.synonyms
+    return bool(table.get(one, frozenset()) & table.get(two, frozenset()))
+
+
 def _in_order(here: Reading, there: Reading) -> Verdict:
     """Return whether neighbours have not changed places: "10 - 4" and "4 - 10", "from May to July" and "from July to May"."""
+    dated = any(fact.kind == "date" for fact in (*here.facts, *there.facts))
+    if not dated and _skeleton(here) == _skeleton(there):
+        for one, two in zip(_firm(here), _firm(there), strict=False):
+            if not one.keys & two.keys:
+                return apart("numbers", one.text, two.text)
     theirs = _neighbours(there)
     for one, link, two in _neighbours(here):
         for first, other, second in theirs:
@@ -110,6 +131,15 @@ def _in_order(here: Reading, there: Reading) -> Verdict:
             if turned and link == other:
                 return apart("numbers", f"{one.text} before {two.text}", f"{first.text} before {second.text}")
     return passed("numbers")
+
+
+def _firm(reading: Reading) -> list[Fact]:
+    return sorted((fact for fact in reading.facts if fact.place[1] and not fact.soft), key=lambda fact: fact.place)[:MOST_FACTS]
+
+
+def _skeleton(reading: Reading) -> list[str]:
+    """Return the words of a text without its amounts and dates."""
+    return [token.word for at, token in enumerate(reading.tokens) if token.kind != "s" and at not in reading.firm]
 
 
 def _neighbours(reading: Reading) -> list[tuple[Fact, tuple[str, ...], Fact]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nbllm.core.guards.affixes import PREFIX_BEGINNINGS, affixed
 from nbllm.core.guards.lazy import lazy
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.verdicts import Verdict, apart, passed
@@ -24,11 +25,24 @@ ENDINGS = (
     ("frei", "haltig"),
     ("frei", "pflichtig"),
     ("frei", "isch"),
+    ("los", "voll"),
+    ("los", "haft"),
+    ("arm", "reich"),
     ("ee", "er"),
     ("ee", "or"),
 )
 LAST_LETTERS = tuple({ending for ending, _ in ENDINGS})
-FIRM = frozenset({"only", "more", "less"})
+OVER_UNDER = {
+    "over": "more",
+    "above": "more",
+    "exceeds": "more",
+    "under": "less",
+    "below": "less",
+    "ueber": "more",
+    "unter": "less",
+}
+PLACES = frozenset({"on", "off", "in", "out"})  # before most things they say where, and turn nothing
+FIRM = frozenset({"only", "more", "less", "but_one"})
 
 
 def opposites(here: Reading, there: Reading) -> Verdict:
@@ -49,8 +63,30 @@ def opposed(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
     table = here.lexicon.opposites
     for word in sorted(mine & table.keys()):
         for other in sorted(table[word] & theirs):
-            yield word, other
+            if _has(here, other) or _has(there, word):
+                continue
+            if word not in PLACES or other not in PLACES or _alike(here, word, there, other):
+                yield word, other
     yield from _prefixed(here, there)
+    for one, two, turned in ((here, there, False), (there, here, True)):
+        for token in one.content:
+            if token.word[:2] in PREFIX_BEGINNINGS and token.base not in two.bases:
+                root = affixed(token, one.lexicon)
+                if root and root in two.bases and root not in one.bases:
+                    yield (root, token.base) if turned else (token.base, root)  # "unrhymed", "that rhymes"
+
+
+def _has(reading: Reading, word: str) -> bool:
+    """Say whether a text has a synonym of a word, so that the word stands against nothing in it."""
+    groups = reading.lexicon.synonyms.get(word)
+    return groups is not None and not groups.isdisjoint(reading.synonyms)
+
+
+def _alike(here: Reading, word: str, there: Reading, other: str) -> bool:
+    """Say whether two small words steer the same word ("put it on", "take it off" do not: other guards look at the verbs)."""
+    mine = {last for last, particle in _steered(here) if particle == word}
+    theirs = {last for last, particle in _steered(there) if particle == other}
+    return bool(mine & theirs) or not (mine and theirs)
 
 
 class Pair:
@@ -162,11 +198,19 @@ def _classes(reading: Reading) -> dict[str, str]:
     openers = reading.lexicon.openers
     for at, word in enumerate(words):
         name = table.get(word)
-        if name is None and word not in openers:
+        if name is None and word not in openers and word not in OVER_UNDER:
+            continue
+        before = words[at - 1] if at else ""
+        if (name == "most" and before == "at") or (word in ("more", "less", "fewer") and before in ("no", "not")):
             continue
         if name is None:
-            for size in (2, 3):
+            for size in (2, 3, 4):
                 name = name or table.get("_".join(words[at : at + size]))
+        if name is None and (more := OVER_UNDER.get(word)) and words[at + 1 : at + 2]:
+            ahead = reading.places[id(reading.plain_words[at])] + 1
+            following = reading.tokens[ahead : ahead + 2]
+            if any(token.kind == "n" or token.word in reading.lexicon.numbers for token in following):
+                name = more
         if name == "few" and words[at - 1 : at] == ["a"]:
             name = "some"  # "a few" are some
         if name is not None and not (name in ("more", "less") and words[at + 2 : at + 3] in (["one"], ["once"])):

@@ -61,9 +61,10 @@ class Lemmas:
     most.
     """
 
-    def __init__(self, code: str, common: frozenset[str], irregular: dict[str, str]) -> None:
-        self._english = code == "en"
+    def __init__(self, code: str, common: frozenset[str], irregular: dict[str, str], rare: frozenset[str] = frozenset()) -> None:
+        self._english, self._german = code == "en", code == "de"
         self.common = common
+        self.rare = rare  # words of a language that many people do not use
         self._irregular = irregular
         self._endings = ENDINGS.get(code, ())
 
@@ -83,10 +84,17 @@ class Lemmas:
             for base in candidates(word):
                 if base in self.common:
                     return base
+            if word in self.rare:
+                return word
+            for base in candidates(word):
+                if base in self.rare:
+                    return base
             return word.replace("isation", "ization").replace("ising", "izing").replace("ised", "ized").replace("ise", "ize")
         for ending in self._endings:
             if word.endswith(ending) and len(word) - len(ending) >= SHORTEST + 1:
-                return word[: -len(ending)]
+                word = word[: -len(ending)]
+                # The verbs in -ern and -eln have forms without that n: "verlängere", "verlängern".
+                return word[:-2] if self._german and word.endswith("er") and len(word) > SHORTEST + 2 else word
         return word
 
 

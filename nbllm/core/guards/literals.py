@@ -12,7 +12,9 @@ CODE = re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]|::|\w\(\)|\w@\w|://|\w[/\\]\w+[/\\]|
 OPTION = re.compile(r"--?[a-zA-Z][\w-]{0,80}\Z")
 SIGNS_OF_CODE = re.compile(r"_|::|\(\)|@|[/\\]|[a-z]\.[a-z]|(?:^|\s)[\"'`]?-")  # nothing of the two without one of these
 LONGEST_CODE = 300  # characters of a piece without spaces that are searched for signs of code
-OPERATORS = re.compile(r"[=!<>]=+|&&|\|\||->|=>|\*\*|\+\+|<<|>>|(?<=\s)[=+*/%|^~](?=\s)|:=|[<>\u2264\u2265\u2260\u2248\u00b1]")
+OPERATORS = re.compile(
+    r"[=!<>]=+|&&|\|\||->|=>|\*\*|\+\+|<<|>>|(?<![\w!])!(?=[\w(])|(?<=\s)[=+*/%|^~](?=\s)|:=|[<>\u2264\u2265\u2260\u2248\u00b1]"
+)
 OPERATOR_SIGNS = re.compile(r"[=!<>&|*+/%^~:\u2264\u2265\u2260\u2248\u00b1]|->")
 SIGNS = re.compile(r"[^\w\s]")
 
@@ -52,7 +54,7 @@ def _absent(literals: frozenset[str], there: Reading) -> set[str]:
     if not literals:
         return set()
     text = _spaced(there.text.original)
-    return {literal for literal in literals if _spaced(literal) not in text or literal.startswith("-")}
+    return {literal for literal in literals if _spaced(literal.removesuffix(".js")) not in text or literal.startswith("-")}
 
 
 def _spaced(text: str) -> str:

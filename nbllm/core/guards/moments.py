@@ -9,7 +9,16 @@ from msgspec.structs import replace
 from nbllm.core.guards.facts import Fact, Key, Walk
 from nbllm.core.guards.numerals import Value
 
-NAMED_DAYS: dict[str, tuple[Key, ...]] = {"christmas": (("md", 12, 25),)}
+NAMED_DAYS: dict[str, tuple[Key, ...]] = {
+    "christmas": (("md", 12, 25),),
+    "christmas_eve": (("md", 12, 24),),
+    "new_years_eve": (("md", 12, 31),),
+    "new_year": (("md", 1, 1),),
+    "halloween": (("md", 10, 31),),
+}
+EVES: dict[tuple[str, str], Key] = {("christmas", "eve"): ("md", 12, 24), ("xmas", "eve"): ("md", 12, 24)}
+AFTER_NEXT = {("before", "yesterday"): "foreyesterday", ("after", "tomorrow"): "overmorrow"}
+DAY = 86400.0  # seconds
 HALF_DAY = 720  # minutes
 NAMED_TIMES = {"noon": HALF_DAY, "midnight": 0}
 PARTS_OF_HOUR = {0.25: 15.0, 0.5: 30.0}
@@ -87,9 +96,21 @@ class Moments(Walk):
     def _minutes_past(self, end: int, value: Value) -> tuple[int, int] | None:
         """Return (minutes of the day, index after them) for "quarter past nine", "quarter to nine" and "nueve menos cuarto"."""
         word, after = self.peek(end), self.peek(end + 1)
+        if self.lexicon.code == "de" and value.number == 0.5 and 1 <= self.lexicon.numbers.get(word, 0.0) <= 12:
+            return int(self.lexicon.numbers[word] * 60 - 30), end + (2 if after == "uhr" else 1)
+        if (
+            self.lexicon.code == "es"
+            and word == "y"
+            and after == "media"
+            and 1 <= value.number <= 12
+            and self.peek(end - 2) in ("las", "la")
+        ):
+            return int(value.number) * 60 + 30, end + 2
         if self.lexicon.code == "es" and after == "cuarto" and word in ("y", "menos"):
             return int(value.number) * 60 + (15 if word == "y" else -15), end + 2
         hour = float(after) if after.isascii() and after.isdecimal() and len(after) <= 2 else self.lexicon.numbers.get(after, 0.0)
+        if 1 <= hour <= 12 and self.lexicon.code == "de" and value.number == 0.25 and word in ("vor", "nach"):
+            return int(hour * 60 + (15 if word == "nach" else -15)), end + 2
         if not 1 <= hour <= 12 or self.lexicon.code != "en":
             return None
         minutes = PARTS_OF_HOUR.get(value.number, value.number)
@@ -128,10 +149,23 @@ class Moments(Walk):
         if word in lexicon.dates:
             name = lexicon.dates[word]
             key = ("time", NAMED_TIMES[name]) if name in NAMED_TIMES else ("date", name)
-            return self.add(at, at + 1, [key, *NAMED_DAYS.get(name, ())], "date")
+            if (self.peek(at - 1), name) in AFTER_NEXT:
+                key = ("date", AFTER_NEXT[self.peek(at - 1), name])
+            eve = EVES.get((word, self.peek(at + 1)))
+            if eve is not None:
+                return self.add(at, at + 2, [eve], "date")
+            return self.add(at, at + 1, [key, *NAMED_DAYS.get(name, ()), *self._one_ago(at, name)], "date")
         if word in lexicon.soft_dates:
             return self.add(at, at + 1, [("date", lexicon.soft_dates[word])], "date", soft=True)
         return None
+
+    def _one_ago(self, at: int, name: str) -> list[Key]:
+        """Return what "a week ago" is too: "last week"; and "a day ago": "yesterday"."""
+        if name != "past" or self.peek(at - 2) not in self.lexicon.articles:
+            return []
+        unit = self.lexicon.units.get(self.peek(at - 1))
+        day = unit is not None and unit.dimension == "time" and unit.factor == DAY
+        return [("date", "yesterday")] if day else [("relative", "past")] if unit is not None else []
 
     def _is_month(self, at: int) -> bool:
         token = self.tokens[at]
@@ -147,7 +181,8 @@ class Moments(Walk):
             name = lexicon.relative.get(token.word) if token.kind == "w" else None
             if name is None:
                 continue
-            sides = (self.peek(at + 1), self.peek(at - 1) if at and lexicon.code == "es" else "")
+            counted = at + 2 if self.peek(at + 1).isdecimal() or self.peek(at + 1) in lexicon.numbers else at + 1
+            sides = (self.peek(counted), self.peek(at - 1) if at and lexicon.code == "es" else "")
             if any(side in table for side in sides for table in times):
                 self.facts.append(Fact(frozenset({("relative", name)}), token.raw, "date", soft=name == "this"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nbllm.core.guards.lemmas import Lemmas
 from nbllm.core.guards.letters import shared
 from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.reading import LEFT_OUT, Reading, is_short
@@ -12,6 +13,11 @@ MOST_NAMES = 40  # names of one text alone, after which the texts are different 
 SHORTEST_JOIN = 5
 LONGEST_EXACT = 6  # letters from which one wrong letter is a slip
 LONG_GERMAN = 8  # letters from which one half that is a common word makes a compound
+SHORTEST_RARE = 4
+SHORTEST_SLIP, LONGEST_SLIP = 7, 24  # letters of a word in which a slip is looked for
+LETTERS = "etaoinsrhldcumfpgwybvkxjqz"
+PREFIXES = ("un", "in", "im", "non", "re", "over", "mis", "pre", "dis", "de", "co", "sub", "multi", "semi", "self", "super", "out")
+TECHNICAL = ("scopy", "ectomy", "otomy", "ology", "ologist", "itis", "osis", "graphy", "gram", "therapy")
 SHORT_GERMAN = 6  # an ending says nothing about a word of so few letters
 
 
@@ -20,6 +26,7 @@ def names(here: Reading, there: Reading) -> Verdict:
     written.
     """
     mine, theirs = _missing(here, there), _missing(there, here)
+    mine, theirs = _sure(here, mine, there, theirs)
     if bool(mine) != bool(theirs):
         mine, theirs = _without_first_names(here, mine, there), _without_first_names(there, theirs, here)
     if mine and theirs:
@@ -32,6 +39,14 @@ def names(here: Reading, there: Reading) -> Verdict:
     if mine or theirs or (written_here and written_there):
         return apart("names", _listed(mine or written_here), _listed(theirs or written_there))
     return passed("names")
+
+
+def _sure(here: Reading, mine: list[Token], there: Reading, theirs: list[Token]) -> tuple[list[Token], list[Token]]:
+    """Leave out the words that may be no names: all where none is sure, and those that only one text has."""
+    if mine and theirs:
+        firm = any(is_firm(here, token) for token in mine) or any(is_firm(there, token) for token in theirs)
+        return (mine, theirs) if firm else ([], [])
+    return [token for token in mine if is_firm(here, token)], [token for token in theirs if is_firm(there, token)]
 
 
 def _kinds(here: Reading, there: Reading) -> tuple[str, str] | None:
@@ -96,7 +111,7 @@ def _missing(here: Reading, there: Reading) -> list[Token]:
         key = token.key
         if key in keys or token.word in there.bases or not is_name(here, token):
             continue
-        if (
+        if (len(key) == 1 and here.tokens[here.places[id(token)] - 1].raw == "°") or (
             token.word in there.joined
             or _misspelt(here, token, there)
             or _in_join(here, at, there)
@@ -118,7 +133,7 @@ def is_name(reading: Reading, token: Token) -> bool:
     if token.word in reading.words.names or token.base in reading.words.names:
         return True
     if len(raw) == 1:
-        return raw not in "aiAI"
+        return raw not in "aiAIxX"
     known = token.word in lexicon.common or token.base in lexicon.common
     if (
         not known
@@ -131,10 +146,57 @@ def is_name(reading: Reading, token: Token) -> bool:
     if raw.islower() and lexicon.code != "en" and reading.has_capitals:
         return False  # German and Spanish verbs have more forms than a list can hold, and who writes capitals writes names with one
     if lexicon.code == "de":
+        if token.first and any(token.word.removesuffix(end) + "en" in lexicon.common for end in ("e", "t", "st")):
+            return False  # a verb that opens a question ("Bekomme ich ...")
         return not _german(token.word, lexicon)
     if lexicon.code == "es":
-        return raw[0].isupper() or not token.word.endswith(lexicon.endings)
+        return (raw[0].isupper() and not token.first) or not token.word.endswith(lexicon.endings)
     return not _compound(token.word, lexicon.common)
+
+
+def is_firm(reading: Reading, token: Token) -> bool:
+    """Say whether a name is sure to be one: no word in small letters that a larger list has, that is made of known words, or that
+    is a known word with a slip. Such a word ("flatmate", "unvaccinated", "differnce") says nothing alone, only beside another name.
+    """
+    lexicon, word = reading.lexicon, token.word
+    if lexicon.code == "de" and len(word) >= SHORTEST_RARE and word not in reading.words.names:
+        place = reading.places[id(token)]
+        before = reading.tokens[place - 1].word if place else ""
+        ahead = reading.tokens[place - 2].word if place > 1 else ""
+        return before not in lexicon.nominal or ahead == "bei"  # "ein Erbe", "der Brauch": with an article it is a thing
+    if lexicon.code != "en" or not token.raw.islower() or word in reading.words.names or token.base in reading.words.names:
+        return True
+    if len(word) < SHORTEST_RARE:
+        return token.base not in lexicon.rare
+    known = lexicon.listed
+    return not (
+        token.base in lexicon.rare
+        or _made_of(lexicon.lemmas, word, known)
+        or any(_compound(form, known) for form in {word, word.removesuffix("s")})
+        or _slip(word, lexicon.common)
+    )
+
+
+def _made_of(lemmas: Lemmas, word: str, known: frozenset[str]) -> bool:
+    """Say whether a word is a known one behind a prefix or before an ending ("unvaccinated", "arthroscopy")."""
+    if word.endswith(TECHNICAL):
+        return True
+    return any(word.startswith(prefix) and lemmas(word[len(prefix) :]) in known for prefix in PREFIXES)
+
+
+def _slip(word: str, common: frozenset[str]) -> bool:
+    """Say whether a word is a common one with a letter wrong, missing or too many, or with two that changed places."""
+    if not SHORTEST_SLIP <= len(word) <= LONGEST_SLIP:
+        return False
+    for at in range(1, len(word)):
+        head, tail = word[:at], word[at:]
+        if head + tail[1:] in common or (len(tail) > 1 and head + tail[1] + tail[0] + tail[2:] in common):
+            return True
+        for letter in LETTERS:
+            longer = head + letter
+            if longer + tail in common or longer + tail[1:] in common:
+                return True
+    return False
 
 
 def _german(word: str, lexicon: Lexicon) -> bool:

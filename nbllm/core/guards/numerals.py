@@ -19,6 +19,7 @@ GERMAN_BEGINS = re.compile("zwei|drei|vier|fuenf|sechs|sieben|acht|neun|zehn|elf
 SHORTEST_REST, LONG_REST = 4, 6  # letters behind the number of a compound
 LONGEST_NUMBER = 10  # "fuenfzehn", "siebzig"
 GERMAN_ORDINALS = ("sten", "ster", "stes", "ste", "ten", "ter", "tes", "te")
+CENTURIES = frozenset(map(float, (16, 17, 18, 19, 20)))
 AND = frozenset({"and", "und", "y"})
 HALF = frozenset({"half", "halb", "halbe", "media", "medio"})
 ROMAN_ONES = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
@@ -145,6 +146,27 @@ def read_words(tokens: Sequence[Token], start: int, lexicon: Lexicon) -> tuple[f
     return None if end == start else (total + max(current, 0.0), end)
 
 
+def read_fraction(tokens: Sequence[Token], at: int, lexicon: Lexicon) -> tuple[float, int] | None:
+    """Return the value of a fraction in words that starts here, and the index after it ("two thirds", "un tercio"); None: none
+    does.
+    """
+    word = tokens[at].word
+    alone = lexicon.parts.get(word)
+    before = tokens[at - 1].word if at else ""
+    if alone is not None and before in lexicon.articles:
+        return 1 / alone, at + 1
+    step = 2 if at + 2 < len(tokens) and tokens[at + 1].raw == "-" else 1
+    if at + step >= len(tokens):
+        return None
+    below = lexicon.parts.get(tokens[at + step].word)
+    above = lexicon.numbers.get(word) or lexicon.soft_numbers.get(word)
+    if tokens[at].kind == "n" and word.isascii() and word.isdecimal() and len(word) == 1:
+        above = float(word)
+    if below is None or above is None or not 1 <= above < below or above != int(above):
+        return None
+    return above / below, at + step + 1
+
+
 def _soft(tokens: Sequence[Token], at: int, start: int, lexicon: Lexicon) -> float | None:
     """Return the value of "one" or "first" inside a larger number ("one hundred", "twenty-first"); alone it is no firm number."""
     value = lexicon.soft_numbers[tokens[at].word]
@@ -160,13 +182,15 @@ def _join(total: float, current: float, value: float, word: str) -> tuple[float,
     if current < 0:
         return (value, 0.0) if value >= 1000 and total == 0 else (total, value)
     if word in DOZENS:
-        return total, max(current, 1.0) * value
+        return total, (current or 1.0) * value
     if value >= 1000:
         return total + max(current, 1.0) * value, 0.0
     if current == 0 and total and value >= 100:
         return total, value
     if value == 100 and 0 < current < 100:
         return total, current * 100
+    if total == 0 and current in CENTURIES and 10 <= value < 100 and value == int(value):
+        return total, current * 100 + value  # "nineteen eighty-four"
     if current % 100 == 0 and value < 100 and value == int(value) and (current or total):
         return total, current + value
     if current % 10 == 0 and current % 100 >= 20 and value < 10 and value == int(value):

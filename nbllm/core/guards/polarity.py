@@ -4,16 +4,23 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from msgspec import Struct
 
+from nbllm.core.guards.affixes import NEGATIVE_PREFIXES, PREFIX_BEGINNINGS, affixed
+from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, apart, failed, passed
 
 GUARD = "negation"
 MOST_HEADS = 3  # words behind a denial that it may be about
-NEGATIVE_PREFIXES = ("un", "in", "im", "il", "ir", "dis")
 SENTENCE_SIGNS = frozenset(".?!:")
+FREE = frozenset(["free", "gratis", "kostenlos", "kostenfrei", "umsonst", "gratuito"])
+COSTS = frozenset(
+    ["cuesta", "cuestan", "cost", "costs", "charge", "fee", "fees", "costo", "coste", "kosten", "gebuehr", "gebuehren"]
+)  # "at no cost" is free
 COMMANDS = frozenset({"don't", "dont"})  # at the beginning they forbid; "isn't" and "can't" there only ask
 
 
@@ -36,6 +43,7 @@ class Weak(Struct, frozen=True):
 
     base: str
     heads: frozenset[str]
+    firm: bool = False
 
 
 class Polarity(Struct):
@@ -43,39 +51,61 @@ class Polarity(Struct):
 
     hard: list[Denial]
     weak: list[Weak]
+    affixed: list[Weak]
 
 
 def of(reading: Reading) -> Polarity:
     """Return the polarity of a text."""
     lexicon, words = reading.lexicon, reading.plain_words
-    found = Polarity([], [])
+    found = Polarity([], [], [])
     agreed: set[str] = set()
-    openers, negators, strong = lexicon.openers, lexicon.negators, lexicon.strong_negators
+    negators, strong, phrases = lexicon.negators, lexicon.strong_negators, lexicon.denying_phrases
     for at, token in enumerate(words):
-        word = token.word
+        word, phrase = token.word, ""
         if word == "noch" and "weder" in agreed:
             found.hard.append(_denial(reading, at))
         elif (
             word in negators
             or word in strong
             or (token.stop and word.endswith("n't"))
-            or (word in openers and _pair(words, at) in negators)
+            or ((word in phrases or token.base in phrases) and (phrase := _phrase(words, at, lexicon)) in negators)
         ):
-            if not _idle(reading, at) and not _concord(word, agreed, lexicon.concord):
+            if words[at + 1 : at + 2] and words[at + 1].word in COSTS:
+                agreed.add(word)
+                found.weak.append(Weak("free", frozenset()))
+            elif not _idle(reading, at) and not _concord(word, agreed, lexicon.concord):
                 found.hard.append(_denial(reading, at))
+        elif token.base == "keep" and _kept_from(words[at + 1 : at + 6]):
+            found.weak.append(Weak("keep_from", _heads(reading, at)))
+        elif phrase:
+            found.weak.append(Weak(phrase, _heads(reading, at + phrase.count("_"))))
         elif token.base in lexicon.weak_negators:
             if word == "free" and reading.hyphenated(token):
                 found.hard.append(Denial(token.raw, frozenset({words[at - 1].base}), sure=False))
             elif not (word == "free" and words[at + 1 : at + 2] and words[at + 1].word == "of"):
-                found.weak.append(Weak(token.base, _heads(reading, at)))
+                found.weak.append(Weak(token.base, _heads(reading, at), _of_doing(words, at, lexicon)))
+        elif word[:2] in PREFIX_BEGINNINGS and (root := affixed(token, lexicon)):
+            found.affixed.append(Weak(token.base, frozenset({root})))
     return found
 
 
-def _pair(words: list[Token], at: int) -> str:
-    """Return a word and the next as one ("other_than"), but nothing for "free of charge"."""
-    if at + 1 >= len(words) or (at + 2 < len(words) and words[at + 2].word in ("charge", "cost")):
-        return ""
-    return f"{words[at].word}_{words[at + 1].word}"
+def _phrase(words: list[Token], at: int, lexicon: Lexicon) -> str:
+    """Return the phrase that denies and begins here ("other_than", "turn_down" for "turned down"), "" when none does; "free of
+    charge" denies nothing, nor does "how far from".
+    """
+    token = words[at]
+    known = lexicon.denying_phrases.get(token.word) or lexicon.denying_phrases.get(token.base)
+    for phrase in known or ():
+        behind = words[at + 1 : at + len(phrase)]
+        if len(behind) == len(phrase) - 1 and all(
+            part in (other.word, other.base) for other, part in zip(behind, phrase[1:], strict=True)
+        ):
+            after = words[at + len(phrase)].word if at + len(phrase) < len(words) else ""
+            asked = token.word == "far" and (
+                after in lexicon.determiners or (at > 0 and words[at - 1].word in ("how", "too", "so"))
+            )
+            return "" if asked or after in ("charge", "cost") else "_".join(phrase)
+    return ""
 
 
 def _concord(word: str, agreed: set[str], concord: frozenset[str]) -> bool:
@@ -113,6 +143,19 @@ def _denial(reading: Reading, at: int) -> Denial:
     )
 
 
+def _kept_from(behind: list[Token]) -> bool:
+    """Say whether "keep" forbids: "keep users from logging in"."""
+    return any(one.word == "from" and two.word.endswith("ing") for one, two in pairwise(behind))
+
+
+def _of_doing(words: list[Token], at: int, lexicon: Lexicon) -> bool:
+    """Say whether a word denies the doing behind it ("stop paying", "fail to pay"), not a thing ("stopped working")."""
+    after = words[at + 1 : at + 3]
+    if not after or after[0].base in lexicon.filler or words[at].word == "free":
+        return False
+    return after[0].word.endswith("ing") or (len(after) > 1 and after[0].word == "to" and after[1].base not in lexicon.filler)
+
+
 def _idle(reading: Reading, at: int) -> bool:
     """Say whether a word that denies does not do so here: "or not", "not only", "No. 5", "isn't it?" and "Can't I ...?"."""
     lexicon, words = reading.lexicon, reading.plain_words
@@ -120,6 +163,12 @@ def _idle(reading: Reading, at: int) -> bool:
     before = words[at - 1].word if at else ""
     after = words[at + 1].word if at + 1 < len(words) else ""
     if token.word in ("not", "nicht", "no"):
+        if (
+            after in ("more", "less", "fewer", "later", "mehr", "weniger")
+            and words[at + 2 : at + 3]
+            and words[at + 2].word in ("than", "als")
+        ):
+            return True  # "no more than five": a bound
         if before in ("or", "oder", "o") or after == "matter":
             return True
         if after in ("only", "just", "nur", "solo") and any(other.word in ("but", "sondern", "sino") for other in words[at + 2 :]):
@@ -127,7 +176,7 @@ def _idle(reading: Reading, at: int) -> bool:
         if token.word == "no":
             place = reading.places[id(token)]
             following = reading.tokens[place + 1 : place + 3]
-            if len(following) == 2 and following[0].raw == "." and following[1].kind == "n":
+            if len(following) == 2 and following[0].raw == "." and (following[1].kind == "n" or following[1].raw in "?,;"):
                 return True
             return at == len(words) - 1 and at > 0 and reading.tokens[place - 1].raw in ",¿"
     if token.word.endswith("n't") or token.word in lexicon.auxiliaries:
@@ -142,16 +191,18 @@ def _idle(reading: Reading, at: int) -> bool:
 def compare(here: Reading, there: Reading) -> Verdict:
     """Return whether both texts deny alike."""
     a, b = of(here), of(there)
-    if not (a.hard or b.hard or a.weak or b.weak):
+    if not (a.hard or b.hard or a.weak or b.weak or a.affixed or b.affixed):
         return passed(GUARD)
     loose = here.lexicon.loose_negators | there.lexicon.loose_negators
-    mine, theirs = _counted(a, here, there), _counted(b, there, here)
-    if not (_counts(mine, a, b, loose) & _counts(theirs, b, a, loose)):
+    mine, theirs = _counted(a, b, here, there), _counted(b, a, there, here)
+    strange = [*_strange(a, b, there, here.pair.turned), *_bare(a, b, here, there)]
+    others = [*_strange(b, a, here, here.pair.turned), *_bare(b, a, there, here)]
+    if not (_counts(mine, strange, b, others, loose) & _counts(theirs, others, a, strange, loose)):
         return apart(GUARD, _said(a), _said(b))
     if len(mine) == len(theirs):
         for one, two in zip(mine, theirs, strict=True):
-            if not one.heads & two.heads and one.heads and two.heads and _moved(one, two, here, there):
-                return failed(GUARD, f'denies "{min(one.heads)}" here, "{min(two.heads)}" there')
+            if one.heads and two.heads and _moved(one, two, here, there):
+                return failed(GUARD, f'denies "{min(one.heads - two.heads)}" here, "{min(two.heads - one.heads)}" there')
     return passed(GUARD)
 
 
@@ -159,30 +210,67 @@ def _moved(mine: Denial, theirs: Denial, here: Reading, there: Reading) -> bool:
     """Say whether a denial went from one thing to another: "with A, without B" and "with B, without A"."""
     if not (mine.sure and theirs.sure):
         return False
+    only_mine, only_theirs = mine.heads - theirs.heads, theirs.heads - mine.heads
+    if mine.heads & theirs.heads:  # "doesn't pass in CI" and "doesn't pass locally"
+        return bool(only_mine & there.bases and only_theirs & here.bases)
     if (mine.near and mine.heads & there.bases) or (theirs.near and theirs.heads & here.bases):
         return True
     return bool(theirs.heads & here.bases and mine.heads & there.bases)
 
 
-def _counted(one: Polarity, here: Reading, there: Reading) -> list[Denial]:
+def _counted(one: Polarity, other: Polarity, here: Reading, there: Reading) -> list[Denial]:
     """Return the denials that count: not "not uncommon", unless the other text has "uncommon", and not "not safe", if it has
     "unsafe".
     """
     counted = [denial for denial in one.hard if not (denial.doubled and denial.doubled not in there.bases)]
-    return [denial for denial in counted if not (denial.near and denial.heads & here.pair.turned)]
+    counted = [denial for denial in counted if not any(weak.heads & denial.heads for weak in other.affixed)]
+    return [denial for denial in counted if not denial.heads & here.pair.turned]
 
 
-def _counts(counted: list[Denial], one: Polarity, other: Polarity, loose: frozenset[str]) -> set[int]:
-    """Return how often a text may deny: a word that may deny ("avoid") counts or not, where the other text has not the same."""
+def _counts(counted: list[Denial], strange: list[Weak], other: Polarity, others: list[Weak], loose: frozenset[str]) -> set[int]:
+    """Return how often a text may deny. A word that may deny ("avoid") counts where the other text has not the same; one that
+    means many things ("stop") only where it meets a denial of the same or another such word.
+    """
     count = len(counted)
+    firm = [weak for weak in strange if weak.firm or weak.base not in loose]
+    met = any(weak.firm or weak.base not in loose for weak in others)
+    maybe = [
+        weak
+        for weak in strange
+        if not weak.firm and weak.base in loose and (met or any(weak.heads & denial.heads for denial in other.hard))
+    ]
+    return set(range(count + min(1, len(firm)), count + len(firm) + len(maybe) + 1))
+
+
+def _bare(one: Polarity, other: Polarity, here: Reading, there: Reading) -> list[Weak]:
+    """Return the words with a part that denies ("unarmed") of a text, where the other denies nothing and has no such word."""
+    if one.hard or one.weak or other.hard or other.weak or other.affixed:
+        return []
+    turned = here.pair.turned
+    return [
+        Weak(word.base, word.heads, firm=True)
+        for word in one.affixed
+        if word.base.startswith("un")
+        and word.base not in there.bases
+        and word.base not in turned
+        and not _known(here, word.base, there)
+    ]
+
+
+def _known(here: Reading, base: str, there: Reading) -> bool:
+    return not here.lexicon.synonyms.get(base, frozenset()).isdisjoint(there.synonyms)
+
+
+def _strange(one: Polarity, other: Polarity, there: Reading, turned: frozenset[str]) -> list[Weak]:
+    """Return the words that may deny and that the other text has not, nor their opposite denied ("forbidden", "not allowed")."""
     bases = {weak.base for weak in other.weak}
-    strange = [weak for weak in one.weak if weak.base not in bases]
-    if count == 0 and not (other.hard or other.weak) and any(weak.base not in loose for weak in strange):
-        return {1}  # "foods to avoid" against "foods": nothing in the other text may stand for it
-    maybe = sum(1 for weak in strange if weak.base not in loose or any(weak.heads & denial.heads for denial in other.hard))
-    return set(range(count, count + maybe + 1))
+    return [
+        weak
+        for weak in one.weak
+        if weak.base not in bases and weak.base not in turned and not (weak.base == "free" and there.bases & FREE)
+    ]
 
 
 def _said(polarity: Polarity) -> str:
-    words = [*(denial.word for denial in polarity.hard), *(weak.base for weak in polarity.weak)]
+    words = [*(denial.word for denial in polarity.hard), *(weak.base for weak in (*polarity.weak, *polarity.affixed))]
     return ", ".join(f'"{word}"' for word in words[:4]) or "no denial"

@@ -44,13 +44,13 @@ class Reading:
         self.plain_words = attach(text, lexicon, words)  # word tokens in order, those of numbers and dates included
         self.pair: Pair
         self.facts: list[Fact]
-        self.facts, self.used, firm = facts_of(self.tokens, lexicon)
+        self.facts, self.used, self.firm = facts_of(self.tokens, lexicon)
         # Words that carry meaning, in order: no function words, no numbers, units or dates.
         self.content = [
             token for at, token in enumerate(self.tokens) if token.kind == "w" and not token.stop and at not in self.used
         ]
         # The same with the words of soft facts ("day", "evening"), which may be what two texts differ in.
-        self.wide = [token for at, token in enumerate(self.tokens) if token.kind == "w" and not token.stop and at not in firm]
+        self.wide = [token for at, token in enumerate(self.tokens) if token.kind == "w" and not token.stop and at not in self.firm]
         self.bases = self._bases()
         self.keys = frozenset(token.key for token in self.plain_words)
 
@@ -108,6 +108,11 @@ class Reading:
         return frozenset().union(*(table[base] for base in self.bases if base in table))
 
     @lazy
+    def terms(self) -> frozenset[str]:
+        """Return the terms of several words that the text has."""
+        return frozenset(base for base in self.bases if "_" in base)
+
+    @lazy
     def initials(self) -> tuple[str, ...]:
         """Return the first letters of all words, once without small words ("Charles de Gaulle" as "cg") and once with them
         ("cdg").
@@ -122,5 +127,7 @@ class Reading:
     @lazy
     def joined(self) -> frozenset[str]:
         """Neighbouring words and numbers written as one ("word press" as "wordpress")."""
-        pieces = [token.word for token in self.tokens if token.kind != "s"]
-        return frozenset({a + b for a, b in pairwise(pieces)})
+        pieces = [token for token in self.tokens if token.kind != "s"]
+        found = {a.word + b.word for a, b in pairwise(pieces)}
+        found.update(a.word + b.base for a, b in pairwise(pieces) if b.base and b.base != b.word)
+        return frozenset(found)

@@ -11,6 +11,9 @@ from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.words import GuardWords
 
 TOKEN = re.compile(r"(\s*)(?:(\d+(?:[.,:/]\d+)*|(?<![\w.])\.\d+)|([^\W\d_]+(?:'[^\W\d_]+)*(?:\+\+|\#(?!\w))?)|(\S))")
+PLURAL_INITIALS = re.compile(r"[A-Z]{2,}s\Z")
+ABBREVIATION = re.compile(r"\b([A-Z])\.(?:\s?([A-Z])\.)(?:\s?([A-Z])\.)?(?!\w)")  # "U.S."
+FOR_EXAMPLE = re.compile(r"\b(?:e\.\s?g\.|i\.\s?e\.|z\.\s?B\.|d\.\s?h\.|p\.\s?ej\.)", re.IGNORECASE)
 SENTENCE_ENDS = frozenset(".?!:\n\"'([{¿¡-*>")
 TITLE_SHARE = 0.75  # with more capitals than this, a capital says nothing about a word
 
@@ -43,6 +46,8 @@ class Text(Struct):
 def cut(text: str, words: GuardWords) -> Text:
     """Return the tokens of a text and its language (None: no function word of a known language)."""
     source = plain(text).strip()  # white space at the end would be searched again and again
+    if ".\u0020" in source or source.count(".") > 1:
+        source = FOR_EXAMPLE.sub(",", ABBREVIATION.sub(r"\1\2\3", source))
     tokens: list[Token] = []
     first = True
     for space, number, word, sign in TOKEN.findall(source):
@@ -103,7 +108,7 @@ def attach(text: Text, lexicon: Lexicon, words: GuardWords) -> list[Token]:
             if text.capitals and len(word) > 1 and word in aliases and token.raw.isupper():
                 token.key = aliases[word]
         else:
-            token.base = lemmas(word)
+            token.base = lemmas(word) if word[-1] != "s" or not PLURAL_INITIALS.match(token.raw) else word[:-1]
             token.key = aliases.get(word) or aliases.get(token.base) or token.base
         if word in phrases:
             openers.append(at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from nbllm.core.guards.letters import shared
 from nbllm.core.guards.naming import initials
 from nbllm.core.guards.reading import BEGINNING as RELATED
@@ -11,6 +13,9 @@ from nbllm.core.guards.verdicts import Verdict, apart, passed
 
 MOST_STRANGE = 12  # words in a gap, after which two texts are no longer equal otherwise
 SHORT_ENDING = 2  # letters of an ending that says too little about a short word ("car", "care")
+LEAST_EQUAL = 0.45  # share of words from which texts are equal but for one place
+FEWEST_EQUAL = 4
+NOTHING: frozenset[int] = frozenset()
 STEERING = frozenset({"up", "down", "out", "off", "away", "back", "over", "under"})
 
 
@@ -19,11 +24,47 @@ def wording(here: Reading, there: Reading) -> Verdict:
     mine, theirs = _strange(here, there), _strange(there, here)
     if not (mine or theirs):
         return _steering(here, there)
+    if _one_place(here, there, [*mine, *theirs]):
+        return apart("wording", _listed(mine), _listed(theirs))
     if not (mine and theirs):
         return _one_for_a_small_word(here, there, mine or theirs)
     if max(len(mine), len(theirs)) <= MOST_STRANGE and _frame(here, mine) == _frame(there, theirs):
         return apart("wording", _listed(mine), _listed(theirs))
     return passed("wording")
+
+
+def _one_place(here: Reading, there: Reading, strange: list[Token]) -> bool:
+    """Say whether most of two texts is equal, word for word, and what is strange stands in the one place where they differ."""
+    a, b = _row(here), _row(there)
+    shortest = min(len(a), len(b))
+    start = 0
+    while start < shortest and a[start].key == b[start].key:
+        start += 1
+    end = 0
+    while end < shortest - start and a[-1 - end].key == b[-1 - end].key:
+        end += 1
+    if start + end < LEAST_EQUAL * max(len(a), len(b)) or start + end < FEWEST_EQUAL:
+        return False
+    told = (
+        {id(token) for one in (here, there) for token in one.content if token.word not in one.lexicon.relative}
+        - _asked(here)
+        - _asked(there)
+    )
+    between = [row[start : len(row) - end] for row in (a, b)]
+    ids = told & {id(token) for token in strange}
+    if not all(between):
+        return False  # a word more, which tells more of the same
+    return any(id(token) in ids for row in between for token in row)
+
+
+def _asked(reading: Reading) -> set[int]:
+    """Return the words that say what kind of thing is asked for ("which city", "qué año"): the other text asks for it otherwise."""
+    words = reading.plain_words
+    return {id(token) for before, token in pairwise(words) if before.word in reading.lexicon.asking}
+
+
+def _row(reading: Reading) -> list[Token]:
+    return [token for token in reading.tokens if token.kind != "s" and token.base not in reading.lexicon.filler]
 
 
 def _one_for_a_small_word(here: Reading, there: Reading, strange: list[Token]) -> Verdict:
@@ -53,13 +94,18 @@ def _listed(tokens: list[Token]) -> str:
 def _strange(here: Reading, there: Reading) -> list[Token]:
     """Return words of meaning that the other text has neither in itself nor as a synonym or another form."""
     lexicon, bases, keys = here.lexicon, there.bases, there.keys
-    filler, negators = lexicon.filler, lexicon.negators
+    filler, negators, strong = lexicon.filler, lexicon.negators, lexicon.strong_negators
     found: list[Token] = []
+    joined: frozenset[str] | None = None
     for token in here.wide:
         base = token.base
-        if base in bases or base in filler or token.key in keys or token.word in negators:
+        if base == "longer" and "no" in here.bases:
+            continue  # "no longer": the guard "negation" looks
+        if base in bases or base in filler or token.key in keys or token.word in negators or token.word in strong:
             continue
-        if not _known_otherwise(here, token, there):
+        if joined is None:
+            joined = here.joined & there.keys  # "web site", "website"
+        if not (any(token.word in other for other in joined) or _known_otherwise(here, token, there)):
             found.append(token)
             if len(found) > MOST_STRANGE:
                 break
@@ -73,6 +119,8 @@ def _known_otherwise(here: Reading, token: Token, there: Reading) -> bool:
         return True
     if base in here.pair.turned or initials(here, token, there):
         return True
+    if any(term.startswith(base + "_") and lexicon.synonyms.get(term, NOTHING) & there.synonyms for term in here.terms):
+        return True  # "turn off" for "disable"
     return any(_related(base, other, lexicon.forms) for other in there.by_beginning.get(base[:RELATED], ()))
 
 

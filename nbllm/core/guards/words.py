@@ -10,6 +10,7 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
+from nbllm.core.guards.affixes import roots
 from nbllm.core.guards.lemmas import Lemmas, spanish_forms
 from nbllm.core.guards.letters import fold
 from nbllm.core.guards.lexicon import Lexicon, Unit
@@ -32,9 +33,11 @@ SETS = (
     "unit_kinds",
     "bounds",
     "bounded",
+    "asking",
+    "nominal",
     "short_forms",
 )  # sections that are sets of words and nothing more; a language may lack some
-FACTS = ("numbers", "soft_numbers", "articles", "units", "months", "weekdays", "dates", "soft_dates")
+FACTS = ("numbers", "soft_numbers", "parts", "articles", "units", "months", "weekdays", "dates", "soft_dates")
 DATA = "nbllm.core.guards.data"
 
 
@@ -161,14 +164,16 @@ def _lemmas(code: str, sections: Mapping[str, list[list[str]]], flat: Mapping[st
     """Return what brings a language's words to one form, with the words that are common in it."""
     irregular: dict[str, str] = {}
     listed: frozenset[str] = frozenset()
+    rare: frozenset[str] = frozenset()
     if code == "en":
         irregular = dict(line.split() for line in _read("irregular_en").splitlines())
         listed = frozenset(_read("common_en").split())
+        rare = frozenset(_read("rare_en").split())
     common = listed | flat["common"] | flat["stop"] | flat["filler"] | {line[0] for line in sections["numbers"]}
-    common |= {word for name in ("negators", "opposites", "synonyms") for word in flat[name]}
+    common |= {word for name in ("negators", "strong_negators", "weak_negators", "opposites", "synonyms") for word in flat[name]}
     if code == "es":
         irregular = spanish_forms(common, {line[0].rstrip(":"): line[1:] for line in sections["verb_endings"]})
-    return Lemmas(code, common, irregular)
+    return Lemmas(code, common, irregular, rare - common)
 
 
 def _opposites(code: str, sections: Mapping[str, list[list[str]]], stop: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -184,21 +189,28 @@ def _lexicon(code: str) -> Lexicon:
     flat = {name: frozenset(word for line in lines for word in line) for name, lines in sections.items()}
     lemmas = _lemmas(code, sections, flat)
     pairs = _opposites(code, sections, flat["stop"])
-    opposites = _both_ways((lemmas(a), lemmas(b)) for a, b in pairs)
+    # As written too: function words have no base ("después"), and a form may be one of another word ("oculto").
+    opposites = _both_ways((a, b) for one, two in pairs for a in {one, lemmas(one)} for b in {two, lemmas(two)})
     quantifiers = _classes(sections["quantifiers"])
     synonyms_of = _groups(sections["synonyms"], lemmas)
+    listed = lemmas.common | lemmas.rare
     return Lexicon(
         code=code,
         stop=flat["stop"],
         filler=frozenset(map(lemmas, flat["filler"])),
         common=lemmas.common,
+        rare=lemmas.rare,
+        listed=listed,
+        roots=roots(listed, lemmas, listed),
         negators=flat["negators"],
         strong_negators=flat["strong_negators"],
         weak_negators=frozenset(map(lemmas, flat["weak_negators"])),
+        denying_phrases=_by_first({word for name in ("negators", "weak_negators") for word in flat[name] if "_" in word}),
         loose_negators=frozenset(map(lemmas, flat["loose_negators"])),
         quantifiers=quantifiers,
         numbers={line[0]: float(line[1]) for line in sections["numbers"]},
         soft_numbers={line[0]: float(line[1]) for line in sections["soft_numbers"]},
+        parts={line[0]: float(line[1]) for line in sections["parts"]},
         ordinals=flat["ordinals"],
         articles=flat["articles"],
         units=_units(sections["units"]),
@@ -225,6 +237,15 @@ def _lexicon(code: str) -> Lexicon:
         terms=_terms(opposites.keys() | synonyms_of.keys()),
         lemmas=lemmas,
     )
+
+
+def _by_first(phrases: Iterable[str]) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Return first word -> phrases of several words that begin with it, the longest first."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for phrase in sorted(phrases):
+        words = tuple(phrase.split("_"))
+        found.setdefault(words[0], []).append(words)
+    return {first: tuple(sorted(known, key=len, reverse=True)) for first, known in found.items()}
 
 
 def _terms(words: Iterable[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Guards alone (threshold 0) on pairs that others wrote: the half to tune on, and real labelled questions."""
+"""Guards alone (threshold 0) on pairs that others wrote: those to tune on, and real labelled questions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from nbllm.core.guards import check
 
 ROOT = Path(__file__).parents[3]
-TUNE = ROOT / "tests" / "data" / "guard_pairs" / "tune.jsonl"
+PAIRS = ROOT / "tests" / "data" / "guard_pairs"
 SHARED = Path(os.environ.get("NBLLM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 SURE_COSINE = 0.9
 
@@ -22,20 +22,22 @@ def passes(one: str, other: str) -> bool:
     return all(verdict.passed for verdict in check(one, other))
 
 
-def test_pairs_to_tune_on() -> None:
-    """No pair that differs in a number or a denial passes, at most 5% with other names or opposites, and at least 80% of
-    paraphrases.
+@pytest.mark.parametrize(("file", "most_denials", "most_numbers"), [("tune", 0, 0), ("tune-2", 2, 0)])
+def test_pairs_to_tune_on(file: str, most_denials: int, most_numbers: int) -> None:
+    """At most 5% of pairs with other names or opposites pass, and at least 80% of paraphrases. No pair that differs in a number or
+    a denial does; of the second set, which is harder, these few do.
 
     The lists were tuned on these pairs: the figures say that nothing got lost since. What holds for other pairs is in
     tests/core/test_guards_sealed.py.
     """
     total: Counter[str] = Counter()
     passed: Counter[str] = Counter()
-    for line in TUNE.read_text(encoding="utf-8").splitlines():
+    for line in (PAIRS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines():
         pair = json.loads(line)
         total[pair["kind"]] += 1
         passed[pair["kind"]] += passes(pair["a"], pair["b"])
-    assert passed["numbers"] == passed["negation"] == 0
+    assert passed["numbers"] <= most_numbers
+    assert passed["negation"] <= most_denials
     assert passed["names"] <= 0.05 * total["names"]
     assert passed["opposites"] <= 0.05 * total["opposites"]
     assert passed["paraphrase"] >= 0.8 * total["paraphrase"]
