@@ -1,26 +1,36 @@
 /** The plugin of the side panel. */
 import type { JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ILayoutRestorer } from '@jupyterlab/application';
+import { Clipboard } from '@jupyterlab/apputils';
+import { NotebookActions } from '@jupyterlab/notebook';
 import { IStateDB } from '@jupyterlab/statedb';
-import { SECTIONS } from './settings';
 import { Commands, INbllm } from './tokens';
-import type { Folds } from './views/panel';
+import { foldsIn } from './views/folds';
 import { Panel } from './views/panel';
 
 const RANK = 600;
-const KEY = 'nbllm-lab:panel';
 
 export const panel: JupyterFrontEndPlugin<void> = {
-  id: KEY,
-  description:
-    'Shows session, running calls, last calls and endpoints of the notebook in front in the right side panel.',
+  id: 'nbllm-lab:panel',
+  description: 'Shows session, running calls, last calls and endpoints of the notebook in front.',
   autoStart: true,
   requires: [INbllm],
   optional: [ILayoutRestorer, IStateDB],
   activate: (app, nbllm: INbllm, restorer: ILayoutRestorer | null, states: IStateDB | null) => {
-    const widget = new Panel(nbllm, app.commands, foldsIn(states));
+    const widget = new Panel({
+      nbllm,
+      commands: app.commands,
+      folds: foldsIn(states),
+      copy: text => {
+        Clipboard.copyToSystem(text);
+      }
+    });
     app.shell.add(widget, 'right', { rank: RANK });
     restorer?.add(widget, widget.id);
+    // A cell gets its number after its calls are over.
+    NotebookActions.executed.connect(() => {
+      widget.refresh();
+    });
     app.commands.addCommand(Commands.openPanel, {
       label: 'Show LLM Calls',
       caption: 'Show what the calls to models of the notebook in front cost',
@@ -30,19 +40,3 @@ export const panel: JupyterFrontEndPlugin<void> = {
     });
   }
 };
-
-/** Return folds that are kept with the workspace's state; without a place for it, for this page. */
-export function foldsIn(states: Pick<IStateDB, 'fetch' | 'save'> | null): Folds {
-  return {
-    read: async () => {
-      // A place that cannot be read costs the user a click, not the panel.
-      const kept: unknown = await states?.fetch(KEY).catch(() => undefined);
-      const folded: unknown =
-        typeof kept === 'object' && kept !== null && 'folded' in kept ? kept.folded : [];
-      return Array.isArray(folded) ? SECTIONS.filter(section => folded.includes(section)) : [];
-    },
-    write: folded => {
-      void states?.save(KEY, { folded: [...folded] }).catch(() => undefined);
-    }
-  };
-}

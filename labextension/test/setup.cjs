@@ -16,3 +16,4 @@ class Observer {
 }
 globalThis.IntersectionObserver ??= Observer;
 globalThis.ResizeObserver ??= Observer;
+globalThis.requestIdleCallback ??= callback => setTimeout(callback, 0);

@@ -1,6 +1,5 @@
 /** The side panel: takes what the model knows to the view, at most once a frame, and only while it is in sight. */
 import type { ISessionContext } from '@jupyterlab/apputils';
-import { Clipboard } from '@jupyterlab/apputils';
 import { ReactWidget } from '@jupyterlab/ui-components';
 import type { CommandRegistry } from '@lumino/commands';
 import type { Message } from '@lumino/messaging';
@@ -13,34 +12,44 @@ import type { Section } from '../settings';
 import type { INbllm } from '../tokens';
 import { Commands } from '../tokens';
 import type { Deeds, Facts } from './facts';
+import type { Folds } from './folds';
 import { PanelView } from './panelview';
 import { placesOf, same } from './places';
 
-/** Sections that the user has folded, kept from one visit to the next. */
-export interface Folds {
-  read(): Promise<readonly Section[]>;
-  write(folded: readonly Section[]): void;
+export namespace Panel {
+  export interface Options {
+    nbllm: INbllm;
+    commands: CommandRegistry;
+    folds: Folds;
+    /** Puts text on the clipboard. */
+    copy: (text: string) => void;
+  }
 }
 
 export class Panel extends ReactWidget {
-  constructor(
-    private readonly _nbllm: INbllm,
-    private readonly _commands: CommandRegistry,
-    private readonly _folds: Folds
-  ) {
+  constructor({ nbllm, commands, folds, copy }: Panel.Options) {
     super();
+    this._nbllm = nbllm;
+    this._commands = commands;
+    this._folds = folds;
+    this._copy = copy;
     this.id = 'nbllm-panel';
     this.addClass('jp-nbllm-Panel');
     this.title.icon = meterIcon;
     this.title.caption = 'LLM calls';
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', 'LLM calls');
-    _nbllm.front.changed.connect(this._onChanged, this);
-    _nbllm.settingsChanged.connect(this._onChanged, this);
-    void _folds.read().then(folded => {
+    nbllm.front.changed.connect(this.refresh, this);
+    nbllm.settingsChanged.connect(this.refresh, this);
+    void folds.read().then(folded => {
       this._folded = folded;
       this._frame.request();
     });
+  }
+
+  /** Draw at the next frame, if the panel is in sight. */
+  refresh(): void {
+    this._frame.request();
   }
 
   override dispose(): void {
@@ -63,10 +72,6 @@ export class Panel extends ReactWidget {
     return <PanelView facts={this._facts()} deeds={this._deeds} />;
   }
 
-  private _onChanged(): void {
-    this._frame.request();
-  }
-
   private get _session(): SessionModel | null {
     return this._nbllm.front.session;
   }
@@ -80,17 +85,17 @@ export class Panel extends ReactWidget {
     if (widget === this._followed) {
       return;
     }
-    this._session_number += 1;
+    this._number += 1;
     if (this._followed !== undefined && !this._followed.isDisposed) {
-      contextOf(this._followed)?.statusChanged.disconnect(this._onChanged, this);
-      contextOf(this._followed)?.kernelChanged.disconnect(this._onChanged, this);
-      this._followed.title.changed.disconnect(this._onChanged, this);
+      contextOf(this._followed)?.statusChanged.disconnect(this.refresh, this);
+      contextOf(this._followed)?.kernelChanged.disconnect(this.refresh, this);
+      this._followed.title.changed.disconnect(this.refresh, this);
     }
     this._followed = widget;
     if (widget !== undefined) {
-      contextOf(widget)?.statusChanged.connect(this._onChanged, this);
-      contextOf(widget)?.kernelChanged.connect(this._onChanged, this);
-      widget.title.changed.connect(this._onChanged, this);
+      contextOf(widget)?.statusChanged.connect(this.refresh, this);
+      contextOf(widget)?.kernelChanged.connect(this.refresh, this);
+      widget.title.changed.connect(this.refresh, this);
     }
   }
 
@@ -99,7 +104,7 @@ export class Panel extends ReactWidget {
     const widget = this._followed;
     this._places = same(this._places, placesOf(widget));
     return {
-      session: this._session_number,
+      session: this._number,
       title: widget?.title.label ?? null,
       phase: session?.phase ?? 'none',
       kernel: (widget && contextOf(widget)?.session?.kernel?.status) ?? null,
@@ -120,7 +125,7 @@ export class Panel extends ReactWidget {
       }
     },
     copy: text => {
-      Clipboard.copyToSystem(text);
+      this._copy(text);
     },
     fold: (section, folded) => {
       const others = this._folded.filter(one => one !== section);
@@ -135,6 +140,10 @@ export class Panel extends ReactWidget {
     return session === null ? { ok: false, message: 'No notebook is in front.', data: null } : deed(session);
   }
 
+  private readonly _nbllm: INbllm;
+  private readonly _commands: CommandRegistry;
+  private readonly _folds: Folds;
+  private readonly _copy: (text: string) => void;
   private readonly _frame = new OnFrame(() => {
     if (this.isVisible) {
       this.update();
@@ -142,7 +151,7 @@ export class Panel extends ReactWidget {
   });
   private _folded: readonly Section[] = [];
   private _followed: Widget | undefined = undefined;
-  private _session_number = 0;
+  private _number = 0;
   private _places: ReadonlyMap<string, string> = new Map();
 }
 
