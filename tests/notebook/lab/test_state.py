@@ -1,0 +1,146 @@
+"""The panel's state as a value: snapshots and deltas lead to it, whatever happens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbllm.notebook.lab.listener import PATIENCE_S, Listener
+from nbllm.notebook.lab.messages import to_front
+from nbllm.notebook.lab.state import MOST_CALLS, applied, changes, empty, merged
+from tests.notebook.lab.making import grown, lines
+
+FACTS = {"nbllm": "0", "session": "s", "started_at": 1.0, "pid": 1}
+SEQUENCES = Path(__file__).parents[2] / "data" / "lab_sequences"
+WALKS = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(SEQUENCES.glob("*.json"))]
+
+
+class Page:
+    """A front end that keeps to the protocol."""
+
+    def __init__(self) -> None:
+        self.state: Any = None
+        self.seq = 0
+        self.gaps = 0
+        self.heard: list[Any] = []
+
+    def send(self, message: dict[str, Any]) -> None:
+        said: Any = to_front(json.loads(json.dumps(message)))
+        self.heard.append(said)
+        if said["type"] == "snapshot":
+            self.state, self.seq = said["state"], said["seq"]
+        elif said["seq"] == self.seq + 1:
+            self.state, self.seq = applied(self.state, said["state"]), said["seq"]
+        else:
+            self.gaps += 1
+
+
+def listening(page: Page, *, updates_per_s: float = 10) -> Listener:
+    listener = Listener(page.send, 0.0)
+    listener.updates_per_s = updates_per_s
+    listener.greeted = listener.wants_snapshot = True
+    return listener
+
+
+@given(st.data())
+def test_changes_lead_from_one_state_to_the_next(data: st.DataObject) -> None:
+    """applied(before, changes(before, after)) is after; of two equal states nothing is new; neither is touched."""
+    before = data.draw(grown())
+    after = data.draw(grown(before))
+    kept = json.dumps([before, after])
+    change = changes(before, after)
+    assert change is not None
+    assert applied(before, change) == after
+    assert changes(after, after) == {}
+    assert changes(after, json.loads(json.dumps(after))) == {}
+    assert json.dumps([before, after]) == kept
+
+
+@given(grown(), grown())
+def test_calls_that_are_gone_ask_for_a_snapshot(before: Any, after: Any) -> None:
+    """What no delta can say is never said by one."""
+    change = changes(before, after)
+    if change is None:
+        assert {row["call_id"] for row in before["calls"]} - {row["call_id"] for row in after["calls"]}
+    else:
+        assert applied(before, change) == after
+
+
+@given(st.lists(st.integers(0, 500)), st.lists(st.integers(0, 500)))
+def test_the_newest_calls_stay_each_once(first: list[int], second: list[int]) -> None:
+    """Newest first, at most two hundred, in whatever order they came."""
+    found = [row["call_id"] for row in merged(lines(first), lines(second))]
+    assert found == [f"c{number:06}" for number in sorted({*first, *second}, reverse=True)][:MOST_CALLS]
+
+
+@given(st.data(), st.lists(st.tuples(st.floats(0, 1.5), st.sampled_from(["tick", "ask", "doubt", "pace"])), max_size=12))
+def test_a_page_that_listens_has_the_state(data: st.DataObject, steps: list[tuple[float, str]]) -> None:
+    """Whatever is asked for, doubted or changed between: in the end the page shows what the kernel knows, and no faster than asked."""
+    page, state, now_s = Page(), data.draw(grown()), 0.0
+    listener, said_s = listening(page), [-1.0]
+    for pause_s, step in steps:
+        now_s += pause_s
+        if step == "ask":
+            listener.wants_snapshot = True
+        elif step == "doubt":
+            listener.doubted = True
+        elif step == "pace":
+            listener.updates_per_s = data.draw(st.sampled_from([1.0, 2.0, 10.0]))
+        state, before = data.draw(grown(state)), len(page.heard)
+        gaps = page.gaps
+        listener.tick(state, now_s, FACTS, complete=True)
+        if len(page.heard) > before:
+            assert now_s - said_s[-1] >= 0.1
+            said_s.append(now_s)
+        if page.gaps > gaps:  # it lives: it notices, and asks
+            listener.heard()
+            listener.wants_snapshot = True
+    listener.tick(state, now_s + 2, FACTS, complete=True)
+    if page.gaps and page.state != state:
+        listener.heard()
+        listener.wants_snapshot = True
+        listener.tick(state, now_s + 4, FACTS, complete=True)
+    assert page.state == state
+
+
+def test_a_page_that_is_gone_is_sent_nothing_more() -> None:
+    """A doubt that nobody clears ends the messages after ten seconds; whoever speaks again hears again."""
+    page, state = Page(), empty()
+    listener = listening(page)
+    listener.tick(state, 0.0, FACTS, complete=True)
+    listener.doubted = True
+    for second in range(1, 30):
+        state = {**state, "today": {"cost_usd": None, "calls": second}}
+        listener.tick(state, float(second), FACTS, complete=True)
+    assert listener.paused
+    assert not listener.listens
+    assert len(page.heard) <= PATIENCE_S + 3
+    listener.heard()
+    listener.wants_snapshot = True
+    listener.tick(state, 60.0, FACTS, complete=True)
+    assert page.state == state
+
+
+def test_the_first_snapshot_waits_a_moment_for_the_ledger() -> None:
+    """Zeros that are not true are not shown while the ledger is being read; when that takes long, they are better than nothing."""
+    page, listener = Page(), listening(Page())
+    listener = Listener(page.send, 0.0)
+    listener.greeted = listener.wants_snapshot = True
+    listener.tick(empty(), 0.5, FACTS, complete=False)
+    assert page.heard == []
+    listener.tick(empty(), 1.1, FACTS, complete=False)
+    assert page.state == empty()
+
+
+@pytest.mark.parametrize("walk", WALKS, ids=lambda walk: walk["says"][:40])
+def test_each_walk_leads_where_it_says(walk: dict[str, Any]) -> None:
+    """The examples that the front end's model is tested with, too."""
+    state = walk["start"]
+    for change in walk["changes"]:
+        state = applied(state, change)
+    assert state == walk["end"]
