@@ -28,7 +28,7 @@ IDLE_S = 5.0
 STANDING_S = 1.0
 TODAY_S = 60.0
 SESSION_S = 2.0
-_LAZY = 20.0
+_LAZY = 5.0
 """What took long is done again only after so many times as long."""
 
 

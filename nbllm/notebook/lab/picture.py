@@ -1,11 +1,12 @@
 """The state of this kernel as the panel sees it: read from the ledger once, then kept up as calls end. One thread at a time.
 
-Reading takes a moment in which calls may end: whether their rows were read cannot be told. So as long as that happens the session
-is read again, until nothing ended meanwhile; from then on what is added is exact.
+Reading takes a moment in which calls may end: what was read of them is not added again. Where that cannot be told, because too much
+happened, the session is read again later; once it could be told, what is added is exact.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from decimal import Decimal
 from heapq import nlargest
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from nbllm.notebook.lab.watching import Watching
 
 
+_MOST_MEANWHILE = 100
+"""Calls that may end while the ledger is read, for what was read to be taken as it is."""
+
+
 class Picture:
     """What is known; `state` is what to show of it. exact: what is shown of the session is what the ledger has."""
 
@@ -35,35 +40,40 @@ class Picture:
         self._standing: Standing | None = None
         self._today: Day | None = None
         self._ended = 0
-        self._ended_meanwhile = 0
+        self._meanwhile: deque[CallRecord] = deque(maxlen=_MOST_MEANWHILE + 1)
 
     def take(self, records: Sequence[CallRecord]) -> None:
         """Add calls that have ended."""
         if not records:
             return
+        self._add(records)
+        if self._today is not None:
+            spent = sum((one.cost_usd for record in records for one in _own(record) if one.cost_usd is not None), Decimal(0))
+            self._today = Day(self._today.cost_usd + spent, self._today.calls + len(records))
+        self._ended += len(records)
+        self._meanwhile.extend(records)
+
+    def _add(self, records: Sequence[CallRecord]) -> None:
         for record in records:
             self._sums.add(record.call, _own(record))
             self._tries.add(_own(record))
         newest = nlargest(states.MOST_CALLS, records, key=lambda record: record.call.started_at)
         self._calls = states.merged(self._calls, [call_line(record.call, _own(record)) for record in newest])
-        if self._today is not None:
-            spent = sum((one.cost_usd for record in records for one in _own(record) if one.cost_usd is not None), Decimal(0))
-            self._today = Day(self._today.cost_usd + spent, self._today.calls + len(records))
-        self._ended += len(records)
-        self._ended_meanwhile += len(records)
 
     def begins_to_read(self) -> None:
         """The session is about to be read."""
-        self._ended_meanwhile = 0
+        self._meanwhile.clear()
 
     def take_session(self, read: SessionRead) -> None:
-        """Take over what was read. Exact if nothing has ended since it was begun."""
-        self.exact = not self._ended_meanwhile and not self._watching.lost
+        """Take over what was read, and add what has ended since, as far as it was not in it. exact: whether that could be told."""
+        meanwhile = list(self._meanwhile)
+        had = [read.has(record.call) for record in meanwhile]
+        self.exact = read.whole and None not in had and len(meanwhile) <= _MOST_MEANWHILE and not self._watching.lost
         self._watching.lost, self.was_read = False, True
-        self._watching.found_open(read.under_way)
-        self._sums, self._tries = read.sums, read.tries
-        # What ended meanwhile is a line all the same, read or not.
-        self._calls = states.merged(read.calls, self._calls if self._ended_meanwhile else ())
+        ended = {record.call.call_id for record in meanwhile}
+        self._watching.found_open(row for row in read.under_way if row.call_id not in ended)
+        self._sums, self._tries, self._calls = read.sums, read.tries, read.calls
+        self._add([record for record, was_in in zip(meanwhile, had, strict=True) if was_in is False])
 
     def take_standing(self, standing: Standing) -> None:
         """Take over how budgets and endpoints stand."""

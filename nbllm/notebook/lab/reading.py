@@ -26,6 +26,7 @@ MOST_CALLS = 200
 MOST_ATTEMPTS_OF = 2_000
 """Of so many of the session's newest calls the attempts are counted, when the panel is opened."""
 _MOST_SHOWN = 50
+_LOOKS = 3
 _ENGINE_STATES: dict[str, EngineState] = {
     "ready": "ready",
     "wedged": "wedged",
@@ -37,25 +38,41 @@ _ENGINE_STATES: dict[str, EngineState] = {
 
 @dataclass(slots=True)
 class SessionRead:
-    """A session as the ledger has it. under_way: the calls that are not over."""
+    """A session as the ledger has it. under_way: the calls that are not over. whole: the sums are those of these very rows."""
 
     sums: Sums = field(default_factory=Sums)
     calls: list[CallLine] = field(default_factory=list)
     under_way: list[CallRow] = field(default_factory=list)
     tries: Tries = field(default_factory=Tries)
+    whole: bool = True
+
+    def has(self, row: CallRow) -> bool | None:
+        """Whether a call that is over by now was over in what was read; None when that cannot be told."""
+        if any(line["call_id"] == row.call_id for line in self.calls):
+            return True
+        known = len(self.calls) + len(self.under_way) < MOST_CALLS or row.started_at > self.calls[-1]["started_at"]
+        return False if known or any(one.call_id == row.call_id for one in self.under_way) else None
 
 
 def read_session(client: Client) -> SessionRead:
-    """Return the client's session."""
+    """Return the client's session: again, some times, where calls ended between the looks at rows and sums."""
+    for _ in range(_LOOKS):
+        read = _read_session(client)
+        if read.whole:
+            break
+    return read
+
+
+def _read_session(client: Client) -> SessionRead:
     ledger, where = client.ledger, Filter(session=client.session)
+    rows = ledger.calls(where, limit=MOST_CALLS)
     attempts: defaultdict[str, list[Attempt]] = defaultdict(list)
     tries = Tries()
     for one in ledger.attempts_of(where, limit=MOST_ATTEMPTS_OF):
         attempts[one.call_id].append(one)
         tries.add((one,))
-    rows = ledger.calls(where, limit=MOST_CALLS)
-    open_rows = [row for row in rows if row.status is AttemptStatus.OPEN]
     totals, models = ledger.usages(("total", "model"), where)
+    open_rows = [row for row in rows if row.status is AttemptStatus.OPEN]
     sums = Sums.read(totals, models)
     for row in open_rows:
         sums.leave_out(row, attempts[row.call_id])
@@ -64,6 +81,7 @@ def read_session(client: Client) -> SessionRead:
         calls=[call_line(row, attempts[row.call_id]) for row in rows if row.status is not AttemptStatus.OPEN],
         under_way=open_rows,
         tries=tries,
+        whole=rows == ledger.calls(where, limit=MOST_CALLS),
     )
 
 

@@ -28,7 +28,8 @@ def row(number: int, **changes: Any) -> CallRow:
 def attempt(of: CallRow, **changes: Any) -> Attempt:
     """An attempt of it that went well."""
     values: dict[str, Any] = {
-        "attempt_id": f"a{of.call_id}", "call_id": of.call_id, "number": 1, "rung": of.rung or "lab/m", "endpoint": "lab", "model": "m",
+        "attempt_id": f"a{of.call_id}", "call_id": of.call_id, "number": 1, "rung": of.rung or "lab/m", "endpoint": "lab",
+        "model": "m",
         "started_at": of.started_at, "status": AttemptStatus.DONE, "sent": True, "cost_usd": Decimal("0.25"), "usage": Usage(10, 5),
     }  # fmt: skip
     return Attempt(**{**values, **changes})

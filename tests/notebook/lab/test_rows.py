@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbllm.books import BudgetLine
@@ -143,6 +143,7 @@ ATTEMPTS = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=15)  # each makes a ledger
 @given(CALLS, st.data())
 def test_what_is_added_up_is_what_the_ledger_has(calls: list[dict[str, Any]], data: st.DataObject) -> None:
     """Adding calls as they end gives the sums that the ledger would give for the same calls."""
@@ -174,21 +175,39 @@ def test_what_is_added_up_is_what_the_ledger_has(calls: list[dict[str, Any]], da
     assert shown["endpoints"] == kept["endpoints"]
 
 
-def test_what_ends_while_the_ledger_is_read_is_read_again() -> None:
-    """Whether it was in what was read cannot be told: the line is shown, and the sums are not called exact until it is known."""
+def test_what_ends_while_the_ledger_is_read_is_counted_once() -> None:
+    """A call that was read already is not added; one that was not, or was under way, is; and lines are as many as calls."""
     picture = Picture(Watching(lambda: None))
     picture.begins_to_read()
-    picture.take([record(2)])
-    picture.take_session(SessionRead(sums=Sums(calls=1), calls=[call_line(row(1), ())]))
-    assert not picture.exact
-    assert [line["call_id"] for line in picture.state(0.0, 0.0)["calls"]] == ["c000002", "c000001"]
-    picture.begins_to_read()
-    picture.take_session(SessionRead(sums=Sums(calls=2), calls=[call_line(row(2), ()), call_line(row(1), ())]))
+    picture.take([record(1), record(2), record(3)])
+    read = SessionRead(sums=Sums(calls=1), calls=[call_line(row(1), ())], under_way=[row(2, status=AttemptStatus.OPEN)])
+    picture.take_session(read)
     assert picture.exact
+    state = picture.state(0.0, 0.0)
+    assert (state["session"]["calls"], [line["call_id"][-1] for line in state["calls"]], state["running"]) == (
+        3,
+        ["3", "2", "1"],
+        [],
+    )
     picture.take_today(Day(Decimal(1), 7))
-    picture.take([record(3)])
-    assert picture.state(0.0, 0.0)["session"]["calls"] == 3
+    picture.take([record(4)])
+    assert picture.state(0.0, 0.0)["session"]["calls"] == 4
     assert picture.state(0.0, 0.0)["today"] == {"cost_usd": "1.25", "calls": 8}
+
+
+def test_where_it_cannot_be_told_the_session_is_read_again() -> None:
+    """A long call beside many short ones, rows that changed between two looks, too much at once: not called exact."""
+    many = [call_line(row(number), ()) for number in range(1000, 800, -1)]
+    for ended, read in (
+        ([record(1)], SessionRead(calls=many)),
+        ([], SessionRead(whole=False)),
+        ([record(number) for number in range(200)], SessionRead()),
+    ):
+        picture = Picture(Watching(lambda: None))
+        picture.begins_to_read()
+        picture.take(ended)
+        picture.take_session(read)
+        assert not picture.exact
 
 
 def test_a_call_under_way_is_counted_when_it_ends() -> None:
