@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+from msgspec.structs import replace
+
 from nbllm.core.messages import Chat, Embed, Message, Options, Request
 from nbllm.errors import InvalidRequest
 from nbllm.flow_context import CALLER, CallerContext, cache_mode_here, partition_of, payers
@@ -53,8 +55,10 @@ def chat_request(
     """
     if more:
         raise _misplaced(more[0])
+    given = _with_mode(given)
     values = _values(given, settings)
-    schema, check, tools, wanted, stop = (values[name] for name in ("schema", "check", "tools", "response_format", "stop"))
+    schema, check, tools = values["schema"], values["check"], values["tools"]
+    wanted, stop = values["response_format"], values["stop"]
     content = Chat(
         messages=_messages(prompt, values["system"], insists="system" in given, from_json=from_json),
         temperature=values["temperature"],
@@ -72,15 +76,37 @@ def chat_request(
     )
     if check is not None:
         _refuse_async(check)
-    options = _options(values, watched=watched, on_interrupt=on_interrupt, usual=not given)
+    options = _options(values, given, settings, watched=watched, on_interrupt=on_interrupt)
     return Request(content=content, options=options, models=values["model"] or ())
 
 
-def _options(values: Mapping[str, Any], *, watched: bool, on_interrupt: Literal["restart", "raise"], usual: bool) -> Options:
-    """Return the options of a call. usual: it gives none of its own, so that they are those of the call before it."""
+def _options(
+    values: Mapping[str, Any],
+    given: Mapping[str, Any],
+    settings: Settings,
+    *,
+    watched: bool,
+    on_interrupt: Literal["restart", "raise"],
+) -> Options:
+    """Return the options of a call: the usual ones, with what it gives of its own."""
     caller = CALLER.get()
+    usual = _usual_options(settings.call, caller, watched=watched, on_interrupt=on_interrupt)
+    own = {name: values[name] for name in given if name in _OPTIONS}
+    if "schema" in given:
+        own["schema_type"] = values["schema"]
+    if "on_interrupt" in given:
+        own["on_interrupt"] = values["on_interrupt"] or on_interrupt
+    if not own:
+        return usual
+    return replace(usual, **(own | payers(values["user"], caller) if "user" in own else own))
+
+
+def _usual_options(
+    values: Mapping[str, Any], caller: CallerContext | None, *, watched: bool, on_interrupt: Literal["restart", "raise"]
+) -> Options:
+    """Return the options of a call that gives none of its own; made once."""
     kind = (id(values), watched, on_interrupt, caller)
-    of, options = _usual.get(kind, (None, None)) if usual else (None, None)
+    of, options = _usual.get(kind, (None, None))
     if options is None or of is not values:
         options = Options(
             schema_type=values["schema"],
@@ -88,10 +114,9 @@ def _options(values: Mapping[str, Any], *, watched: bool, on_interrupt: Literal[
             watched=watched,
             **{name: values[name] for name in _OPTIONS} | payers(values["user"], caller),
         )
-        if usual:
-            if len(_usual) >= _MOST_USUAL:
-                _usual.clear()
-            _usual[kind] = values, options
+        if len(_usual) >= _MOST_USUAL:
+            _usual.clear()
+        _usual[kind] = values, options
     return options
 
 
@@ -111,6 +136,7 @@ def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Sett
         if not isinstance(text, str) or not text:
             raise InvalidRequest(f"Text {number} is {text!r:.40}; every text to embed must be a non-empty string.")
         check_text(text, f"text {number}")
+    given = _with_mode(given)
     values = _values(given, settings)
     for name in _CHAT_ONLY:
         if given.get(name) is not None:
@@ -137,8 +163,6 @@ def _misplaced(value: object) -> InvalidRequest:
 
 def _values(given: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
     """Return every option of the call. Raises InvalidRequest, for `n` with the way to several answers."""
-    if "cache" not in given and (mode := cache_mode_here()) is not None:
-        given = {**given, "cache": mode}
     if not given:
         return settings.call
     if "n" in given:
@@ -147,6 +171,13 @@ def _values(given: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
     if values["model"] == ():
         raise InvalidRequest("model= is an empty list. Nothing was sent.", hint="Name a model, or leave model= out.")
     return values
+
+
+def _with_mode(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a call gives, with how its notebook wants the cache used where the call does not say."""
+    if "cache" in given or (mode := cache_mode_here()) is None:
+        return given
+    return {**given, "cache": mode}
 
 
 def _refuse_async(check: Any) -> None:

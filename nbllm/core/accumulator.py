@@ -70,16 +70,8 @@ class Accumulator:
         return Partial(text=self.text, reasoning=self.reasoning, tool_calls=tuple(self._shapes()), logprobs=tuple(self._logprobs))
 
     def message(self) -> dict[str, Any]:
-        """Return the assistant message in OpenAI's shape, ready to be appended to a conversation.
-
-        content is None where there are tool calls and no text, as OpenAI's API has it. Reasoning is not in it: providers refuse
-        or ignore it on the way back.
-        """
-        calls = self._shapes()
-        message: dict[str, Any] = {"role": "assistant", "content": self.text or (None if calls else "")}
-        if calls:
-            message["tool_calls"] = calls
-        return message
+        """Return the assistant message of what came so far; see message_of."""
+        return message_of(self.partial())
 
     def _add_call(self, piece: ToolCallFragment) -> None:
         call = self._latest.get(piece.index)
@@ -97,6 +89,18 @@ class Accumulator:
             return []
         # sorted() is stable: calls that share an index stay in the order in which they came.
         return [call.shape() for call in sorted(self._calls, key=lambda call: call.index)]
+
+
+def message_of(came: Partial) -> dict[str, Any]:
+    """Return the assistant message in OpenAI's shape, ready to be appended to a conversation.
+
+    content is None where there are tool calls and no text, as OpenAI's API has it. Reasoning is not in it: providers refuse
+    or ignore it on the way back.
+    """
+    message: dict[str, Any] = {"role": "assistant", "content": came.text or (None if came.tool_calls else "")}
+    if came.tool_calls:
+        message["tool_calls"] = list(came.tool_calls)
+    return message
 
 
 def _joined(pieces: list[str]) -> str:

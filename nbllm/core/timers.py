@@ -9,7 +9,8 @@ from typing import Any
 from msgspec import Struct
 
 from nbllm.core.ladder import attempt_share_s
-from nbllm.core.messages import Options
+from nbllm.core.messages import Options, Rung
+from nbllm.errors import AttemptFailed, AttemptTimeout, FirstTokenTimeout, Scope, StreamInterrupted
 
 
 class Kind(Enum):
@@ -70,6 +71,27 @@ def next_timer(
         if rungs_left > 1:
             add(Kind.FIRST, p.started_s, max(0.0, left_s) / rungs_left, "deadline_s")
     return min(timers, key=lambda timer: timer.at_s) if timers else None
+
+
+def ran_out(timer: Timer, rung: Rung, *, begun: bool) -> AttemptFailed:
+    """Return the error for a timer that rang; it counts on the breaker unless the hurry was the caller's own."""
+    error: AttemptFailed
+    if timer.kind is Kind.IDLE:
+        error = StreamInterrupted(f"{rung.id} fell silent for {timer.length_s:.3g} s in mid-answer (idle_s).")
+    elif timer.kind is Kind.FIRST:
+        error = FirstTokenTimeout(
+            f"{rung.id} sent no first token within {timer.length_s:.3g} s.",
+            hint="Raise ttft_s= (and deadline_s=) if the model is known to think long before it answers.",
+        )
+    else:
+        kind = StreamInterrupted if begun else AttemptTimeout
+        error = kind(
+            f"{rung.id} did not answer within {timer.length_s:.3g} s, its share of the deadline.",
+            hint="Give it longer with deadline_s= or attempt_s=, or put a faster model on the ladder.",
+        )
+    if timer.own:
+        error.advice = error.advice._replace(breaker=Scope.NOBODY)
+    return error
 
 
 def _hurried(given_s: float | None, usual_s: float | None) -> bool:

@@ -10,12 +10,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from nbllm import errors
-from nbllm.core.accumulator import Accumulator
+from nbllm.core.accumulator import Accumulator, message_of
 from nbllm.core.billing import bill
-from nbllm.core.messages import Attempt, AttemptStatus, Chat, Delta, Embed, Ending, Request, Rung, Sink, Usage
+from nbllm.core.messages import Attempt, AttemptStatus, Chat, Delta, Embed, Ending, Partial, Request, Rung, Sink, Usage
 from nbllm.core.ports import Ledger, Provider, RateLimits, Wire
 from nbllm.core.reply import Reply
-from nbllm.core.timers import Kind, Progress, Timer, next_timer
+from nbllm.core.timers import Progress, Timer, next_timer, ran_out
 from nbllm.pipeline.stage import Clock, call_of, committed, patience_s, rung_of, written
 from nbllm.settings import Settings
 
@@ -66,14 +66,15 @@ class AttemptStage:
                 exc.partial = exc.partial or came or None
             raise
         finally:
-            closed = _closed(attempt, watch, ending, failure, request)
+            came = watch.gathered.partial()
+            closed = _closed(attempt, watch, came, ending, failure, request)
             call.attempts.append(closed)
             row = written(self._ledger.close_attempt, closed, call)
             if row is not None:
                 # Who is cancelled must go: the row is in good hands, and a fallback may be waiting for these milliseconds.
                 at_most_s = 0.0 if closed.status is AttemptStatus.CANCELLED else patience_s(call, self._clock)
                 await committed(row, call, at_most_s=at_most_s)
-        return _reply(request, rung, watch, ending, closed)
+        return _reply(request, rung, came, ending, closed)
 
     def _opening(self, request: Request) -> Attempt:
         """Return the attempt's row as it is opened."""
@@ -163,6 +164,8 @@ class _Watch:
         loop = asyncio.get_running_loop()
         self.started_s = self._sent_s = self._last_s = self._now_s()
         try:
+            if not self._streamed and self._next_timer() is None:
+                return await send()  # only the call's own deadline counts, now and later
             async with asyncio.timeout(None) as self._scope:
                 self._arm(loop)
                 return await send()
@@ -210,34 +213,15 @@ class _Watch:
         if timer.at_s - self._now_s() > 0.0005:
             self._arm(loop)
             return
-        self._ran_out = _ran_out(timer, rung_of(self._request), begun=self._first_s is not None and self._streamed)
+        self._ran_out = ran_out(timer, rung_of(self._request), begun=self._first_s is not None and self._streamed)
         if self._scope is not None:
             self._scope.reschedule(loop.time())
 
 
-def _ran_out(timer: Timer, rung: Rung, *, begun: bool) -> errors.AttemptFailed:
-    """Return the error for a timer that rang; it counts on the breaker unless the hurry was the caller's own."""
-    error: errors.AttemptFailed
-    if timer.kind is Kind.IDLE:
-        error = errors.StreamInterrupted(f"{rung.id} fell silent for {timer.length_s:.3g} s in mid-answer (idle_s).")
-    elif timer.kind is Kind.FIRST:
-        error = errors.FirstTokenTimeout(
-            f"{rung.id} sent no first token within {timer.length_s:.3g} s.",
-            hint="Raise ttft_s= (and deadline_s=) if the model is known to think long before it answers.",
-        )
-    else:
-        kind = errors.StreamInterrupted if begun else errors.AttemptTimeout
-        error = kind(
-            f"{rung.id} did not answer within {timer.length_s:.3g} s, its share of the deadline.",
-            hint="Give it longer with deadline_s= or attempt_s=, or put a faster model on the ladder.",
-        )
-    if timer.own:
-        error.advice = error.advice._replace(breaker=errors.Scope.NOBODY)
-    return error
-
-
-def _closed(attempt: Attempt, watch: _Watch, ending: Ending | None, failure: BaseException | None, request: Request) -> Attempt:
-    """Return the attempt's row as it is closed."""
+def _closed(
+    attempt: Attempt, watch: _Watch, came: Partial, ending: Ending | None, failure: BaseException | None, request: Request
+) -> Attempt:
+    """Return the attempt's row as it is closed. came: what was received."""
     if failure is None:
         status = AttemptStatus.DONE
     elif isinstance(failure, (asyncio.CancelledError, KeyboardInterrupt)):
@@ -247,7 +231,7 @@ def _closed(attempt: Attempt, watch: _Watch, ending: Ending | None, failure: Bas
     http_status = getattr(failure, "status", None)
     billed = bill(
         request.content,
-        watch.gathered.partial(),
+        came,
         (ending.usage if ending and ending.usage != Usage() else None) or watch.counts,
         rung_of(request).price,
         sent=watch.was_sent,
@@ -269,8 +253,7 @@ def _closed(attempt: Attempt, watch: _Watch, ending: Ending | None, failure: Bas
     )
 
 
-def _reply(request: Request, rung: Rung, watch: _Watch, ending: Ending, closed: Attempt) -> Reply:
-    partial = watch.gathered.partial()
+def _reply(request: Request, rung: Rung, partial: Partial, ending: Ending, closed: Attempt) -> Reply:
     vectors = None
     if ending.vectors is not None:
         import numpy as np
@@ -291,7 +274,7 @@ def _reply(request: Request, rung: Rung, watch: _Watch, ending: Ending, closed: 
         finish_reason=ending.finish_reason,
         call_id=closed.call_id,
         reasoning=partial.reasoning,
-        message=watch.gathered.message() if vectors is None else {},
+        message=message_of(partial) if vectors is None else {},
         usage=closed.usage,
         cost_usd=closed.cost_usd,
         cost_basis=closed.cost_basis,

@@ -54,17 +54,14 @@ class RetryStage:
         call, name = call_of(request), rung_of(request).endpoint_name
         before = len(call.attempts)
         try:
-            return await self._sent(request, sink)
+            try:
+                return await self._inner(request, sink)
+            except SchemaModeRefused:
+                # Once more at once, with the schema in the prompt: the endpoint is well, so that is no retry.
+                return await self._inner(request, sink)
         finally:
             if len(call.attempts) > before:
                 self._budgets[name] = on_attempt(self._budget(name), self._clock.now_s())
-
-    async def _sent(self, request: Request, sink: Sink) -> Reply:
-        """Send; and once more at once where the schema has to go into the prompt: the endpoint is well, so that is no retry."""
-        try:
-            return await self._inner(request, sink)
-        except SchemaModeRefused:
-            return await self._inner(request, sink)
 
     def _budget(self, name: str) -> RetryBudget:
         settings = self._settings()
