@@ -32,6 +32,25 @@ def test_recorded_runs_ask_the_same(tmp_path: Path) -> None:
     assert "Facts on ['long']" in changed.problems[0]
 
 
+def test_a_route_that_chooses_is_followed_as_recorded(tmp_path: Path) -> None:
+    """A flow that looks at who answered gets, in the proof, the model that had answered: not the route's first."""
+    found = sliced(HEAD, "@flow\ndef f(t):\n    reply = ask(t, model='judged')\n    return [reply.rung, reply.text]")
+    judged = {
+        "strategy": "cascade",
+        "models": ["sim/small", "sim/large"],
+        "accept": "valid",
+        "check": lambda text: "no" not in text,
+    }
+    settings = {"routes": {"judged": judged}, "model": "sim/small"}
+    fake = FakeProvider("yes", "no", "from large")
+    with fake_client(tmp_path / "home", fake, recordings=True, cache="off", **settings) as client, nbllm.use(client):
+        flow = run(render_flows(found))["f"]
+        assert [flow("sure"), flow("doubt")] == [["sim/small", "yes"], ["sim/large", "from large"]]
+        proof = prove(found, client.recordings.newest(10), settings=client.settings)
+    assert (proof.problems, proof.runs) == ((), 2)
+    assert sorted(proof.results.values()) == [["sim/large", "from large"], ["sim/small", "yes"]]
+
+
 def test_what_fails_at_import_is_a_problem(tmp_path: Path) -> None:
     """A module that reaches for the network, asks, exits, fails or waits for ever is not proved, and the reason says so."""
     use = "@flow\ndef f(): return x"
