@@ -1,7 +1,7 @@
 /** The plugin of the side panel. */
 import type { JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ILayoutRestorer } from '@jupyterlab/application';
-import { Clipboard } from '@jupyterlab/apputils';
+import { Clipboard, ICommandPalette } from '@jupyterlab/apputils';
 import { NotebookActions } from '@jupyterlab/notebook';
 import { IStateDB } from '@jupyterlab/statedb';
 import { Commands, INbllm } from './tokens';
@@ -15,8 +15,14 @@ export const panel: JupyterFrontEndPlugin<void> = {
   description: 'Shows session, running calls, last calls and endpoints of the notebook in front.',
   autoStart: true,
   requires: [INbllm],
-  optional: [ILayoutRestorer, IStateDB],
-  activate: (app, nbllm: INbllm, restorer: ILayoutRestorer | null, states: IStateDB | null) => {
+  optional: [ILayoutRestorer, IStateDB, ICommandPalette],
+  activate: (
+    app,
+    nbllm: INbllm,
+    restorer: ILayoutRestorer | null,
+    states: IStateDB | null,
+    palette: ICommandPalette | null
+  ) => {
     const widget = new Panel({
       nbllm,
       commands: app.commands,
@@ -38,5 +44,6 @@ export const panel: JupyterFrontEndPlugin<void> = {
         app.shell.activateById(widget.id);
       }
     });
+    palette?.addItem({ command: Commands.openPanel, category: 'nbllm' });
   }
 };

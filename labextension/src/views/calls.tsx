@@ -114,7 +114,7 @@ function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'mos
     }
     unfold(callId);
     const call = calls.find(one => one.call_id === callId);
-    if (call !== undefined && call.cell_id !== null) {
+    if (call !== undefined && call.cell_id !== null && placeOf(call, places, notebook) !== 'gone') {
       deeds.jump(call.cell_id, call.notebook);
     }
   };
