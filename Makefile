@@ -28,7 +28,8 @@ demo: setup ## run the quickstart notebook on a simulated model (MODEL=openai/gp
 labextension: setup ## build the JupyterLab extension and link it into .venv (needs Node.js 20 and the npm registry; else says so)
 	@$(BIN)/python scripts/labextension.py build
 
-lab: labextension ## open JupyterLab on the demo's result, or on the quickstart before there is one
+lab: setup ## open JupyterLab on the demo's result, or on the quickstart before there is one
+	@$(BIN)/python scripts/labextension.py try
 	$(BIN)/jupyter lab --notebook-dir=. $(firstword $(wildcard build/demo/00_quickstart.ipynb notebooks/00_quickstart.ipynb)) $(ARGS)
 
 test: setup ## run the tests: no key, GPU, browser or network needed
@@ -44,7 +45,8 @@ test-engines: setup ## run the road against a real vLLM on this CPU (makes .venv
 test-lab: setup ## lint, type-check and unit-test the JupyterLab extension (needs Node.js 20; else says so)
 	@$(BIN)/python scripts/labextension.py test
 
-test-browser: labextension ## run the notebook tests in a real JupyterLab in headless Chromium
+test-browser: setup ## run the notebook tests in a real JupyterLab in headless Chromium
+	@$(BIN)/python scripts/labextension.py try
 	@$(BIN)/python scripts/browser_env.py
 	$(PYTEST) tests/browser $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No browser test was selected." || exit $$code
 

@@ -1,8 +1,9 @@
 """Build or test the JupyterLab extension of labextension/ with the Node.js that is here.
 
 `build` leaves it in nbllm/_labextension, where the wheel takes it from, and links it into this environment, so that its JupyterLab
-has it. `test` runs eslint, prettier, tsc and jest. Where there is no Node.js both say so and end well: everything else of nbllm
-works without the extension. Also what hatchling calls for a wheel (pyproject.toml); so only the standard library is imported.
+has it; `try` is a `build` that does nothing when nothing has changed, and ends well where the packages that it needs cannot be had.
+`test` runs eslint, prettier, tsc and jest. Where there is no Node.js all say so and end well: all else of nbllm works without the
+extension. Also what hatchling calls for a wheel (pyproject.toml); so only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NAME = "nbllm-lab"
 NEEDED = 20
 # This environment's programs first: in a venv that is not activated they are not on PATH; in pip's build environment they are.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-STEPS = {"build": ("build:prod",), "test": ("check", "test")}
+STEPS = {"build": ("build:prod",), "try": ("build:prod",), "test": ("check", "test")}
 
 
 def node_problem() -> str | None:
@@ -51,10 +52,19 @@ def is_installed() -> bool:
     return state.exists() and all(path.stat().st_mtime <= state.stat().st_mtime for path in wanted)
 
 
+def is_built() -> bool:
+    """Return whether the built extension is newer than all that it is made of."""
+    folders = [path for name in ("src", "style", "schema") for path in (SOURCE / name).rglob("*")]
+    made_of = [*folders, *(SOURCE / name for name in ("package.json", "yarn.lock", "tsconfig.json", "install.json"))]
+    last = BUILT / "install.json"
+    return last.exists() and all(path.stat().st_mtime <= last.stat().st_mtime for path in made_of)
+
+
 def install() -> int:
     """Install what the lock file names, exactly; return the exit code."""
     if is_installed():
         return 0
+    print("Installing what builds the JupyterLab extension: the first time this takes two minutes and 600 MB.", flush=True)
     code = jlpm("install", "--immutable")
     if code == 0:
         (SOURCE / "node_modules" / ".yarn-state.yml").touch()
@@ -102,12 +112,17 @@ def run(what: str) -> int:
 
 def main(what: str) -> int:
     """Do one of STEPS if it can be done; return the exit code."""
+    if what == "try" and is_built():
+        link()
+        return 0
     problem = node_problem()
+    if problem is None and what == "try" and install() != 0:
+        problem = "its packages cannot be installed; the reason stands above"
     if problem is not None:
-        print(f"The JupyterLab extension is not {'built' if what == 'build' else 'tested'}: {problem}.")
+        print(f"The JupyterLab extension is not {'tested' if what == 'test' else 'built'}: {problem}.")
         return 0
     code = run(what)
-    if code == 0 and what == "build":
+    if code == 0 and what != "test":
         link()
     return code
 

@@ -46,8 +46,11 @@ export class Sessions {
       this._bringToFront(newValue);
     });
     // The server keeps a kernel's subshells when a page is closed or reloaded: say goodbye while there is time.
-    window.addEventListener('pagehide', () => {
-      this._seats.forEach(seat => seat.connection?.dispose());
+    window.addEventListener('pagehide', ({ persisted }) => {
+      // A page that is only put aside comes back as it was.
+      if (!persisted) {
+        this._seats.forEach(seat => seat.connection?.dispose());
+      }
     });
   }
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -65,3 +68,17 @@ def test_colours_come_from_the_theme() -> None:
         r"#[0-9a-f]{3,8}\b|\b(?:rgba?|hsla?|oklch|white|black|red|green|blue|orange|yellow|gray|grey)\b(?!-)", re.IGNORECASE
     )
     assert [value for value in values if wrong.search(re.sub(r"var\([^)]*\)", "", value))] == []
+
+
+@pytest.mark.parametrize(("version", "says"), [(None, "there is no Node.js here"), ("v18.20.4", "the one on PATH is v18.20.4")])
+@pytest.mark.parametrize(("what", "word"), [("build", "built"), ("test", "tested")])
+@pytest.mark.skipif(os.name == "nt", reason="the Node.js of this test is a shell script")
+def test_without_a_fitting_node_all_else_goes_on(tmp_path: Path, version: str | None, says: str, what: str, word: str) -> None:
+    """Both make labextension and make test-lab say in a line what is missing, and end well."""
+    if version is not None:
+        (tmp_path / "node").write_text(f"#!/bin/sh\necho {version}\n")
+        (tmp_path / "node").chmod(0o700)
+    command = [sys.executable, str(ROOT / "scripts" / "labextension.py"), what]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PATH": str(tmp_path)})
+    assert done.stdout.startswith(f"The JupyterLab extension is not {word}: ")
+    assert says in done.stdout
