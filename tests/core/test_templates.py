@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +155,8 @@ def test_a_bomb_is_defused_quickly(template: str) -> None:
 
 def test_data_frames_are_written_whole() -> None:
     """No row of a DataFrame is silently left out; other values are written as str() does."""
+    import pandas as pd
+
     frame = pd.DataFrame({"n": range(200)})
     written = render("{{ frame }}", {"frame": frame})
     assert "..." not in written

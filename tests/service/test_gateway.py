@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
-import openai
 import pytest
 
 from nbllm import Client
@@ -40,6 +39,8 @@ def gateway(client: Client) -> Iterator[RunningGateway]:
 
 def test_an_sdk_shares_cache_ledger_and_budgets(client: Client, gateway: RunningGateway) -> None:
     """What the notebook asked is a hit for the SDK and the other way round; both are in one session's books."""
+    import openai
+
     before = client.ask(ASKED, model="sim/large")
     sdk = openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key, max_retries=0)
     answer = sdk.chat.completions.create(model="sim/large", messages=ASKED)  # type: ignore[arg-type]  # plain dicts
@@ -61,6 +62,8 @@ def test_an_sdk_shares_cache_ledger_and_budgets(client: Client, gateway: Running
 
 def test_without_its_key_nobody_is_let_in(client: Client, gateway: RunningGateway) -> None:
     """Neither another key nor that of a service on the same home; the key is not shown by accident."""
+    import openai
+
     sdk = openai.OpenAI(base_url=gateway.base_url, api_key="nbllm_00000000_" + "x" * 43, max_retries=0)
     with pytest.raises(openai.AuthenticationError):
         sdk.models.list()
@@ -70,6 +73,8 @@ def test_without_its_key_nobody_is_let_in(client: Client, gateway: RunningGatewa
 
 def test_stopped_it_is_gone_and_the_client_goes_on(client: Client) -> None:
     """No thread and no port is left; opening one where one listens is refused."""
+    import openai
+
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="cannot be opened"):
         start_gateway(client, port=taken.getsockname()[1])
     gateway = start_gateway(client)
@@ -86,6 +91,8 @@ def test_stopped_it_is_gone_and_the_client_goes_on(client: Client) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGTERM")
 def test_the_command_says_what_to_set_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
     """`nbllm gateway` prints two variables that an SDK reads by itself; SIGTERM ends it well."""
+    import openai
+
     variables = {**os.environ, "NBLLM_HOME": str(tmp_path / "home"), "NBLLM_SIM_SPEED": "0", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "nbllm.cli", "gateway"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables) as process:
