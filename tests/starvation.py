@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _THREADS = Path("/proc/self/task")
@@ -24,11 +25,18 @@ def starved_s() -> dict[str, float]:
     return waited
 
 
+@dataclass
+class Waited:
+    """lost_s: what the machine's other work took from the threads of this process during the block, known when it is over."""
+
+    lost_s: float = 0.0
+
+
 @contextmanager
-def within(limit_s: float) -> Iterator[None]:
+def within(limit_s: float) -> Iterator[Waited]:
     """AssertionError when the block takes longer, what the machine's other work took from this process left out."""
-    began_s, before = time.monotonic(), starved_s()
-    yield
+    began_s, before, waited = time.monotonic(), starved_s(), Waited()
+    yield waited
     took_s = time.monotonic() - began_s
-    lost_s = sum(max(0.0, waited_s - before.get(thread, 0.0)) for thread, waited_s in starved_s().items())
-    assert took_s <= limit_s + lost_s
+    waited.lost_s = sum(max(0.0, now_s - before.get(thread, 0.0)) for thread, now_s in starved_s().items())
+    assert took_s <= limit_s + waited.lost_s

@@ -13,7 +13,7 @@ from nbllm import Client, Endpoint, errors
 from nbllm.core.messages import AttemptStatus
 from nbllm.core.ports import Filter
 from tests.fault_server import FaultServer
-from tests.starvation import within
+from tests.starvation import Waited, within
 
 SECRET = "sk-proj-T3stKeyThatMustNeverShowUpAnywhere0123456789abcd"
 ALL = Filter()
@@ -79,10 +79,10 @@ def check_no_secret(home: Path, *texts: str) -> None:
 
 
 @contextmanager
-def at_most(seconds: float) -> Iterator[None]:
+def at_most(seconds: float) -> Iterator[Waited]:
     """I8: the caller waits at most the deadline and 0.1 s, from the moment it asks (the client is open by then)."""
-    with within(seconds + 0.1):
-        yield
+    with within(seconds + 0.1) as waited:
+        yield waited
 
 
 def check_nothing_left(server: FaultServer) -> None:
