@@ -156,7 +156,8 @@ class Books:
 
     def models_seen(self, more: Sequence[str] = ()) -> list[ModelSeen]:
         """Return how the models that the settings name, and more of them, stand, and what their limits leave."""
-        return self._run(lambda house: house.models_seen(more))
+        rungs = self._open_house().rungs(more)
+        return self._run(lambda house: house.models_seen(rungs))
 
     def set_budget(
         self, kind: str, amount_usd: Decimal | None, *, name: str | None = None, soft: Decimal | float | None = None

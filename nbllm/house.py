@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -163,24 +164,31 @@ class House:
 
     async def standing(self) -> dict[str, str]:
         """Return how each model that the settings name, or that was found, stands (Client.astanding)."""
+        return {model_id: await self._standing(model_id) for model_id in dict.fromkeys(self._named())}
+
+    def _named(self) -> list[str]:
         now = self._settings()
         named = [*((now.model,) if now.model else ()), *now.ladder, *(found.models if (found := self._found) else ())]
         ids = [model for name in named for model in models_of(name, now.routes)]
-        ids += [model for name in now.routes for model in models_of(name, now.routes)]
-        return {model_id: await self._standing(model_id) for model_id in dict.fromkeys(ids)}
+        return ids + [model for name in now.routes for model in models_of(name, now.routes)]
 
-    async def models_seen(self, more: Iterable[str]) -> list[ModelSeen]:
-        """Return how the models that the settings name, and more of them, stand, with the room under their limits."""
-        found = await self.standing()
-        seen = []
-        for model_id in dict.fromkeys([*found, *more]):
-            try:
-                rung = self._rung(model_id)
-            except NbllmError:
-                continue  # of settings that have changed since it was asked
-            standing = found.get(model_id) or await self._standing(model_id)
-            seen.append(ModelSeen(rung.endpoint_name, rung.model, standing, *await self.road.throttles.room(rung)))
-        return seen
+    def rungs(self, more: Iterable[str]) -> list[tuple[str, Rung]]:
+        """Return the models that the settings name, or that were found, and more of them, as far as they are known now.
+
+        On the caller's own thread: the first may read the price list, which takes a moment.
+        """
+        known = []
+        for model_id in dict.fromkeys([*self._named(), *more]):
+            with suppress(NbllmError):  # of settings that have changed since it was asked
+                known.append((model_id, self._rung(model_id)))
+        return known
+
+    async def models_seen(self, rungs: Sequence[tuple[str, Rung]]) -> list[ModelSeen]:
+        """Return how models stand, with the room under their limits."""
+        room = self.road.throttles.room
+        return [
+            ModelSeen(rung.endpoint_name, rung.model, await self._standing(model_id), *await room(rung)) for model_id, rung in rungs
+        ]
 
     async def _standing(self, model_id: str) -> str:
         try:

@@ -6,6 +6,7 @@ happened, the session is read again later; once it could be told, what is added 
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from decimal import Decimal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from nbllm.notebook.lab.watching import Watching
 
 
+_SETTLES_S = 1.0
 _MOST_MEANWHILE = 100
 """Calls that may end while the ledger is read, for what was read to be taken as it is."""
 
@@ -38,12 +40,15 @@ class Picture:
         self._calls: list[CallLine] = []
         self._tries = Tries()
         self._standing: Standing | None = None
+        self._in_read: set[str] = set()
         self._today: Day | None = None
         self._ended = 0
-        self._meanwhile: deque[CallRecord] = deque(maxlen=_MOST_MEANWHILE + 1)
+        self._meanwhile: deque[tuple[float, CallRecord]] = deque(maxlen=_MOST_MEANWHILE + 1)
 
     def take(self, records: Sequence[CallRecord]) -> None:
         """Add calls that have ended."""
+        # A row is in the ledger a moment before its call is told of: what was read of it is not added again.
+        records = [record for record in records if record.call.call_id not in self._in_read]
         if not records:
             return
         self._add(records)
@@ -51,7 +56,8 @@ class Picture:
             spent = sum((one.cost_usd for record in records for one in _own(record) if one.cost_usd is not None), Decimal(0))
             self._today = Day(self._today.cost_usd + spent, self._today.calls + len(records))
         self._ended += len(records)
-        self._meanwhile.extend(records)
+        now_s = time.monotonic()
+        self._meanwhile.extend((now_s, record) for record in records)
 
     def _add(self, records: Sequence[CallRecord]) -> None:
         for record in records:
@@ -61,18 +67,21 @@ class Picture:
         self._calls = states.merged(self._calls, [call_line(record.call, _own(record)) for record in newest])
 
     def begins_to_read(self) -> None:
-        """The session is about to be read."""
-        self._meanwhile.clear()
+        """The session is about to be read. What has just ended may not be in the ledger yet: it is looked for, too."""
+        since_s = time.monotonic() - _SETTLES_S
+        while self._meanwhile and self._meanwhile[0][0] < since_s:
+            self._meanwhile.popleft()
 
     def take_session(self, read: SessionRead) -> None:
         """Take over what was read, and add what has ended since, as far as it was not in it. exact: whether that could be told."""
-        meanwhile = list(self._meanwhile)
+        meanwhile = [record for _, record in self._meanwhile]
         had = [read.has(record.call) for record in meanwhile]
         self.exact = read.whole and None not in had and len(meanwhile) <= _MOST_MEANWHILE and not self._watching.lost
         self._watching.lost, self.was_read = False, True
         ended = {record.call.call_id for record in meanwhile}
         self._watching.found_open(row for row in read.under_way if row.call_id not in ended)
         self._sums, self._tries, self._calls = read.sums, read.tries, read.calls
+        self._in_read = {line["call_id"] for line in read.calls}
         self._add([record for record, was_in in zip(meanwhile, had, strict=True) if was_in is False])
 
     def take_standing(self, standing: Standing) -> None:

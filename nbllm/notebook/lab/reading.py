@@ -74,6 +74,7 @@ def _read_session(client: Client) -> SessionRead:
     totals, models = ledger.usages(("total", "model"), where)
     open_rows = [row for row in rows if row.status is AttemptStatus.OPEN]
     sums = Sums.read(totals, models)
+    same = all(list(ledger.attempts(row.call_id)) == attempts[row.call_id] for row in open_rows)
     for row in open_rows:
         sums.leave_out(row, attempts[row.call_id])
     return SessionRead(
@@ -81,7 +82,7 @@ def _read_session(client: Client) -> SessionRead:
         calls=[call_line(row, attempts[row.call_id]) for row in rows if row.status is not AttemptStatus.OPEN],
         under_way=open_rows,
         tries=tries,
-        whole=rows == ledger.calls(where, limit=MOST_CALLS),
+        whole=same and rows == ledger.calls(where, limit=MOST_CALLS),
     )
 
 

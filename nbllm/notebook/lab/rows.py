@@ -131,7 +131,7 @@ class Sums:
         return {
             "cost_usd": money(self.cost_usd) or "0",
             "cost_known": self.unknown_cost_calls == 0,
-            "simulated_usd": money(self.simulated_usd) or "0",
+            "simulated_usd": money(min(self.simulated_usd, self.cost_usd)) or "0",
             "input_tokens": count(self.input_tokens) or 0,
             "output_tokens": count(self.output_tokens) or 0,
             "calls": max(0, self.calls),

@@ -63,11 +63,11 @@ class Comm:
         elif said["type"] == "result":
             self.heard[-1] = said
 
-    def until(self, holds: Callable[[], object], within_s: float = 5.0) -> None:
+    def until(self, holds: Callable[[], object], within_s: float = 5.0, say: object = "") -> None:
         """Wait for something that the bridge's own thread does."""
         end_s, pause = time.monotonic() + within_s, threading.Event()
         while not holds():
-            assert time.monotonic() < end_s, f"not within {within_s} s: {str(self.state)[:600]}"
+            assert time.monotonic() < end_s, f"not within {within_s} s: {say} {str(self.state)[:600]}"
             pause.wait(0.002)
 
 

@@ -225,6 +225,7 @@ def test_memory_stays_flat_over_ten_thousand_calls(bridge: Bridge, shell: Shell,
     page.until(lambda: page.state and page.state["session"]["calls"] == 1)
     desk = bridge._desk
     assert desk is not None
+    client.models_seen(["lab/m"])  # reads the price list, once
     requests = [Request(content=Chat(messages=()), options=Options()).opened(call) for call in map(open_call, range(12_000))]
 
     def calls(first: int, after: int) -> None:

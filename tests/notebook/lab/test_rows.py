@@ -189,6 +189,8 @@ def test_what_ends_while_the_ledger_is_read_is_counted_once() -> None:
         ["3", "2", "1"],
         [],
     )
+    picture.take([record(1)])
+    assert picture.state(0.0, 0.0)["session"]["calls"] == 3, "it was told of after its row was read"
     picture.take_today(Day(Decimal(1), 7))
     picture.take([record(4)])
     assert picture.state(0.0, 0.0)["session"]["calls"] == 4
