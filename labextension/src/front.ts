@@ -4,7 +4,9 @@ import { ILabShell } from '@jupyterlab/application';
 import { IConsoleTracker } from '@jupyterlab/console';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { PageConfig } from '@jupyterlab/coreutils';
 import { Signal } from '@lumino/signaling';
+import { UNTRACKED, untracked } from './quiet';
 import { Sessions } from './sessions';
 import type { Settings } from './settings';
 import { DEFAULTS, readSettings } from './settings';
@@ -24,6 +26,7 @@ export const front: JupyterFrontEndPlugin<INbllm> = {
     shell: ILabShell | null,
     registry: ISettingRegistry | null
   ): INbllm => {
+    PageConfig.setOption(UNTRACKED, untracked(PageConfig.getOption(UNTRACKED)));
     let settings = DEFAULTS;
     const owner = {};
     const settingsChanged = new Signal<unknown, void>(owner);
