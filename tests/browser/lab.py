@@ -100,6 +100,8 @@ class Lab:
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
             *(f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"),
             *(f"--ServerApp.root_dir={self.work}", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url="),
+            # The same server has Notebook 7, where its package is installed.
+            "--JupyterNotebookApp.expose_app_in_browser=True",
             *("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly"),
             *more,
         ]
@@ -196,9 +198,9 @@ class Visit:
 
     # ------------------------------------------------------------------ what a person does
 
-    def open(self, name: str) -> None:
-        """Open a notebook and wait for its kernel."""
-        self.page.goto(f"{self.lab.origin}/lab/tree/{quote(name)}?token={self.lab.token}&reset", timeout=60_000)
+    def open(self, name: str, *, app: str = "lab/tree") -> None:
+        """Open a notebook and wait for its kernel. app: lab/tree for JupyterLab, notebooks for Notebook 7."""
+        self.page.goto(f"{self.lab.origin}/{app}/{quote(name)}?token={self.lab.token}&reset", timeout=60_000)
         self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=60_000)
         self.wait_idle()
 
