@@ -143,24 +143,30 @@ export function callsOf({ outputs }: Pick<ICodeCellModel, 'outputs'>): Badge[] {
   return calls;
 }
 
-function draw(cell: CodeCell, words: Mark | null): void {
-  const layout = cell.inputArea?.layout;
-  if (!(layout instanceof PanelLayout)) {
+function draw({ inputArea }: CodeCell, words: Mark | null): void {
+  const layout = inputArea?.layout;
+  if (!(layout instanceof PanelLayout) || !inputArea) {
     return;
   }
   const there = layout.widgets.find(widget => widget instanceof BadgeWidget);
   if (words === null) {
     there?.dispose();
   } else if (there === undefined) {
-    layout.addWidget(new BadgeWidget(words));
+    layout.addWidget(new BadgeWidget(inputArea.promptNode, words));
   } else {
     there.words = words;
   }
 }
 
-/** A mark as an element; it lies over the column of the prompt and takes no room of its own. */
+/**
+ * A mark as an element; it lies over the column of the prompt and takes no room of its own. It is not there for the mouse, as
+ * cells are selected and dragged by their prompt: the tooltip is the prompt's.
+ */
 export class BadgeWidget extends Widget {
-  constructor(words: Mark) {
+  constructor(
+    private readonly _prompt: HTMLElement,
+    words: Mark
+  ) {
     super();
     this.addClass('jp-nbllm-Badge');
     // An image with a name: its few letters are read as the whole sentence.
@@ -176,8 +182,13 @@ export class BadgeWidget extends Widget {
     this._more.textContent = words.more;
     this.toggleClass('jp-mod-long', words.text.length > ROOM_CHARS);
     this.node.dataset.source = words.source;
-    this.node.title = words.title;
     this.node.setAttribute('aria-label', words.label);
+    this._prompt.title = words.title;
+  }
+
+  override dispose(): void {
+    this._prompt.removeAttribute('title');
+    super.dispose();
   }
 
   private readonly _text = document.createElement('span');

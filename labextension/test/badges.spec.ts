@@ -31,12 +31,13 @@ class Outputs {
 /** A cell; one that was never in sight has no elements yet. */
 class Cell extends Widget {
   readonly model: { type: string; outputs: Outputs };
-  inputArea: Widget | null = null;
+  inputArea: (Widget & { promptNode?: HTMLElement }) | null = null;
   appear!: () => void;
   readonly ready = new Promise<void>(resolve => {
     this.appear = () => {
       this.inputArea = new Widget();
       this.inputArea.layout = new PanelLayout();
+      this.inputArea.promptNode = document.createElement('div');
       resolve();
     };
   });
@@ -48,6 +49,10 @@ class Cell extends Widget {
 
   get badge() {
     return this.inputArea?.node.querySelector<HTMLElement>('.jp-nbllm-Badge') ?? null;
+  }
+
+  get tooltip() {
+    return this.inputArea?.promptNode?.title;
   }
 
   override dispose() {
@@ -95,7 +100,7 @@ describe('the badge of a cell', () => {
     await drawn();
     expect(cell.badge?.textContent).toBe('$0.0012large');
     expect(cell.badge?.getAttribute('aria-label')).toContain('sim/large');
-    expect(cell.badge?.title).toContain('sim/large');
+    expect(cell.tooltip).toContain('sim/large');
     expect(cell.badge?.getAttribute('role')).toBe('img');
   });
 
@@ -116,6 +121,7 @@ describe('the badge of a cell', () => {
     cell.model.outputs.set();
     await drawn();
     expect(cell.badge).toBeNull();
+    expect(cell.tooltip).toBe('');
   });
 
   it('is drawn once however often the outputs change before the next frame', async () => {
@@ -166,7 +172,8 @@ describe('the badge of a cell', () => {
     book(cell);
     await drawn();
     expect(cell.badge?.querySelector('img, script')).toBeNull();
-    expect(cell.badge?.title).toContain(model);
+    expect(cell.tooltip).toContain(model);
+    expect(cell.badge?.getAttribute('aria-label')).toContain(model);
   });
 
   it('draws nothing after the notebook or the cell is gone', async () => {

@@ -50,6 +50,13 @@ def tab(browser: Browser, lab: Lab) -> Iterator[Visit]:
 
 
 @pytest.fixture
+def labextension() -> None:
+    """Skips where the JupyterLab extension has not been built."""
+    if not (ROOT / "nbllm" / "_labextension" / "package.json").exists():
+        pytest.skip("the JupyterLab extension is not built: make labextension")
+
+
+@pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Where screenshots go: build/screenshots, so that a person can look at them afterwards."""
     folder = ROOT / "build" / "screenshots"

@@ -82,8 +82,8 @@ class Lab:
         for name in ("work", "config", "data", "runtime"):
             (folder / name).mkdir(parents=True)
         # All cells are drawn, also those that are out of sight: a hostile answer must not pass because nobody scrolled to it.
-        self._set(folder, "notebook-extension/tracker", '{"windowingMode": "none"}')
-        self._set(folder, "apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}')
+        self._set(folder, "@jupyterlab/notebook-extension/tracker", '{"windowingMode": "none"}')
+        self._set(folder, "@jupyterlab/apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}')
         kept = {name: value for name, value in os.environ.items() if not name.endswith(("_KEY", "_SECRET"))}
         env = {
             **kept,
@@ -126,9 +126,20 @@ class Lab:
 
     @staticmethod
     def _set(folder: Path, plugin: str, settings: str) -> None:
-        path = folder / "config" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
+        path = folder / "config" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(settings, encoding="utf-8")
+
+    @contextmanager
+    def settings(self, plugin: str, settings: dict[str, Any]) -> Iterator[None]:
+        """Give a plugin settings for a with block; pages that are opened in it have them. plugin: its folder and name."""
+        path = self.work.parent / "config" / f"{plugin}.jupyterlab-settings"
+        before = path.read_text(encoding="utf-8") if path.exists() else "{}"
+        self._set(self.work.parent, plugin, json.dumps(settings))
+        try:
+            yield
+        finally:
+            path.write_text(before, encoding="utf-8")
 
     def wait_ready(self) -> None:
         """Wait until the server answers."""
