@@ -213,7 +213,7 @@ function followSession(commands: CommandRegistry, nbllm: INbllm): void {
 }
 
 function addToPalette(palette: ICommandPalette, commands: CommandRegistry): void {
-  const plain = [Commands.openPanel, Commands.setSessionBudget, Commands.clearCache, Commands.copyReport];
+  const plain = [Commands.setSessionBudget, Commands.clearCache, Commands.copyReport];
   const add = (command: string, args: ReadonlyPartialJSONObject = {}) => {
     palette.addItem({ command, category: CATEGORY, args: { ...args, isPalette: true } });
   };

@@ -75,6 +75,8 @@ def test_badges_say_what_the_kernel_says_and_move_nothing(tab: Visit, lab: Lab, 
     tab.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
     tab.page.wait_for_timeout(1500)
     tab.page.screenshot(path=pictures / "badges-dark.png")
+    tab.command("apputils:change-theme", {"theme": "JupyterLab Light"})
+    tab.page.wait_for_timeout(500)
     assert [*tab.errors, *tab.dialogs, *tab.foreign] == []
 
 
