@@ -104,23 +104,23 @@ def test_every_request_is_sent_with_its_key_and_counted(serve: Any) -> None:
 
 
 def test_a_stalled_server_does_not_hold_back_what_is_due(serve: Any) -> None:
-    """Open loop: while the first request waits, the others are sent in time, and the wait is in the latencies."""
+    """Open loop: the server answers none until it has all, so they are sent while the first waits; the wait is in the latencies."""
     gate = asyncio.Event()
     came: list[float] = []
 
     async def stalls(request: web.Request) -> web.Response:
         came.append(time.monotonic())
-        if len(came) == 1:
-            asyncio.get_running_loop().call_later(0.3, gate.set)
+        if len(came) == 10:
+            gate.set()
         await gate.wait()
         return ok(request)
 
     server = serve(stalls)
     result = run(server.url, LoadPlan(users=50, seconds=0.2, even=True))
     assert len(came) == 10
-    assert came[-1] - came[0] == pytest.approx(0.18, abs=0.1)
+    assert result.errors() == {}
     slowest = max(sample.latency_s for sample in result.samples)
-    assert slowest >= 0.28
+    assert slowest >= came[-1] - came[0]
 
 
 def test_errors_are_told_by_kind(serve: Any) -> None:
