@@ -1,7 +1,7 @@
 /** What the views reckon: shares, curves, clocks, words. */
 import type { Widget } from '@lumino/widgets';
 import * as fc from 'fast-check';
-import { scopeWords, shares, warningOf } from '../src/views/budgets';
+import { arranged, scopeWords, shares, warningOf } from '../src/views/budgets';
 import type { Budget } from '../src/protocol';
 import { listed, outcome, outcomeTitle, placeOf, when } from '../src/views/calllist';
 import { BREAKERS, engineWords, errorWords, roomWords } from '../src/views/endpoints';
@@ -44,6 +44,20 @@ test('limits of 0, and soft ones alone', () => {
   });
   const soft: Partial<Budget> = { hard_usd: null, soft_usd: '2', spent_usd: '1' };
   expect(shares(budget(soft))).toEqual({ spent: 0.5, reserved: 0, soft: null });
+});
+
+/** Of a hundred budgets a few are in sight, and all that warn. */
+test('many budgets', () => {
+  const many = Array.from({ length: 50 }, (_, index) => budget({ scope: `feature:${index}` }));
+  many[40] = budget({ scope: 'feature:40', level: 'hard' });
+  const free = Array.from({ length: 50 }, (_, index) =>
+    budget({ scope: `user:${index}`, hard_usd: null, soft_usd: null })
+  );
+  const session = budget({ hard_usd: null, soft_usd: null });
+  const { bars, rows, more } = arranged([session, ...many, ...free]);
+  expect(bars.map(({ scope }) => scope.slice(8))).toEqual(['0', '1', '2', '3', '4', '5', '40']);
+  expect(rows).toHaveLength(6);
+  expect(bars.length + rows.length + more.length).toBe(100);
 });
 
 /** Levels and scopes have words. */

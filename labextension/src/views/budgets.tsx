@@ -1,12 +1,11 @@
 /** One bar for each budget that has a limit; what is spent without one is one line. */
 import { memo } from 'react';
-import { dollars, usd } from '../format';
+import { dollars, plural, usd } from '../format';
 import type { Budget } from '../protocol';
 import { LevelMark } from './marks';
-import { classes } from './part';
 
-/** So many scopes without a limit are in sight; the others are behind a fold. */
-const FEW = 5;
+/** So many bars, and so many scopes without a limit, are in sight; the others are behind a fold. */
+const FEW = 6;
 
 interface Props {
   budgets: readonly Budget[];
@@ -14,27 +13,57 @@ interface Props {
 }
 
 export const Budgets = memo(function Budgets({ budgets, decimals }: Props) {
-  const limited = budgets.filter(hasLimit);
-  // The whole session without a limit is the amount above already.
-  const free = budgets.filter(
-    budget => !hasLimit(budget) && budget.scope !== 'session' && budget.scope !== 'day'
-  );
-  const rows = free.map(budget => <FreeRow key={budget.scope} budget={budget} decimals={decimals} />);
+  const { bars, rows, more } = arranged(budgets);
   return (
     <>
-      {limited.map(budget => (
+      {bars.map(budget => (
         <Bar key={budget.scope} budget={budget} decimals={decimals} />
       ))}
-      {rows.length > 0 && <ul className="jp-nbllm-Free">{rows.slice(0, FEW)}</ul>}
-      {rows.length > FEW && (
+      <Rows budgets={rows} decimals={decimals} />
+      {more.length > 0 && (
         <details className="jp-nbllm-More">
-          <summary>{rows.length - FEW} more</summary>
-          <ul className="jp-nbllm-Free">{rows.slice(FEW)}</ul>
+          <summary>{plural(more.length, 'more budget')}</summary>
+          {more.filter(hasLimit).map(budget => (
+            <Bar key={budget.scope} budget={budget} decimals={decimals} />
+          ))}
+          <Rows budgets={more.filter(budget => !hasLimit(budget))} decimals={decimals} />
         </details>
       )}
     </>
   );
 });
+
+/** Return which budgets are drawn as bars, which as a line, and which are folded away: never one that warns. */
+export function arranged(budgets: readonly Budget[]): { bars: Budget[]; rows: Budget[]; more: Budget[] } {
+  const limited = budgets.filter(hasLimit);
+  // What the whole session and day have cost stands above already.
+  const free = budgets.filter(budget => !hasLimit(budget) && !['session', 'day'].includes(budget.scope));
+  const bars = limited.filter(({ level }, index) => index < FEW || level !== 'ok');
+  const rows = free.slice(0, FEW);
+  return {
+    bars,
+    rows,
+    more: [...limited.filter(budget => !bars.includes(budget)), ...free.slice(FEW)]
+  };
+}
+
+function Rows({ budgets, decimals }: Props) {
+  if (budgets.length === 0) {
+    return null;
+  }
+  return (
+    <ul className="jp-nbllm-Free">
+      {budgets.map(({ scope, spent_usd }) => (
+        <li key={scope}>
+          <span className="jp-nbllm-label jp-nbllm-cut" title={scope}>
+            {scopeWords(scope)}
+          </span>
+          <span className="jp-nbllm-number">{usd(spent_usd, decimals)}</span>
+        </li>
+      ))}
+    </ul>
+  );
+}
 
 function Bar({ budget, decimals }: { budget: Budget; decimals: number }) {
   const { scope, level } = budget;
@@ -66,17 +95,6 @@ function Bar({ budget, decimals }: { budget: Budget; decimals: number }) {
       </div>
       {warning !== '' && <div className="jp-nbllm-Budget-warning">{warning}</div>}
     </div>
-  );
-}
-
-function FreeRow({ budget, decimals }: { budget: Budget; decimals: number }) {
-  return (
-    <li>
-      <span className="jp-nbllm-label jp-nbllm-cut" title={budget.scope}>
-        {scopeWords(budget.scope)}
-      </span>
-      <span className={classes('jp-nbllm-number')}>{usd(budget.spent_usd, decimals)}</span>
-    </li>
   );
 }
 

@@ -18,10 +18,15 @@ interface Props {
   why: Answer | null;
 }
 
+/** What the two times are. */
+export const TTFT = 'Time to the first token';
+export const LATENCY = 'Time to the end of the answer';
+
 /** Drawn anew only when something of it has changed: clicks and keys are heard by the list. */
 export const CallRow = memo(function CallRow(props: Props) {
   const { call, place, decimals, current, unfolded, why } = props;
   const rung = call.rung ?? '';
+  const [ttft, latency] = [duration(call.ttft_s), duration(call.latency_s)];
   return (
     <>
       <div
@@ -47,11 +52,11 @@ export const CallRow = memo(function CallRow(props: Props) {
         <span role="gridcell" className="jp-nbllm-Call-source" title={outcomeTitle(call)}>
           {outcome(call)}
         </span>
-        <span role="gridcell" className="jp-nbllm-Call-ttft" title="Time to the first token">
-          {duration(call.ttft_s)}
+        <span role="gridcell" className="jp-nbllm-Call-ttft" title={ttft === '' ? undefined : TTFT}>
+          {ttft}
         </span>
-        <span role="gridcell" className="jp-nbllm-Call-latency" title="Time to the end of the answer">
-          {duration(call.latency_s)}
+        <span role="gridcell" className="jp-nbllm-Call-latency" title={latency === '' ? undefined : LATENCY}>
+          {latency}
         </span>
         <span
           role="gridcell"

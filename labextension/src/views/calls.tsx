@@ -5,7 +5,7 @@ import { memo, useMemo, useRef, useState } from 'react';
 import { count } from '../format';
 import type { Answer } from '../model';
 import type { Call } from '../protocol';
-import { CallRow } from './callrow';
+import { CallRow, LATENCY, TTFT } from './callrow';
 import type { Scope } from './calllist';
 import { listed, placeOf } from './calllist';
 import type { Deeds } from './facts';
@@ -189,10 +189,10 @@ function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'mos
         <span role="columnheader" className="jp-nbllm-Call-source">
           Source
         </span>
-        <span role="columnheader" className="jp-nbllm-Call-ttft" title="Time to the first token">
+        <span role="columnheader" className="jp-nbllm-Call-ttft" title={TTFT}>
           TTFT
         </span>
-        <span role="columnheader" className="jp-nbllm-Call-latency">
+        <span role="columnheader" className="jp-nbllm-Call-latency" title={LATENCY}>
           Latency
         </span>
         <span role="columnheader" className="jp-nbllm-Call-cost">
