@@ -3,7 +3,7 @@ import type { Widget } from '@lumino/widgets';
 import * as fc from 'fast-check';
 import { arranged, scopeWords, shares, warningOf } from '../src/views/budgets';
 import type { Budget } from '../src/protocol';
-import { listed, outcome, outcomeTitle, placeOf, when } from '../src/views/calllist';
+import { listed, missingDigits, outcome, outcomeTitle, placeOf, when } from '../src/views/calllist';
 import { BREAKERS, engineWords, errorWords, roomWords } from '../src/views/endpoints';
 import { asideOf } from '../src/views/panelview';
 import { placesOf, same } from '../src/views/places';
@@ -201,6 +201,14 @@ test('at most so many calls', () => {
       .slice(0, 10)
       .map(one => one.call_id)
   );
+});
+
+/** Amounts of a column have their points above each other. */
+test('room for digits that an amount has not', () => {
+  expect(['$0.00', '$1,234.50', '$0.0012', '<$0.0001', 'unknown'].map(one => missingDigits(one, 4))).toEqual([
+    2, 2, 0, 0, 0
+  ]);
+  expect(missingDigits('$0.0012', 2)).toBe(0);
 });
 
 /** A time of another day has its date. */

@@ -69,6 +69,12 @@ export function duration(valueS: number | null): string {
   return valueS === null ? '' : seconds(valueS);
 }
 
+/** Return how many digits an amount has less than the longest one: with room for them, the points stand above each other. */
+export function missingDigits(amount: string, decimals: number): number {
+  const point = amount.indexOf('.');
+  return point < 0 ? 0 : Math.max(decimals - (amount.length - point - 1), 0);
+}
+
 /** Return where a call was made: its cell's number, "gone", "other" for one of another notebook; empty outside of notebooks. */
 export function placeOf(call: Call, places: ReadonlyMap<string, string>, notebook: string | null): string {
   if (call.cell_id === null) {

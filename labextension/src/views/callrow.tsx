@@ -3,7 +3,7 @@ import { memo, useEffect, useRef } from 'react';
 import { usd } from '../format';
 import type { Answer } from '../model';
 import type { Call } from '../protocol';
-import { duration, moreOf, outcome, outcomeTitle } from './calllist';
+import { duration, missingDigits, moreOf, outcome, outcomeTitle } from './calllist';
 import { classes } from './part';
 
 interface Props {
@@ -26,6 +26,7 @@ export const LATENCY = 'Time to the end of the answer';
 export const CallRow = memo(function CallRow(props: Props) {
   const { call, place, decimals, current, unfolded, why } = props;
   const rung = call.rung ?? '';
+  const cost = usd(call.cost_usd, decimals);
   const [ttft, latency] = [duration(call.ttft_s), duration(call.latency_s)];
   return (
     <>
@@ -61,8 +62,9 @@ export const CallRow = memo(function CallRow(props: Props) {
         <span
           role="gridcell"
           className={classes('jp-nbllm-Call-cost', call.cost_usd === null && 'jp-nbllm-quiet')}
+          style={{ paddingInlineEnd: `${missingDigits(cost, decimals)}ch` }}
         >
-          {usd(call.cost_usd, decimals)}
+          {cost}
         </span>
         <span role="gridcell" className="jp-nbllm-Call-cell" title={placeTitle(place)}>
           {place}
