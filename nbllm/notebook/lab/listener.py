@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Send = Callable[[dict[str, Any]], object]
 PATIENCE_S = 10.0
+BYTES_PER_S = 100_000
+"""Jupyter's server cuts all output of a kernel that sends more than 1 MB a second, and several pages may listen."""
+_ROW_BYTES = 450
 FIRST_S = 1.0
 """How long a first snapshot waits at most for the ledger to be read."""
 
@@ -96,5 +99,6 @@ class Listener:
         return False
 
     def _say(self, message: dict[str, Any], now_s: float) -> None:
-        self._due_s = now_s + 1 / self.updates_per_s
+        rows = len(message["state"].get("calls", ()))
+        self._due_s = now_s + max(1 / self.updates_per_s, rows * _ROW_BYTES / BYTES_PER_S)
         self._send(message)

@@ -127,6 +127,20 @@ def test_a_page_that_is_gone_is_sent_nothing_more() -> None:
     assert page.state == state
 
 
+def test_many_new_rows_come_less_often() -> None:
+    """Calls that end by the hundred are sent at some 100 kB a second, so that Jupyter's limit leaves room for the cells' output."""
+    page, state, sizes = Page(), empty(), 0
+    listener = listening(page)
+    for tick in range(100):
+        state = {**state, "calls": merged(state["calls"], lines(list(range(tick * 200, tick * 200 + 200))))}
+        before = len(page.heard)
+        listener.tick(state, tick / 10, FACTS, complete=True)
+        sizes += sum(len(json.dumps(said)) for said in page.heard[before:])
+    assert 400_000 < sizes < 1_300_000
+    listener.tick(state, 20.0, FACTS, complete=True)
+    assert page.state == state
+
+
 def test_the_first_snapshot_waits_a_moment_for_the_ledger() -> None:
     """Zeros that are not true are not shown while the ledger is being read; when that takes long, they are better than nothing."""
     page, listener = Page(), listening(Page())
