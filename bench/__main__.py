@@ -31,6 +31,7 @@ from bench import (
     scale,
     service,
     service_redis,
+    stages,
     vectors,
 )
 from bench.measure import Row, server
@@ -50,6 +51,7 @@ SECTIONS = {
     "hits": calls.hits,
     "uncached": lambda base_url, home: calls.uncached(base_url, home) + crowd.canned(base_url, home),
     "usual": crowd.usual,
+    "stages": stages.stages,
     "streaming": calls.streaming,
     "meter": meter.meter,
     "memory": footprint.memory,

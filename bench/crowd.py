@@ -82,7 +82,7 @@ async def _rates(base_url: str, home: Path) -> dict[str, Rate]:
         best: dict[str, Rate] = {}
         for _ in range(_ROUNDS):
             for name, (call, count) in ways.items():
-                found = await _rate(call, count)
+                found = await rate(call, count)
                 best[name] = _better(best.get(name, found), found)
     return best
 
@@ -91,7 +91,8 @@ def _better(one: Rate, other: Rate) -> Rate:
     return Rate(max(one.per_s, other.per_s), min(one.cpu_s, other.cpu_s))
 
 
-async def _rate(call: Callable[[], Awaitable[Any]], count: int) -> Rate:
+async def rate(call: Callable[[], Awaitable[Any]], count: int) -> Rate:
+    """Return the rate of so many calls by 64 callers."""
     left = iter(range(count))
 
     async def caller() -> None:
