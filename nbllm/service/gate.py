@@ -65,17 +65,25 @@ class Gate:
     @asynccontextmanager
     async def enter(self, caller: Caller) -> AsyncIterator[None]:
         """Hold a place for an `async with` block. Raises GateFull, GateClosed."""
+        await self.take(caller)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    async def take(self, caller: Caller) -> None:
+        """Take a place, to be given back by `leave`. Raises GateFull, GateClosed; then none was taken."""
         if self._closed:
             raise GateClosed
         if self.running < self._max_running and not self._queue:
             self.running += 1
         else:
             await self._wait(caller.tier.priority)
-        try:
-            yield
-        finally:
-            self.running -= 1
-            self._let_in()
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self.running -= 1
+        self._let_in()
 
     async def _wait(self, priority: int) -> None:
         """Wait for a place; when this returns, it is held."""

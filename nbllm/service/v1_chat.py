@@ -51,8 +51,12 @@ class ChatCompletions(Endpoint):
 
 
 async def _whole(ask: Ask, request: Request) -> Whole:
-    async with ask.service.gate.enter(ask.caller):
+    gate = ask.service.gate
+    await gate.take(ask.caller)
+    try:
         reply = await ask.service.client.asend(request)
+    finally:
+        gate.leave()
     head = {"id": f"chatcmpl-{reply.call_id}", "created": int(time.time()), "model": reply.rung}
     body = completion(
         head,
