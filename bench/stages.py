@@ -27,7 +27,7 @@ from nbllm.pipeline.throttle import ThrottleStage
 from nbllm.providers.wire import request_bytes
 
 Ways = dict[str, Callable[[], Awaitable[Any]]]
-_CALLS, _ROUNDS = 10 * CALLERS, 15
+_CALLS, _ROUNDS = 5 * CALLERS, 40
 
 
 class _Nobody:
