@@ -36,7 +36,8 @@ function markOfOne(call: Badge, decimals: number): Mark {
   return {
     // What a model call cost, and what an answer without one came from instead.
     text: call.source === 'model' ? (call.cost_usd === null ? 'cost ?' : cost) : call.source,
-    more: lastName(model),
+    // A static answer has no model, and is called static there too.
+    more: model === call.source ? '' : lastName(model),
     source: call.source,
     title: `${words}\nMore: %llm_why ${readable(call.call_id)}`,
     label: `LLM call: ${model}, ${costWords(call, decimals)}, ${source(call.source)}`

@@ -67,6 +67,11 @@ describe('the words of a badge', () => {
     expect(mark([badge({ source, cost_usd: '0' })], 4)).toMatchObject({ text: source, source });
   });
 
+  it('say static once, as there was no model', () => {
+    const words = mark([badge({ model: 'static', source: 'static', cost_usd: '0' })], 4);
+    expect(words).toMatchObject({ text: 'static', more: '' });
+  });
+
   it('never call an unknown cost nothing', () => {
     const words = mark([badge({ cost_usd: null })], 4);
     expect(words?.text).toBe('cost ?');

@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { ensureSyntaxTree, language } from '@codemirror/language';
 import { history, undo } from '@codemirror/commands';
 import { python } from '@codemirror/lang-python';
@@ -72,18 +73,33 @@ describe('how a prompt is drawn', () => {
   });
 
   it('ends for any text', () => {
-    for (const text of [
-      '%%llm\n{{',
-      '%%llm\n{% "',
-      '\n\n%%llm',
-      '%%llm -m "',
-      '%%llm\n{',
-      '%%llm\n{{ é_1 \\ }}',
-      '{{ x }}',
-      ''
-    ]) {
-      expect(() => styled(text)).not.toThrow();
-    }
+    const piece = fc.oneof(
+      fc.constantFrom(
+        '%%llm',
+        '%%nbllm --raw',
+        '{{',
+        '}}',
+        '{%',
+        '%}',
+        '-',
+        '--x',
+        '=',
+        '"',
+        "'",
+        '\\',
+        '\n',
+        ' ',
+        '{',
+        '#}'
+      ),
+      fc.string({ unit: 'binary', maxLength: 5 })
+    );
+    fc.assert(
+      fc.property(fc.array(piece, { maxLength: 20 }), pieces => {
+        styled(pieces.join(''));
+        styled(`%%llm\n${pieces.join('')}`);
+      })
+    );
   });
 });
 

@@ -20,14 +20,12 @@ ACTIVE = """() => {
   const cell = panel.content.activeCell;
   const [box, view] = [cell.node.getBoundingClientRect(), panel.content.node.getBoundingClientRect()];
   return {
-    path: panel.context.path, source: cell.model.sharedModel.source,
+    source: cell.model.sharedModel.source,
     inSight: box.bottom > view.top && box.top < view.bottom,
   };
 }"""
-FACTS = """() => {
-  const panel = window.jupyterapp.shell.currentWidget;
-  return panel.content.widgets.map(cell => cell.model.id);
-}"""
+IDS = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.id)"
+PATH = "() => window.jupyterapp.shell.currentWidget?.context?.path"
 
 
 def notice(tab: Visit, text: str | re.Pattern[str]) -> Locator:
@@ -143,10 +141,15 @@ def test_a_call_leads_back_to_its_cell(tab: Visit, lab: Lab) -> None:
     """The jump shows and activates the cell of a long notebook, opens no other, and says when the cell is gone."""
     name = lab.write("jump.ipynb", ["%load_ext nbllm", *(f"# {number}" + "\n" * 8 for number in range(40))])
     tab.open(name)
-    ids = tab.page.evaluate(FACTS)
+    ids = tab.page.evaluate(IDS)
     tab.command("nbllm:jump-to-cell", {"cellId": ids[35], "notebook": None})
     tab.page.wait_for_function(f"() => ({ACTIVE})().inSight")
     assert tab.page.evaluate(ACTIVE)["source"].startswith("# 34")
+    tab.command("docmanager:open", {"path": lab.write("other.ipynb", ["1"])})
+    tab.page.wait_for_function(f"() => ({PATH})() === 'other.ipynb'")
+    tab.command("nbllm:jump-to-cell", {"cellId": ids[3], "notebook": None})
+    tab.page.wait_for_function(f"() => ({PATH})() === {name!r} && ({ACTIVE})().inSight")
+    assert tab.page.evaluate(ACTIVE)["source"].startswith("# 2")
     tab.command("nbllm:jump-to-cell", {"cellId": "gone", "notebook": None})
     notice(tab, "not in the notebook any more")
     tab.command("nbllm:jump-to-cell", {"cellId": ids[35], "notebook": "0" * 16})
