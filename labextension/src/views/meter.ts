@@ -79,7 +79,7 @@ export class Meter extends Widget {
     if (now.title !== before?.title) {
       this._button.title = now.title;
     }
-    const label = [`${NAME}: ${now.text}`, now.warning, HINT].filter(Boolean).join('. ');
+    const label = [`${NAME}: ${now.text}.`, now.warning, HINT].filter(Boolean).join(' ');
     if (label !== this._label) {
       this._label = label;
       this._button.setAttribute('aria-label', label);
