@@ -109,8 +109,10 @@ class Bridge:
 
         listener = Listener(self._sender(comm), time.monotonic())
         while len(self._comms) >= MOST_COMMS:
-            oldest = min(self._comms, key=lambda comm_id: self._comms[comm_id][1].listens)
-            self._comms.pop(oldest)[0].close()
+            # Those that are sent nothing any more first, then those that came first.
+            oldest = min(list(self._comms.items()), key=lambda item: item[1][1].listens)[0]
+            if (gone := self._comms.pop(oldest, None)) is not None:
+                gone[0].close()
         self._comms[comm.comm_id] = (comm, listener)
         # Not on_msg: what ipykernel does around such a callback shows the figures of the running cell, and does so in this thread.
         comm.handle_msg = lambda sent: self._safely(comm, listener, sent)

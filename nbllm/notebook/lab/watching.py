@@ -170,7 +170,7 @@ def _line(live: Live, now_s: float, *, shared: bool) -> Running:
     first_s = live.first_s
     return {
         "call_id": call.call_id,
-        "model": name(",".join(live.request.models) or live.rung or ""),
+        "model": name(_asked(live)),
         "rung": name_or_none(live.rung),
         "started_at": min(max(call.started_at, 0.0), 1e11),
         "elapsed_s": round(max(0.0, now_s - live.began_s), 1),
@@ -181,6 +181,12 @@ def _line(live: Live, now_s: float, *, shared: bool) -> Running:
         "shared": shared,
         "stoppable": True,
     }
+
+
+def _asked(live: Live) -> str:
+    """Return what was asked for; where no model was named, who is asked first."""
+    request = live.request
+    return ",".join(request.models) or live.rung or (request.rungs[0].id if request.rungs else "")
 
 
 def _earlier_line(row: CallRow, now: float) -> Running:
