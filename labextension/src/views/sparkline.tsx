@@ -36,10 +36,11 @@ export const Sparkline = memo(function Sparkline({ latencies }: { latencies: rea
   );
 });
 
-/** Return the paths of a curve that begins at 0 at its foot: the line, what is under it, and a point at its end. */
-export function curve(values: readonly number[]): { line: string; area: string; end: string } {
+/** Return the paths of a curve with 0 at its foot: the line, what is under it, and a point at its end. One value is level. */
+export function curve(some: readonly number[]): { line: string; area: string; end: string } {
+  const values = some.length === 1 ? [...some, ...some] : some;
   const top = Math.max(...values, 0) || 1;
-  const step = values.length > 1 ? WIDTH / (values.length - 1) : 0;
+  const step = WIDTH / (values.length - 1);
   const points = values.map((value, index) => {
     const y = HEIGHT - MARGIN - (Math.max(value, 0) / top) * (HEIGHT - 2 * MARGIN);
     return [round(index * step), round(y)] as const;
