@@ -190,9 +190,11 @@ class Visit:
         page.on("websocket", lambda socket: self._see(socket.url.replace("ws://", "http://")))
 
     def _dialog(self, dialog: Any) -> None:
-        # Chromium asks on leaving a page with unsaved work; that is the Lab's own.
-        if dialog.type != "beforeunload":
-            self.dialogs.append(dialog.message)
+        # Chromium asks on leaving a page with unsaved work; that is the Lab's own, and a test that leaves means it.
+        if dialog.type == "beforeunload":
+            dialog.accept()
+            return
+        self.dialogs.append(dialog.message)
         dialog.dismiss()
 
     def _see(self, url: str) -> bool:
