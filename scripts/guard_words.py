@@ -17,6 +17,8 @@ from nbllm.core.guards.lemmas import candidates
 DATA = Path(__file__).parent.parent / "nbllm" / "core" / "guards" / "data"
 POS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 SMALLEST = 3
+EARLY_SENSES = 2  # of a word, as WordNet orders them: by how frequent they are
+PARTICLES = frozenset(["up", "down", "in", "on", "off", "out", "over", "away", "back"])  # of verbs of two words
 # Words in -er that are seldom the comparative that they look like ("offer" of "off").
 NO_COMPARATIVES = frozenset(
     {
@@ -179,18 +181,42 @@ def indirect(wordnet: Path, common: set[str]) -> set[tuple[str, str]]:
     }
 
 
+def synonyms(wordnet: Path, common: set[str], listed: set[str]) -> set[tuple[str, ...]]:
+    """Return groups of words that mean the same in one of their first senses, one of them common; with verbs such as "take out"."""
+    groups: set[tuple[str, ...]] = set()
+    for pos in POS:
+        index = [line.split() for line in (wordnet / f"index.{pos}").read_text(encoding="utf-8").splitlines() if line[0] != " "]
+        early = {(line[0], offset) for line in index for offset in line[-int(line[2]) :][:EARLY_SENSES]}
+        for line in (wordnet / f"data.{pos}").read_text(encoding="utf-8").splitlines():
+            parts = line.split(" | ")[0].split()
+            if line.startswith(" "):
+                continue
+            words = (parts[4 + 2 * i].split("(")[0] for i in range(int(parts[3], base=16)))
+            group = {word for word in words if (word, parts[0]) in early and _usable(word, listed)}
+            if len(group) > 1 and not group.isdisjoint(common):
+                groups.add(tuple(sorted(group)))
+    return groups
+
+
+def _usable(word: str, listed: set[str]) -> bool:
+    verb, _, particle = word.partition("_")
+    return verb in listed and (not particle or particle in PARTICLES)
+
+
 def main() -> None:
-    """Write common_en.txt, rare_en.txt, irregular_en.txt and antonyms_en.txt."""
+    """Write common_en.txt, rare_en.txt, irregular_en.txt, antonyms_en.txt and synonyms_en.txt."""
     wordnet, scowl = Path(sys.argv[1]), Path(sys.argv[2])
     plain = plain_words(scowl)
     irregular = irregular_forms(wordnet, plain)
     common = bases(plain, irregular) | set(irregular.values())
     pairs = antonyms(wordnet, common, irregular) | indirect(wordnet, common)
+    rarer = rare(common, irregular, [Path(name) for name in sys.argv[3:]])
     lines = {
         "common_en": sorted(common),
-        "rare_en": sorted(rare(common, irregular, [Path(name) for name in sys.argv[3:]])),
+        "rare_en": sorted(rarer),
         "irregular_en": [f"{form} {base}" for form, base in sorted(irregular.items())],
         "antonyms_en": [" ".join(pair) for pair in sorted(pairs)],
+        "synonyms_en": [" ".join(group) for group in sorted(synonyms(wordnet, common, common | rarer))],
     }
     for name, content in lines.items():
         (DATA / f"{name}.txt").write_text("\n".join(content) + "\n", encoding="utf-8", newline="\n")

@@ -147,6 +147,17 @@ def test_the_second_tuning_set_has_700_pairs_of_ten_domains_and_three_languages(
         assert pair["same"] == (pair["kind"] == "paraphrase"), pair
 
 
+def test_the_third_tuning_set_has_450_pairs() -> None:
+    """The counts that rates computed from tune-3.jsonl rest on: half of a set of 900, with the same fields as the others."""
+    pairs = read("tune-3")
+    assert Counter(pair["kind"] for pair in pairs) == {**dict.fromkeys(ADVERSARIAL, 75), "paraphrase": 150}
+    assert {pair["domain"] for pair in pairs} == DOMAINS
+    assert {pair["language"] for pair in pairs} == {"en", "de", "es"}
+    for pair in pairs:
+        assert {key: type(value) for key, value in pair.items()} == Pair.__annotations__, pair
+        assert pair["same"] == (pair["kind"] == "paraphrase"), pair
+
+
 def test_the_second_tuning_set_hardly_repeats_a_question() -> None:
     """What is counted on tune-2.jsonl is not counted on the first halves too."""
     first = {" ".join(words(question)) for half in HALVES.values() for question in questions(half)}

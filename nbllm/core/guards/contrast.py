@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from nbllm.core.guards.affixes import PREFIX_BEGINNINGS, affixed
 from nbllm.core.guards.lazy import lazy
@@ -42,6 +43,9 @@ OVER_UNDER = {
     "unter": "less",
 }
 PLACES = frozenset({"on", "off", "in", "out"})  # before most things they say where, and turn nothing
+NEAR, FAR = 2, 6  # words between a denial and what it denies
+CONVERSE = {"buy": "sell", "purchase": "sell", "borrow": "lend", "learn": "teach", "receive": "send", "get": "give"}
+EXCESS = {"over": frozenset({"little", "few", "less"}), "under": frozenset({"much", "many", "more"})}
 FIRM = frozenset({"only", "more", "less", "but_one"})
 
 
@@ -50,7 +54,7 @@ def opposites(here: Reading, there: Reading) -> Verdict:
     pair = here.pair
     for word, other in pair.opposed:
         one, two = (word, other) if pair.here is here else (other, word)
-        if one not in pair.turned:
+        if one not in pair.turned and not _converse(here, one, there, two):
             return apart("opposites", _show(one), _show(two))
     return _particles(here, there)
 
@@ -65,15 +69,30 @@ def opposed(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
         for other in sorted(table[word] & theirs):
             if _has(here, other) or _has(there, word):
                 continue
+            if "with" in (word, other) and not _followed_alike(here, word, there, other):
+                continue  # "for two years with an app", "after 24 months"
             if word not in PLACES or other not in PLACES or _alike(here, word, there, other):
                 yield word, other
     yield from _prefixed(here, there)
+    yield from _too_little(here, there)
+    yield from ((other, word) for word, other in _too_little(there, here))
     for one, two, turned in ((here, there, False), (there, here, True)):
         for token in one.content:
             if token.word[:2] in PREFIX_BEGINNINGS and token.base not in two.bases:
                 root = affixed(token, one.lexicon)
                 if root and root in two.bases and root not in one.bases:
                     yield (root, token.base) if turned else (token.base, root)  # "unrhymed", "that rhymes"
+
+
+def _too_little(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
+    """Yield (word with "over" or "under", word of the other text that says the reverse): "overpaid" and "paid too little"."""
+    for token in here.content:
+        if not token.base.startswith(("over", "under")):
+            continue
+        for prefix, reverse in EXCESS.items():
+            root = token.base.removeprefix(prefix)
+            if root != token.base and len(root) >= SHORTEST_ROOT and root in there.bases and token.base not in there.bases:
+                yield from ((token.base, word) for word in sorted(reverse & there.bases))
 
 
 def _has(reading: Reading, word: str) -> bool:
@@ -87,6 +106,17 @@ def _alike(here: Reading, word: str, there: Reading, other: str) -> bool:
     mine = {last for last, particle in _steered(here) if particle == word}
     theirs = {last for last, particle in _steered(there) if particle == other}
     return bool(mine & theirs) or not (mine and theirs)
+
+
+def _followed_alike(here: Reading, word: str, there: Reading, other: str) -> bool:
+    """Say whether a word of meaning stands behind one word here and behind the other there."""
+    return not _behind(here, word).isdisjoint(_behind(there, other))
+
+
+def _behind(reading: Reading, word: str) -> frozenset[str]:
+    words = reading.plain_words
+    starts = [at for at, token in enumerate(words) if token.word == word]
+    return frozenset(token.base for at in starts for token in words[at + 1 : at + 4] if not token.stop)
 
 
 class Pair:
@@ -104,7 +134,42 @@ class Pair:
     @lazy
     def turned(self) -> frozenset[str]:
         """Words of both texts that are opposites and of which exactly one is denied: "not safe" and "unsafe"."""
-        return frozenset(word for pair in self.opposed if _denied(self.here, pair[0], self.there, pair[1]) for word in pair)
+        return self._turned(self.opposed)
+
+    @lazy
+    def said_otherwise(self) -> frozenset[str]:
+        """The same, and words such as "silent" where the other text has "no sound"."""
+        lacking = [*_lacking(self.here, self.there), *((b, a) for a, b in _lacking(self.there, self.here))]
+        return self.turned | self._turned(lacking)
+
+    def _turned(self, pairs: list[tuple[str, str]]) -> frozenset[str]:
+        return frozenset(word for one, two in pairs if _denied(self.here, one, self.there, two) for word in (one, two))
+
+
+def _converse(here: Reading, one: str, there: Reading, two: str) -> bool:
+    """Say whether two verbs tell of one deal from both its sides: "I bought it from him", "he sold it to me"."""
+    if CONVERSE.get(one) != two and CONVERSE.get(two) != one:
+        return False
+    return (_mine(here, one) and _to_me(there, two)) or (_to_me(here, one) and _mine(there, two))
+
+
+def _mine(reading: Reading, verb: str) -> bool:
+    """Say whether "I" or "we" do what a verb says."""
+    return any(token.base == verb and before.word in ("i", "we") for before, token in pairwise(reading.plain_words))
+
+
+def _to_me(reading: Reading, verb: str) -> bool:
+    """Say whether what a verb says is done to "me" or "us"."""
+    return any(token.base == verb and after.word in ("me", "us") for token, after in pairwise(reading.plain_words))
+
+
+def _lacking(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
+    """Yield (word of one text that says that something is not there, what the other text has of it): "silent", "sound"."""
+    table = here.lexicon.lacks
+    if here.bases.isdisjoint(table):
+        return
+    for word in sorted(here.bases & table.keys()):
+        yield from ((word, other) for other in sorted(table[word] & there.bases) if other not in here.bases)
 
 
 def _show(word: str) -> str:
@@ -120,7 +185,10 @@ def _negated(reading: Reading, word: str) -> bool:
     words = reading.plain_words
     for at, token in enumerate(words):
         if word in (token.base, token.word):
-            return any(other.word in reading.lexicon.negators or other.word.endswith("n't") for other in words[max(0, at - 2) : at])
+            reach = FAR if word == "enough" else NEAR  # "doesn't challenge our boy enough"
+            return any(
+                other.word in reading.lexicon.negators or other.word.endswith("n't") for other in words[max(0, at - reach) : at]
+            )
     return False
 
 
@@ -191,6 +259,16 @@ def quantifiers(here: Reading, there: Reading) -> Verdict:
     return passed("quantifiers")
 
 
+def _counted(reading: Reading, at: int) -> bool:
+    """Say whether a number stands before the word at an index, or is that or the next one."""
+    ahead = reading.places[id(reading.plain_words[at - 1])] + 1
+    lexicon = reading.lexicon
+    return any(
+        token.kind == "n" or token.word in lexicon.numbers or lexicon.soft_numbers.get(token.word) == 1
+        for token in reading.tokens[ahead : ahead + 2]
+    )
+
+
 def _classes(reading: Reading) -> dict[str, str]:
     table = reading.lexicon.quantifiers
     found: dict[str, str] = {}
@@ -206,11 +284,10 @@ def _classes(reading: Reading) -> dict[str, str]:
         if name is None:
             for size in (2, 3, 4):
                 name = name or table.get("_".join(words[at : at + size]))
+            if word == "up" and name and not _counted(reading, at + 2):
+                name = None  # "wakes up to the same day"
         if name is None and (more := OVER_UNDER.get(word)) and words[at + 1 : at + 2]:
-            ahead = reading.places[id(reading.plain_words[at])] + 1
-            following = reading.tokens[ahead : ahead + 2]
-            if any(token.kind == "n" or token.word in reading.lexicon.numbers for token in following):
-                name = more
+            name = more if _counted(reading, at + 1) else None
         if name == "few" and words[at - 1 : at] == ["a"]:
             name = "some"  # "a few" are some
         if name is not None and not (name in ("more", "less") and words[at + 2 : at + 3] in (["one"], ["once"])):

@@ -67,9 +67,14 @@ class Lemmas:
         self.rare = rare  # words of a language that many people do not use
         self._irregular = irregular
         self._endings = ENDINGS.get(code, ())
+        self._spelled = one_spelling(common | rare) if self._english else {}
 
     def __call__(self, word: str) -> str:
         """Return the base of a word; a word that no list knows is returned without a possessive 's."""
+        base = self._base(word)
+        return self._spelled.get(base, base)
+
+    def _base(self, word: str) -> str:
         known = self._irregular.get(word)
         if known is not None:
             return known
@@ -98,6 +103,33 @@ class Lemmas:
         return word
 
 
+def one_spelling(known: frozenset[str]) -> dict[str, str]:
+    """Return word as the British write it -> as Americans do, for the known words ("anaemia", "summarise", "theatre")."""
+    found: dict[str, str] = {}
+    for word in known:
+        if len(word) >= SHORTEST_BRITISH:
+            for british, american in SPELLINGS:
+                if british in word and (other := word.replace(british, american)) in known:
+                    found[word] = other
+    return found
+
+
+SHORTEST_BRITISH = 6  # letters: "prise" is no "prize"
+SPELLINGS = (
+    ("ise", "ize"),
+    ("isa", "iza"),
+    ("yse", "yze"),
+    ("our", "or"),
+    ("aem", "em"),
+    ("aes", "es"),
+    ("aed", "ed"),
+    ("oed", "ed"),
+    ("oes", "es"),
+    ("rrhoe", "rrhe"),
+    ("tre", "ter"),
+    ("ogue", "og"),
+    ("ence", "ense"),
+)
 ENDINGS = {
     "de": ("ern", "en", "er", "es", "em", "n", "e", "s", "t"),
     "es": ("es", "s"),

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from nbllm.core.guards.lemmas import Lemmas
-from nbllm.core.guards.letters import shared
 from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.reading import LEFT_OUT, Reading, is_short
+from nbllm.core.guards.slips import misspelt, slip
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 
 MOST_NAMES = 40  # names of one text alone, after which the texts are different enough
 SHORTEST_JOIN = 5
-LONGEST_EXACT = 6  # letters from which one wrong letter is a slip
 LONG_GERMAN = 8  # letters from which one half that is a common word makes a compound
 SHORTEST_RARE = 4
-SHORTEST_SLIP, LONGEST_SLIP = 7, 24  # letters of a word in which a slip is looked for
-LETTERS = "etaoinsrhldcumfpgwybvkxjqz"
 PREFIXES = ("un", "in", "im", "non", "re", "over", "mis", "pre", "dis", "de", "co", "sub", "multi", "semi", "self", "super", "out")
 TECHNICAL = ("scopy", "ectomy", "otomy", "ology", "ologist", "itis", "osis", "graphy", "gram", "therapy")
 SHORT_GERMAN = 6  # an ending says nothing about a word of so few letters
@@ -31,6 +30,9 @@ def names(here: Reading, there: Reading) -> Verdict:
         mine, theirs = _without_first_names(here, mine, there), _without_first_names(there, theirs, here)
     if mine and theirs:
         return apart("names", _listed(mine), _listed(theirs))
+    part = _part(here, there) or _part(there, here)
+    if part:
+        return apart("names", part, "")
     # Words that are common otherwise ("People & Culture") differ when both texts have one that the other has not.
     kinds = _kinds(here, there)
     if kinds is not None:
@@ -53,7 +55,7 @@ def _kinds(here: Reading, there: Reading) -> tuple[str, str] | None:
     """Return a word of each text that names another thing of the same kind ("sodium" and "potassium"), None when there is none."""
     table = here.lexicon.kinds
     mine, theirs = (
-        [token for token in one.content if token.base in table and token.key not in other.keys]
+        [token for token in one.content if token.base in table and token.key not in other.keys and not one.hyphenated(token)]
         for one, other in ((here, there), (there, here))
     )
     for token in mine:
@@ -64,7 +66,8 @@ def _kinds(here: Reading, there: Reading) -> tuple[str, str] | None:
 
 
 def _same(lexicon: Lexicon, one: str, two: str) -> bool:
-    return bool(lexicon.synonyms.get(one, frozenset()) & lexicon.synonyms.get(two, frozenset()))
+    tables = (lexicon.synonyms, lexicon.thesaurus)
+    return any(table.get(one, frozenset()) & table.get(two, frozenset()) for table in tables)
 
 
 def _without_first_names(here: Reading, missing: list[Token], there: Reading) -> list[Token]:
@@ -82,6 +85,26 @@ def _without_first_names(here: Reading, missing: list[Token], there: Reading) ->
         if not (part and token.raw.istitle() and token.base not in here.lexicon.common):
             found.append(token)
     return found
+
+
+def _part(here: Reading, there: Reading) -> str:
+    """Return a name of both texts that is part of a longer one in the first ("West Virginia"), "" when there is none."""
+    parts, tails = here.lexicon.name_parts, here.lexicon.name_tails
+    if here.bases.isdisjoint(parts) and here.bases.isdisjoint(tails):
+        return ""
+    for one, two in pairwise(here.plain_words):
+        if one.raw[0].isupper() and two.raw[0].isupper():
+            more, name = (one, two) if one.word in parts else (two, one)
+            part = more is one or (two.word in tails and not one.first and one.base not in here.lexicon.common)
+            if (
+                part
+                and more.word not in there.bases
+                and more.key not in there.keys
+                and name.key in there.keys
+                and not _derived(here, more.key, there)
+            ):
+                return f"{one.raw} {two.raw}"
+    return ""
 
 
 def _listed(tokens: list[Token]) -> str:
@@ -113,7 +136,8 @@ def _missing(here: Reading, there: Reading) -> list[Token]:
             continue
         if (len(key) == 1 and here.tokens[here.places[id(token)] - 1].raw == "°") or (
             token.word in there.joined
-            or _misspelt(here, token, there)
+            or _same_sense(here.lexicon, token.base, there)
+            or misspelt(here, token, there)
             or _in_join(here, at, there)
             or _derived(here, key, there)
             or initials(here, token, there)
@@ -123,6 +147,10 @@ def _missing(here: Reading, there: Reading) -> list[Token]:
         if len(found) == MOST_NAMES:
             break
     return found
+
+
+def _same_sense(lexicon: Lexicon, base: str, there: Reading) -> bool:
+    return base in lexicon.thesaurus and not lexicon.thesaurus[base].isdisjoint(there.senses)
 
 
 def is_name(reading: Reading, token: Token) -> bool:
@@ -173,7 +201,7 @@ def is_firm(reading: Reading, token: Token) -> bool:
         token.base in lexicon.rare
         or _made_of(lexicon.lemmas, word, known)
         or any(_compound(form, known) for form in {word, word.removesuffix("s")})
-        or _slip(word, lexicon.common)
+        or slip(word, lexicon.common)
     )
 
 
@@ -182,21 +210,6 @@ def _made_of(lemmas: Lemmas, word: str, known: frozenset[str]) -> bool:
     if word.endswith(TECHNICAL):
         return True
     return any(word.startswith(prefix) and lemmas(word[len(prefix) :]) in known for prefix in PREFIXES)
-
-
-def _slip(word: str, common: frozenset[str]) -> bool:
-    """Say whether a word is a common one with a letter wrong, missing or too many, or with two that changed places."""
-    if not SHORTEST_SLIP <= len(word) <= LONGEST_SLIP:
-        return False
-    for at in range(1, len(word)):
-        head, tail = word[:at], word[at:]
-        if head + tail[1:] in common or (len(tail) > 1 and head + tail[1] + tail[0] + tail[2:] in common):
-            return True
-        for letter in LETTERS:
-            longer = head + letter
-            if longer + tail in common or longer + tail[1:] in common:
-                return True
-    return False
 
 
 def _german(word: str, lexicon: Lexicon) -> bool:
@@ -241,27 +254,6 @@ def _derived(here: Reading, key: str, there: Reading) -> bool:
         if len(short) >= 4 and long.startswith(short) and long[len(short) :] in here.lexicon.derived:
             return True
     return False
-
-
-def _misspelt(here: Reading, token: Token, there: Reading) -> bool:
-    """Say whether an unknown word is a common word of the other text with one letter wrong, missing or too many ("diffrence")."""
-    word, common = token.word, here.lexicon.common
-    if len(word) < LONGEST_EXACT or word in common:
-        return False
-    for other in there.content:
-        if other.word in common and other.word[0] == word[0] and other.base not in here.keys and one_apart(word, other.word):
-            return True
-    return False
-
-
-def one_apart(one: str, two: str) -> bool:
-    """Say whether two words differ by one letter that is wrong, missing or too many, or by two neighbours that changed places."""
-    if abs(len(one) - len(two)) > 1:
-        return False
-    start = shared(one, two)
-    end = shared(one[start:][::-1], two[start:][::-1])
-    a, b = one[start : len(one) - end], two[start : len(two) - end]
-    return max(len(a), len(b)) <= 1 or (len(a) == 2 and a == b[::-1])
 
 
 def initials(here: Reading, token: Token, there: Reading) -> bool:

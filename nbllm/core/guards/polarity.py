@@ -4,188 +4,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-from msgspec import Struct
-
-from nbllm.core.guards.affixes import NEGATIVE_PREFIXES, PREFIX_BEGINNINGS, affixed
-from nbllm.core.guards.lexicon import Lexicon
-from nbllm.core.guards.reading import Reading
-from nbllm.core.guards.tokens import Token
+from nbllm.core.guards.denials import Denial, Polarity, Weak, of
+from nbllm.core.guards.reading import BEGINNING, Reading
 from nbllm.core.guards.verdicts import Verdict, apart, failed, passed
+from nbllm.core.guards.wording import NOTHING, related
 
 GUARD = "negation"
-MOST_HEADS = 3  # words behind a denial that it may be about
-SENTENCE_SIGNS = frozenset(".?!:")
 FREE = frozenset(["free", "gratis", "kostenlos", "kostenfrei", "umsonst", "gratuito"])
-COSTS = frozenset(
-    ["cuesta", "cuestan", "cost", "costs", "charge", "fee", "fees", "costo", "coste", "kosten", "gebuehr", "gebuehren"]
-)  # "at no cost" is free
-COMMANDS = frozenset({"don't", "dont"})  # at the beginning they forbid; "isn't" and "can't" there only ask
-
-
-class Denial(Struct, frozen=True):
-    """A word that denies. heads: bases of what it denies, up to a comma, "and" or "but"; near: they stand right behind it ("not
-    safe").
-
-    sure: false where the first may be a subject ("doesn't my screen turn on"); doubled: it denies a denial ("not uncommon").
-    """
-
-    word: str
-    heads: frozenset[str]
-    near: bool = False
-    sure: bool = True
-    doubled: str = ""
-
-
-class Weak(Struct, frozen=True):
-    """A word that may deny ("avoid", "stop working"), and what."""
-
-    base: str
-    heads: frozenset[str]
-    firm: bool = False
-
-
-class Polarity(Struct):
-    """What a text denies: words that deny, in order, and words that may deny."""
-
-    hard: list[Denial]
-    weak: list[Weak]
-    affixed: list[Weak]
-
-
-def of(reading: Reading) -> Polarity:
-    """Return the polarity of a text."""
-    lexicon, words = reading.lexicon, reading.plain_words
-    found = Polarity([], [], [])
-    agreed: set[str] = set()
-    negators, strong, phrases = lexicon.negators, lexicon.strong_negators, lexicon.denying_phrases
-    for at, token in enumerate(words):
-        word, phrase = token.word, ""
-        if word == "noch" and "weder" in agreed:
-            found.hard.append(_denial(reading, at))
-        elif (
-            word in negators
-            or word in strong
-            or (token.stop and word.endswith("n't"))
-            or ((word in phrases or token.base in phrases) and (phrase := _phrase(words, at, lexicon)) in negators)
-        ):
-            if words[at + 1 : at + 2] and words[at + 1].word in COSTS:
-                agreed.add(word)
-                found.weak.append(Weak("free", frozenset()))
-            elif not _idle(reading, at) and not _concord(word, agreed, lexicon.concord):
-                found.hard.append(_denial(reading, at))
-        elif token.base == "keep" and _kept_from(words[at + 1 : at + 6]):
-            found.weak.append(Weak("keep_from", _heads(reading, at)))
-        elif phrase:
-            found.weak.append(Weak(phrase, _heads(reading, at + phrase.count("_"))))
-        elif token.base in lexicon.weak_negators:
-            if word == "free" and reading.hyphenated(token):
-                found.hard.append(Denial(token.raw, frozenset({words[at - 1].base}), sure=False))
-            elif not (word == "free" and words[at + 1 : at + 2] and words[at + 1].word == "of"):
-                found.weak.append(Weak(token.base, _heads(reading, at), _of_doing(words, at, lexicon)))
-        elif word[:2] in PREFIX_BEGINNINGS and (root := affixed(token, lexicon)):
-            found.affixed.append(Weak(token.base, frozenset({root})))
-    return found
-
-
-def _phrase(words: list[Token], at: int, lexicon: Lexicon) -> str:
-    """Return the phrase that denies and begins here ("other_than", "turn_down" for "turned down"), "" when none does; "free of
-    charge" denies nothing, nor does "how far from".
-    """
-    token = words[at]
-    known = lexicon.denying_phrases.get(token.word) or lexicon.denying_phrases.get(token.base)
-    for phrase in known or ():
-        behind = words[at + 1 : at + len(phrase)]
-        if len(behind) == len(phrase) - 1 and all(
-            part in (other.word, other.base) for other, part in zip(behind, phrase[1:], strict=True)
-        ):
-            after = words[at + len(phrase)].word if at + len(phrase) < len(words) else ""
-            asked = token.word == "far" and (
-                after in lexicon.determiners or (at > 0 and words[at - 1].word in ("how", "too", "so"))
-            )
-            return "" if asked or after in ("charge", "cost") else "_".join(phrase)
-    return ""
-
-
-def _concord(word: str, agreed: set[str], concord: frozenset[str]) -> bool:
-    """Say whether a word only agrees with a denial before it: "no veo nada"."""
-    if word in concord and agreed & concord and word != "no":
-        return True
-    agreed.add(word)
-    return False
-
-
-def _heads(reading: Reading, at: int) -> frozenset[str]:
-    """Return bases of the first words of meaning behind a word, as far as it can deny them."""
-    lexicon, words = reading.lexicon, reading.plain_words
-    found: list[str] = []
-    for token in reading.clause_after(words[at]):
-        if token.word in lexicon.denial_ends or len(found) >= 2 * MOST_HEADS:
-            break
-        if not token.stop and token.word not in lexicon.negators and token.word not in lexicon.vague:
-            found += [token.base, token.word]
-    return frozenset(found)
-
-
-def _denial(reading: Reading, at: int) -> Denial:
-    lexicon, words = reading.lexicon, reading.plain_words
-    word = words[at].word
-    before = words[at - 1].word if at else ""
-    behind = words[at + 1].word if at + 1 < len(words) else ""
-    verbal = word.endswith("n't") or word in lexicon.auxiliaries or word == "cannot" or before in lexicon.doing
-    inverted = verbal and (
-        at == 0 or (words[at - 1].stop and before not in lexicon.doing and at < 3 and before not in lexicon.pronouns)
-    )
-    doubled = any(behind.startswith(prefix) and behind[len(prefix) :] in lexicon.common for prefix in NEGATIVE_PREFIXES)
-    return Denial(
-        words[at].raw, _heads(reading, at), near=not verbal, sure=not inverted, doubled=words[at + 1].base if doubled else ""
-    )
-
-
-def _kept_from(behind: list[Token]) -> bool:
-    """Say whether "keep" forbids: "keep users from logging in"."""
-    return any(one.word == "from" and two.word.endswith("ing") for one, two in pairwise(behind))
-
-
-def _of_doing(words: list[Token], at: int, lexicon: Lexicon) -> bool:
-    """Say whether a word denies the doing behind it ("stop paying", "fail to pay"), not a thing ("stopped working")."""
-    after = words[at + 1 : at + 3]
-    if not after or after[0].base in lexicon.filler or words[at].word == "free":
-        return False
-    return after[0].word.endswith("ing") or (len(after) > 1 and after[0].word == "to" and after[1].base not in lexicon.filler)
-
-
-def _idle(reading: Reading, at: int) -> bool:
-    """Say whether a word that denies does not do so here: "or not", "not only", "No. 5", "isn't it?" and "Can't I ...?"."""
-    lexicon, words = reading.lexicon, reading.plain_words
-    token = words[at]
-    before = words[at - 1].word if at else ""
-    after = words[at + 1].word if at + 1 < len(words) else ""
-    if token.word in ("not", "nicht", "no"):
-        if (
-            after in ("more", "less", "fewer", "later", "mehr", "weniger")
-            and words[at + 2 : at + 3]
-            and words[at + 2].word in ("than", "als")
-        ):
-            return True  # "no more than five": a bound
-        if before in ("or", "oder", "o") or after == "matter":
-            return True
-        if after in ("only", "just", "nur", "solo") and any(other.word in ("but", "sondern", "sino") for other in words[at + 2 :]):
-            return True
-        if token.word == "no":
-            place = reading.places[id(token)]
-            following = reading.tokens[place + 1 : place + 3]
-            if len(following) == 2 and following[0].raw == "." and (following[1].kind == "n" or following[1].raw in "?,;"):
-                return True
-            return at == len(words) - 1 and at > 0 and reading.tokens[place - 1].raw in ",¿"
-    if token.word.endswith("n't") or token.word in lexicon.auxiliaries:
-        place = reading.places[id(token)]
-        sign = reading.tokens[place - 1].raw if place else "."
-        if sign in SENTENCE_SIGNS and token.word not in COMMANDS:
-            return True
-        return sign == "," and at >= len(words) - 2 and after in lexicon.pronouns
-    return False
 
 
 def compare(here: Reading, there: Reading) -> Verdict:
@@ -195,9 +20,11 @@ def compare(here: Reading, there: Reading) -> Verdict:
         return passed(GUARD)
     loose = here.lexicon.loose_negators | there.lexicon.loose_negators
     mine, theirs = _counted(a, b, here, there), _counted(b, a, there, here)
-    strange = [*_strange(a, b, there, here.pair.turned), *_bare(a, b, here, there)]
-    others = [*_strange(b, a, here, here.pair.turned), *_bare(b, a, there, here)]
-    if not (_counts(mine, strange, b, others, loose) & _counts(theirs, others, a, strange, loose)):
+    strange = [*_strange(a, b, here, there), *_bare(a, b, here, there)]
+    others = [*_strange(b, a, there, here), *_bare(b, a, there, here)]
+    here_counts, there_counts = _counts(mine, strange, b, others, loose), _counts(theirs, others, a, strange, loose)
+    otherwise = here_counts & there_counts or _said_otherwise(mine, theirs, here, there)
+    if not (otherwise or _said_otherwise(theirs, mine, there, here)):
         return apart(GUARD, _said(a), _said(b))
     if len(mine) == len(theirs):
         for one, two in zip(mine, theirs, strict=True):
@@ -206,16 +33,50 @@ def compare(here: Reading, there: Reading) -> Verdict:
     return passed(GUARD)
 
 
+def _said_otherwise(mine: list[Denial], theirs: list[Denial], here: Reading, there: Reading) -> bool:
+    """Say whether the other text says one denial in another way ("I can't remember the title", "the title escapes me"): it has
+    nothing of what is denied, and a word of its own that means that something is not so.
+    """
+    if len(mine) != len(theirs) + 1:
+        return False
+    unlike = there.bases & there.lexicon.implied - here.bases
+    if not unlike:
+        return False
+    return any(denial.first and not _has_of(denial.first, here, there) for denial in mine)
+
+
+def _has_of(base: str, here: Reading, there: Reading) -> bool:
+    """Say whether a text has a word, a form of it or a synonym."""
+    lexicon = here.lexicon
+    if base in there.bases:
+        return True
+    if lexicon.synonyms.get(base, NOTHING) & there.synonyms or lexicon.thesaurus.get(base, NOTHING) & there.senses:
+        return True
+    return any(related(base, other, lexicon.forms) for other in there.by_beginning.get(base[:BEGINNING], ()))
+
+
 def _moved(mine: Denial, theirs: Denial, here: Reading, there: Reading) -> bool:
     """Say whether a denial went from one thing to another: "with A, without B" and "with B, without A"."""
     if not (mine.sure and theirs.sure):
         return False
+    if mine.heads & theirs.list_heads and theirs.heads & mine.list_heads and not mine.heads & theirs.heads:
+        return False  # "besides cake and compote", "apart from compote and cake"
     only_mine, only_theirs = mine.heads - theirs.heads, theirs.heads - mine.heads
     if mine.heads & theirs.heads:  # "doesn't pass in CI" and "doesn't pass locally"
         return bool(only_mine & there.bases and only_theirs & here.bases)
+    if any(_alike(one, two, here) for one in only_mine - there.bases for two in only_theirs - here.bases):
+        return False  # "didn't know", "without my knowledge"
     if (mine.near and mine.heads & there.bases) or (theirs.near and theirs.heads & here.bases):
         return True
     return bool(theirs.heads & here.bases and mine.heads & there.bases)
+
+
+def _alike(one: str, two: str, here: Reading) -> bool:
+    """Say whether two words are forms of one or synonyms."""
+    lexicon = here.lexicon
+    tables = (lexicon.synonyms, lexicon.thesaurus)
+    same = any(table.get(one, NOTHING) & table.get(two, NOTHING) for table in tables)
+    return same or (one[:BEGINNING] == two[:BEGINNING] and related(one, two, lexicon.forms))
 
 
 def _counted(one: Polarity, other: Polarity, here: Reading, there: Reading) -> list[Denial]:
@@ -224,7 +85,7 @@ def _counted(one: Polarity, other: Polarity, here: Reading, there: Reading) -> l
     """
     counted = [denial for denial in one.hard if not (denial.doubled and denial.doubled not in there.bases)]
     counted = [denial for denial in counted if not any(weak.heads & denial.heads for weak in other.affixed)]
-    return [denial for denial in counted if not denial.heads & here.pair.turned]
+    return [denial for denial in counted if not denial.heads & here.pair.said_otherwise]
 
 
 def _counts(counted: list[Denial], strange: list[Weak], other: Polarity, others: list[Weak], loose: frozenset[str]) -> set[int]:
@@ -246,7 +107,7 @@ def _bare(one: Polarity, other: Polarity, here: Reading, there: Reading) -> list
     """Return the words with a part that denies ("unarmed") of a text, where the other denies nothing and has no such word."""
     if one.hard or one.weak or other.hard or other.weak or other.affixed:
         return []
-    turned = here.pair.turned
+    turned = here.pair.said_otherwise
     return [
         Weak(word.base, word.heads, firm=True)
         for word in one.affixed
@@ -261,13 +122,17 @@ def _known(here: Reading, base: str, there: Reading) -> bool:
     return not here.lexicon.synonyms.get(base, frozenset()).isdisjoint(there.synonyms)
 
 
-def _strange(one: Polarity, other: Polarity, there: Reading, turned: frozenset[str]) -> list[Weak]:
+def _strange(one: Polarity, other: Polarity, here: Reading, there: Reading) -> list[Weak]:
     """Return the words that may deny and that the other text has not, nor their opposite denied ("forbidden", "not allowed")."""
     bases = {weak.base for weak in other.weak}
+    turned = here.pair.said_otherwise
     return [
         weak
         for weak in one.weak
-        if weak.base not in bases and weak.base not in turned and not (weak.base == "free" and there.bases & FREE)
+        if weak.base not in bases
+        and weak.base not in turned
+        and not _has_of(weak.base, here, there)
+        and not (weak.base == "free" and there.bases & FREE)
     ]
 
 

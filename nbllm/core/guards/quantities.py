@@ -32,6 +32,8 @@ PARTS = {"bi": "2", "semi": "0.5", "tri": "3"}
 MORE_THAN = frozenset({("more", "than"), ("mehr", "als"), ("mas", "de")})
 SEVERAL = -2  # the number that stands for more than one in words_*.txt
 OLD = frozenset({"old", "alt", "alte", "alten"})
+AROUND_THE_CLOCK = "24/7"
+AFTER_BACK = frozenset({"", ",", ".", "?", "i", "we", "my", "our", "he", "she", "they", "and", "but"})
 FRACTION = re.compile(r"(\d{1,3})/(\d{1,3})\Z")
 
 
@@ -61,6 +63,8 @@ class Reader(Measures):
 
     def _digits(self, at: int) -> int:
         raw = self.tokens[at].raw
+        if raw == AROUND_THE_CLOCK:
+            return self.add(at, at + 1, [(raw, "")], "number", soft=True)
         date = self.date_in_digits(at)
         if date is not None:
             return date
@@ -118,6 +122,8 @@ class Reader(Measures):
             return self.add(start, end, [("time", int(value.number * 60) % 1440)], "date")
         if unit.dimension in TIMES and self.peek(start - 1) in self.lexicon.past_before:
             self.facts.append(Fact(frozenset({("date", "past")}), self.peek(start - 1), "date"))  # "vor zwei Wochen" as "ago"
+        if unit.dimension in TIMES and self.peek(end) == "back" and self.peek(end + 1) in AFTER_BACK:
+            self.facts.append(Fact(frozenset({("date", "past")}), "back", "date"))  # "ten days back" as "ago"
         keys = [measured(value, unit)]
         old = self.tokens[end + 1 : end + 2] if self.peek(end) == "-" else self.tokens[end : end + 1]
         if unit.dimension == "month" and unit.factor == YEAR and old and old[0].word in OLD:
@@ -132,15 +138,23 @@ class Reader(Measures):
             return [(value.text, "ordinal")]
         before = self.tokens[start - 1] if start else None
         counts = end < len(self.tokens) and self.tokens[end].kind == "w" and not self.tokens[end].stop
-        if before is not None and before.kind == "w" and not before.stop:
+        if before is not None and before.kind == "w" and not before.stop and not (counts and self._plural(start, end)):
             counts = False
         return [(value.text, "")] if counts else [(value.text, ""), (value.text, "ordinal")]
+
+    def _plural(self, start: int, end: int) -> bool:
+        """Say whether a word in the plural is counted, by no "grade" or "class" before the number ("add two drops")."""
+        before, after = self.tokens[start - 1], self.tokens[end]
+        counted = after.word != after.base and after.word.endswith("s") and (before.first or before.raw.islower())
+        return counted and before.base not in self.lexicon.numbered
 
     # Words
 
     def _word(self, at: int) -> int:
         token, lexicon = self.tokens[at], self.lexicon
         word = token.word
+        if word == "second" and self.peek(at + 1) == "-" and self.peek(at + 2) == "hand":
+            return at + 3
         numeral = word in lexicon.numbers or word in lexicon.soft_numbers or (lexicon.code == "de" and _compound(word))
         part = read_fraction(self.tokens, at, lexicon) if self.parted else None
         if part is not None and not self._is_ordinal_place(at, part[1]):
@@ -157,8 +171,6 @@ class Reader(Measures):
                 lexicon.code == "de" and end == at + 1 and last.endswith(GERMAN_ORDINALS) and value > HALF_DAY_HOURS
             )
             return self._amount(at, end, Value(spell(value), value), extra=extra, ordinal=ordinal)
-        if word == "second" and self.peek(at + 1) == "-" and self.peek(at + 2) == "hand":
-            return at + 3
         named = self.named_date(at)
         if named is not None:
             return named

@@ -23,6 +23,17 @@ MOST_SHORTS = 8
 LEFT_OUT = (frozenset({"of", "the", "for", "and", "de", "la"}), frozenset[str]())
 LONGEST_CLAUSE = 20  # tokens
 REACH = 4  # tokens between a verb and its particle ("turn the light on")
+FORMS = {
+    form: base
+    for base, forms in {
+        "go": ("goes", "going", "went", "gone"),
+        "get": ("gets", "getting", "got", "gotten"),
+        "come": ("comes", "coming", "came"),
+        "make": ("makes", "making", "made"),
+        "let": ("lets", "letting"),
+    }.items()
+    for form in forms
+}  # of function words, which have no base: "goes down" is the term "go_down"
 SHORT_WORDS = frozenset(
     ["on", "off", "in", "out", "up", "down", "over", "under", "to", "back", "away", "an", "aus", "ab", "auf", "zu", "ein"]
 )
@@ -88,7 +99,10 @@ class Reading:
                 continue
             reach = REACH if token.word in SHORT_WORDS else 1
             for other in words[max(0, at - reach) : at]:
-                found.update({f"{other.base}_{token.base}", f"{other.word}_{token.word}"} & terms)
+                base = FORMS.get(other.word, other.base)
+                for term in (f"{base}_{token.base}", f"{other.base}_{token.base}", f"{other.word}_{token.word}"):
+                    if term in terms:
+                        found.add(term)
         return frozenset(found)
 
     @lazy
@@ -105,6 +119,18 @@ class Reading:
     def synonyms(self) -> frozenset[int]:
         """Return the groups of synonyms that words of the text are in."""
         table = self.lexicon.synonyms
+        return frozenset().union(*(table[base] for base in self.bases if base in table))
+
+    @lazy
+    def unlisted(self) -> list[Token]:
+        """Return the words that no list of the language has."""
+        listed = self.lexicon.listed
+        return [token for token in self.content if token.word not in listed and token.base not in listed]
+
+    @lazy
+    def senses(self) -> frozenset[int]:
+        """Return the groups of the larger list of synonyms that words of the text are in."""
+        table = self.lexicon.thesaurus
         return frozenset().union(*(table[base] for base in self.bases if base in table))
 
     @lazy

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from nbllm.core.guards.reading import Reading
+from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, failed, passed
 
 MOST_MOVED = 12  # words that are compared pair by pair
+ASKING = frozenset({"who", "whom", "which", "what", "whose"})
+FURTHEST_AGENT, MOST_AGENTS = 6, 3  # words behind "by" that are looked at
+LONGEST_EXCHANGED = 3  # words
+PERSONS = frozenset({"i", "we", "he", "she", "they", "you", "ich", "wir", "er", "sie"})
+DOING = frozenset({"do", "does", "did"})
+MUTUAL = frozenset(
+    ["same", "equal", "similar", "related", "married", "between", "differ", "different", "difference", "far", "compare", "like"]
+)
 
 
 def roles(here: Reading, there: Reading) -> Verdict:
@@ -15,7 +26,94 @@ def roles(here: Reading, there: Reading) -> Verdict:
     stayed = frozenset(word for word in near if near_there.get(word) == near[word])
     same = here.lexicon.symmetric
     swapped = _swapped(near, near_there, frozenset(near), same) or _swapped(far, far_there, stayed, same)
-    return failed("roles", f'"{swapped[0]}" and "{swapped[1]}" have changed places') if swapped else passed("roles")
+    swapped = swapped or _exchanged(here, there)
+    if swapped:
+        return failed("roles", f'"{swapped[0]}" and "{swapped[1]}" have changed places')
+    done = _done_by(here, there) or _done_to(here, there) or _done_to(there, here)
+    return failed("roles", f'"{done}" does it here, and has it done there') if done else passed("roles")
+
+
+def _exchanged(here: Reading, there: Reading) -> tuple[str, str] | None:
+    """Return the two words that have changed places in otherwise equal texts ("Maria sold it to Peter", "Peter sold it to
+    Maria").
+    """
+    if len(here.plain_words) != len(there.plain_words):
+        return None
+    a, b = _row(here), _row(there)
+    if len(a) != len(b) or not MUTUAL.isdisjoint(here.bases):
+        return None
+    differ = [at for at, (one, two) in enumerate(zip(a, b, strict=True)) if one.key != two.key]
+    if len(differ) < 2:
+        return None
+    a, b = a[differ[0] : differ[-1] + 1], b[differ[0] : differ[-1] + 1]
+    mine, theirs = [token.key for token in a], [token.key for token in b]
+    symmetric = here.lexicon.symmetric | here.lexicon.determiners
+    for size in range(1, min(LONGEST_EXCHANGED, len(a) // 2) + 1):
+        for other in range(1, min(LONGEST_EXCHANGED, len(a) - size) + 1):
+            between = mine[size : len(a) - other]
+            turned = mine[len(a) - other :] + between + mine[:size]
+            if turned != theirs or not (_things(a[:size]) and _things(a[len(a) - other :])):
+                continue
+            beside = not between and min(size, other) > 1 and "," not in here.text.original  # "when Mrs Lee Mr Roy ..."
+            if beside or not symmetric.issuperset(between):
+                return a[0].raw, a[-1].raw
+    return None
+
+
+def _things(tokens: list[Token]) -> bool:
+    """Say whether words name somebody or something that does or is done to."""
+    return any(not token.stop or token.word in PERSONS for token in tokens)
+
+
+def _done_by(here: Reading, there: Reading) -> str:
+    """Return who does something here by whom it is not done there, though both are in both texts: "bound by the criminal court",
+    "bound by the findings of a civil court".
+    """
+    if "by" not in here.bases or "by" not in there.bases:
+        return ""
+    mine, theirs = _agents(here), _agents(there)
+    for verb in mine.keys() & theirs.keys():
+        one, two = mine[verb] - theirs[verb], theirs[verb] - mine[verb]
+        if one & there.bases and two & here.bases:
+            return min(one & there.bases)
+    return ""
+
+
+def _agents(reading: Reading) -> dict[str, frozenset[str]]:
+    """Return verb -> bases of the first words behind its "by"."""
+    words, found = reading.plain_words, {}
+    for at in range(1, len(words) - 1):
+        if words[at].word == "by" and not words[at - 1].stop:
+            behind = [token.base for token in words[at + 1 : at + 1 + FURTHEST_AGENT] if not token.stop]
+            found[words[at - 1].base] = frozenset(behind[:MOST_AGENTS])
+    return found
+
+
+def _row(reading: Reading) -> list[Token]:
+    return [token for token in reading.tokens if token.kind != "s"]
+
+
+def _done_to(here: Reading, there: Reading) -> str:
+    """Return the name that does something here and has it done there: "which artists did he influence", "which artists influenced
+    him".
+    """
+    if here.bases.isdisjoint(DOING) or not there.bases.isdisjoint(DOING):
+        return ""
+    words, others = here.plain_words, there.plain_words
+    if not any(token.word in ASKING for token in words[:3]) or not any(token.word in ASKING for token in others[:3]):
+        return ""
+    at = next((at for at, token in enumerate(words) if token.word in DOING), 0)
+    if not at or at == len(words) - 1:
+        return ""
+    subject = next((token for token in words[at + 1 :] if token.word not in here.lexicon.determiners), None)
+    if subject is None or subject.stop:
+        return ""
+    verbs = {token.base for token in words[words.index(subject) + 1 :] if not (token.stop or token.raw[0].isupper())}
+    behind = [token for token in others if token.word not in there.lexicon.determiners]
+    for verb, thing in pairwise(behind):
+        if verb.base in verbs and verb.word != verb.base + "ing" and thing.key == subject.key:
+            return subject.raw
+    return ""
 
 
 def _swapped(mine: dict[str, str], theirs: dict[str, str], among: frozenset[str], same: frozenset[str]) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ TOKEN = re.compile(r"(\s*)(?:(\d+(?:[.,:/]\d+)*|(?<![\w.])\.\d+)|([^\W\d_]+(?:'[
 PLURAL_INITIALS = re.compile(r"[A-Z]{2,}s\Z")
 ABBREVIATION = re.compile(r"\b([A-Z])\.(?:\s?([A-Z])\.)(?:\s?([A-Z])\.)?(?!\w)")  # "U.S."
 FOR_EXAMPLE = re.compile(r"\b(?:e\.\s?g\.|i\.\s?e\.|z\.\s?B\.|d\.\s?h\.|p\.\s?ej\.)", re.IGNORECASE)
+BEFORE_NOUNS = frozenset({"a", "the", "my", "your", "his", "her", "their", "no", "any", "without", "valid"})
 SENTENCE_ENDS = frozenset(".?!:\n\"'([{¿¡-*>")
 TITLE_SHARE = 0.75  # with more capitals than this, a capital says nothing about a word
 
@@ -102,11 +103,14 @@ def attach(text: Text, lexicon: Lexicon, words: GuardWords) -> list[Token]:
     openers = []
     for at, token in enumerate(found):
         word = token.word
-        if word in stop or word.endswith("n't"):
+        if word == "will" and at and found[at - 1].word in BEFORE_NOUNS:
+            token.base = token.key = word  # a testament
+        elif word in stop or word.endswith("n't") or ("'" in word and word.partition("'")[0] in stop):
             token.stop = True
             token.base = token.key = word
             if text.capitals and len(word) > 1 and word in aliases and token.raw.isupper():
                 token.key = aliases[word]
+                token.stop = False
         else:
             token.base = lemmas(word) if word[-1] != "s" or not PLURAL_INITIALS.match(token.raw) else word[:-1]
             token.key = aliases.get(word) or aliases.get(token.base) or token.base

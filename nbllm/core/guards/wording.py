@@ -8,6 +8,7 @@ from nbllm.core.guards.letters import shared
 from nbllm.core.guards.naming import initials
 from nbllm.core.guards.reading import BEGINNING as RELATED
 from nbllm.core.guards.reading import SHORT_WORDS, Reading
+from nbllm.core.guards.slips import slipped
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 
@@ -52,7 +53,7 @@ def _one_place(here: Reading, there: Reading, strange: list[Token]) -> bool:
     )
     between = [row[start : len(row) - end] for row in (a, b)]
     ids = told & {id(token) for token in strange}
-    if not all(between):
+    if not all(any(not token.stop or (token.raw[0].isupper() and not token.first) for token in row) for row in between):
         return False  # a word more, which tells more of the same
     return any(id(token) in ids for row in between for token in row)
 
@@ -99,6 +100,8 @@ def _strange(here: Reading, there: Reading) -> list[Token]:
     joined: frozenset[str] | None = None
     for token in here.wide:
         base = token.base
+        if base == "less" and not there.bases.isdisjoint(negators):
+            continue  # "doesn't sound as harsh"
         if base == "longer" and "no" in here.bases:
             continue  # "no longer": the guard "negation" looks
         if base in bases or base in filler or token.key in keys or token.word in negators or token.word in strong:
@@ -117,14 +120,19 @@ def _known_otherwise(here: Reading, token: Token, there: Reading) -> bool:
     base, lexicon = token.base, here.lexicon
     if base in lexicon.synonyms and lexicon.synonyms[base] & there.synonyms:
         return True
-    if base in here.pair.turned or initials(here, token, there):
+    if base in lexicon.thesaurus and lexicon.thesaurus[base] & there.senses:
         return True
-    if any(term.startswith(base + "_") and lexicon.synonyms.get(term, NOTHING) & there.synonyms for term in here.terms):
-        return True  # "turn off" for "disable"
-    return any(_related(base, other, lexicon.forms) for other in there.by_beginning.get(base[:RELATED], ()))
+    if base in here.pair.turned or initials(here, token, there) or slipped(here, token, there):
+        return True
+    for term in here.terms:  # "turn off" for "disable"
+        if base in term.split("_") and (
+            lexicon.synonyms.get(term, NOTHING) & there.synonyms or lexicon.thesaurus.get(term, NOTHING) & there.senses
+        ):
+            return True
+    return any(related(base, other, lexicon.forms) for other in there.by_beginning.get(base[:RELATED], ()))
 
 
-def _related(one: str, two: str, forms: frozenset[str]) -> bool:
+def related(one: str, two: str, forms: frozenset[str]) -> bool:
     """Say whether two words are forms of one ("culture", "cultural"; "tax", "taxable"): alike but for endings."""
     same = shared(one, two)
     enough = same > RELATED or (min(len(one), len(two)) == same and abs(len(one) - len(two)) > SHORT_ENDING)
@@ -139,6 +147,6 @@ def _frame(reading: Reading, strange: list[Token]) -> list[str]:
         if id(token) in gaps:
             if not frame or frame[-1] != "_":
                 frame.append("_")
-        elif token.kind != "s" and token.base not in reading.lexicon.filler:
+        elif token.kind != "s" and token.base not in reading.lexicon.filler and token.word not in reading.lexicon.determiners:
             frame.append(token.key if token.kind == "w" else token.word)
     return frame

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from nbllm.core.guards.affixes import roots
 from nbllm.core.guards.lemmas import Lemmas, spanish_forms
 from nbllm.core.guards.letters import fold
-from nbllm.core.guards.lexicon import Lexicon, Unit
+from nbllm.core.guards.lexicon import Lexicon
+from nbllm.core.guards.tables import both_ways, by_first, classes, crossed, groups, lacks, pairs, terms, turns, units, with_listed
 
 LANGUAGES = ("en", "de", "es")
 SETS = (
@@ -35,6 +36,8 @@ SETS = (
     "bounded",
     "asking",
     "nominal",
+    "name_parts",
+    "name_tails",
     "short_forms",
 )  # sections that are sets of words and nothing more; a language may lack some
 FACTS = ("numbers", "soft_numbers", "parts", "articles", "units", "months", "weekdays", "dates", "soft_dates")
@@ -69,7 +72,7 @@ class GuardWords(Struct, frozen=True):
         `opposites`: pairs such as ("mount", "unmount"). `synonyms`: pairs that mean the same. `common`: words that are no names.
         `names`: words that are names although they are common words too ("apple").
         """
-        more_opposites = _both_ways((_word(a), _word(b)) for a, b in opposites)
+        more_opposites = both_ways((_word(a), _word(b)) for a, b in opposites)
         more_synonyms = [(_word(a), _word(b)) for a, b in synonyms]
         more_common = frozenset(_word(word) for word in common)
         languages = {
@@ -80,15 +83,6 @@ class GuardWords(Struct, frozen=True):
 
 def _word(text: str) -> str:
     return "_".join(fold(text).split())
-
-
-def _both_ways(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for a, b in pairs:
-        if a != b:
-            found.setdefault(a, set()).add(b)
-            found.setdefault(b, set()).add(a)
-    return found
 
 
 def _extended(
@@ -107,7 +101,7 @@ def _extended(
         opposites=MappingProxyType(merged),
         synonyms=MappingProxyType({word: frozenset(groups) for word, groups in grouped.items()}),
         common=lexicon.common | common,
-        terms=lexicon.terms | _terms({*opposites, *grouped}),
+        terms=lexicon.terms | terms({*opposites, *grouped}),
     )
 
 
@@ -178,7 +172,7 @@ def _lemmas(code: str, sections: Mapping[str, list[list[str]]], flat: Mapping[st
 
 def _opposites(code: str, sections: Mapping[str, list[list[str]]], stop: frozenset[str]) -> Iterator[tuple[str, str]]:
     """Yield pairs of words that turn a meaning."""
-    yield from _crossed(sections["opposites"])
+    yield from crossed(sections["opposites"])
     if code == "en":
         pairs = (line.split() for line in _read("antonyms_en").splitlines())
         yield from ((one, two) for one, two in pairs if not stop & {one, two})
@@ -188,11 +182,14 @@ def _lexicon(code: str) -> Lexicon:
     sections = _sections(code)
     flat = {name: frozenset(word for line in lines for word in line) for name, lines in sections.items()}
     lemmas = _lemmas(code, sections, flat)
-    pairs = _opposites(code, sections, flat["stop"])
+    opposed = _opposites(code, sections, flat["stop"])
     # As written too: function words have no base ("después"), and a form may be one of another word ("oculto").
-    opposites = _both_ways((a, b) for one, two in pairs for a in {one, lemmas(one)} for b in {two, lemmas(two)})
-    quantifiers = _classes(sections["quantifiers"])
-    synonyms_of = _groups(sections["synonyms"], lemmas)
+    opposites = both_ways((a, b) for one, two in opposed for a in {one, lemmas(one)} for b in {two, lemmas(two)})
+    quantifiers = classes(sections["quantifiers"])
+    synonyms_of = groups(sections["synonyms"], lemmas)
+    thesaurus = groups(sections.get("alike", []), lemmas)
+    if code == "en":
+        thesaurus = with_listed(thesaurus, _read("synonyms_en").splitlines())
     listed = lemmas.common | lemmas.rare
     return Lexicon(
         code=code,
@@ -205,7 +202,7 @@ def _lexicon(code: str) -> Lexicon:
         negators=flat["negators"],
         strong_negators=flat["strong_negators"],
         weak_negators=frozenset(map(lemmas, flat["weak_negators"])),
-        denying_phrases=_by_first({word for name in ("negators", "weak_negators") for word in flat[name] if "_" in word}),
+        denying_phrases=by_first({word for name in ("negators", "weak_negators") for word in flat[name] if "_" in word}),
         loose_negators=frozenset(map(lemmas, flat["loose_negators"])),
         quantifiers=quantifiers,
         numbers={line[0]: float(line[1]) for line in sections["numbers"]},
@@ -213,77 +210,30 @@ def _lexicon(code: str) -> Lexicon:
         parts={line[0]: float(line[1]) for line in sections["parts"]},
         ordinals=flat["ordinals"],
         articles=flat["articles"],
-        units=_units(sections["units"]),
-        after_number=_units(sections["after_number"]),
+        units=units(sections["units"]),
+        after_number=units(sections["after_number"]),
         months={word: number for number, line in enumerate(sections["months"], start=1) for word in line},
         weekdays={word: number for number, line in enumerate(sections["weekdays"], start=1) for word in line},
         ambiguous=flat["ambiguous"],
-        dates=_classes(sections["dates"]),
-        soft_dates=_classes(sections["soft_dates"]),
-        relative=_classes(sections["relative"]),
-        questions=_classes(sections["questions"]),
-        turns=_turns(sections),
-        particles=_pairs(sections["particles"]),
-        number_particles=_pairs(sections["number_particles"]),
+        dates=classes(sections["dates"]),
+        soft_dates=classes(sections["soft_dates"]),
+        relative=classes(sections["relative"]),
+        questions=classes(sections["questions"]),
+        turns=turns(sections),
+        particles=pairs(sections["particles"]),
+        number_particles=pairs(sections["number_particles"]),
         opposites={word: frozenset(others) for word, others in opposites.items()},
         synonyms=synonyms_of,
-        kinds=_groups(sections["kinds"], lemmas),
-        parts_of_day=_classes(sections.get("parts_of_day", [])),
+        thesaurus=thesaurus,
+        kinds=groups(sections["kinds"], lemmas),
+        implied=frozenset(map(lemmas, flat.get("implied", ()))),
+        lacks=lacks(sections.get("lacks", []), lemmas),
+        parts_of_day=classes(sections.get("parts_of_day", [])),
         **{name: flat.get(name, frozenset()) for name in SETS},
         endings=tuple(flat.get("endings", ())),
         beginnings=tuple(flat.get("beginnings", ())),
         openers=frozenset(word.partition("_")[0] for word in {*quantifiers, *flat["negators"]} if "_" in word),
         telling=frozenset(word for name in FACTS for line in sections[name] for word in line) | {"other", "bi", "semi", "tri"},
-        terms=_terms(opposites.keys() | synonyms_of.keys()),
+        terms=terms(opposites.keys() | synonyms_of.keys() | thesaurus.keys()),
         lemmas=lemmas,
     )
-
-
-def _by_first(phrases: Iterable[str]) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Return first word -> phrases of several words that begin with it, the longest first."""
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for phrase in sorted(phrases):
-        words = tuple(phrase.split("_"))
-        found.setdefault(words[0], []).append(words)
-    return {first: tuple(sorted(known, key=len, reverse=True)) for first, known in found.items()}
-
-
-def _terms(words: Iterable[str]) -> frozenset[str]:
-    """Return the terms of several words ("turn_on"), and the last word of each."""
-    terms = [word for word in words if "_" in word]
-    return frozenset(terms) | {term.rpartition("_")[2] for term in terms}
-
-
-def _classes(lines: list[list[str]]) -> dict[str, str]:
-    return {word: line[0].rstrip(":") for line in lines for word in line[1:]}
-
-
-def _pairs(lines: list[list[str]]) -> dict[str, frozenset[str]]:
-    return {word: frozenset(others) for word, others in _both_ways((line[0], line[1]) for line in lines).items()}
-
-
-def _turns(sections: dict[str, list[list[str]]]) -> dict[str, frozenset[str]]:
-    """Return prefix -> prefixes that turn its meaning; "" is no prefix ("un" -> "", "hyper" -> "hypo")."""
-    found = _both_ways((line[0], line[1]) for line in sections["prefix_pairs"])
-    for line in sections["prefixes"]:
-        for prefix in line:
-            found.setdefault(prefix, set()).add("")
-    return {prefix: frozenset(others) for prefix, others in found.items()}
-
-
-def _units(lines: list[list[str]]) -> dict[str, Unit]:
-    return {word: Unit(line[0], float(line[1].rstrip(":"))) for line in lines for word in line[2:]}
-
-
-def _crossed(lines: list[list[str]]) -> Iterable[tuple[str, str]]:
-    for line in lines:
-        bar = line.index("|")
-        yield from ((a, b) for a in line[:bar] for b in line[bar + 1 :])
-
-
-def _groups(lines: Iterable[list[str]], lemmas: Lemmas) -> dict[str, frozenset[int]]:
-    found: dict[str, set[int]] = {}
-    for number, line in enumerate(lines):
-        for word in line:
-            found.setdefault(lemmas(word), set()).add(number)
-    return {word: frozenset(groups) for word, groups in found.items()}

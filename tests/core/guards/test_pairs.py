@@ -22,10 +22,10 @@ def passes(one: str, other: str) -> bool:
     return all(verdict.passed for verdict in check(one, other))
 
 
-@pytest.mark.parametrize(("file", "most_denials", "most_numbers"), [("tune", 0, 0), ("tune-2", 2, 0)])
+@pytest.mark.parametrize(("file", "most_denials", "most_numbers"), [("tune", 0, 0), ("tune-2", 2, 0), ("tune-3", 0, 0)])
 def test_pairs_to_tune_on(file: str, most_denials: int, most_numbers: int) -> None:
     """At most 5% of pairs with other names or opposites pass, and at least 80% of paraphrases. No pair that differs in a number or
-    a denial does; of the second set, which is harder, these few do.
+    a denial does; of the second set these few do.
 
     The lists were tuned on these pairs: the figures say that nothing got lost since. What holds for other pairs is in
     tests/core/test_guards_sealed.py.
