@@ -144,16 +144,12 @@ class Desk:
             self._client, self._picture = client, Picture(self.watching)
             for reading in (self._session, self._standing, self._today):
                 reading.forget()
+        picture, crew, wake = self._picture, self._crew, self._wake
+        self._read_today(client, now_s)
         if client is None or not client.is_open:
             return True
-        picture, crew, wake = self._picture, self._crew, self._wake
         if (standing := self._standing.take()) is not None:
             picture.take_standing(standing)
-        if (today := self._today.take()) is not None:
-            if picture.ended == self._ended_before_today:
-                picture.take_today(today)
-            else:  # what ended meanwhile may be in it, or not
-                self._today.next_s = now_s + SESSION_S
         looks = self._moved or now_s - self._looked_s >= IDLE_S
         if (not picture.exact or self.watching.lost or (looks and self.watching.has_earlier)) and self._session.begin(
             crew, wake, lambda: read_session(client), now_s
@@ -162,6 +158,15 @@ class Desk:
         models = picture.models()
         if looks and self._standing.begin(crew, wake, lambda: read_standing(client, models), now_s):
             self._moved, self._looked_s = False, now_s
-        if self._today.begin(crew, wake, lambda: read_today(client), now_s):
-            self._ended_before_today = picture.ended
         return picture.exact or picture.was_read
+
+    def _read_today(self, client: Client | None, now_s: float) -> None:
+        """Take in what this day has cost, and have it read when it is due: also before anything was asked of a model here."""
+        picture = self._picture
+        if (today := self._today.take()) is not None:
+            if picture.ended == self._ended_before_today:
+                picture.take_today(today)
+            else:  # what ended meanwhile may be in it, or not
+                self._today.next_s = now_s + SESSION_S
+        if self._today.begin(self._crew, self._wake, lambda: read_today(client), now_s):
+            self._ended_before_today = picture.ended

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from sys import modules
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.core.messages import Attempt, AttemptStatus, CallRow
-from nbllm.core.ports import Filter
+from nbllm.core.ports import Filter, UsageRow
 from nbllm.notebook.lab.rows import Sums, Tries, budget_row, call_line
 from nbllm.notebook.lab.values import count, name
+from nbllm.settings import Settings
+from nbllm.storage.ledger_read import usages
 
 if TYPE_CHECKING:
     from nbllm.client import Client
@@ -93,10 +98,22 @@ class Day(NamedTuple):
     calls: int = 0
 
 
-def read_today(client: Client) -> Day:
-    """Return this day as the ledger has it."""
+def read_today(client: Client | None) -> Day:
+    """Return this day as the ledger has it. A client that was asked nothing yet, and none at all, is left as it is."""
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-    rows = client.ledger.usage("status", Filter(since=midnight))
+    where = Filter(since=midnight)
+    if client is not None and client.is_open:
+        return _day(client.ledger.usage("status", where))
+    settings = Settings.load() if client is None else client.settings
+    path = Path(settings.home) / "ledger.db"
+    if not path.is_file():
+        return Day()
+    # Only looked at: nothing is made, moved to a newer version or tidied up by a page that is opened.
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as con:
+        return _day(usages(con, ("status",), where)[0])
+
+
+def _day(rows: Sequence[UsageRow]) -> Day:
     over = sum(row.calls for row in rows if row.group != AttemptStatus.OPEN.value)
     return Day(sum((row.cost_usd for row in rows), Decimal(0)), over)
 
