@@ -186,7 +186,10 @@ def synonyms(wordnet: Path, common: set[str], listed: set[str]) -> set[tuple[str
     groups: set[tuple[str, ...]] = set()
     for pos in POS:
         index = [line.split() for line in (wordnet / f"index.{pos}").read_text(encoding="utf-8").splitlines() if line[0] != " "]
-        early = {(line[0], offset) for line in index for offset in line[-int(line[2]) :][:EARLY_SENSES]}
+        senses = (
+            (line[0], line[-int(line[2]) :]) for line in index
+        )  # a verb of two words says too many things in others than its first
+        early = {(word, offset) for word, offsets in senses for offset in offsets[: 1 if "_" in word else EARLY_SENSES]}
         for line in (wordnet / f"data.{pos}").read_text(encoding="utf-8").splitlines():
             parts = line.split(" | ")[0].split()
             if line.startswith(" "):
