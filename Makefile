@@ -42,8 +42,10 @@ test-engines: setup ## run the road against a real vLLM on this CPU (makes .venv
 	@$(BIN)/python scripts/engine_env.py
 	$(PYTEST) tests/engines $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No engine test was selected." || exit $$code
 
-test-lab: setup ## lint, type-check and unit-test the JupyterLab extension (needs Node.js 20; else says so)
+test-lab: setup ## build, lint, type-check and unit-test the JupyterLab extension, and the wheel that brings it (needs Node.js 20; else says so)
+	@$(BIN)/python scripts/labextension.py build
 	@$(BIN)/python scripts/labextension.py test
+	$(PYTEST) tests/repository/test_labextension_wheel.py $(ARGS)
 
 test-browser: setup ## run the notebook tests in a real JupyterLab in headless Chromium
 	@$(BIN)/python scripts/labextension.py try

@@ -8,6 +8,7 @@ extension. Also what hatchling calls for a wheel (pyproject.toml); so only the s
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "labextension"
 BUILT = ROOT / "nbllm" / "_labextension"
+STAMP = BUILT / "sources.sha256"
+"""What the built extension was made of, so that none of older sources gets into a wheel."""
 NAME = "nbllm-lab"
 NEEDED = 20
 # This environment's programs first: in a venv that is not activated they are not on PATH; in pip's build environment they are.
@@ -52,12 +55,23 @@ def is_installed() -> bool:
     return state.exists() and all(path.stat().st_mtime <= state.stat().st_mtime for path in wanted)
 
 
+def made_of() -> str:
+    """Return a digest of all that the built extension is made of. Times would not do: a checkout and an sdist set them anew."""
+    folders = [path for name in ("src", "style", "schema") for path in (SOURCE / name).rglob("*") if path.is_file()]
+    files = [*folders, *(SOURCE / name for name in ("package.json", "yarn.lock", "tsconfig.json", "install.json"))]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(SOURCE).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def is_built() -> bool:
-    """Return whether the built extension is newer than all that it is made of."""
-    folders = [path for name in ("src", "style", "schema") for path in (SOURCE / name).rglob("*")]
-    made_of = [*folders, *(SOURCE / name for name in ("package.json", "yarn.lock", "tsconfig.json", "install.json"))]
-    last = BUILT / "install.json"
-    return last.exists() and all(path.stat().st_mtime <= last.stat().st_mtime for path in made_of)
+    """Return whether the built extension is made of what lies in labextension/ now."""
+    try:
+        return STAMP.read_text(encoding="utf-8").strip() == made_of()
+    except OSError:
+        return False
 
 
 def install() -> int:
@@ -90,11 +104,17 @@ def link() -> None:
 
 
 def for_distribution(target: str, version: str) -> None:
-    """Build the extension for a wheel or an sdist; raises RuntimeError where that cannot be done. version: standard or editable."""
+    """Build what a wheel or an sdist takes, unless it is built from these sources already; RuntimeError where it cannot be built.
+
+    version: standard or editable.
+    """
+    if is_built():
+        return
     problem = node_problem()
     if problem is not None:
         raise RuntimeError(
-            f"The JupyterLab extension, which belongs into this {target} ({version}) of nbllm, is not built: {problem}. "
+            f"The JupyterLab extension, which belongs into this {target} ({version}) of nbllm, is not built from the "
+            f"sources here: {problem}. "
             "Install it, or run `make labextension` where it is, or set SKIP_JUPYTER_BUILDER=1 to do without the extension."
         )
     code = run("build")
@@ -107,6 +127,8 @@ def run(what: str) -> int:
     code = install()
     for name in STEPS[what]:
         code = code or jlpm("run", name)
+    if code == 0 and what != "test":
+        STAMP.write_text(f"{made_of()}\n", encoding="utf-8")
     return code
 
 

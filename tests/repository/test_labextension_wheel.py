@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from scripts.labextension import is_built
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = ROOT / "nbllm" / "_labextension"
 MOST_BYTES = 150_000
 """Of all that the browser loads: without what JupyterLab shares, because that is not in it."""
 needs_built = pytest.mark.skipif(
-    not (BUILT / "install.json").exists(), reason="the JupyterLab extension is not built: make labextension"
+    not is_built(), reason="the JupyterLab extension is not built from these sources: make labextension"
 )
 BACKEND = "import sys, hatchling.build as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
 
@@ -98,6 +100,19 @@ def test_a_wheel_without_the_extension_is_not_made(bare: Path, no_node: dict[str
     assert "there is no Node.js here" in done.stderr
     assert "make labextension" in done.stderr
     assert not list((tmp_path / "out").glob("*.whl"))
+
+
+def test_an_extension_of_older_sources_gets_into_no_wheel(bare: Path, no_node: dict[str, str], tmp_path: Path) -> None:
+    """What was built before the sources changed is built anew, or the wheel is not made."""
+    tree = tmp_path / "tree"
+    shutil.copytree(bare, tree)
+    built = tree / "nbllm" / "_labextension"
+    (built / "static").mkdir(parents=True)
+    for name in ("package.json", "install.json", "static/style.js", "sources.sha256"):
+        (built / name).write_text("{}", encoding="utf-8")
+    done = build("build_wheel", tmp_path / "out", tree, **no_node)
+    assert done.returncode != 0
+    assert "not built from the sources here" in done.stderr
 
 
 def test_who_wants_a_wheel_without_it_says_so(bare: Path, no_node: dict[str, str], tmp_path: Path) -> None:
