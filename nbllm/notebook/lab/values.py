@@ -10,7 +10,7 @@ from typing import Any
 
 from nbllm.core.reply import Reply
 from nbllm.notebook.safe_text import plain
-from nbllm.redaction import redact
+from nbllm.redaction import redact, secrets_known
 
 MOST_NAME_CHARS = 200
 _MOST_COUNT = 2**53 - 1
@@ -22,12 +22,22 @@ _TURNS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that turn the direction of writing: a name with one could show itself, and what stands around it, reversed."""
 
 
-@lru_cache(maxsize=2048)
 def name(text: str, most_chars: int = MOST_NAME_CHARS) -> str:
     """Return a name on one line, without what looks like a key and without control characters, cut to most_chars."""
     # Cut before, too: what users give as a name may be a book. A key at the cut is shorter than it was, not shown whole.
-    shown = " ".join(_TURNS.sub("", plain(redact(text[: most_chars * 20]))).split())
+    text = text[: most_chars * 20]
+    return _remembered(text, most_chars, secrets_known()) if len(text) <= MOST_NAME_CHARS else _shown(text, most_chars)
+
+
+def _shown(text: str, most_chars: int) -> str:
+    shown = " ".join(_TURNS.sub("", plain(redact(text))).split())
     return shown if len(shown) <= most_chars else f"{shown[: most_chars - 1]}…"
+
+
+@lru_cache(maxsize=2048)
+def _remembered(text: str, most_chars: int, _: int) -> str:
+    """Return the same; made anew once more secrets are known, because the name may hold one."""
+    return _shown(text, most_chars)
 
 
 def name_or_none(text: str | None) -> str | None:
