@@ -9,11 +9,14 @@ import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 from nbllm.core.messages import NOWHERE, CacheMode, CallRecord, DayScope, Origin, Request, Sink
 from nbllm.core.reply import Reply
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -96,17 +99,17 @@ class Onlooker(Protocol):
     What it must do is microseconds: it is called in the way of every call.
     """
 
-    def begun(self, request: Request, sink: Sink, stop: Callable[[], object]) -> Sink:
+    def begun(self, request: Request, sink: Sink, stop: Callable[[], object], home: Path) -> Sink:
         """A call goes down the road, on the loop: return the sink that it is to have, which passes all on to `sink`.
 
-        stop: ends this caller's call, from any thread, at any time.
+        stop: ends this caller's call, from any thread, at any time. home: the folder of its client, whose ledger has its row.
         """
 
     def over(self, request: Request) -> None:
         """It has come back, however it did; on the loop."""
 
-    def ended(self, record: CallRecord) -> None:
-        """A call has ended and has its row; hits too, which never went down the road. From any thread."""
+    def ended(self, record: CallRecord, home: Path) -> None:
+        """A call has ended and has its row in the ledger of this home; hits too, which go down no road. From any thread."""
 
 
 ONLOOKERS: list[Onlooker] = []

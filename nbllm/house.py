@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.background import LoopHost
@@ -137,7 +138,7 @@ class House:
         cancelled_before = task.cancelling()
         if self._is_closing():
             raise _closed(request)
-        looked_at = _LookedAt(self.host, task) if ONLOOKERS else None
+        looked_at = _LookedAt(self.host, task, self._settings().home) if ONLOOKERS else None
         try:
             return await self.road(request, sink if looked_at is None else looked_at.begun(request, sink))
         except asyncio.CancelledError:
@@ -239,16 +240,17 @@ class House:
 class _LookedAt:
     """One call on its way, and who looks on."""
 
-    def __init__(self, host: LoopHost, task: asyncio.Task[Any]) -> None:
+    def __init__(self, host: LoopHost, task: asyncio.Task[Any], home: Path) -> None:
         self.stopped = False
         self._host = host
         self._task = task
+        self._home = home
         self._onlookers: tuple[Onlooker, ...] = ()
 
     def begun(self, request: Request, sink: Sink) -> Sink:
         self._onlookers = tuple(ONLOOKERS)
         for onlooker in self._onlookers:
-            sink = onlooker.begun(request, sink, self._stop)
+            sink = onlooker.begun(request, sink, self._stop, self._home)
         return sink
 
     def over(self, request: Request) -> None:

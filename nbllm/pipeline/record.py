@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from msgspec.structs import asdict, replace
@@ -32,8 +33,8 @@ _CLOSE_S = 0.05
 class Ended(Protocol):
     """Who is told of every call of the process that has ended (flow_context.Onlooker)."""
 
-    def ended(self, record: CallRecord) -> None:
-        """Take note of it. Must neither block nor raise."""
+    def ended(self, record: CallRecord, home: Path) -> None:
+        """Take note of it; its row is in the ledger of this home. Must neither block nor raise."""
 
 
 class Recorder:
@@ -157,7 +158,7 @@ class Recorder:
             return
         record, hooks = CallRecord(call=row, attempts=tuple(call_of(request).attempts)), tuple(self.hooks)
         for onlooker in self._onlookers:
-            onlooker.ended(record)
+            onlooker.ended(record, self._settings().home)
         _run_hooks(self.listeners, record)
         if not hooks:
             return

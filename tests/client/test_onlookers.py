@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,9 +29,10 @@ class Seen:
         self.under_way: dict[str, Callable[[], object]] = {}
         self.texts: dict[str, str] = {}
         self.records: list[CallRecord] = []
+        self.homes: list[Path] = []
         self.came = threading.Event()
 
-    def begun(self, request: Request, sink: Sink, stop: Callable[[], object]) -> Sink:
+    def begun(self, request: Request, sink: Sink, stop: Callable[[], object], home: Path) -> Sink:
         assert request.call is not None
         self.under_way[request.call.call_id] = stop
         return _Passing(self, request.call.call_id, sink)
@@ -39,8 +41,9 @@ class Seen:
         assert request.call is not None
         del self.under_way[request.call.call_id]
 
-    def ended(self, record: CallRecord) -> None:
+    def ended(self, record: CallRecord, home: Path) -> None:
         self.records.append(record)
+        self.homes.append(home)
 
 
 class _Passing:
@@ -98,6 +101,7 @@ def test_every_door_and_every_client_is_seen(seen: Seen, client: Client, tmp_pat
     with Client(home=tmp_path / "other", providers={"simulated": FakeProvider()}, model="sim/small") as other:
         other.ask("six")
     assert [record.call.source for record in seen.records] == ["model", "cache", "model", "model", "model", "model", "model"]
+    assert [home.name for home in seen.homes] == ["home"] * 6 + ["other"]
     assert seen.under_way == {}
     assert len({record.call.call_id for record in seen.records}) == 7
 
@@ -191,7 +195,7 @@ def test_a_stop_that_comes_too_late_does_nothing(client: Client, seen: Seen) -> 
     """After the end of a call its stop is no error, and ends nobody else's call."""
     kept: list[Callable[[], object]] = []
     begun = seen.begun
-    seen.begun = lambda request, sink, stop: (kept.append(stop), begun(request, sink, stop))[1]  # type: ignore[method-assign]
+    seen.begun = lambda request, sink, stop, home: (kept.append(stop), begun(request, sink, stop, home))[1]  # type: ignore[method-assign]
     client.ask("one")
     kept[0]()
     assert client.ask("two").text == "ok"

@@ -28,6 +28,8 @@ IDLE_S = 5.0
 STANDING_S = 1.0
 TODAY_S = 60.0
 SESSION_S = 2.0
+NAMED_S = 4.0
+"""How often a session is read that other processes share (NBLLM_SESSION): what they ask is told by the ledger alone."""
 _LAZY = 5.0
 """What took long is done again only after so many times as long."""
 
@@ -113,6 +115,7 @@ class Desk:
     def tick(self, listeners: Sequence[Listener]) -> float:
         """Bring everybody up to date; return after how many seconds to do it again, if nothing happens before."""
         now_s, now_epoch = now()
+        self._follow(client_if_any())
         # In this order: of what was read here, all that had ended by then is among the records below.
         session = self._session.take()
         records = self.watching.take()
@@ -137,13 +140,24 @@ class Desk:
             return fastest_s
         return max(fastest_s, self._standing.next_s - now_s) if self._moved else IDLE_S
 
+    def _follow(self, client: Client | None) -> None:
+        """Show another client's session when a notebook has set another: its home and its session may be others."""
+        if client is self._client:
+            return
+        self._client, self._picture = client, Picture(self.watching)
+        for reading in (self._session, self._standing, self._today):
+            reading.forget()
+        if client is not None:
+            self.watching.of(client.settings.home, client.session)
+
+    def _is_due_again(self, now_s: float) -> bool:
+        """Whether other processes may have added to the session: one that has a name is of all who name it."""
+        client = self._client
+        return client is not None and bool(client.settings.session) and now_s >= self._session.next_s + NAMED_S - SESSION_S
+
     def _read(self, now_s: float) -> bool:
         """Take in what was read, and have read what is due; whether the session is known."""
-        client = client_if_any()
-        if client is not self._client:  # a notebook may set another: its home and its session are others
-            self._client, self._picture = client, Picture(self.watching)
-            for reading in (self._session, self._standing, self._today):
-                reading.forget()
+        client = self._client
         picture, crew, wake = self._picture, self._crew, self._wake
         self._read_today(client, now_s)
         if client is None or not client.is_open:
@@ -151,9 +165,8 @@ class Desk:
         if (standing := self._standing.take()) is not None:
             picture.take_standing(standing)
         looks = self._moved or now_s - self._looked_s >= IDLE_S
-        if (not picture.exact or self.watching.lost or (looks and self.watching.has_earlier)) and self._session.begin(
-            crew, wake, lambda: read_session(client), now_s
-        ):
+        wanted = not picture.exact or self.watching.lost or (looks and self.watching.has_earlier) or self._is_due_again(now_s)
+        if wanted and self._session.begin(crew, wake, lambda: read_session(client), now_s):
             picture.begins_to_read()
         models = picture.models()
         if looks and self._standing.begin(crew, wake, lambda: read_standing(client, models), now_s):

@@ -5,9 +5,12 @@ What stands in the way of a call here is an addition a piece and an append a cal
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core.messages import Attempt, CallRecord, CallRow, Delta, Request, Sink
@@ -27,11 +30,12 @@ MIN_PACE_S = 0.25
 class Live:
     """One call under way: a sink that counts and passes everything on."""
 
-    __slots__ = ("_sink", "began_s", "chars", "first_s", "last_s", "request", "rung", "stop")
+    __slots__ = ("_sink", "began_s", "chars", "first_s", "home", "last_s", "request", "rung", "stop")
 
-    def __init__(self, request: Request, sink: Sink, stop: Callable[[], object]) -> None:
+    def __init__(self, request: Request, sink: Sink, stop: Callable[[], object], home: Path) -> None:
         self.request = request
         self.stop = stop
+        self.home = home
         self.rung: str | None = None
         self.chars = 0
         self.began_s = time.monotonic()
@@ -75,8 +79,9 @@ class Watching:
 
     def __init__(self, wake: Callable[[], object]) -> None:
         self._wake = wake
+        self._whose: tuple[Path, str] | None = None
         self._live: dict[str, Live] = {}
-        self._ended: deque[CallRecord] = deque(maxlen=MOST_RECORDS)
+        self._ended: deque[tuple[CallRecord, Path]] = deque(maxlen=MOST_RECORDS)
         self.lost = False
         """Whether records were dropped because nobody took them in time."""
         self._earlier: dict[str, CallRow] = {}
@@ -84,12 +89,12 @@ class Watching:
 
     # ------------------------------------------------------------------ told by the calls
 
-    def begun(self, request: Request, sink: Sink, stop: Callable[[], object]) -> Sink:
+    def begun(self, request: Request, sink: Sink, stop: Callable[[], object], home: Path) -> Sink:
         """See Onlooker."""
         call = request.call
         if call is None:
             return sink
-        live = self._live[call.call_id] = Live(request, sink, stop)
+        live = self._live[call.call_id] = Live(request, sink, stop, home)
         self._wake()
         return live
 
@@ -99,9 +104,9 @@ class Watching:
             self._live.pop(request.call.call_id, None)
             self._wake()
 
-    def ended(self, record: CallRecord) -> None:
+    def ended(self, record: CallRecord, home: Path) -> None:
         """See Onlooker."""
-        self._ended.append(record)
+        self._ended.append((record, home))
         self._wake()
 
     # ------------------------------------------------------------------ asked by the panel
@@ -114,19 +119,31 @@ class Watching:
     @property
     def is_busy(self) -> bool:
         """Whether any call is under way whose numbers may move."""
-        return bool(self._live)
+        return bool(self._lives())
+
+    def of(self, home: Path, session: str) -> None:
+        """Tell of the calls of this session in this home's ledger from now on: other clients of the process may have others."""
+        self._whose, self._earlier = (home, session), {}
+
+    def _is_theirs(self, home: Path, session: str) -> bool:
+        """Whether a call is on another account than what is shown."""
+        return self._whose is not None and (session != self._whose[1] or not _same(home, self._whose[0]))
+
+    def _lives(self) -> list[Live]:
+        lives = list(self._live.values())
+        return [live for live in lives if live.request.call and not self._is_theirs(live.home, live.request.call.session)]
 
     def take(self) -> list[CallRecord]:
         """Return the calls that have ended since it was last asked, in order."""
-        taken: list[CallRecord] = []
+        taken: list[tuple[CallRecord, Path]] = []
         if len(self._ended) == MOST_RECORDS:
             self.lost = True
         while self._ended:
             taken.append(self._ended.popleft())
-        for record in taken:
+        for record, _ in taken:
             self._live.pop(record.call.call_id, None)  # its line is among the calls: it is not under way as well
             self._earlier.pop(record.call.call_id, None)
-        return taken
+        return [record for record, home in taken if not self._is_theirs(home, record.call.session)]
 
     def found_open(self, rows: Iterable[CallRow]) -> None:
         """Take in which calls the ledger says are under way."""
@@ -142,7 +159,7 @@ class Watching:
 
     def running(self, now_s: float, now: float) -> list[Running]:
         """Return the calls under way, the oldest first, at most MOST_RUNNING. now_s is monotonic, now Unix time."""
-        lives = list(self._live.values())
+        lives = self._lives()
         keys = [_shares(live.request) for live in lives]
         shared = {key for key in keys if key is not None and keys.count(key) > 1} if len(lives) > 1 else set()
         lines = [_earlier_line(row, now) for row in list(self._earlier.values())]
@@ -151,9 +168,15 @@ class Watching:
 
     def pace(self) -> tuple[int, float | None]:
         """Return how many calls are under way, and their tokens a second together, None while nothing comes."""
-        lives = list(self._live.values())
+        lives = self._lives()
         tokens_per_s = sum(live.tokens_per_s() for live in lives)
         return len(lives) + len(self._earlier), round(tokens_per_s, 1) if tokens_per_s else None
+
+
+@lru_cache(64)
+def _same(one: Path, other: Path) -> bool:
+    """Whether both name the same folder."""
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
 
 
 def _shares(request: Request) -> tuple[Any, ...] | None:

@@ -106,6 +106,53 @@ def test_calls_of_many_threads_and_clients_are_all_counted(bridge: Bridge, shell
     assert len(page.state["calls"]) == 100
 
 
+def test_calls_on_another_account_are_not_counted_here(bridge: Bridge, shell: Shell, client: Client, tmp_path: Any) -> None:
+    """A client on another home, as a parity check has, pays into another ledger: the page shows what its own ledger has."""
+    fake = FakeProvider()
+    client.ask("mine")
+    page = shell.kernel.page("a")
+    page.until(lambda: page.state and page.state["session"]["calls"] == 1)
+    with Client(home=tmp_path / "other", providers={"simulated": fake}, model="sim/small") as other, ThreadPoolExecutor(1) as pool:
+        other.ask("theirs")
+        fake.enqueue(Script(pieces=["a", "b"], gap_s=0.3))
+        pending = pool.submit(lambda: list(other.stream("theirs, too")))
+        client.ask("mine, too")
+        page.until(lambda: page.state["session"]["calls"] == 2)
+        assert bridge._desk is not None
+        assert bridge._desk.watching.running(0.0, 0.0) == []
+        pending.result(5)
+        client.ask("mine, at last")
+        page.until(lambda: page.state["session"]["calls"] == 3)
+        assert len(page.state["calls"]) == 3
+        # The other one is set for the notebook: from now on it is its session that is shown.
+        set_process_client(other)
+        page.until(lambda: page.state["session"]["calls"] == 2)
+        set_process_client(client)
+
+
+def test_what_other_processes_add_to_a_named_session_is_seen(shell: Shell, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NBLLM_SESSION is shared: calls that this process is not told of are read from the ledger while a page listens."""
+    monkeypatch.setattr("nbllm.notebook.lab.desk.NAMED_S", 0.2)
+    monkeypatch.setattr("nbllm.notebook.lab.desk.SESSION_S", 0.1)
+    monkeypatch.setattr("nbllm.notebook.lab.desk.IDLE_S", 0.1)
+    monkeypatch.setenv("NBLLM_SESSION", "shared")
+    monkeypatch.setattr("nbllm.notebook.lab.bridge.ONLOOKERS", [])  # as in another process, nobody tells of the calls
+    with Client(home=tmp_path / "home", providers={"simulated": FakeProvider()}, model="sim/small") as made:
+        set_process_client(made)
+        bridge = Bridge(shell, get_client, "0.1.0")
+        bridge.open()
+        try:
+            made.ask("x")
+            page = shell.kernel.page("a")
+            page.until(lambda: page.state and page.state["session"]["calls"] == 1)
+            for number in range(9):
+                made.ask(f"{number}")
+            page.until(lambda: page.state["session"]["calls"] == 10 and len(page.state["calls"]) == 10)
+        finally:
+            bridge.close()
+            set_process_client(None)
+
+
 def test_a_page_that_comes_in_the_middle_of_a_storm_is_right_in_the_end(bridge: Bridge, shell: Shell, client: Client) -> None:
     """The ledger is read while calls end; when it is over, the page shows what the ledger has."""
     del bridge
@@ -230,8 +277,8 @@ def test_memory_stays_flat_over_ten_thousand_calls(bridge: Bridge, shell: Shell,
 
     def calls(first: int, after: int) -> None:
         for number in range(first, after):
-            desk.watching.begun(requests[number], NullSink(), lambda: None)
-            desk.watching.ended(record(number))
+            desk.watching.begun(requests[number], NullSink(), lambda: None, client.settings.home)
+            desk.watching.ended(record(number, session=client.session), client.settings.home)
             desk.watching.over(requests[number])
             if number % 2000 == 0:
                 page.until(lambda number=number: page.state["session"]["calls"] > number)
