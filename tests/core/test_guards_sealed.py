@@ -14,17 +14,17 @@ import pytest
 
 from nbllm.core.guards import check
 
-SEALED = Path(__file__).parents[1] / "data" / "guard_pairs" / "sealed.jsonl"
+PAIRS = Path(__file__).parents[1] / "data" / "guard_pairs"
 MOST_FALSE_PASSES = 0.05
 LEAST_PARAPHRASES = 0.8
 
 
 @cache
-def counts() -> tuple[Counter[str], Counter[str]]:
+def counts(name: str = "sealed.jsonl") -> tuple[Counter[str], Counter[str]]:
     """Return pairs of each kind, and those of them that all guards let pass (threshold 0: no score is looked at)."""
     total: Counter[str] = Counter()
     passed: Counter[str] = Counter()
-    for line in SEALED.read_text(encoding="utf-8").splitlines():
+    for line in (PAIRS / name).read_text(encoding="utf-8").splitlines():
         pair = json.loads(line)
         total[pair["kind"]] += 1
         passed[pair["kind"]] += all(verdict.passed for verdict in check(pair["a"], pair["b"]))
@@ -57,3 +57,21 @@ def test_paraphrases_pass() -> None:
     """At least 80% of sealed paraphrases pass: the guards do not refuse everything."""
     total, passed = counts()
     assert passed["paraphrase"] >= LEAST_PARAPHRASES * total["paraphrase"]
+
+
+HARDER = {"negation": 1, "numbers": 0, "names": 4, "opposites": 5}
+"""False passes of 75 each in the second sealed half, as docs/semantic-cache.md owns up to: more than is promised of the first."""
+
+
+@pytest.mark.parametrize("kind", sorted(HARDER))
+def test_the_harder_sealed_half_lets_no_more_pass_than_is_said(kind: str) -> None:
+    """What the documentation owns up to is an upper bound: a change of the guards that lets more pass is seen."""
+    total, passed = counts("sealed-2.jsonl")
+    assert total[kind] == 75
+    assert passed[kind] <= HARDER[kind]
+
+
+def test_two_thirds_of_the_harder_paraphrases_pass() -> None:
+    """And no fewer of the paraphrases pass than it says."""
+    total, passed = counts("sealed-2.jsonl")
+    assert (total["paraphrase"], passed["paraphrase"] >= 100) == (150, True)
