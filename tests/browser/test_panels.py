@@ -15,12 +15,14 @@ os.environ["NBLLM_SIM_SPEED"] = "0"
 %load_ext nbllm
 %llm_config model=sim/large semantic_cache.mode=shadow semantic_cache.audit_share=0
 import nbllm
-for mark in ("", "?", "!", "??", "!?", "?!", "..", "!!"):
+WORDS = ("How do I boil {}", "How do I boil {}?", "How do I boil {}, please", "How can I boil {}?", "Please, how do I boil {}?",
+         "How do I boil {} at home?", "Tell me how I boil {}", "How should I boil {}?")
+for words in WORDS:
     for topic in ("an egg", "rice", "potatoes", "<b>carrots</b>", "pasta", "beans"):
-        nbllm.ask(f"How do I boil {topic}{mark}", model="sim/large")
+        nbllm.ask(words.format(topic), model="sim/large")
 book = nbllm.get_client().semantic
 for match in book.to_label(1000)[5:]:
-    book.label(match, correct=match.score > 0.9)
+    book.label(match, correct=match.score > 0.87)
 """
 SOURCE = "() => document.querySelector('.jp-OutputArea img.widget-image').src"
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
