@@ -20,6 +20,7 @@ from bench.measure import Row, per_call_s
 from nbllm import Client
 from nbllm.current import get_client, set_process_client
 from nbllm.notebook.lab.bridge import Bridge
+from nbllm.testing import FakeProvider
 
 ROUNDS = 7
 ROWS = 1_000_000
@@ -114,7 +115,7 @@ def lab(base_url: str, home: Path) -> list[Row]:
             *_messages(client),
         ]
         set_process_client(None)
-    return [*rows, _large(home / "large")]
+    return [*rows, _crowd(home / "crowd"), _large(home / "large")]
 
 
 def _added(what: str, target: str, took: tuple[float, float], ok: bool | None) -> Row:
@@ -133,6 +134,22 @@ async def _cpu_s(client: Client) -> float:
 
     await asyncio.gather(*(caller() for _ in range(64)))
     return (time.process_time() - began_s) / count
+
+
+def _crowd(home: Path) -> Row:
+    """2,000 different questions at once, to a model that answers at once: what a look at all of them costs, ten times a second."""
+
+    async def crowd(client: Client) -> float:
+        count, began_s = 2_000, time.process_time()
+        await asyncio.gather(*(client.aask(new_prompt()) for _ in range(count)))
+        return (time.process_time() - began_s) / count
+
+    with Client(home=home, providers={"simulated": FakeProvider()}, model="sim/small") as client:
+        set_process_client(client)
+        client.ask("Say hi")
+        took = beside(lambda: asyncio.run(crowd(client)))
+        set_process_client(None)
+    return _added("a listening page, CPU added to a call of 2,000 at once", "reported", took, None)
 
 
 def _messages(client: Client) -> list[Row]:

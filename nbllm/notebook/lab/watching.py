@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -160,10 +160,11 @@ class Watching:
     def running(self, now_s: float, now: float) -> list[Running]:
         """Return the calls under way, the oldest first, at most MOST_RUNNING. now_s is monotonic, now Unix time."""
         lives = self._lives()
-        keys = [_shares(live.request) for live in lives]
-        shared = {key for key in keys if key is not None and keys.count(key) > 1} if len(lives) > 1 else set()
+        shown = [(live, _shares(live.request)) for live in lives[:MOST_RUNNING]]
+        asked = Counter(key for _, key in shown)
+        asked.update(_shares(live.request) for live in lives[MOST_RUNNING:])
         lines = [_earlier_line(row, now) for row in list(self._earlier.values())]
-        lines += [_line(live, now_s, shared=key in shared) for live, key in zip(lives[:MOST_RUNNING], keys, strict=False)]
+        lines += [_line(live, now_s, shared=key is not None and asked[key] > 1) for live, key in shown]
         return lines[:MOST_RUNNING]
 
     def pace(self) -> tuple[int, float | None]:

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from nbllm.errors import CallFailed
 from nbllm.flow_context import CELLS, ONLOOKERS, ORIGIN, origin_now
 from nbllm.notebook.lab.bridge import MOST_COMMS, Bridge
 from nbllm.notebook.lab.origin import tag_of
+from nbllm.notebook.lab.watching import Watching
 from nbllm.testing import FakeProvider, Script
 from tests.notebook.lab.fakes import Shell
 from tests.notebook.lab.making import record
@@ -261,6 +263,33 @@ def test_calls_that_share_a_run_say_so(bridge: Bridge, shell: Shell, client: Cli
         page.until(lambda: [one["shared"] for one in page.state["running"]] == [True, True])
         first.result(5), second.result(5)
     assert fake.calls == 1
+
+
+class _Key(str):
+    """A key that counts how often it is compared."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Key.compared += 1
+        return str.__eq__(self, other)  # type: ignore[arg-type]
+
+    __hash__ = str.__hash__
+
+
+def test_a_crowd_costs_a_look_as_many_steps_as_it_has_calls(tmp_path: Path) -> None:
+    """Who shares a run is told without comparing everybody with everybody, and at most fifty are shown."""
+    watching = Watching(lambda: None)
+    for number in range(400):
+        call = open_call(number)
+        call.key = _Key(number % 399)  # the first and the last are the same
+        request = Request(content=Chat(messages=()), options=Options(), call=call)
+        watching.begun(request, NullSink(), lambda: None, tmp_path)
+    _Key.compared = 0
+    lines = watching.running(1.0, 1.0)
+    assert [line["shared"] for line in lines] == [True] + [False] * 49
+    assert _Key.compared < 2_000
 
 
 def test_no_more_than_thirty_two_pages(bridge: Bridge, shell: Shell, client: Client) -> None:
