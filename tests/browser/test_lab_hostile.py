@@ -1,0 +1,113 @@
+"""Hostile names, features, errors and answers in every field of the JupyterLab extension: all of it is text, none of it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.lab import TRAPS, Lab, Visit
+from tests.browser.lab_panel import (
+    LIMIT_MS,
+    call_rows,
+    finish_cell,
+    load_and_point,
+    meter,
+    open_panel,
+    run_cell,
+    section,
+    shown_calls,
+)
+from tests.fault_behaviours import drip, error, ok
+from tests.fault_server import FaultServer
+from tests.hostile_answers import HOSTILE_ANSWERS
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300), pytest.mark.usefixtures("labextension")]
+
+ATTACK = "<img src=x onerror=alert('name')>"
+ATTACKS = [text for text in dict.fromkeys(HOSTILE_ANSWERS) if text.strip() and len(text) < 150]
+NAMES = [text for text in ATTACKS if text.strip() == text and text.isprintable() and "?" not in text]
+"""Those that can be the name of a model."""
+FOUND = """() => {
+  const own = '.jp-nbllm-Panel, .jp-nbllm-Meter, .jp-nbllm-Badge';
+  const forbidden = 'script, iframe, object, embed, form, link, meta, base, style, img, video, audio, a, math, marquee';
+  const bad = [];
+  for (const part of document.querySelectorAll(own))
+    for (const node of part.querySelectorAll('*'))
+      if (node.matches(forbidden) || [...node.attributes].some(({ name }) => /^(on|src|href|srcdoc|action)/i.test(name)))
+        bad.push(node.outerHTML.slice(0, 200));
+  return bad;
+}"""
+UNFOLD = """async ([from, to]) => {
+  const rows = [...document.querySelectorAll('.jp-nbllm-Panel [role=row][data-call]')].slice(from, to);
+  let told = 0;
+  for (const row of rows) {
+    row.click();
+    for (let tries = 0; tries < 200 && !document.querySelector('.jp-nbllm-Why pre'); tries++)
+      await new Promise(requestAnimationFrame);
+    told += document.querySelectorAll('.jp-nbllm-Why pre').length;
+    row.click();
+    await new Promise(requestAnimationFrame);
+  }
+  return told;
+}"""
+ASK_ALL = """
+import json
+for n, (text, name) in enumerate(zip(json.loads({texts!r}), json.loads({names!r}))):
+    for model in (f"up/{{name}}", f"up/error{{n}}"):
+        try:
+            nbllm.ask(text, model=model, feature=text[:100], user=text[:100], cache="off", retries=0)
+        except Exception as exc:
+            pass
+"""
+
+
+@pytest.fixture
+def upstream() -> Iterator[FaultServer]:
+    """A model server whose answers, errors and model names are attacks."""
+    with FaultServer() as server:
+        for number, text in enumerate(ATTACKS):
+            server.script(f"error{number}", [error(400, text)])
+        for name, text in zip(NAMES, ATTACKS, strict=False):
+            server.script(name, [ok(text)])
+        server.script(ATTACK, [drip(pace_s=0.02, tokens=100_000)])
+        yield server
+
+
+def test_there_are_enough_attacks() -> None:
+    """At least 100 texts, and many that can be a model's name."""
+    assert len(ATTACKS) >= 100
+    assert len(NAMES) >= 60
+
+
+def test_no_field_runs_what_it_shows(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+    """100+ hostile models, features, errors, answers, a hostile notebook: in rows, reasons, endpoints, tooltips all is text."""
+    names = [NAMES[number % len(NAMES)] for number in range(len(ATTACKS))]
+    asked = ASK_ALL.format(texts=json.dumps(ATTACKS), names=json.dumps(names))
+    endless = f"nbllm.ask('Hi', model={f'up/{ATTACK}'!r}, cache='off')"
+    name = lab.write(f"{ATTACK}.ipynb", [load_and_point(up=upstream.base_url), asked, endless])
+    tab.page.add_init_script(TRAPS)
+    tab.open(name)
+    finish_cell(tab, 0)
+    panel = open_panel(tab)
+    finish_cell(tab, 1)
+    expect(call_rows(tab)).to_have_count(200, timeout=LIMIT_MS)
+    shown = {row["model"] for row in shown_calls(tab)}
+    assert len(shown & {f"up/{name}" for name in names}) > 40
+    for first in range(0, 200, 25):
+        assert tab.page.evaluate(UNFOLD, [first, first + 25]) >= 20
+        assert tab.page.evaluate(FOUND) == []
+    meter(tab).hover()
+    section(tab, "calls").get_by_role("searchbox").fill(ATTACK)
+    section(tab, "calls").get_by_role("searchbox").fill("")
+    run_cell(tab, 2)
+    expect(section(tab, "running")).to_contain_text("<img src=x", timeout=LIMIT_MS)
+    assert tab.page.evaluate(FOUND) == []
+    section(tab, "running").get_by_role("button", name="Stop").click()
+    expect(section(tab, "running")).to_contain_text("Nothing is running", timeout=LIMIT_MS)
+    expect(panel.locator(".jp-nbllm-Panel-title")).to_contain_text("<img src=x")
+    assert tab.page.evaluate(FOUND) == []
+    assert tab.page.evaluate("window.pwned") == []
+    assert [*tab.dialogs, *tab.foreign, *tab.errors] == []

@@ -1,0 +1,128 @@
+"""Several notebooks, kernels and pages at once in a real JupyterLab: each shows its own numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.lab import Lab, Visit
+from tests.browser.lab_panel import (
+    LIMIT_MS,
+    call_rows,
+    expect_meter,
+    finish_cell,
+    load_and_point,
+    meter,
+    open_panel,
+    run_cell,
+    section,
+)
+from tests.fault_behaviours import drip, ok
+from tests.fault_server import FaultServer
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.usefixtures("labextension")]
+
+USAGE = {"prompt_tokens": 10, "completion_tokens": 90, "total_tokens": 100}
+ASK = "nbllm.ask('Many words', model='up/words', cache='off');"
+FRONT = """path => {
+  const panel = window.jupyterapp.shell.currentWidget;
+  return panel?.context?.path === path && panel.sessionContext.session?.kernel?.status === 'idle';
+}"""
+KERNEL = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
+
+
+@pytest.fixture
+def upstream() -> Iterator[FaultServer]:
+    """A model server whose words cost a cent, and whose drip does not end."""
+    with FaultServer() as server:
+        server.script("words", [ok(usage=USAGE)])
+        server.script("drip", [drip(pace_s=0.02, tokens=100_000)])
+        yield server
+
+
+def bring(tab: Visit, name: str, kernel: str | None = None) -> None:
+    """Bring a notebook to the front, opened if it is not; kernel: the id of the one to use."""
+    tab.command("docmanager:open", {"path": name, **({"kernel": {"id": kernel}} if kernel else {})})
+    tab.page.wait_for_function(FRONT, arg=name, timeout=60_000)
+
+
+def test_the_meter_follows_the_notebook_in_front(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+    """Two notebooks with two kernels: each has its own cost and its own calls, and none before it has loaded nbllm."""
+    cells = [load_and_point(up=upstream.base_url), ASK, ASK]
+    one, two = lab.write("one.ipynb", cells), lab.write("two.ipynb", cells)
+    tab.open(one)
+    finish_cell(tab, 0)
+    finish_cell(tab, 1)
+    expect_meter(tab, "$0.01")
+    open_panel(tab)
+    bring(tab, two)
+    expect(meter(tab)).to_have_count(0, timeout=LIMIT_MS)
+    expect(tab.page.locator(".jp-nbllm-Panel")).to_contain_text("has not loaded nbllm")
+    for number in (0, 1, 2):
+        finish_cell(tab, number)
+    expect_meter(tab, re.compile(r"^\W*\$0\.02(?!\d)"))
+    expect(call_rows(tab)).to_have_count(2, timeout=LIMIT_MS)
+    bring(tab, one)
+    expect_meter(tab, re.compile(r"^\W*\$0\.01(?!\d)"))
+    expect(call_rows(tab)).to_have_count(1)
+    assert tab.errors == []
+
+
+def test_two_notebooks_and_a_console_on_one_kernel(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+    """They share the session's cost; each lists its own calls, or on request those of the kernel; the console lists all."""
+    one = lab.write("shared-one.ipynb", [load_and_point(up=upstream.base_url), ASK])
+    two = lab.write("shared-two.ipynb", [ASK, ASK])
+    tab.open(one)
+    finish_cell(tab, 0)
+    finish_cell(tab, 1)
+    open_panel(tab)
+    expect(call_rows(tab)).to_have_count(1, timeout=LIMIT_MS)
+    bring(tab, two, tab.page.evaluate(KERNEL))
+    expect_meter(tab, "$0.01")
+    finish_cell(tab, 0)
+    finish_cell(tab, 1)
+    expect_meter(tab, "$0.03")
+    expect(call_rows(tab)).to_have_count(2, timeout=LIMIT_MS)
+    section(tab, "calls").get_by_role("combobox").select_option("kernel")
+    expect(call_rows(tab)).to_have_count(3)
+    expect(call_rows(tab).last).to_contain_text("other")
+    bring(tab, one)
+    expect(call_rows(tab)).to_have_count(1, timeout=LIMIT_MS)
+    expect_meter(tab, "$0.03")
+    tab.command("notebook:create-console")
+    expect(tab.page.locator(".jp-CodeConsole")).to_be_visible(timeout=LIMIT_MS)
+    expect(call_rows(tab)).to_have_count(3, timeout=LIMIT_MS)
+    expect_meter(tab, "$0.03")
+    assert tab.errors == []
+
+
+def test_a_page_that_is_reloaded_while_a_cell_runs_is_live_at_once(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+    """After the reload the running call is there, counts on, and is stopped from the panel, although the cell still runs."""
+    tab.open(lab.write("reload.ipynb", [load_and_point(up=upstream.base_url), "%%llm -m up/drip --cache off\nGo on."]))
+    finish_cell(tab, 0)
+    run_cell(tab, 1)
+    expect_meter(tab, "tok/s")
+    tab.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+    tab.page.reload(timeout=60_000)
+    expect_meter(tab, "tok/s")
+    open_panel(tab)
+    stop = section(tab, "running").get_by_role("button", name="Stop up/drip")
+    stop.click(timeout=LIMIT_MS)
+    expect(call_rows(tab).first).to_have_attribute("data-status", "cancelled", timeout=LIMIT_MS)
+    assert upstream.requests[0].closed_at is not None
+
+
+def test_a_connection_that_comes_back_goes_on(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+    """After the page's connection to its kernel was made anew, the meter has what it had, and follows the next call."""
+    tab.open(lab.write("reconnect.ipynb", [load_and_point(up=upstream.base_url), ASK]))
+    finish_cell(tab, 0)
+    finish_cell(tab, 1)
+    expect_meter(tab, "$0.01")
+    tab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.reconnect()")
+    tab.wait_idle()
+    finish_cell(tab, 1)
+    expect_meter(tab, "$0.02")
+    assert tab.errors == []
