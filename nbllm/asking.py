@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from nbllm.core.messages import Chat, Embed, Message, Options, Request
 from nbllm.errors import InvalidRequest
-from nbllm.flow_context import CALLER, CallerContext, cache_mode_here, partition_of, payers
+from nbllm.flow_context import CALLER, CallerContext, partition_of, payers
 from nbllm.plain_values import check_text, checked, plain
 from nbllm.settings import Settings
 
@@ -55,7 +55,6 @@ def chat_request(
     """
     if more:
         raise _misplaced(more[0])
-    given = _with_mode(given)
     values = _values(given, settings)
     schema, check, tools = values["schema"], values["check"], values["tools"]
     wanted, stop = values["response_format"], values["stop"]
@@ -136,7 +135,6 @@ def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Sett
         if not isinstance(text, str) or not text:
             raise InvalidRequest(f"Text {number} is {text!r:.40}; every text to embed must be a non-empty string.")
         check_text(text, f"text {number}")
-    given = _with_mode(given)
     values = _values(given, settings)
     for name in _CHAT_ONLY:
         if given.get(name) is not None:
@@ -171,13 +169,6 @@ def _values(given: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
     if values["model"] == ():
         raise InvalidRequest("model= is an empty list. Nothing was sent.", hint="Name a model, or leave model= out.")
     return values
-
-
-def _with_mode(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a call gives, with how its notebook wants the cache used where the call does not say."""
-    if "cache" in given or (mode := cache_mode_here()) is None:
-        return given
-    return {**given, "cache": mode}
 
 
 def _refuse_async(check: Any) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, Self, Unpack, get_args
 
-from nbllm.asking import Prompt, chat_request, embed_request
+from nbllm.asking import Prompt, embed_request
 from nbllm.background import BACKGROUND, LoopHost
 from nbllm.books import BudgetLine
 from nbllm.closing import in_thread, keep_for_parent, shut, watch
@@ -100,40 +100,40 @@ class Client(Sending):
         prompt: a string, or messages in OpenAI's shape. Raises InvalidRequest before anything is sent, and the errors of
         nbllm.errors after.
         """
-        request = chat_request(prompt, options, self._settings, more, watched=streams(), on_interrupt="restart")
+        request = self._asked(prompt, options, more, watched=streams())
         return self._said(self._wait(request))
 
     @door()
     async def aask(self, prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Reply:
         """Async twin of `ask`. Cancelling it ends the call upstream."""
-        request = chat_request(prompt, options, self._settings, more, watched=streams(), on_interrupt="restart")
+        request = self._asked(prompt, options, more, watched=streams())
         return self._said(await self._await(request))
 
     @door()
     def stream(self, prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> Stream:
         """Ask and return the answer piece by piece; `.reply` when it is done. A stream that breaks raises StreamInterrupted."""
-        return Stream(self._live(chat_request(prompt, options, self._settings, more, watched=True, on_interrupt="raise")))
+        return Stream(self._live(self._asked(prompt, options, more, watched=True, on_interrupt="raise")))
 
     @door()
     def astream(self, prompt: Prompt, *more: Never, **options: Unpack[CallOptions]) -> AsyncStream:
         """Async twin of `stream`: `async for piece in client.astream(...)`."""
-        request = chat_request(prompt, options, self._settings, more, watched=True, on_interrupt="raise")
+        request = self._asked(prompt, options, more, watched=True, on_interrupt="raise")
         return AsyncStream(self._live(request, own_thread=False))
 
     @door()
     def start(self, prompt: Prompt, *, watched: bool = True, **options: Unpack[CallOptions]) -> LiveCall:
         """Start a call and return it as a LiveCall, whose events a face can show as they come."""
-        return self._live(chat_request(prompt, options, self._settings, watched=watched, on_interrupt="restart"))
+        return self._live(self._asked(prompt, options, watched=watched))
 
     @door("embed")
     def embed(self, texts: Sequence[str], *more: Never, **options: Unpack[EmbedOptions]) -> Any:
         """Embed texts; return a float32 array of shape (texts, dimensions)."""
-        return self._said(self._wait(embed_request(texts, options, self._settings, more))).vectors
+        return self._said(self._wait(embed_request(texts, self._as_here(options), self._settings, more))).vectors
 
     @door("embed")
     async def aembed(self, texts: Sequence[str], *more: Never, **options: Unpack[EmbedOptions]) -> Any:
         """Async twin of `embed`."""
-        return self._said(await self._await(embed_request(texts, options, self._settings, more))).vectors
+        return self._said(await self._await(embed_request(texts, self._as_here(options), self._settings, more))).vectors
 
     # ------------------------------------------------------------------ settings
 

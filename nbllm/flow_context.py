@@ -117,34 +117,6 @@ ONLOOKERS: list[Onlooker] = []
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=ONLOOKERS.clear)
 
-ORIGIN: ContextVar[Origin | None] = ContextVar("nbllm_origin", default=None)
-"""The cell that the current code belongs to: set by the notebook face, inherited by tasks and not by threads."""
-
-
-class _Cells:
-    """What holds for the process: the cell that runs just now, and how notebooks use the cache."""
-
-    running = NOWHERE
-    modes: dict[str | None, CacheMode]
-
-
-CELLS = _Cells()
-CELLS.modes = {}
-
-
-def origin_now() -> Origin:
-    """Return where the current code was asked for.
-
-    In a thread of a pool, which inherits nothing, it is the cell that runs just now: the one that waits for the pool, as a rule.
-    """
-    origin = ORIGIN.get()
-    return CELLS.running if origin is None else origin
-
-
-def cache_mode_here() -> CacheMode | None:
-    """Return how the notebook of the current code wants the cache used; None: as the settings say."""
-    return CELLS.modes.get(origin_now().notebook) if CELLS.modes else None
-
 
 class CallerContext(NamedTuple):
     """For whom the current code works, as a service says it: calls that say nothing else are this caller's.
@@ -159,6 +131,42 @@ class CallerContext(NamedTuple):
 
 
 CALLER: ContextVar[CallerContext | None] = ContextVar("nbllm_caller", default=None)
+
+
+ORIGIN: ContextVar[Origin | None] = ContextVar("nbllm_origin", default=None)
+"""The cell that the current code belongs to: set by the notebook face while it runs, inherited by its tasks and not by threads."""
+
+
+class _Cells:
+    """What holds for the process: the cell that runs just now; how notebooks use the cache, and what they were called, by tag."""
+
+    running = NOWHERE
+    modes: dict[str | None, CacheMode]
+    former: dict[str, tuple[str, ...]]
+
+
+CELLS = _Cells()
+CELLS.modes = {}
+CELLS.former = {}
+
+
+def origin_now() -> Origin:
+    """Return where the current code was asked for: nowhere, where it works for the caller of a service.
+
+    In a thread, which inherits nothing, and in a callback of a widget, it is the cell that runs just now: the one that waits for
+    the pool, as a rule. Between cells it is nowhere.
+    """
+    if CALLER.get() is not None:
+        return NOWHERE
+    origin = ORIGIN.get()
+    return CELLS.running if origin is None else origin
+
+
+def cache_mode_here() -> CacheMode | None:
+    """Return how the notebook of the current code wants the cache used; None: as the settings say, or no notebook is known."""
+    if not CELLS.modes or (notebook := origin_now().notebook) is None:
+        return None
+    return CELLS.modes.get(notebook)
 
 
 def payers(user: str | None, caller: CallerContext | None) -> dict[str, Any]:

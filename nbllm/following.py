@@ -20,6 +20,8 @@ class Following(Client):
     A model that was recorded and that the route cannot choose is not followed: then the route chooses, and the difference shows.
     """
 
+    _follows_notebook = False
+
     def _recorded_rung(self, request: Request) -> str | None:
         """Return the model that answered when this was recorded, None where nothing is known."""
         raise NotImplementedError

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from nbllm.asking import Prompt, chat_request
 from nbllm.background import Job, awaited
 from nbllm.books import Books, refuse_on_loop
 from nbllm.core.messages import NullSink, Request, Sink
 from nbllm.core.reply import Reply
+from nbllm.flow_context import cache_mode_here
 from nbllm.live import LiveCall
 from nbllm.notices import News, say
 from nbllm.pipeline.stage import show
@@ -16,6 +21,27 @@ class Sending(Books):
     """The part of Client that sends."""
 
     _news: News
+    _follows_notebook = True
+    """Whether calls that say nothing else use the cache as their notebook's panel says. Not where runs are replayed."""
+
+    def _asked(
+        self,
+        prompt: Prompt,
+        options: Mapping[str, Any],
+        more: Sequence[object] = (),
+        *,
+        watched: bool,
+        on_interrupt: Literal["restart", "raise"] = "restart",
+    ) -> Request:
+        """Return the request of a door. Raises InvalidRequest or SchemaError; nothing was sent."""
+        given = self._as_here(options)
+        return chat_request(prompt, given, self._settings, more, watched=watched, on_interrupt=on_interrupt)
+
+    def _as_here(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a call gives, with how its notebook wants the cache used where the call does not say."""
+        if not self._follows_notebook or "cache" in options or (mode := cache_mode_here()) is None:
+            return options
+        return {**options, "cache": mode}
 
     async def asend(self, request: Request, sink: Sink | None = None) -> Reply:
         """Send a request that a face has made (nbllm.asking), on the caller's own loop. Cancelling it ends the call upstream.

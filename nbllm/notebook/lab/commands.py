@@ -79,6 +79,8 @@ class Commands:
 
     def _cache_mode(self, command: Any, tag: str | None) -> Answer:
         mode = command["mode"]
+        if tag is None:
+            raise NotDone("This is no notebook, so it has no cache mode of its own. For all calls: %llm_config cache=off.")
         if mode is None:
             CELLS.modes.pop(tag, None)
         else:

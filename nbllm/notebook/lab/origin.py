@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import OrderedDict
 from typing import Any
 
@@ -14,7 +15,9 @@ from nbllm.core.messages import NOWHERE, Origin
 from nbllm.flow_context import CELLS, ORIGIN
 
 _MOST_SESSIONS = 1000
-_MOST_ID_CHARS = 200
+_MOST_FORMER = 20
+_CELL_ID = re.compile("[A-Za-z0-9_-]{1,64}")
+"""What the notebook format allows; other front ends give addresses, with paths in them."""
 
 
 def tag_of(path: str) -> str:
@@ -25,59 +28,96 @@ def tag_of(path: str) -> str:
 class Notebooks:
     """The notebooks that use this kernel, by the session of their messages; and the cell that runs.
 
-    A call's origin is read when it is opened: from the code's own context, which tasks inherit. A thread that an executor made
-    inherits nothing: its calls count to the cell that runs while they are made, and to none when no cell does.
+    A call's origin is read when it is opened: from the code's own context, which tasks inherit. A thread inherits nothing, and the
+    callback of a widget is no cell: their calls count to the cell that runs while they are made, in whatever notebook, and to none
+    when no cell does. So it is with the cache mode: a thread that outlives its cell asks as the settings say, and while a cell of
+    another notebook runs, as that one's mode says. Calls for the callers of a service have no origin.
     """
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._tags: OrderedDict[str, str | None] = OrderedDict()
         self._started_for = os.environ.get("JPY_SESSION_NAME") or None
+        self._started_path: str | None = None
+        self._request: str | None = None
+        self._outermost: Any = None
 
     def named(self, session: str, path: str | None) -> str | None:
         """Take in what a front end says: its messages' session is that of this notebook, None for a console. Return its tag.
 
         The server tells a kernel the whole path of the notebook that it was started for, and its front end the path below the
-        server's folder: one that ends with the other is the same notebook.
+        server's folder. The first path that the whole one ends with is that notebook's; later ones that it ends with as well, of a
+        notebook of the same name in a folder above, are others'. A session that says another path has had its notebook renamed:
+        its cache mode stays, and so do the answers that are known to be its own.
         """
-        whole = self._started_for
-        if path is not None and whole is not None and whole.replace("\\", "/").endswith("/" + path.lstrip("/")):
-            path = whole
-        tag = self._tags[session] = None if path is None else tag_of(path)
+        before = self._tags.get(session)
+        tag = self._tags[session] = None if path is None else self._tag_of(path)
         self._tags.move_to_end(session)
         while len(self._tags) > _MOST_SESSIONS:
             self._tags.popitem(last=False)
+        if before is not None and tag is not None and before != tag:
+            _renamed(before, tag)
         return tag
 
+    def _tag_of(self, path: str) -> str:
+        whole = self._started_for
+        if whole is None:
+            return tag_of(path)
+        if self._started_path is None and f"/{whole}".replace("\\", "/").endswith("/" + path.lstrip("/")):
+            self._started_path = path
+        return tag_of(whole if path == self._started_path else path)
+
     def watch_cells(self) -> None:
-        """Note from now on which cell runs."""
+        """Note from now on which cell runs; the one that asks for this is the first."""
         self._shell.events.register("pre_run_cell", self._entered)
         self._shell.events.register("post_run_cell", self._left)
+        self._entered(None)
 
     def leave_cells(self) -> None:
         """Note it no more."""
         self._shell.events.unregister("pre_run_cell", self._entered)
         self._shell.events.unregister("post_run_cell", self._left)
-        CELLS.running = NOWHERE
+        self._forget()
+        CELLS.former.clear()
 
-    def _entered(self, _: Any) -> None:
-        CELLS.running = origin = self._origin()
-        ORIGIN.set(origin)
+    def _entered(self, info: Any) -> None:
+        request, origin = self._executed()
+        if request is None or request != self._request:  # else it is a cell in a cell, of %run
+            self._request, self._outermost = request, info
+        CELLS.running = origin
+        ORIGIN.set(None if origin is NOWHERE else origin)
 
-    def _left(self, _: Any) -> None:
-        CELLS.running = NOWHERE
+    def _left(self, result: Any) -> None:
+        if self._outermost is None or getattr(result, "info", None) is self._outermost:
+            self._forget()
 
-    def _origin(self) -> Origin:
-        """Return the cell and notebook of the request that is being executed."""
+    def _forget(self) -> None:
+        # The kernel runs whatever comes next in the same context: the callback of another notebook's widget, for one.
+        self._request, self._outermost, CELLS.running = None, None, NOWHERE
+        ORIGIN.set(None)
+
+    def _executed(self) -> tuple[str | None, Origin]:
+        """Return the id of the request that is being executed, and its cell and notebook."""
         try:
             parent = self._shell.kernel.get_parent("shell")
-            cell_id, session = parent.get("metadata", {}).get("cellId"), parent.get("header", {}).get("session")
+            header, cell_id = parent.get("header", {}), parent.get("metadata", {}).get("cellId")
+            request, session = header.get("msg_id"), header.get("session")
         except (AttributeError, LookupError, TypeError):  # no such request, or another kernel's idea of one
-            return NOWHERE
-        known = isinstance(cell_id, str) and 0 < len(cell_id) <= _MOST_ID_CHARS
-        return Origin(cell_id if known else None, self._tag(session))
+            return None, NOWHERE
+        if not header:  # loaded as the kernel starts
+            return None, NOWHERE
+        known = isinstance(cell_id, str) and _CELL_ID.fullmatch(cell_id)
+        return request, Origin(cell_id if known else None, self._tag(session))
 
     def _tag(self, session: Any) -> str | None:
         if isinstance(session, str) and session in self._tags:
             return self._tags[session]
         return None if self._started_for is None else tag_of(self._started_for)
+
+
+def _renamed(before: str, tag: str) -> None:
+    """Carry over what is known of a notebook by its tag."""
+    if (mode := CELLS.modes.pop(before, None)) is not None:
+        CELLS.modes.setdefault(tag, mode)
+    known = (*CELLS.former.pop(before, ()), before, *CELLS.former.get(tag, ()))
+    CELLS.former[tag] = tuple(dict.fromkeys(one for one in known if one != tag))[-_MOST_FORMER:]
