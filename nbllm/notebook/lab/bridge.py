@@ -81,7 +81,10 @@ class Bridge:
         self._shell.kernel.comm_manager.register_target(TARGET, self._opened)
         self.notebooks.watch_cells()
         # It stays open, so that a page that is reloaded finds it among the kernel's comms.
-        self._announced = create_comm(target_name=TARGET, data={"v": 1, "type": "announce", "nbllm": self._version})
+        announced = create_comm(target_name=TARGET, data={"v": 1, "type": "announce", "nbllm": self._version})
+        if announced is not None:
+            announced.on_close(lambda _: self._refused(announced))
+        self._announced = announced
 
     def close(self) -> None:
         """Say goodbye to everybody and leave nothing behind."""
@@ -93,6 +96,7 @@ class Bridge:
         for comm in [self._announced, *(comm for comm, _ in list(self._comms.values()))]:
             if comm is not None and manager.comms.get(comm.comm_id) is comm:
                 comm.close()
+                manager.comms.pop(comm.comm_id, None)  # one that was refused is closed already
         self._announced = None
         self._comms.clear()
         self._ending.set()
@@ -118,6 +122,14 @@ class Bridge:
         comm.handle_msg = lambda sent: self._safely(comm, listener, sent)
         comm.on_close(lambda _: self._closed(comm))
         self._safely(comm, listener, message)
+
+    def _refused(self, comm: Any) -> None:
+        """A front end without the extension has closed the announcement, as it does with all that it does not know.
+
+        It stays among the kernel's comms all the same, for pages to come. Nothing is sent: nobody could refuse it again.
+        """
+        if self._announced is comm:
+            self._shell.kernel.comm_manager.register_comm(comm)
 
     def _closed(self, comm: Any) -> None:
         self._comms.pop(comm.comm_id, None)

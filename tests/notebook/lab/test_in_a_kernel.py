@@ -69,6 +69,28 @@ def test_loading_announces_itself_and_nothing_more(kernel: Kernel) -> None:
     assert value(kernel, "[t.name for t in threading.enumerate() if t.name.startswith('nbllm-lab')], ONLOOKERS") == ([], [])
 
 
+def test_a_front_end_without_the_extension_hides_it_from_nobody(kernel: Kernel, fronts: Any) -> None:
+    """It closes the announcement, again and again: a page that comes later finds it among the comms all the same."""
+    front = fronts()
+
+    def announced() -> list[str]:
+        asked = front.client.session.msg("comm_info_request", {"target_name": "nbllm"})
+        front.client.shell_channel.send(asked)
+        while True:
+            reply = front.client.get_shell_msg(timeout=10)
+            if reply["parent_header"].get("msg_id") == asked["header"]["msg_id"]:
+                return list(reply["content"]["comms"])
+
+    (front.comm_id,) = before = announced()
+    for _ in range(3):
+        front.raw("comm_close", {"data": {}})
+        assert announced() == before
+    assert kernel.run("%unload_ext nbllm") == "ok"
+    assert announced() == []
+    assert kernel.run("%load_ext nbllm") == "ok"
+    assert len(announced()) == 1
+
+
 def test_a_streamed_call_moves_and_its_row_is_the_ledgers(kernel: Kernel, fronts: Any) -> None:
     """Running counts up while it streams; the line that stays has the ledger's numbers, the cell and the notebook."""
     front = fronts().hello()
