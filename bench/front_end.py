@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+from bench.front_end_live import live
 from bench.measure import Row
 
 BUILT = Path(__file__).parent.parent / "nbllm" / "_labextension"
@@ -35,7 +36,7 @@ def front_end(home: Path) -> list[Row]:
     why = _missing()
     if why is not None:
         return [Row("JupyterLab extension", "50 ms more at start, 150 kB", f"not measured: {why}", "", None)]
-    return [_start(home), _size()]
+    return [_start(home), _size(), *live(home / "lab-live")]
 
 
 def _missing() -> str | None:
