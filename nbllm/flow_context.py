@@ -138,11 +138,13 @@ ORIGIN: ContextVar[Origin | None] = ContextVar("nbllm_origin", default=None)
 
 
 class _Cells:
-    """What holds for the process: the cell that runs just now; how notebooks use the cache, and what they were called, by tag."""
+    """What holds for the process: the cell that runs just now; and by the tags of notebooks how they use the cache, and which tags
+    they had before they were renamed, each with the Unix time until which it was theirs.
+    """
 
     running = NOWHERE
     modes: dict[str | None, CacheMode]
-    former: dict[str, tuple[str, ...]]
+    former: dict[str, dict[str, float]]
 
 
 CELLS = _Cells()

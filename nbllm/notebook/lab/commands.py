@@ -97,7 +97,8 @@ class Commands:
         client = self._client()
         if tag is None:
             raise NotDone("This is no notebook, so none of the stored answers is known to be its own. See %llm_cache purge.")
-        keys = {row.key_hash for row in client.ledger.calls(Filter(notebook=tag), limit=MOST_CALLS) if row.key_hash}
+        its = [Filter(notebook=tag), *(Filter(notebook=old, until=until) for old, until in CELLS.former.get(tag, {}).items())]
+        keys = {row.key_hash for where in its for row in client.ledger.calls(where, limit=MOST_CALLS) if row.key_hash}
         gone = client.semantic.purge(keys=keys) if keys else 0
         return f"{wording.plural(gone, 'stored answer')} of this notebook dropped.", {"entries": gone}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -119,5 +120,6 @@ def _renamed(before: str, tag: str) -> None:
     """Carry over what is known of a notebook by its tag."""
     if (mode := CELLS.modes.pop(before, None)) is not None:
         CELLS.modes.setdefault(tag, mode)
-    known = (*CELLS.former.pop(before, ()), before, *CELLS.former.get(tag, ()))
-    CELLS.former[tag] = tuple(dict.fromkeys(one for one in known if one != tag))[-_MOST_FORMER:]
+    former = CELLS.former.pop(before, {}) | CELLS.former.get(tag, {}) | {before: time.time()}
+    former.pop(tag, None)
+    CELLS.former[tag] = dict(list(former.items())[-_MOST_FORMER:])

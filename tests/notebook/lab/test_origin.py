@@ -16,7 +16,9 @@ from nbllm.asking import chat_request
 from nbllm.core.messages import Origin
 from nbllm.flow_context import CALLER, CELLS, ORIGIN, CallerContext, cache_mode_here, origin_now
 from nbllm.following import Following
+from nbllm.notebook.lab.commands import Commands
 from nbllm.notebook.lab.origin import Notebooks, tag_of
+from nbllm.notebook.lab.watching import Watching
 from nbllm.settings import Settings
 from nbllm.testing import FakeProvider
 from tests.notebook.lab.fakes import Shell
@@ -123,7 +125,7 @@ def test_a_renamed_notebook_keeps_its_mode_and_its_answers() -> None:
     second = notebooks.named("s", "b.ipynb")
     assert second is not None
     assert CELLS.modes == {second: "off"}
-    assert CELLS.former[second] == (first,)
+    assert list(CELLS.former[second]) == [first]
     assert notebooks.named("window", "b.ipynb") == second
     assert CELLS.modes == {second: "off"}
     third = notebooks.named("s", "c.ipynb")
@@ -132,6 +134,27 @@ def test_a_renamed_notebook_keeps_its_mode_and_its_answers() -> None:
     assert set(CELLS.former[third]) == {first, second}
     notebooks.named("s", "a.ipynb")
     assert CELLS.modes == {first: "off"}
+
+
+def test_the_answers_of_a_renamed_notebook_are_dropped_with_its_own(tmp_path: Path) -> None:
+    """Those of its calls under the old name too; not those of a notebook that was made under that name since."""
+    notebooks = Notebooks(Shell())
+
+    def asked(client: Client, prompt: str, tag: str | None) -> None:
+        token = ORIGIN.set(Origin("c", tag))
+        client.ask(prompt)
+        ORIGIN.reset(token)
+
+    with Client(home=tmp_path / "home", providers={"simulated": FakeProvider()}, model="sim/small") as client:
+        commands = Commands(lambda: client, Watching(lambda: None), "0")
+        old = notebooks.named("s", "a.ipynb")
+        asked(client, "before", old)
+        new = notebooks.named("s", "b.ipynb")
+        asked(client, "after", new)
+        asked(client, "another's", notebooks.named("t", "a.ipynb"))
+        result = commands.done({"v": 1, "type": "command", "id": "k", "do": "clear_cache"}, new)
+        assert result["data"] == {"entries": 2}, result
+        assert [client.ask(one).source for one in ("before", "after", "another's")] == ["model", "model", "cache"]
 
 
 def test_where_no_notebook_is_known_no_mode_holds() -> None:
