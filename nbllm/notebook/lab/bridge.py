@@ -145,7 +145,7 @@ class Bridge:
             except BadMessage as exc:
                 self._refuse(listener, content, str(exc))
             else:
-                listener.heard()
+                listener.heard(in_turn=threading.current_thread() is threading.main_thread())
                 self._do(comm, listener, said, str(message.get("header", {}).get("session", "")))
         except Exception:  # a front end's message must not fail in the kernel's log, nor in a cell
             _log.debug("A message of a front end could not be handled.", exc_info=True)

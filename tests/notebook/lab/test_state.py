@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbllm.notebook.lab.listener import PATIENCE_S, Listener
+from nbllm.core.messages import NOWHERE, Origin
+from nbllm.notebook.lab.listener import PATIENCE_S, SILENCE_S, SLOW_S, Listener
 from nbllm.notebook.lab.messages import to_front
 from nbllm.notebook.lab.state import MOST_CALLS, applied, changes, empty, merged
 from tests.notebook.lab.making import grown, lines
@@ -125,6 +126,59 @@ def test_a_page_that_is_gone_is_sent_nothing_more() -> None:
     listener.wants_snapshot = True
     listener.tick(state, 60.0, FACTS, complete=True)
     assert page.state == state
+
+
+def counting(listener: Listener, seconds: range) -> None:
+    """Something new each second."""
+    for second in seconds:
+        state = {**empty(), "today": {"cost_usd": None, "calls": second}}
+        listener.tick(state, float(second), FACTS, complete=True)
+
+
+def test_a_page_that_says_nothing_for_long_is_asked_for_a_sign_of_life() -> None:
+    """Nobody says goodbye when a page vanishes: after a minute without a word it has ten seconds to ask for what was left out."""
+    page = Page()
+    listener = listening(page)
+    counting(listener, range(55))
+    assert page.gaps == 0
+    counting(listener, range(55, 65))
+    assert page.gaps > 0
+    counting(listener, range(65, 300))
+    assert listener.paused
+    assert len(page.heard) < SILENCE_S + PATIENCE_S + 4
+    listener.heard()
+    listener.wants_snapshot = True
+    counting(listener, range(300, 350))
+    assert page.state["today"]["calls"] == 349
+
+
+def test_a_page_that_lives_is_asked_once_a_minute_and_misses_nothing() -> None:
+    """It asks for the number that was left out, and is told everything."""
+    page, asked = Page(), 0
+    listener = listening(page)
+    for second in range(600):
+        gaps = page.gaps
+        counting(listener, range(second, second + 1))
+        if page.gaps > gaps:
+            asked += 1
+            listener.heard()
+            listener.wants_snapshot = True
+    assert 8 <= asked <= 10
+    assert not listener.paused
+
+
+def test_a_page_that_waits_for_the_running_cell_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its messages come after the cell it cannot answer in it: it is told less often, until the cell has ended."""
+    page = Page()
+    listener = listening(page)
+    listener.heard(in_turn=True)
+    monkeypatch.setattr("nbllm.flow_context.CELLS.running", Origin("cell", None))
+    counting(listener, range(600))
+    assert (page.gaps, listener.paused) == (0, False)
+    assert 600 / SLOW_S - 10 < len(page.heard) < 600 / SLOW_S + 70
+    monkeypatch.setattr("nbllm.flow_context.CELLS.running", NOWHERE)
+    counting(listener, range(600, 700))
+    assert listener.paused
 
 
 def test_many_new_rows_come_less_often() -> None:
