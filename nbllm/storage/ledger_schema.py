@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from nbllm.storage.opening import Additive
+
 _CALLS = """
 CREATE TABLE calls (
     id INTEGER PRIMARY KEY,
@@ -117,7 +119,7 @@ def _fourth(con: sqlite3.Connection) -> None:
 
 WHY_COLUMNS = "route, accepted, similarity, guards, threshold, error_upper, plan_id"
 ORIGIN_COLUMNS = "cell_id, notebook"
-MIGRATIONS = (_first, _second, _third, _fourth)
+MIGRATIONS = (_first, _second, _third, Additive(_fourth))
 
 CALL_COLUMNS = (
     "id, call_id, session, process, started_at, kind, status, model, rung, source, coalesced, feature, user, cache, key_hash, "

@@ -15,6 +15,18 @@ from nbllm.storage.faults import Fault, storage_error
 
 Migration = Callable[[sqlite3.Connection], None]
 
+
+class Additive:
+    """A migration that need not be known: code without it reads and writes the file rightly, as with columns that may be NULL."""
+
+    def __init__(self, migration: Migration) -> None:
+        self._migration = migration
+
+    def __call__(self, con: sqlite3.Connection) -> None:
+        """Do it."""
+        self._migration(con)
+
+
 _OS_FAULTS = {errno.ENOSPC: Fault.FULL, errno.EROFS: Fault.READ_ONLY, errno.EACCES: Fault.READ_ONLY}
 
 
@@ -47,9 +59,14 @@ def create_file(path: Path) -> bool:
 
 
 def migrate(con: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
-    """Do the migrations that the file lacks, all or none. Raises StorageError for a file of a newer version."""
+    """Do the migrations that the file lacks, all or none.
+
+    Raises StorageError for a file of a newer version, unless the file says that this one may use it: all it lacks is additive.
+    """
     (version,) = con.execute("PRAGMA user_version").fetchone()
     if version > len(migrations):
+        if _least_version(con, version) <= len(migrations):
+            return
         raise StorageError(
             f"{path} was written by a newer nbllm (its version is {version}; this one knows {len(migrations)}).",
             hint="Upgrade nbllm, or set NBLLM_HOME to another folder.",
@@ -62,11 +79,28 @@ def migrate(con: sqlite3.Connection, path: Path, migrations: Sequence[Migration]
         for number, migration in enumerate(migrations[version:], version + 1):
             migration(con)
             con.execute(f"PRAGMA user_version={number}")
+        _note_least_version(con, migrations)
         con.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
             con.execute("ROLLBACK")
         raise
+
+
+def _least_version(con: sqlite3.Connection, version: int) -> int:
+    """Return from which version on code may use the file: its own, where it does not say."""
+    if con.execute("SELECT 1 FROM sqlite_master WHERE name = 'least_version'").fetchone() is None:
+        return version
+    return int(con.execute("SELECT coalesce(max(version), ?) FROM least_version", (version,)).fetchone()[0])
+
+
+def _note_least_version(con: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+    """Say from which version on code may use the file, where that is not the last one."""
+    least = max(number for number, migration in enumerate(migrations, 1) if not isinstance(migration, Additive))
+    con.execute("DROP TABLE IF EXISTS least_version")
+    if least < len(migrations):
+        con.execute("CREATE TABLE least_version (version INTEGER NOT NULL)")
+        con.execute("INSERT INTO least_version VALUES (?)", (least,))
 
 
 def give_back(con: sqlite3.Connection) -> None:

@@ -161,6 +161,24 @@ def test_a_ledger_of_an_older_release_goes_on(tmp_path, version):
     storage.close()
 
 
+def test_a_ledger_of_a_newer_release_goes_on_where_that_only_added(tmp_path, monkeypatch):
+    """A release that does not know where in a notebook a call was made shares the file with one that does; one before may not."""
+    home, rows = tmp_path / "home", [call(cell_id="c", notebook="n"), call(started_at=NOW + 1), call(started_at=NOW + 2)]
+    for known, row in zip((4, 3, 4), rows, strict=True):
+        monkeypatch.setattr("nbllm.storage.ledger.MIGRATIONS", MIGRATIONS[:known])
+        storage = open_storage(home, session="s1", on_trouble=pytest.fail)
+        storage.ledger.add_call(row)
+        storage.close()
+    storage = open_storage(home, session="s1", on_trouble=pytest.fail)
+    assert storage.ledger.calls(Filter(), limit=9) == rows[::-1]
+    storage.close()
+    monkeypatch.setattr("nbllm.storage.ledger.MIGRATIONS", MIGRATIONS[:2])
+    storage = open_storage(home, session="s1")
+    with pytest.raises(StorageError, match="newer nbllm"):
+        storage.ledger.calls(Filter(), limit=9)
+    storage.close()
+
+
 def test_the_documented_columns_are_the_real_ones():
     """docs/ledger.md names every column of every table and of the view."""
     from pathlib import Path

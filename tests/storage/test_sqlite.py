@@ -13,6 +13,7 @@ from nbllm.errors import StorageError
 from nbllm.storage import writer
 from nbllm.storage.faults import Fault, fault_of
 from nbllm.storage.home import Home
+from nbllm.storage.opening import Additive
 from nbllm.storage.sqlite import Database
 from tests.starvation import within
 
@@ -213,6 +214,31 @@ def test_a_newer_version_is_refused(tmp_path, database):
     with pytest.raises(StorageError, match=r"version is 7.*\n.*Upgrade"):
         again.read(lambda con: con.execute("SELECT 1").fetchone())
     again.close()
+
+
+def test_a_newer_version_that_only_adds_is_used(tmp_path):
+    """Code that lacks nothing but additive migrations reads and writes on, changes no version, and lets go after another kind."""
+
+    def adds(con):
+        con.execute("ALTER TABLE t ADD COLUMN more")
+
+    def changes(con):
+        con.execute("UPDATE t SET value = -value")
+
+    home, added = Home(tmp_path / "home"), Additive(adds)
+    for migrations in ((_first,), (_first, added), (_first,), (_first, added)):
+        database = Database(home, "t.db", migrations=migrations)
+        assert database.execute(INSERT, (len(migrations),)) is None
+        database.close()
+    changed = Database(home, "t.db", migrations=(_first, added, changes))
+    assert values(changed) == [-1, -2, -1, -2]
+    changed.close()
+    for migrations in ((_first,), (_first, added)):
+        database = Database(home, "t.db", migrations=migrations)
+        with pytest.raises(StorageError, match="newer nbllm"):
+            database.execute(INSERT, (9,)).result(5)
+        database.close()
+    home.close()
 
 
 def test_migrations_are_done_once_and_together(tmp_path):
