@@ -249,6 +249,12 @@ class SqliteLedger:
 
         return self._read(lambda con: one(con, call_id))
 
+    def key_hashes(self, where: Filter) -> frozenset[str]:
+        """The cache keys of the calls that fit."""
+        from nbllm.storage.ledger_read import key_hashes
+
+        return self._read(lambda con: key_hashes(con, where))
+
     def attempts(self, call_id: str) -> Sequence[Attempt]:
         """A call's attempts in order."""
         from nbllm.storage.ledger_read import attempts

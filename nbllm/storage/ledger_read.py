@@ -219,6 +219,13 @@ def _newest(con: sqlite3.Connection, where: Where, limit: int) -> list[CallRow]:
     return [call_row(row) for row in _fetch(con, sql, (where.low, *where.values, limit))]
 
 
+def key_hashes(con: sqlite3.Connection, where: Filter) -> frozenset[str]:
+    """Return the cache keys of the calls that fit, each once: of a million calls that asked the same there is one."""
+    which = where_of(con, where)
+    sql = f"SELECT DISTINCT key_hash FROM calls WHERE id >= ? AND {which.clause} AND key_hash IS NOT NULL"  # noqa: S608 - bound
+    return frozenset(key for (key,) in con.execute(sql, (which.low, *which.values)))
+
+
 def one(con: sqlite3.Connection, call_id: str) -> CallRow | None:
     """Return the row of a call, None without one."""
     found = _fetch(con, f"SELECT {_WHOLE_CALL} FROM calls WHERE call_id = ? ORDER BY id DESC LIMIT 1", (call_id,))  # noqa: S608

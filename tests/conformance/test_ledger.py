@@ -211,6 +211,15 @@ def test_calls_come_newest_first(ledger):
     assert [row.started_at - NOW for row in ledger.calls(Filter(), limit=2)] == [3, 2]
 
 
+def test_cache_keys_come_each_once(ledger):
+    """However many calls asked the same; calls without a key, and those of others, give none."""
+    for number in range(30):
+        key = None if number % 3 == 0 else f"k{number % 4}"
+        sure(ledger.add_call(call(notebook="a" if number < 10 else "b", key_hash=key)))
+    assert ledger.key_hashes(Filter(notebook="a")) == {"k0", "k1", "k2", "k3"}
+    assert ledger.key_hashes(Filter(notebook="c")) == frozenset()
+
+
 def test_hostile_names_and_counts(ledger):
     """Lone surrogates, NUL bytes, quotes and impossible counts are stored as well as they can be, never an error."""
     row = call(feature="\ud800'; DROP TABLE calls; --\x00", user="", input_tokens=10**30, output_tokens=-5)

@@ -100,6 +100,9 @@ class Book:
     def call(self, call_id: str) -> CallRow | None:
         return self.calls_by_id.get(call_id)
 
+    def key_hashes(self, where: Filter) -> frozenset[str]:
+        return frozenset(row.key_hash for row in self.calls_by_id.values() if row.key_hash)
+
     def attempts(self, call_id: str) -> Sequence[Attempt]:
         return [a for a in self.attempts_by_id.values() if a.call_id == call_id]
 

@@ -119,6 +119,9 @@ class Ledger(Protocol):
     def call(self, call_id: str) -> CallRow | None:
         """Return a call's row; None for one that is not known. Reads the whole table: for a person's question."""
 
+    def key_hashes(self, where: Filter) -> frozenset[str]:
+        """The cache keys of the calls that fit, each once."""
+
     def attempts(self, call_id: str) -> Sequence[Attempt]:
         """A call's attempts in order."""
 

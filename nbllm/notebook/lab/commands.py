@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from nbllm.notebook.lab.watching import Watching
 
 _log = logging.getLogger("nbllm")
-MOST_CALLS = 200_000
-"""Of so many of a notebook's newest calls the stored answers are dropped."""
 _MOST_REPORT_CHARS = 200_000
 _MODES = {
     "use": "Stored answers are used in this notebook.",
@@ -39,6 +37,12 @@ Answer = tuple[str, "ResultData | None"]
 
 class NotDone(Exception):
     """A command that was not carried out; the text is for the user."""
+
+
+def refused(command: Command) -> Result:
+    """Return the result of a command of a page that waits for too many others."""
+    said = "The kernel is still busy with what was asked before. Try again in a moment."
+    return {"v": 1, "type": "result", "id": command["id"], "ok": False, "message": said, "data": None}
 
 
 class Commands:
@@ -98,7 +102,7 @@ class Commands:
         if tag is None:
             raise NotDone("This is no notebook, so none of the stored answers is known to be its own. See %llm_cache purge.")
         its = [Filter(notebook=tag), *(Filter(notebook=old, until=until) for old, until in CELLS.former.get(tag, {}).items())]
-        keys = {row.key_hash for where in its for row in client.ledger.calls(where, limit=MOST_CALLS) if row.key_hash}
+        keys = {key for where in its for key in client.ledger.key_hashes(where)}
         gone = client.semantic.purge(keys=keys) if keys else 0
         return f"{wording.plural(gone, 'stored answer')} of this notebook dropped.", {"entries": gone}
 

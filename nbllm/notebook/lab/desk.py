@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nbllm.crew import Crew
 from nbllm.current import client_if_any
 from nbllm.flow_context import CELLS
-from nbllm.notebook.lab.commands import Commands
+from nbllm.notebook.lab.commands import Commands, refused
 from nbllm.notebook.lab.picture import Picture
 from nbllm.notebook.lab.reading import now, read_session, read_standing, read_today
 from nbllm.notebook.lab.values import name
@@ -107,10 +107,16 @@ class Desk:
             self._moved = True
             self._wake()
 
-        if self._commands.takes_a_moment(command):
-            self._crew.submit(do)
-        else:
+        if not self._commands.takes_a_moment(command):
             do()
+        elif listener.takes_on():
+            try:
+                self._crew.submit(do).add_done_callback(lambda _: listener.is_through())
+            except RuntimeError:  # this desk was closed just now
+                listener.is_through()
+                listener.say(dict(refused(command)))
+        else:
+            listener.say(dict(refused(command)))
 
     def tick(self, listeners: Sequence[Listener]) -> float:
         """Bring everybody up to date; return after how many seconds to do it again, if nothing happens before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ SILENCE_S = 60.0
 """After so long without a word, one that is to be sent something is asked for a sign of life."""
 SLOW_S = 2.0
 """How often one is told that cannot give a sign, because its messages wait for the running cell."""
+MOST_PENDING = 8
+"""How many commands of one page may wait for a worker."""
 BYTES_PER_S = 100_000
 """Jupyter's server cuts all output of a kernel that sends more than 1 MB a second, and several pages may listen."""
 _ROW_BYTES = 450
@@ -43,6 +46,8 @@ class Listener:
         self.paused = False
         self.in_turn = False
         """Whether its messages come in turn with the cells, not beside them."""
+        self._pending = 0
+        self._lock = threading.Lock()
         self._heard = True
         self._heard_s = now_s
         self._send = send
@@ -65,6 +70,18 @@ class Listener:
     def say(self, message: dict[str, Any]) -> None:
         """Send what has no number, from any thread: the result of a command."""
         self._send(message)
+
+    def takes_on(self) -> bool:
+        """Whether it may have one more command carried out by a worker; then it is counted until `is_through`."""
+        with self._lock:
+            takes = self._pending < MOST_PENDING
+            self._pending += takes
+        return takes
+
+    def is_through(self) -> None:
+        """One of them is done, or never will be."""
+        with self._lock:
+            self._pending -= 1
 
     def heard(self, *, in_turn: bool = False) -> None:
         """Something came from it: it lives. in_turn: on the thread that runs the cells."""

@@ -233,6 +233,32 @@ def test_commands_come_back_whatever_happens(bridge: Bridge, shell: Shell, clien
     assert CELLS.modes == {}
 
 
+def test_a_flood_of_commands_does_not_pile_up(
+    bridge: Bridge, shell: Shell, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight of a page may wait; the others are told at once. When the eight are done, more are taken."""
+    client.ask("x")
+    page, other = shell.kernel.page("a"), shell.kernel.page("b", "b.ipynb")
+    page.until(lambda: page.state and other.state)
+    go_on = threading.Event()
+    monkeypatch.setattr("nbllm.notebook.lab.report.report", lambda *_: "done" if go_on.wait(10) else "")
+
+    def results() -> list[bool]:
+        return [one["ok"] for one in page.heard if isinstance(one, dict)]
+
+    for number in range(100):
+        page.say({"v": 1, "type": "command", "id": f"k{number}", "do": "report"})
+    assert results() == [False] * 92
+    page.say({"v": 1, "type": "command", "id": "m", "do": "cache_mode", "mode": None})
+    assert results() == [*[False] * 92, True]
+    go_on.set()
+    page.until(lambda: sum(results()) == 9)
+    other.say({"v": 1, "type": "command", "id": "k", "do": "report"})
+    page.until(lambda: any(isinstance(one, dict) for one in other.heard))
+    page.say({"v": 1, "type": "command", "id": "again", "do": "report"})
+    page.until(lambda: sum(results()) == 10)
+
+
 def test_a_stop_ends_the_call_and_nothing_else(bridge: Bridge, shell: Shell, client: Client, fake: FakeProvider) -> None:
     """Of two calls the one that is named."""
     del bridge
