@@ -208,3 +208,5 @@ class CallRecord(Struct, frozen=True, kw_only=True):
 
     call: CallRow
     attempts: tuple[Attempt, ...]
+    refused: tuple[str, Decimal] | None = None
+    """The hard budget that refused it: its scope's name and its limit, in USD. None: none did."""

@@ -15,7 +15,7 @@ from msgspec.structs import asdict, replace
 from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Embed, Request, Sink
 from nbllm.core.ports import Ledger, Recording, Recordings
 from nbllm.core.reply import Reply
-from nbllm.errors import CallFailed, NbllmError
+from nbllm.errors import BudgetExceeded, CallFailed, NbllmError
 from nbllm.pipeline.stage import Clock, Stage, call_of, committed, written
 from nbllm.pipeline.workers import Workers
 from nbllm.settings import Settings
@@ -152,11 +152,13 @@ class Recorder:
         except NbllmError as exc:
             _log.warning("The texts of call %s were not recorded: %s", call.call_id, exc.summary)
 
-    def call_hooks(self, row: CallRow, request: Request) -> None:
+    def call_hooks(self, row: CallRow, request: Request, exc: BaseException | None = None) -> None:
         """Run the hooks in a worker thread, one after the other; what they raise is logged, nothing else. From any thread."""
         if not self.hooks and not self.listeners and not self._onlookers:
             return
-        record, hooks = CallRecord(call=row, attempts=tuple(call_of(request).attempts)), tuple(self.hooks)
+        refused = (exc.scope, exc.limit_usd) if isinstance(exc, BudgetExceeded) else None
+        record = CallRecord(call=row, attempts=tuple(call_of(request).attempts), refused=refused)
+        hooks = tuple(self.hooks)
         for onlooker in self._onlookers:
             onlooker.ended(record, self._settings().home)
         _run_hooks(self.listeners, record)
@@ -222,16 +224,18 @@ class RecordStage:
         closed = recorder.row(request)
         # Not waited for: a ledger keeps the order of its rows, and the attempt waits for its own before it is sent.
         written(recorder.ledger.open_call, closed, call)
+        failure: BaseException | None = None
         try:
             reply = recorder.finished(await self._inner(request, sink), request)
             closed = recorder.answered(reply, request)
             recorder.keep_texts(reply, request)
         except BaseException as exc:
-            closed = recorder.failed(exc, request)
+            closed, failure = recorder.failed(exc, request), exc
             raise
         else:
             return reply
         finally:
             row = written(recorder.ledger.close_call, closed, call)
-            recorder.call_hooks(closed, request)
+            recorder.call_hooks(closed, request, failure)
+            failure = None  # its traceback holds this frame
             await committed(row, call, at_most_s=_CLOSE_S)

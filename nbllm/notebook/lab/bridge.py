@@ -112,16 +112,23 @@ class Bridge:
         from nbllm.notebook.lab.listener import Listener
 
         listener = Listener(self._sender(comm), time.monotonic())
-        while len(self._comms) >= MOST_COMMS:
-            # Those that are sent nothing any more first, then those that came first.
-            oldest = min(list(self._comms.items()), key=lambda item: item[1][1].listens)[0]
-            if (gone := self._comms.pop(oldest, None)) is not None:
-                gone[0].close()
+        self._make_room()
         self._comms[comm.comm_id] = (comm, listener)
         # Not on_msg: what ipykernel does around such a callback shows the figures of the running cell, and does so in this thread.
         comm.handle_msg = lambda sent: self._safely(comm, listener, sent)
         comm.on_close(lambda _: self._closed(comm))
         self._safely(comm, listener, message)
+
+    def _make_room(self) -> None:
+        """Say goodbye to those that are too many: to those that are sent nothing any more first, then to those that came first."""
+        known = self._comms.copy()  # in one step: other threads open and close comms meanwhile
+        oldest = sorted(known, key=lambda comm_id: known[comm_id][1].listens)
+        for comm_id in oldest[: max(0, len(known) - MOST_COMMS + 1)]:
+            if (gone := self._comms.pop(comm_id, None)) is not None:
+                try:
+                    gone[0].close()
+                except Exception:  # a socket that is gone is no reason to turn away who has just come
+                    _log.debug("A comm could not be closed.", exc_info=True)
 
     def _refused(self, comm: Any) -> None:
         """A front end without the extension has closed the announcement, as it does with all that it does not know.

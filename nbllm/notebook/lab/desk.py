@@ -174,8 +174,8 @@ class Desk:
         wanted = not picture.exact or self.watching.lost or (looks and self.watching.has_earlier) or self._is_due_again(now_s)
         if wanted and self._session.begin(crew, wake, lambda: read_session(client), now_s):
             picture.begins_to_read()
-        models = picture.models()
-        if looks and self._standing.begin(crew, wake, lambda: read_standing(client, models), now_s):
+        models, refused = picture.models(), picture.refused
+        if looks and self._standing.begin(crew, wake, lambda: read_standing(client, models, refused), now_s):
             self._moved, self._looked_s = False, now_s
         return picture.exact or picture.was_read
 

@@ -35,6 +35,8 @@ class Picture:
     def __init__(self, watching: Watching) -> None:
         self.exact = False
         self.was_read = False
+        self.refused: tuple[str, Decimal] | None = None
+        """The budget that refused the last call that a model was to answer, and its limit in USD."""
         self._watching = watching
         self._sums = Sums()
         self._calls: list[CallLine] = []
@@ -63,6 +65,8 @@ class Picture:
         for record in records:
             self._sums.add(record.call, _own(record))
             self._tries.add(_own(record))
+            if record.refused is not None or record.call.source == "model":
+                self.refused = record.refused
         newest = nlargest(states.MOST_CALLS, records, key=lambda record: record.call.started_at)
         self._calls = states.merged(self._calls, [call_line(record.call, _own(record)) for record in newest])
 

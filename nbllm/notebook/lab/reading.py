@@ -127,10 +127,13 @@ class Standing:
     engines: dict[str, Engine]
 
 
-def read_standing(client: Client, models: Sequence[str]) -> Standing:
-    """Return how budgets and endpoints stand; models: those that were asked, besides those that the settings name."""
+def read_standing(client: Client, models: Sequence[str], refused: tuple[str, Decimal] | None) -> Standing:
+    """Return how budgets and endpoints stand.
+
+    models: those that were asked, besides those that the settings name. refused: see CallRecord, of the last call.
+    """
     return Standing(
-        budgets=[budget_row(line) for line in client.budget_lines()[:100]],
+        budgets=[budget_row(line, refused) for line in client.budget_lines()[:100]],
         models=client.models_seen(models),
         engines={engine.name: _engine(engine) for engine in _engines()},
     )

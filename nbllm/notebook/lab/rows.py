@@ -166,19 +166,25 @@ class Tries:
         return round(self.failed.get(endpoint, 0) / sent, 4) if sent else None
 
 
-def budget_row(line: BudgetLine) -> Budget:
-    """Return a budget as one bar. Scopes are called session, day, or feature:NAME, whichever session or day it is."""
+def budget_row(line: BudgetLine, refused: tuple[str, Decimal] | None = None) -> Budget:
+    """Return a budget as one bar. Scopes are called session, day, or feature:NAME, whichever session or day it is.
+
+    refused: the budget that refused the last call, and its limit then (CallRecord.refused).
+    """
     return {
         "scope": "session" if line.scope.startswith("session:") else "day" if _DAY.fullmatch(line.scope) else name(line.scope),
         "spent_usd": money(line.spent_usd) or "0",
         "reserved_usd": money(line.reserved_usd) or "0",
         "hard_usd": money(line.hard_usd),
         "soft_usd": money(line.soft_usd),
-        "level": _level(line),
+        "level": _level(line, refused),
     }
 
 
-def _level(line: BudgetLine) -> Level:
-    if line.hard_usd is not None and line.spent_usd >= line.hard_usd:
+def _level(line: BudgetLine, refused: tuple[str, Decimal] | None) -> Level:
+    # What is reserved is spent to whoever asks next; and a call may be too dear for what is left.
+    if line.hard_usd is not None and (
+        line.spent_usd + line.reserved_usd >= line.hard_usd or refused == (line.scope, line.hard_usd)
+    ):
         return "hard"
     return "soft" if line.soft_usd is not None and line.spent_usd >= line.soft_usd else "ok"

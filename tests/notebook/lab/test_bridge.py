@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from nbllm import Client
 from nbllm.core.messages import Call, Chat, NullSink, Options, Origin, Request
 from nbllm.current import get_client, set_process_client
-from nbllm.errors import CallFailed
+from nbllm.errors import BudgetExceeded, CallFailed
 from nbllm.flow_context import CELLS, ONLOOKERS, ORIGIN, origin_now
 from nbllm.notebook.lab.bridge import MOST_COMMS, Bridge
 from nbllm.notebook.lab.origin import tag_of
@@ -325,6 +326,44 @@ def test_no_more_than_thirty_two_pages(bridge: Bridge, shell: Shell, client: Cli
     pages = [shell.kernel.page(f"c{number}", f"n{number}") for number in range(MOST_COMMS + 5)]
     assert sum(page.closed for page in pages) == 5
     pages[-1].until(lambda: pages[-1].state)
+
+
+def test_a_page_is_let_in_whatever_becomes_of_the_others(bridge: Bridge, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cannot be said goodbye to, and others that left while room was made, turn nobody away."""
+    pages = [shell.kernel.page(f"c{number}", f"n{number}") for number in range(MOST_COMMS)]
+    monkeypatch.setattr(pages[0], "close", lambda: 1 / 0)
+    shell.kernel.page("late", "late").until(lambda: shell.kernel.comms["late"].state)
+
+    class Emptied(dict[str, Any]):
+        """Another thread was quicker, after its length was read."""
+
+        def __len__(self) -> int:
+            return MOST_COMMS
+
+    monkeypatch.setattr(bridge, "_comms", Emptied())
+    last = shell.kernel.page("last", "last")
+    last.until(lambda: last.state)
+    last.leave()
+
+
+def test_a_budget_that_refuses_shows_so_until_it_is_raised(bridge: Bridge, shell: Shell, client: Client) -> None:
+    """A call that is too dear for what is left is refused; the bar is at its limit, and no more when the limit is another."""
+    del bridge
+    client.ask("hi", max_tokens=50)
+    page = shell.kernel.page("a")
+    client.set_budget("session", client.spent_session_usd() + Decimal("0.000001"))
+
+    def level() -> str:
+        return next((one["level"] for one in page.state["budgets"] if one["scope"] == "session"), "")
+
+    page.until(lambda: page.state and level())
+    assert level() in ("ok", "soft")
+    with pytest.raises(BudgetExceeded):
+        client.ask("another " * 50, max_tokens=500)
+    page.until(lambda: level() == "hard")
+    client.set_budget("session", Decimal(5))
+    client.ask("hi", max_tokens=50)  # a hit: it asks no budget
+    page.until(lambda: level() == "ok")
 
 
 def test_memory_stays_flat_over_ten_thousand_calls(bridge: Bridge, shell: Shell, client: Client) -> None:

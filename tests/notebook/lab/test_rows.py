@@ -118,6 +118,18 @@ def test_budgets_are_called_what_they_are() -> None:
     ]  # fmt: skip
 
 
+def test_a_budget_that_lets_nothing_through_is_at_its_limit() -> None:
+    """Also with what is reserved, and when it refused the last call; not any more once its limit is another."""
+    scope, five = "session:ab", Decimal(5)
+    low = BudgetLine(scope, Decimal(1), Decimal(0), five, Decimal(4))
+    assert budget_row(BudgetLine(scope, Decimal(1), Decimal(4), five, Decimal(4)))["level"] == "hard"
+    assert budget_row(BudgetLine(scope, Decimal(1), Decimal(3), five, Decimal(4)))["level"] == "ok"
+    assert budget_row(low, (scope, five))["level"] == "hard"
+    assert budget_row(low, (scope, Decimal(3)))["level"] == "ok"
+    assert budget_row(low, ("day:2026-11-21", five))["level"] == "ok"
+    assert budget_row(BudgetLine(scope, Decimal(1), Decimal(4), None, None), (scope, five))["level"] == "ok"
+
+
 def test_what_a_person_stopped_is_no_failure_of_the_endpoint() -> None:
     """The error rate counts what was sent and failed."""
     tries, of = Tries(), row(1)
