@@ -1,21 +1,61 @@
 /** What the commands do: ask the user, ask the kernel, say what came of it. */
 import { Clipboard, Dialog, InputDialog, Notification, showDialog } from '@jupyterlab/apputils';
+import { Widget } from '@lumino/widgets';
 import { readUsd } from './budget';
 import type { Answer, SessionModel } from './model';
-import type { CacheMode } from './protocol';
+import type { CacheMode, Wish } from './protocol';
 
 const SAID_FOR_MS = 5_000;
 const FAILURE_SAID_FOR_MS = 10_000;
+/** JupyterLab cuts a notification after so many. */
+const MOST_CHARACTERS = 140;
 
 type Asked = Pick<SessionModel, 'ask' | 'state'>;
 
-/** Say what became of something, for some seconds. */
+/** Say what became of something, for some seconds. What is too long for a notification is said in short, and whole on request. */
 export function tell({ ok, message }: Pick<Answer, 'ok' | 'message'>): void {
-  if (ok) {
-    Notification.success(message, { autoClose: SAID_FOR_MS });
-  } else {
-    Notification.error(message, { autoClose: FAILURE_SAID_FOR_MS });
+  const say = ok ? Notification.success : Notification.error;
+  const short = inShort(message);
+  if (short === message) {
+    say(message, { autoClose: ok ? SAID_FOR_MS : FAILURE_SAID_FOR_MS });
+    return;
   }
+  const more = {
+    label: 'Show All',
+    caption: 'Show the whole message',
+    callback: () => {
+      void showDialog({ title: 'nbllm', body: whole(message), buttons: [Dialog.okButton()] });
+    }
+  };
+  // It stays until it is dismissed: nobody could read it and press a button in some seconds.
+  say(short, { autoClose: false, actions: [more] });
+}
+
+/** Return a message as a notification can hold it: all of it, else its first sentence, else its beginning. */
+export function inShort(message: string): string {
+  const text = message.trim();
+  if (text.length <= MOST_CHARACTERS && !text.includes('\n')) {
+    return message;
+  }
+  const sentence = /^.+?[.!?](?=\s|$)/.exec(text)?.[0] ?? text.split('\n', 1)[0] ?? '';
+  if (sentence.length <= MOST_CHARACTERS) {
+    return sentence;
+  }
+  // No half of a character that has two.
+  return `${sentence.slice(0, MOST_CHARACTERS - 1).replace(/[\ud800-\udbff]$/, '')}…`;
+}
+
+/** Return the body of a dialog: text that can be selected, with its own lines. */
+function whole(message: string): Widget {
+  const body = new Widget({ node: document.createElement('pre') });
+  body.addClass('jp-nbllm-Message');
+  body.node.textContent = message;
+  return body;
+}
+
+/** Ask the kernel, and say what came of it; of an answer that comes late too. */
+async function askAndTell(session: Asked, wish: Wish): Promise<void> {
+  tell(await session.ask(wish, undefined, tell));
 }
 
 /** Ask for the session's hard limit until an amount is written, and set it. */
@@ -38,7 +78,7 @@ export async function setBudget(session: Asked): Promise<void> {
     text = value ?? '';
     const usd = readUsd(text);
     if (usd !== undefined) {
-      tell(await session.ask({ do: 'set_budget', usd }));
+      await askAndTell(session, { do: 'set_budget', usd });
       return;
     }
     label = `“${text.trim().slice(0, 40)}” is no amount of dollars. Write 5 or 2.50; empty: no limit.`;
@@ -53,18 +93,24 @@ export async function clearCache(session: Asked, name: string): Promise<void> {
     buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Clear Cache' })]
   });
   if (button.accept) {
-    tell(await session.ask({ do: 'clear_cache' }));
+    await askAndTell(session, { do: 'clear_cache' });
   }
 }
 
 /** Set how calls of the notebook use the cache; null: as the settings say. */
 export async function setCacheMode(session: Asked, mode: CacheMode | null): Promise<void> {
-  tell(await session.ask({ do: 'cache_mode', mode }));
+  await askAndTell(session, { do: 'cache_mode', mode });
 }
 
 /** Copy the session's report. */
 export async function copyReport(session: Asked): Promise<void> {
-  const answer = await session.ask({ do: 'report' });
+  const late = (answer: Answer) => {
+    void copyAnswer(answer);
+  };
+  await copyAnswer(await session.ask({ do: 'report' }, undefined, late));
+}
+
+async function copyAnswer(answer: Answer): Promise<void> {
   const markdown = answer.data?.markdown;
   if (!answer.ok || markdown === undefined) {
     tell({ ok: false, message: answer.ok ? 'The kernel sent no report.' : answer.message });

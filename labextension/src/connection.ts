@@ -1,6 +1,7 @@
 /** The comm of one notebook or console: opened when its kernel has nbllm, opened again after whatever happened to it. */
 import type { Kernel } from '@jupyterlab/services';
 import { UUID } from '@lumino/coreutils';
+import { Executing } from './executing';
 import type { Answer, SessionModel } from './model';
 import type { ToKernel } from './protocol';
 import { TARGET, fromKernelMessage, hello, setPace } from './protocol';
@@ -29,6 +30,7 @@ export class Connection {
     private readonly _about: About
   ) {
     this._wire = new Wire(_kernel);
+    this._executing = new Executing(_kernel);
     _kernel.iopubMessage.connect(this._onIOPub, this);
     _kernel.statusChanged.connect(this._onStatus, this);
     _kernel.connectionStatusChanged.connect(this._onConnectionStatus, this);
@@ -52,10 +54,10 @@ export class Connection {
   }
 
   /**
-   * End a call. executing: the id of the cell that this panel's kernel runs now, null for none.
-   * Where the kernel cannot hear while a cell runs, that cell is interrupted if the call is its own.
+   * End a call. Where the kernel cannot hear while a cell runs, that cell is interrupted if this connection saw it begin,
+   * and the call is its own.
    */
-  async stop(callId: string, executing: string | null): Promise<Answer> {
+  async stop(callId: string): Promise<Answer> {
     const hears = this._wire.hearsWhileBusy;
     const answer = this._model.ask({ do: 'stop', call_id: callId }, hears ? STOP_LATE_MS : undefined);
     if (hears) {
@@ -69,9 +71,10 @@ export class Connection {
     if (call === undefined) {
       return { ok: true, message: 'The call is over.', data: null };
     }
-    if (executing === null || call.cell_id !== executing) {
-      const message = 'The kernel cannot hear this while a cell runs, and the call belongs to another cell.';
-      return { ok: false, message: `${message} Interrupt the kernel to end both.`, data: null };
+    if (!this._executing.owns(call)) {
+      const message =
+        'The kernel cannot hear this while a cell runs, and that cell is not known to have made the call.';
+      return { ok: false, message: `${message} Interrupt the kernel to end the cell.`, data: null };
     }
     await this._kernel.interrupt();
     return {
@@ -91,6 +94,7 @@ export class Connection {
     this._kernel.connectionStatusChanged.disconnect(this._onConnectionStatus, this);
     this._close();
     this._wire.dispose();
+    this._executing.dispose();
     this._model.detach();
   }
 
@@ -122,6 +126,7 @@ export class Connection {
     ) {
       this._id = null;
       this._wire.reset();
+      this._executing.forget();
       this._model.detach();
       this._restarted = status !== 'dead' && status !== 'terminating';
     } else if (this._restarted && status === 'idle') {
@@ -135,6 +140,8 @@ export class Connection {
     if (status === 'connected') {
       void this._look();
     } else {
+      // What a cell does meanwhile is not heard.
+      this._executing.forget();
       this._model.lose();
     }
   }
@@ -142,8 +149,10 @@ export class Connection {
   /** Find out whether the kernel has nbllm, and whether it still knows this comm. */
   private async _look(): Promise<void> {
     const looked = (this._looked += 1);
+    const opened = this._opened;
     const ids = await this._wire.commIds();
-    if (this._disposed || ids === null || looked !== this._looked) {
+    // A kernel that announced itself meanwhile was greeted: what it said before that is old.
+    if (this._disposed || ids === null || looked !== this._looked || opened !== this._opened) {
       return;
     }
     if (this._id !== null && ids.includes(this._id)) {
@@ -191,6 +200,7 @@ export class Connection {
   }
 
   private readonly _wire: Wire;
+  private readonly _executing: Executing;
   private _id: string | null = null;
   private _looked = 0;
   private _opened = 0;

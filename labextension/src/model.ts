@@ -37,6 +37,7 @@ export interface Sender {
 
 const ASK_AGAIN_MS = 2_000;
 const ANSWER_LIMIT_MS = 10_000;
+const NOT_YET = 'The kernel has not answered yet.';
 
 /** The session of one kernel, as one notebook or console sees it. */
 export class SessionModel {
@@ -112,8 +113,11 @@ export class SessionModel {
     }
   }
 
-  /** Ask the kernel for something. Always answered: by the kernel, or by why it was not, after at most limitMs. */
-  async ask(wish: Wish, limitMs = ANSWER_LIMIT_MS): Promise<Answer> {
+  /**
+   * Ask the kernel for something. Always answered: by the kernel, or by why it was not, after at most limitMs.
+   * late: what to do with an answer that comes after that, and with why none will come.
+   */
+  async ask(wish: Wish, limitMs = ANSWER_LIMIT_MS, late?: (answer: Answer) => void): Promise<Answer> {
     const sender = this._sender;
     if (sender === null) {
       return failed('nbllm is not loaded in this kernel: run %load_ext nbllm.');
@@ -126,12 +130,17 @@ export class SessionModel {
       return failed(error instanceof Refused ? `Not sent: ${error.message}.` : String(error));
     }
     return new Promise(resolve => {
-      const late = setTimeout(() => {
-        this._waiting.delete(id);
-        resolve(failed('The kernel has not answered yet: it is busy with a cell.'));
+      const limit = setTimeout(() => {
+        if (late === undefined) {
+          this._waiting.delete(id);
+          resolve(failed(NOT_YET));
+        } else {
+          this._waiting.set(id, late);
+          resolve(failed(`${NOT_YET} A notification will say so when it does.`));
+        }
       }, limitMs);
       this._waiting.set(id, answer => {
-        clearTimeout(late);
+        clearTimeout(limit);
         resolve(answer);
       });
       sender.send(message);

@@ -67,7 +67,7 @@ export class Sessions {
     if (!seat?.connection) {
       return { ok: false, message: 'The kernel has ended.', data: null };
     }
-    return seat.connection.stop(callId, executingCell(seat.panel));
+    return seat.connection.stop(callId);
   }
 
   setPace(updatesPerSecond: number): void {
@@ -141,18 +141,6 @@ export namespace Sessions {
     shell: ILabShell | null;
     about: Omit<About, 'notebook'>;
   }
-}
-
-/** Return the id of the cell that a panel's kernel runs now, null for none. */
-function executingCell(panel: Panel): string | null {
-  if (!isNotebook(panel)) {
-    return null;
-  }
-  const cell = panel.content.widgets.find(
-    ({ model }) =>
-      model.type === 'code' && (model as { executionState?: string }).executionState === 'running'
-  );
-  return cell?.model.id ?? null;
 }
 
 function isNotebook(panel: Panel): panel is NotebookPanel {

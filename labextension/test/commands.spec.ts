@@ -2,6 +2,7 @@ import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { Dialog, Notification } from '@jupyterlab/apputils';
 import { CommandRegistry } from '@lumino/commands';
 import { Signal } from '@lumino/signaling';
+import { inShort } from '../src/actions';
 import { commands, whyNot } from '../src/commands';
 import type { Answer, Phase } from '../src/model';
 import type { State, Wish } from '../src/protocol';
@@ -125,6 +126,64 @@ describe('a command', () => {
     expect(await change()).toBe(5);
     session.phase = 'lost';
     expect(await change()).toBe(5);
+  });
+});
+
+describe('a message', () => {
+  const long = `The budget of $0.05 is smaller than what was spent. ${'Raise it, or restart the kernel. '.repeat(9)}`;
+
+  it('that a notification can hold is said whole', () => {
+    for (const message of ['Done.', 'x'.repeat(140), '']) {
+      expect(inShort(message)).toBe(message);
+    }
+  });
+
+  it.each([
+    ['One. Two', 'One. Two'],
+    [`One of 2.5. ${'x '.repeat(99)}`, 'One of 2.5.'],
+    ['One line\nand another', 'One line'],
+    ['y'.repeat(300), `${'y'.repeat(139)}…`],
+    ['\u{1f600}'.repeat(200), `${'\u{1f600}'.repeat(69)}…`]
+  ])('%j is said in short', (message, short) => {
+    expect(inShort(message)).toBe(short);
+    expect(short.length).toBeLessThanOrEqual(140);
+  });
+
+  it('that it cannot hold is shown whole by a button, as text, and stays until it is dismissed', async () => {
+    const hostile = `${long}<img src=x onerror=alert(1)>`;
+    const { registry } = await lab({}, 'live', { ok: false, message: hostile });
+    await registry.execute(Commands.cacheMode, { mode: 'off' });
+    const [notice] = Notification.manager.notifications;
+    expect(notice?.message).toBe('The budget of $0.05 is smaller than what was spent.');
+    expect(notice?.options.autoClose).toBe(false);
+    const [more] = notice?.options.actions ?? [];
+    more?.callback(new MouseEvent('click'));
+    await frame();
+    expect(document.querySelector('.jp-Dialog img')).toBeNull();
+    expect(await answer('Ok')).toContain(hostile);
+  });
+
+  it('that comes late is said all the same', async () => {
+    const { registry, session } = await lab();
+    const late: ((answer: Answer) => void)[] = [];
+    session.ask = (_: Wish, _limit?: number, then?: (answer: Answer) => void) => {
+      late.push(then!);
+      return Promise.resolve({ ok: false, message: 'The kernel has not answered yet.', data: null });
+    };
+    await registry.execute(Commands.cacheMode, { mode: 'off' });
+    await registry.execute(Commands.copyReport);
+    expect(told().map(([type]) => type)).toEqual(['error', 'error']);
+    const written = jest.spyOn(navigator.clipboard, 'writeText').mockResolvedValue();
+    late.forEach(then => {
+      then({ ok: true, message: 'The cache is off.', data: { markdown: '# Late' } });
+    });
+    await frame();
+    expect(written).toHaveBeenCalledWith('# Late');
+    // The newest is first.
+    expect(told().map(([, message]) => message)).toEqual([
+      expect.stringContaining('clipboard'),
+      'The cache is off.'
+    ]);
   });
 });
 

@@ -98,6 +98,33 @@ describe('finding each other', () => {
     expect(kernel.targets.size).toBe(0);
   });
 
+  it('picks up an announcement that comes after the kernel listed none', async () => {
+    const { kernel, model } = await live();
+    kernel.comms = [];
+    kernel.connectionStatusChanged.emit('disconnected');
+    kernel.connectionStatusChanged.emit('connected');
+    await settle(5_000);
+    expect(model.phase).toBe('none');
+    kernel.announce();
+    await settle();
+    kernel.say(snapshot());
+    expect(model.phase).toBe('live');
+  });
+
+  it('does not take an old answer for the end of a kernel that has announced itself since', async () => {
+    const kernel = new FakeKernel();
+    kernel.busy = true;
+    const { model } = connect(kernel);
+    await settle();
+    kernel.busy = false;
+    kernel.announce();
+    await settle();
+    kernel.sent.find(one => one.type === 'comm_info_request')?.reply({ comms: {} });
+    await settle();
+    kernel.say(snapshot());
+    expect(model.phase).toBe('live');
+  });
+
   it('warns of an announcement that it does not understand', async () => {
     const warn = jest.spyOn(console, 'warn').mockImplementation(() => {});
     const { kernel } = connect(new FakeKernel());

@@ -41,6 +41,8 @@ export class FakeKernel {
   interrupts = 0;
   targets = new Map<string, unknown>();
   sent: Sent[] = [];
+  private _queued = 0;
+  readonly anyMessage = new Signal<this, unknown>(this);
   readonly iopubMessage = new Signal<this, unknown>(this);
   readonly statusChanged = new Signal<this, string>(this);
   readonly connectionStatusChanged = new Signal<this, string>(this);
@@ -91,8 +93,27 @@ export class FakeKernel {
       .map(content => content.data);
   }
 
-  publish(type: string, content: Content): void {
-    this.iopubMessage.emit({ header: { msg_type: type }, content });
+  publish(type: string, content: Content, parent = {}, date = ''): void {
+    this.iopubMessage.emit({ header: { msg_type: type, date }, parent_header: parent, content });
+  }
+
+  /** A cell is sent for execution over this connection, and waits for its turn. Returns the id of the message. */
+  queue(cellId: string): string {
+    const id = `execute-${(this._queued += 1)}`;
+    const header = { msg_type: 'execute_request', msg_id: id };
+    this.anyMessage.emit({ msg: { header, metadata: { cellId } }, direction: 'send' });
+    return id;
+  }
+
+  /** The turn of a message has come, so many seconds after call c9 began. */
+  begin(id: string, afterS = -1): void {
+    const date = new Date((running().started_at + afterS) * 1000).toISOString();
+    this.publish('status', { execution_state: 'busy' }, { msg_id: id }, date);
+    this.publish('execute_input', { code: '' }, { msg_id: id }, date);
+  }
+
+  end(id: string): void {
+    this.publish('status', { execution_state: 'idle' }, { msg_id: id });
   }
 
   announce(): void {

@@ -248,7 +248,7 @@ describe('a command', () => {
     const { model } = live();
     const late = model.ask({ do: 'report' });
     await jest.advanceTimersByTimeAsync(10_000);
-    expect((await late).message).toContain('has not answered');
+    expect((await late).message).toBe('The kernel has not answered yet.');
     const cut = model.ask({ do: 'report' });
     model.detach();
     expect((await cut).message).toContain('restarted');

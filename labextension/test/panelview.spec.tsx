@@ -118,6 +118,7 @@ test('the Stop button', async () => {
   const rows = [...node.querySelectorAll<HTMLElement>('.jp-nbllm-Running > li')];
   const [first, second] = rows.map(row => find(row, '.jp-nbllm-Stop') as HTMLButtonElement);
   expect(second?.disabled).toBe(true);
+  expect(rows[1]?.textContent).toContain('before this page listened, or in another process');
   expect(rows[1]?.textContent).toContain('interrupt the kernel');
   await click(rows[0]!, '.jp-nbllm-Stop');
   expect(first?.textContent).toBe('Stopping…');
@@ -195,6 +196,8 @@ test('a call is unfolded by mouse and by keys', async () => {
   const { node } = draw(<PanelView facts={facts({ state: state({ calls }) })} deeds={own} />);
   await click(node, '[data-call=c2]');
   expect(asked).toEqual(['c2']);
+  const titles = [...node.querySelectorAll('[data-call]')].map(row => row.getAttribute('title'));
+  expect(titles).toEqual(['Failed: Timed out', null]);
   expect(jumps).toEqual([['cell-1', null]]);
   const unfolded = find(node, '.jp-nbllm-Why');
   expect(unfolded.textContent).toContain(`Because ${HOSTILE}`);

@@ -195,16 +195,18 @@ it('leaving the page says goodbye to every kernel', async () => {
   });
 });
 
-it('Stop knows which cell runs', async () => {
+it('Stop knows which of the cells that JupyterLab calls running is executed', async () => {
   const { notebooks, sessions } = lab();
   const kernel = new FakeKernel({ comms: ['own'], subshells: false });
   const panel = notebooks.open(new FakePanel(kernel, 'a.ipynb'));
   await settle();
   kernel.say(snapshot({ running: [running({ call_id: 'c9', cell_id: 'cell-1' })] }));
   panel.content.widgets = [
-    { model: { type: 'code', id: 'cell-0', executionState: 'idle' } },
+    { model: { type: 'code', id: 'cell-0', executionState: 'running' } },
     { model: { type: 'code', id: 'cell-1', executionState: 'running' } }
   ];
+  kernel.begin(kernel.queue('cell-1'));
+  kernel.queue('cell-0');
   const stopped = sessions.stop(sessions.of(panel)!, 'c9');
   await settle(300);
   expect((await stopped).ok).toBe(true);

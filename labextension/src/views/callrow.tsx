@@ -35,6 +35,7 @@ export const CallRow = memo(function CallRow(props: Props) {
         className={classes('jp-nbllm-Call', unfolded && 'jp-mod-unfolded')}
         data-call={call.call_id}
         data-status={call.status}
+        title={call.status === 'failed' ? outcomeTitle(call) : undefined}
         tabIndex={current ? 0 : -1}
         aria-level={1}
         aria-expanded={unfolded}
@@ -46,7 +47,7 @@ export const CallRow = memo(function CallRow(props: Props) {
         <span
           role="gridcell"
           className={classes('jp-nbllm-Call-rung', rung === call.model && 'jp-mod-same')}
-          title={rung}
+          title={rung === '' ? undefined : rung}
         >
           {rung}
         </span>

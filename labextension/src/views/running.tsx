@@ -123,7 +123,8 @@ function RunningRow({ call, elapsedS, place, stopping, refused, live, stop, jump
 }
 
 const SHARED = 'Other calls wait for the same answer: Stop ends this one only.';
-const CANNOT = 'It began before nbllm was loaded here: interrupt the kernel to end it.';
+const CANNOT =
+  'It began before this page listened, or in another process of the session. To end it, interrupt the kernel that runs it.';
 
 function runningTitle(call: Running): string {
   const rung = call.rung === null || call.rung === call.model ? '' : `\nanswering now: ${call.rung}`;

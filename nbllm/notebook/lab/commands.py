@@ -78,7 +78,9 @@ class Commands:
             case True:
                 return "Stopped.", None
             case None:
-                raise NotDone("This call began before the panel was there. Interrupt the kernel to stop it.")
+                raise NotDone(
+                    "This call began before a panel listened, or in another process. To end it, interrupt the kernel that runs it."
+                )
         raise NotDone("This call has ended already.")
 
     def _cache_mode(self, command: Any, tag: str | None) -> Answer:
