@@ -46,6 +46,8 @@ def test_a_call_belongs_to_its_cell_and_a_callback_to_none(kernel: Kernel) -> No
             comm_id, first.comm_id = first.comm_id, f"w{len(code)}"
             first.raw("comm_open", {"target_name": "widget", "data": {}})
             first.comm_id = comm_id
+            # Behind it on the same connection, so that it is over: beside a cell that awaits it would count to that one.
+            assert first.run("pass", "behind")["status"] == "ok"
         assert ast.literal_eval(kernel.value("seen")) == [(None, None, None)] * 2
     finally:
         first.close(), second.close()
