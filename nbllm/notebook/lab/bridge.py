@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from nbllm.client import Client
     from nbllm.notebook.lab.desk import Desk
     from nbllm.notebook.lab.listener import Listener
+    from nbllm.notebook.lab.watching import Watching
 
 _log = logging.getLogger("nbllm")
 TARGET = "nbllm"
 MOST_COMMS = 32
+EARLY_S = 20.0
+"""How long calls are looked on before a page has come: its hello is on its way while Run All makes the first calls already."""
 _END_S = 2.0
 _LEAST_S = 0.05
 
@@ -68,6 +71,7 @@ class Bridge:
         self._bell = Bell()
         self._news = False
         self._desk: Desk | None = None
+        self._early: Watching | None = None
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
         self._comms.clear()
@@ -84,7 +88,32 @@ class Bridge:
         announced = create_comm(target_name=TARGET, data={"v": 1, "type": "announce", "nbllm": self._version})
         if announced is not None:
             announced.on_close(lambda _: self._refused(announced))
+            self._look_on_early()
         self._announced = announced
+
+    def _look_on_early(self) -> None:
+        """Remember the calls that begin before the first page has said hello, so that it sees them come and can stop them.
+
+        Without a thread or a timer: the first call after EARLY_S finds that nobody came, and lets go.
+        """
+        from nbllm.notebook.lab.watching import Watching
+
+        until_s = time.monotonic() + EARLY_S
+
+        def looked() -> None:
+            if time.monotonic() > until_s and self._lock.acquire(blocking=False):  # never a wait in a call
+                try:
+                    self._look_away()
+                finally:
+                    self._lock.release()
+
+        early = self._early = Watching(looked)
+        ONLOOKERS.append(early)
+
+    def _look_away(self) -> None:
+        early, self._early = self._early, None
+        if early is not None and early in ONLOOKERS:
+            ONLOOKERS.remove(early)
 
     def close(self) -> None:
         """Say goodbye to everybody and leave nothing behind."""
@@ -92,6 +121,8 @@ class Bridge:
         if manager.targets.get(TARGET) == self._opened:
             manager.unregister_target(TARGET, self._opened)
         self.notebooks.leave_cells()
+        with self._lock:
+            self._look_away()
         CELLS.modes.clear()
         for comm in [self._announced, *(comm for comm, _ in list(self._comms.values()))]:
             if comm is not None and manager.comms.get(comm.comm_id) is comm:
@@ -197,8 +228,10 @@ class Bridge:
             if self._desk is None:
                 from nbllm.notebook.lab.desk import Desk
 
-                self._desk = Desk(self._client, self._wake, self._version, self._began)
-                ONLOOKERS.append(self._desk.watching)
+                self._desk = Desk(self._client, self._wake, self._version, self._began, early=self._early)
+                if self._early is None:
+                    ONLOOKERS.append(self._desk.watching)
+                self._early = None
             if self._thread is None:
                 self._ending = threading.Event()
                 self._thread = threading.Thread(target=self._run, name="nbllm-lab", daemon=True)

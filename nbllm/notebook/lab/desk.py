@@ -76,10 +76,13 @@ class _Reading:
 
 
 class Desk:
-    """One for as long as somebody listens. Everything but `command` is called by one thread."""
+    """One for as long as somebody listens. Everything but `command` is called by one thread. early: who has looked on so far."""
 
-    def __init__(self, client: Callable[[], Client], wake: Callable[[], object], version: str, began: float) -> None:
-        self.watching = Watching(wake)
+    def __init__(
+        self, client: Callable[[], Client], wake: Callable[[], object], version: str, began: float, early: Watching | None = None
+    ) -> None:
+        self.watching = early or Watching(wake)
+        self.watching.wake = wake
         self._commands = Commands(client, self.watching, version)
         self._picture = Picture(self.watching)
         self._wake = wake

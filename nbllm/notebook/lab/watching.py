@@ -78,7 +78,7 @@ class Watching:
     """All calls of this process while somebody looks on (flow_context.Onlooker). wake: tells that something has changed."""
 
     def __init__(self, wake: Callable[[], object]) -> None:
-        self._wake = wake
+        self.wake = wake
         self._whose: tuple[Path, str] | None = None
         self._live: dict[str, Live] = {}
         self._ended: deque[tuple[CallRecord, Path]] = deque(maxlen=MOST_RECORDS)
@@ -95,19 +95,19 @@ class Watching:
         if call is None:
             return sink
         live = self._live[call.call_id] = Live(request, sink, stop, home)
-        self._wake()
+        self.wake()
         return live
 
     def over(self, request: Request) -> None:
         """See Onlooker."""
         if request.call is not None:
             self._live.pop(request.call.call_id, None)
-            self._wake()
+            self.wake()
 
     def ended(self, record: CallRecord, home: Path) -> None:
         """See Onlooker."""
         self._ended.append((record, home))
-        self._wake()
+        self.wake()
 
     # ------------------------------------------------------------------ asked by the panel
 

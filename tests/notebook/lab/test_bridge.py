@@ -20,11 +20,11 @@ from nbllm.core.messages import Call, Chat, NullSink, Options, Origin, Request
 from nbllm.current import get_client, set_process_client
 from nbllm.errors import BudgetExceeded, CallFailed
 from nbllm.flow_context import CELLS, ONLOOKERS, ORIGIN, origin_now
-from nbllm.notebook.lab.bridge import MOST_COMMS, Bridge
+from nbllm.notebook.lab.bridge import EARLY_S, MOST_COMMS, Bridge
 from nbllm.notebook.lab.origin import tag_of
 from nbllm.notebook.lab.watching import Watching
 from nbllm.testing import FakeProvider, Script
-from tests.notebook.lab.fakes import Shell
+from tests.notebook.lab.fakes import Comm, Shell
 from tests.notebook.lab.making import record
 
 
@@ -277,6 +277,52 @@ def test_a_stop_ends_the_call_and_nothing_else(bridge: Bridge, shell: Shell, cli
     page.until(lambda: page.state["session"]["calls"] == 2)
     assert sorted(line["status"] for line in page.state["calls"]) == ["cancelled", "done"]
     assert {line["error"] for line in page.state["calls"]} == {None, "Stopped"}
+
+
+@pytest.fixture
+def announcing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
+    """A bridge whose announcement reached a front end: pages may be on their way."""
+    monkeypatch.setattr("comm.create_comm", lambda **_: Comm("announced"))
+    made = Bridge(shell, get_client, "0.1.0")
+    made.open()
+    yield made
+    made.close()
+    assert ONLOOKERS == []
+
+
+def test_a_call_that_began_before_the_page_came_is_seen_and_stopped(
+    announcing: Bridge, shell: Shell, client: Client, fake: FakeProvider
+) -> None:
+    """Run All makes the first call while the page's hello is on its way."""
+    del announcing
+    fake.enqueue(Script(pieces=["a" * 40], hang=True))
+    with ThreadPoolExecutor(1) as pool:
+        came = threading.Event()
+
+        def read() -> None:
+            for _ in client.stream("one"):
+                came.set()
+
+        first = pool.submit(read)
+        assert came.wait(10)
+        page = shell.kernel.page("a")
+        page.until(lambda: page.state and page.state["running"] and page.state["running"][0]["output_tokens"] == 10)
+        assert page.state["running"][0]["stoppable"]
+        page.say({"v": 1, "type": "command", "id": "k", "do": "stop", "call_id": page.state["running"][0]["call_id"]})
+        with pytest.raises(CallFailed, match="Stopped from the panel"):
+            first.result(5)
+
+
+def test_nobody_is_waited_for_long(announcing: Bridge, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call after the first seconds finds that no page came, and nobody looks on any more."""
+    assert len(ONLOOKERS) == 1
+    client.ask("x")
+    assert len(ONLOOKERS) == 1
+    later_s = time.monotonic() + EARLY_S + 1
+    monkeypatch.setattr("nbllm.notebook.lab.bridge.time.monotonic", lambda: later_s)
+    client.ask("y")
+    assert ONLOOKERS == []
+    assert announcing._desk is None
 
 
 def test_calls_that_share_a_run_say_so(bridge: Bridge, shell: Shell, client: Client, fake: FakeProvider) -> None:

@@ -59,13 +59,19 @@ def value(kernel: Kernel, expression: str) -> Any:
 
 
 def test_loading_announces_itself_and_nothing_more(kernel: Kernel) -> None:
-    """One comm is opened, with the version; calls then send nothing more and start no thread, as long as nobody listens."""
+    """One comm is opened, with the version; calls then send nothing more and start no thread, as long as nobody listens.
+
+    For the first seconds calls are remembered for a page that is on its way; the first call after that finds that nobody came.
+    """
     opened = [message["content"] for message in kernel.loaded if message["msg_type"].startswith("comm")]  # type: ignore[attr-defined]
     assert [(one["target_name"], one["data"]) for one in opened] == [
         ("nbllm", {"v": 1, "type": "announce", "nbllm": value(kernel, "nbllm.__version__")})
     ]
     kernel.run("r = nbllm.ask('Say hi', model='sim/small')")
     assert kernel.of("comm_open", "comm_msg", "comm_close") == []
+    kernel.run("import time; now = time.monotonic; time.monotonic = lambda: now() + 3600")
+    kernel.run("r = nbllm.ask('Say hi', model='sim/small', deadline_s=7200)")
+    kernel.run("time.monotonic = now")
     assert value(kernel, "[t.name for t in threading.enumerate() if t.name.startswith('nbllm-lab')], ONLOOKERS") == ([], [])
 
 
