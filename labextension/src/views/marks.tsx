@@ -1,19 +1,21 @@
 /** Small signs that differ in shape, not in colour alone; the words beside them say the same. */
+import type { ReactNode } from 'react';
+
 import type { Breaker, Budget } from '../protocol';
 
-const SIZE = 12;
+/** What both are drawn on. The words beside it say the same, so it is hidden from screen readers. */
+function Sign({ mark, children }: { mark: string; children: ReactNode }) {
+  return (
+    <svg className="jp-nbllm-Mark" data-mark={mark} width={12} height={12} viewBox="0 0 12 12" aria-hidden>
+      {children}
+    </svg>
+  );
+}
 
 /** A breaker's light: full, half, broken, crossed out. */
 export function Light({ breaker }: { breaker: Breaker }) {
   return (
-    <svg
-      className="jp-nbllm-Mark"
-      data-mark={breaker}
-      width={SIZE}
-      height={SIZE}
-      viewBox="0 0 12 12"
-      aria-hidden
-    >
+    <Sign mark={breaker}>
       {breaker === 'closed' && <circle cx="6" cy="6" r="4" fill="currentColor" />}
       {breaker === 'half open' && (
         <>
@@ -33,7 +35,7 @@ export function Light({ breaker }: { breaker: Breaker }) {
           <path d="M3 9l6-6" stroke="currentColor" strokeWidth="1.5" />
         </>
       )}
-    </svg>
+    </Sign>
   );
 }
 
@@ -43,19 +45,12 @@ export function LevelMark({ level }: { level: Budget['level'] }) {
     return null;
   }
   return (
-    <svg
-      className="jp-nbllm-Mark"
-      data-mark={level}
-      width={SIZE}
-      height={SIZE}
-      viewBox="0 0 12 12"
-      aria-hidden
-    >
+    <Sign mark={level}>
       <path
         d={level === 'soft' ? 'M6 .8 11.7 11H.3z' : 'M3.7.5h4.6L11.5 3.7v4.6L8.3 11.5H3.7L.5 8.3V3.7z'}
         fill="currentColor"
       />
       <path d="M6 3.8v3.5M6 8.6v1.2" className="jp-nbllm-Mark-inner" strokeWidth="1.3" />
-    </svg>
+    </Sign>
   );
 }

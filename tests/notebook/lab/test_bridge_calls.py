@@ -1,0 +1,183 @@
+"""The calls that a page sees: how they run, how they are stopped, whose they are, what they may spend."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from nbllm import Client
+from nbllm.core.messages import Call, Chat, NullSink, Options, Origin, Request
+from nbllm.current import get_client
+from nbllm.errors import BudgetExceeded, CallFailed
+from nbllm.flow_context import ONLOOKERS, ORIGIN, origin_now
+from nbllm.notebook.lab.bridge import EARLY_S, Bridge
+from nbllm.notebook.lab.origin import tag_of
+from nbllm.notebook.lab.watching import Watching
+from nbllm.testing import FakeProvider, Script
+from tests.notebook.lab.fakes import Comm, Shell
+
+
+def open_call(number: int) -> Call:
+    return Call(call_id=f"c{number:06}", session="s", started_at=1000.0 + number, started_s=1.0, deadline_at_s=9.0, payer=Options())
+
+
+def test_a_stop_ends_the_call_and_nothing_else(bridge: Bridge, shell: Shell, client: Client, fake: FakeProvider) -> None:
+    """Of two calls the one that is named."""
+    del bridge
+    page = shell.kernel.page("a")
+    fake.enqueue(Script(pieces=["a"], hang=True), Script(pieces=["b", "c"], gap_s=0.3))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lambda: list(client.stream("one")))
+        page.until(lambda: page.state and page.state["running"])
+        second = pool.submit(lambda: "".join(client.stream("two")))
+        page.until(lambda: len(page.state["running"]) == 2)
+        page.say({"v": 1, "type": "command", "id": "k", "do": "stop", "call_id": page.state["running"][0]["call_id"]})
+        with pytest.raises(CallFailed, match="Stopped from the panel"):
+            first.result(2)
+        assert second.result(5) == "bc"
+    page.until(lambda: page.state["session"]["calls"] == 2)
+    assert sorted(line["status"] for line in page.state["calls"]) == ["cancelled", "done"]
+    assert {line["error"] for line in page.state["calls"]} == {None, "Stopped"}
+
+
+@pytest.fixture
+def announcing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
+    """A bridge whose announcement reached a front end: pages may be on their way."""
+    monkeypatch.setattr("comm.create_comm", lambda **_: Comm("announced"))
+    made = Bridge(shell, get_client, "0.1.0")
+    made.open()
+    yield made
+    made.close()
+    assert ONLOOKERS == []
+
+
+def test_a_call_that_began_before_the_page_came_is_seen_and_stopped(
+    announcing: Bridge, shell: Shell, client: Client, fake: FakeProvider
+) -> None:
+    """Run All makes the first call while the page's hello is on its way."""
+    del announcing
+    fake.enqueue(Script(pieces=["a" * 40], hang=True))
+    with ThreadPoolExecutor(1) as pool:
+        came = threading.Event()
+
+        def read() -> None:
+            for _ in client.stream("one"):
+                came.set()
+
+        first = pool.submit(read)
+        assert came.wait(10)
+        page = shell.kernel.page("a")
+        page.until(lambda: page.state and page.state["running"] and page.state["running"][0]["output_tokens"] == 10)
+        assert page.state["running"][0]["stoppable"]
+        page.say({"v": 1, "type": "command", "id": "k", "do": "stop", "call_id": page.state["running"][0]["call_id"]})
+        with pytest.raises(CallFailed, match="Stopped from the panel"):
+            first.result(5)
+
+
+def test_nobody_is_waited_for_long(announcing: Bridge, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call after the first seconds finds that no page came, and nobody looks on any more."""
+    assert len(ONLOOKERS) == 1
+    client.ask("x")
+    assert len(ONLOOKERS) == 1
+    later_s = time.monotonic() + EARLY_S + 1
+    monkeypatch.setattr("nbllm.notebook.lab.bridge.time.monotonic", lambda: later_s)
+    client.ask("y")
+    assert ONLOOKERS == []
+    assert announcing._desk is None
+
+
+def test_calls_that_share_a_run_say_so(bridge: Bridge, shell: Shell, client: Client, fake: FakeProvider) -> None:
+    """Two that wait for the same answer are marked; one alone is not."""
+    del bridge
+    page = shell.kernel.page("a")
+    fake.enqueue(Script(pieces=["a", "b"], gap_s=0.6))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lambda: list(client.stream("same")))
+        page.until(lambda: page.state and page.state["running"] and not page.state["running"][0]["shared"])
+        second = pool.submit(lambda: list(client.stream("same")))
+        page.until(lambda: [one["shared"] for one in page.state["running"]] == [True, True])
+        first.result(5), second.result(5)
+    assert fake.calls == 1
+
+
+class _Key(str):
+    """A key that counts how often it is compared."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Key.compared += 1
+        return str.__eq__(self, other)  # type: ignore[arg-type]
+
+    __hash__ = str.__hash__
+
+
+def test_a_crowd_costs_a_look_as_many_steps_as_it_has_calls(tmp_path: Path) -> None:
+    """Who shares a run is told without comparing everybody with everybody, and at most fifty are shown."""
+    watching = Watching(lambda: None)
+    for number in range(400):
+        call = open_call(number)
+        call.key = _Key(number % 399)  # the first and the last are the same
+        request = Request(content=Chat(messages=()), options=Options(), call=call)
+        watching.begun(request, NullSink(), lambda: None, tmp_path)
+    _Key.compared = 0
+    lines = watching.running(1.0, 1.0)
+    assert [line["shared"] for line in lines] == [True] + [False] * 49
+    assert _Key.compared < 2_000
+
+
+def test_a_budget_that_refuses_shows_so_until_it_is_raised(bridge: Bridge, shell: Shell, client: Client) -> None:
+    """A call that is too dear for what is left is refused; the bar is at its limit, and no more when the limit is another."""
+    del bridge
+    client.ask("hi", max_tokens=50)
+    page = shell.kernel.page("a")
+    client.set_budget("session", client.spent_session_usd() + Decimal("0.000001"))
+
+    def level() -> str:
+        return next((one["level"] for one in page.state["budgets"] if one["scope"] == "session"), "")
+
+    page.until(lambda: page.state and level())
+    assert level() in ("ok", "soft")
+    with pytest.raises(BudgetExceeded):
+        client.ask("another " * 50, max_tokens=500)
+    page.until(lambda: level() == "hard")
+    client.set_budget("session", Decimal(5))
+    client.ask("hi", max_tokens=50)  # a hit: it asks no budget
+    page.until(lambda: level() == "ok")
+
+
+def test_cells_are_noted_as_the_kernel_says(bridge: Bridge, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cell and notebook come from the request that is executed; in other threads they are those of the cell that runs."""
+    del bridge
+    shell.kernel.page("session-a", "work/a.ipynb").leave()
+    (entered,), (left,) = shell.events.callbacks["pre_run_cell"], shell.events.callbacks["post_run_cell"]
+    token = ORIGIN.set(None)
+    try:
+        shell.kernel.parent = {"metadata": {"cellId": "cell-1"}, "header": {"session": "session-a"}}
+        entered(None)
+        origin = Origin("cell-1", tag_of("work/a.ipynb"))
+        assert origin_now() == origin
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(origin_now).result() == origin
+            left(None)
+            assert pool.submit(origin_now).result() == Origin()
+        for parent in (
+            {},
+            {"metadata": None},
+            {"metadata": {"cellId": 7}, "header": {"session": "x"}},
+            {"metadata": {"cellId": "c" * 65}},
+            {"metadata": {"cellId": "vscode-notebook-cell:/home/ann/a.ipynb#W0"}, "header": {"session": "x"}},
+        ):
+            shell.kernel.parent = parent
+            entered(None)
+            assert origin_now() == Origin()
+    finally:
+        ORIGIN.reset(token)
+        left(None)
