@@ -18,6 +18,7 @@ from nbllm.calibration import calibrate_threshold
 from nbllm.core.messages import Embed, Ending
 from nbllm.semantic_plans import Calibration
 from nbllm.testing import FakeProvider
+from tests.steady import STEADY
 
 ROOM, VERB = ("kitchen", "garden", "office", "cellar", "attic"), ("paint", "clean", "light", "heat", "measure")
 
@@ -29,7 +30,7 @@ def client(tmp_path: Path, **more: object) -> Client:
         home=tmp_path / "home",
         model="sim/small",
         providers={"simulated": provider},
-        **{"semantic_cache.mode": "shadow", **more},  # type: ignore[arg-type]
+        **{"semantic_cache.mode": "shadow", "semantic_cache.embed_timeout_s": 30.0, **more},  # type: ignore[arg-type]
     )
 
 
@@ -65,7 +66,7 @@ def test_from_shadow_to_a_wrong_answer_marked_and_gone(tmp_path: Path, monkeypat
         assert where == tmp_path / "nbllm-semantic.json"
         plan = json.loads(where.read_text())
         assert plan["threshold"] == found.plan.threshold
-        asking.configure(**{"semantic_cache.audit_share": 0.0})
+        asking.configure(**STEADY)
         reply = asking.ask("How do I paint the kitchen ?")
         assert reply.source == "semantic"
         assert reply.why.matched_text == "How do I paint the kitchen?"
@@ -99,7 +100,7 @@ def test_imported_pairs_make_a_foreign_plan(tmp_path: Path, monkeypatch: pytest.
             asking.semantic.apply(found)
         asking.semantic.apply(found, accept_foreign=True)
         asking.ask("How do I paint the kitchen?")
-        asking.configure(**{"semantic_cache.audit_share": 0.0})
+        asking.configure(**STEADY)
         assert asking.ask("How do I paint the kitchen ?").source == "semantic"
 
 
@@ -222,7 +223,7 @@ def test_two_processes_worth_of_clients_share_what_was_met(tmp_path: Path, monke
         first.semantic.import_pairs(pairs(400, wrong=0.0))
         where = first.semantic.apply(first.semantic.calibrate(), accept_foreign=True)
     settings = {"semantic_cache.mode": "on", "semantic_cache.plan": str(where), "semantic_cache.accept_foreign": True}
-    with client(tmp_path, **settings, **{"semantic_cache.audit_share": 0.0}) as second:
+    with client(tmp_path, **{**settings, **STEADY}) as second:
         assert second.ask("How do I paint the kitchen ?").source == "semantic"
 
 
@@ -263,7 +264,7 @@ def test_a_label_of_what_was_not_offered_is_no_sample(tmp_path: Path, monkeypatc
     with client(tmp_path) as asking:
         asking.semantic.import_pairs(pairs(400, wrong=0.0))
         asking.semantic.apply(asking.semantic.calibrate(), accept_foreign=True)
-        asking.configure(**{"semantic_cache.audit_share": 0.0})
+        asking.configure(**STEADY)
         asking.ask("How do I paint the kitchen?")
         assert asking.ask("How do I paint the kitchen ?").source == "semantic"
         (hit,) = asking.semantic.matches(kind="hit")
@@ -278,7 +279,7 @@ def test_a_call_that_shared_a_run_can_be_marked_too(tmp_path: Path, monkeypatch:
     with client(tmp_path) as asking:
         asking.semantic.import_pairs(pairs(400, wrong=0.0))
         asking.semantic.apply(asking.semantic.calibrate(), accept_foreign=True)
-        asking.configure(**{"semantic_cache.audit_share": 0.0})
+        asking.configure(**STEADY)
         asking.ask("How do I paint the kitchen?")
 
         async def six() -> list[nbllm.Reply]:

@@ -10,6 +10,7 @@ from nbllm import Client
 from nbllm.notebook.why_view import why_view
 from nbllm.panels.semantic import read
 from nbllm.testing import FakeProvider
+from tests.steady import STEADY
 
 
 def test_marking_an_answer_behind_a_rejected_hit_marks_that_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +27,7 @@ def test_marking_an_answer_behind_a_rejected_hit_marks_that_answer(tmp_path: Pat
             [(f"How do I heat room {'x' * n}", f"How do I heat room {'x' * n}?", True) for n in range(200)]
         )
         asking.semantic.apply(asking.semantic.calibrate(), accept_foreign=True)
-        asking.configure(**{"semantic_cache.audit_share": 0.0})
+        asking.configure(**STEADY)
         asking.ask("How do I paint the kitchen?")
         reply = asking.ask("How do I paint the kitchen ?", model="r")
         assert (reply.source, reply.text, reply.rejected) == ("model", "from sim/large", 1)

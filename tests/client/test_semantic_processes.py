@@ -11,6 +11,7 @@ import pytest
 from nbllm import Client
 from nbllm.pipeline import looking
 from nbllm.testing import FakeProvider
+from tests.steady import STEADY
 
 ASKED = "How do I paint the kitchen?"
 CHANGES = {
@@ -33,7 +34,7 @@ def test_what_another_process_does_to_a_plan_is_in_force_here(tmp_path: Path, ho
             [(f"How do I heat room {'x' * n}", f"How do I heat room {'x' * n}?", True) for n in range(200)]
         )
         plan = client.semantic.apply(client.semantic.calibrate(), accept_foreign=True)
-        client.configure(**{"semantic_cache.audit_share": 0.0})
+        client.configure(**STEADY)
         client.ask(ASKED)
         assert client.ask(f"{ASKED} ").source == "semantic"
         code = f"import json, os, sys; from nbllm import Client; client, plan = Client(home='home'), sys.argv[1]; {CHANGES[how]}"

@@ -19,7 +19,7 @@ from tests.engines.server import EngineServer
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 
 MODEL = "lab/tiny"
-LONG = {"max_tokens": 1200, "extra": {"ignore_eos": True}, "cache": "off", "temperature": 1}
+LONG = {"max_tokens": 3600, "extra": {"ignore_eos": True}, "cache": "off", "temperature": 1}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -43,7 +43,8 @@ def test_cancelled_call_stops_the_engine_within_a_second(client: Client, engine:
 
     async def cancel_midway() -> None:
         task = asyncio.ensure_future(client.aask("Go on and on", model=MODEL, **LONG))
-        await asyncio.to_thread(wait_until, lambda: engine.running() == 1, 10)
+        await asyncio.to_thread(wait_until, lambda: engine.running() == 1 or task.done(), 60)
+        assert not task.done(), "the answer came to its end before the engine said that it was at work"
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -115,7 +116,7 @@ def test_server_killed_in_mid_stream(
     monkeypatch.setenv("ENGINE_SUITE_KEY", KEY)
     endpoints = {"doomed": lab(doomed), "lab": lab(engine)}
     with Client(endpoints=endpoints, ladder=["doomed/tiny", MODEL], home=tmp_path / "home") as client:
-        killer = threading.Thread(target=lambda: (wait_until(lambda: doomed.running() == 2, 30), doomed.stop(signal.SIGKILL)))
+        killer = threading.Thread(target=lambda: (wait_until(lambda: doomed.running() == 2, 60), doomed.stop(signal.SIGKILL)))
         restarted = threading.Thread(target=lambda: replies.append(client.ask("Go on", **LONG)))
         replies: list[object] = []
         stream = client.stream("And on", model="doomed/tiny", on_interrupt="raise", **LONG)
@@ -124,7 +125,7 @@ def test_server_killed_in_mid_stream(
         killer.start()
         with pytest.raises(CallFailed) as caught:
             list(stream)
-        restarted.join(60)
+        restarted.join(180)
         killer.join(60)
     interrupted = next(cause for cause in causes(caught.value) if isinstance(cause, StreamInterrupted))
     assert interrupted.partial is not None

@@ -11,6 +11,7 @@ import pytest
 from nbllm.client import Client
 from nbllm.settings import Settings
 from nbllm.testing import FakeProvider
+from tests.steady import STEADY
 
 BAD = "<img src=x onerror=alert(1)>"
 
@@ -29,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def client(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A real client in shadow, current in the notebook; every sim model answers at once."""
     with Client(home=tmp_path / "home", settings=Settings(), providers={"simulated": FakeProvider()}, ladder=["sim/large"]) as made:
-        made.configure(**{"semantic_cache.mode": "shadow"})
+        made.configure(**{"semantic_cache.mode": "shadow", **STEADY})
         monkeypatch.setattr("nbllm.notebook.extension.current_client", lambda: made)
         yield made
 

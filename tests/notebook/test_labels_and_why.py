@@ -17,8 +17,6 @@ from tests.notebook.shadow import BAD, client, displayed, live, met, project
 
 __all__ = ["client", "displayed", "project"]
 """Fixtures."""
-# On a busy machine the index may take longer to load than a call waits for it; the call is answered all the same.
-pytestmark = pytest.mark.filterwarnings("ignore:No similar question was looked for")
 
 
 def test_what_people_and_models_wrote_is_never_html(shell: Any, client: Client) -> None:

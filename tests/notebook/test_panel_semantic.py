@@ -22,8 +22,6 @@ from tests.notebook.shadow import client, displayed, live, met, project
 
 __all__ = ["client", "displayed", "project"]
 """Fixtures."""
-# On a busy machine the index may take longer to load than a call waits for it; the call is answered all the same.
-pytestmark = pytest.mark.filterwarnings("ignore:No similar question was looked for")
 
 
 def test_without_data_there_is_a_simulated_example_that_says_so(shell: Any, client: Client) -> None:

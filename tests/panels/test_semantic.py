@@ -20,9 +20,7 @@ from nbllm.panels.examples import semantic_example
 from nbllm.panels.semantic import SemanticData
 from nbllm.semantic_plans import Calibration
 from nbllm.settings import Settings
-
-# On a busy machine the index may take longer to load than a call waits for it; the call is answered all the same.
-pytestmark = pytest.mark.filterwarnings("ignore:No similar question was looked for")
+from tests.steady import STEADY
 
 QUESTIONS = (
     "How do I boil an egg",
@@ -37,7 +35,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A client in shadow that has met its own questions again."""
     monkeypatch.setenv("NBLLM_SIM_SPEED", "5")
     with Client(home=tmp_path, settings=Settings(), ladder=["sim/large"], discover=False) as made:
-        made.configure(**{"semantic_cache.mode": "shadow"})
+        made.configure(**{"semantic_cache.mode": "shadow", **STEADY})
         for mark in ("", "?", "!"):
             for question in QUESTIONS:
                 made.ask(question + mark)

@@ -36,7 +36,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     _plan(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBLLM_SIM_SPEED", "0")
-        top = 'ladder = ["sim/small"]\nsemantic_cache = {mode = "on", plan = "plan.json", accept_foreign = true, audit_share = 0.0}'
+        steady = "audit_share = 0.0, embed_timeout_s = 30"
+        top = f'ladder = ["sim/small"]\nsemantic_cache = {{mode = "on", plan = "plan.json", accept_foreign = true, {steady}}}'
         with running(create_app(settings=write_settings(folder, top=top))) as app:
             yield app
 

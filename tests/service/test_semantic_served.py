@@ -15,6 +15,7 @@ from nbllm.service import create_app
 from tests.service.raw import post
 from tests.service.running import running
 from tests.service.test_routes_served import routes
+from tests.steady import STEADY
 
 ROOMS = ("kitchen", "garden", "office", "cellar")
 ASKED = [
@@ -48,7 +49,7 @@ def test_the_app_decides_as_the_notebook_did(tmp_path: Path, monkeypatch: pytest
             [(f"How do I paint the {room}{'?' * n}", f"How do I paint my {room}?", True) for room in ROOMS for n in range(60)]
         )
         client.semantic.apply(client.semantic.calibrate(), path=notebook / "semantic.json", accept_foreign=True)
-        client.configure(**{"semantic_cache.audit_share": 0.0})
+        client.configure(**STEADY)
         for name, text in ASKED:
             client.ask(text, model=name)
         before = decisions(client, len(ASKED))
