@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msgspec import Struct, field
 
@@ -29,6 +29,7 @@ from nbllm.core.records import (
     ToolCallFragment,
     Usage,
 )
+from nbllm.core.sink import NullSink, Sink
 from nbllm.core.why import NOTHING, Why
 from nbllm.settings import Endpoint
 
@@ -213,6 +214,8 @@ class Call(Struct, kw_only=True):
     """The worst case of the attempt that is about to be sent, None when unknown."""
     embedded: dict[tuple[str, str], Any] = field(default_factory=dict)
     """What came of each text that was embedded for this call, a vector or an error, by embedder and text."""
+    refused: tuple[str, Decimal] | None = None
+    """The hard budget that refused the model after the one whose answer is returned, and its limit in USD."""
     lowered: str | None = None
     """The note that said that max_tokens was lowered for the payer's budgets, None when it was not."""
 
@@ -274,29 +277,3 @@ class Request(Struct, frozen=True, kw_only=True):
     def routed(self, rungs: tuple[Rung, ...]) -> Request:
         """Return this request with its rungs."""
         return Request(content=self.content, options=self.options, models=self.models, rungs=rungs, call=self.call)
-
-
-class Sink(Protocol):
-    """The side channel on which an answer is watched as it comes. Called on the loop; must not block and must not raise."""
-
-    def started(self, attempt: Attempt) -> None:
-        """An attempt is about to be sent."""
-
-    def delta(self, delta: Delta) -> None:
-        """A piece of the answer came."""
-
-    def restarted(self, reason: str) -> None:
-        """What came so far is void; the answer begins anew ("repair", "interrupted", "rejected", "fallback")."""
-
-
-class NullSink:
-    """Nobody watches."""
-
-    def started(self, attempt: Attempt) -> None:
-        """Ignore it."""
-
-    def delta(self, delta: Delta) -> None:
-        """Ignore it."""
-
-    def restarted(self, reason: str) -> None:
-        """Ignore it."""

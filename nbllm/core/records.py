@@ -209,4 +209,4 @@ class CallRecord(Struct, frozen=True, kw_only=True):
     call: CallRow
     attempts: tuple[Attempt, ...]
     refused: tuple[str, Decimal] | None = None
-    """The hard budget that refused it: its scope's name and its limit, in USD. None: none did."""
+    """The hard budget that refused it, or the last model that was to be asked: its scope and its limit in USD. None: none."""

@@ -19,7 +19,7 @@ from nbllm.core.reply import Reply
 from nbllm.core.routing_candidates import asked_by
 from nbllm.core.routing_facts import facts_of
 from nbllm.core.why import Why
-from nbllm.errors import BadAnswer, BadParameter, DeadlineExceeded, NbllmError, ValidationFailed
+from nbllm.errors import BadAnswer, BadParameter, BudgetExceeded, DeadlineExceeded, NbllmError, ValidationFailed
 from nbllm.pipeline.cache import Cache
 from nbllm.pipeline.deadline import tried_and_spent
 from nbllm.pipeline.helpers import Helpers
@@ -159,6 +159,7 @@ class CascadeWalk:
             if not self._falls_back:
                 raise
             outcome = exc
+            call.refused = (exc.scope, exc.limit_usd) if isinstance(exc, BudgetExceeded) else None
         return self._fallen_back(outcome) if isinstance(outcome, Exception) and self._falls_back else outcome
 
     @property

@@ -15,7 +15,7 @@ from msgspec.structs import asdict, replace
 from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Embed, Request, Sink
 from nbllm.core.ports import Ledger, Recording, Recordings
 from nbllm.core.reply import Reply
-from nbllm.errors import BudgetExceeded, CallFailed, NbllmError
+from nbllm.errors import AllRungsFailed, BudgetExceeded, CallFailed, NbllmError
 from nbllm.pipeline.stage import Clock, Stage, call_of, committed, written
 from nbllm.pipeline.workers import Workers
 from nbllm.settings import Settings
@@ -156,8 +156,8 @@ class Recorder:
         """Run the hooks in a worker thread, one after the other; what they raise is logged, nothing else. From any thread."""
         if not self.hooks and not self.listeners and not self._onlookers:
             return
-        refused = (exc.scope, exc.limit_usd) if isinstance(exc, BudgetExceeded) else None
-        record = CallRecord(call=row, attempts=tuple(call_of(request).attempts), refused=refused)
+        call = call_of(request)
+        record = CallRecord(call=row, attempts=tuple(call.attempts), refused=_refused(exc) or call.refused)
         hooks = tuple(self.hooks)
         for onlooker in self._onlookers:
             onlooker.ended(record, self._settings().home)
@@ -176,6 +176,15 @@ class Recorder:
         """Wait a moment for hooks that still run."""
         if self._running:
             await asyncio.wait([asyncio.wrap_future(done) for done in tuple(self._running)], timeout=_HOOKS_S)
+
+
+def _refused(exc: BaseException | None) -> tuple[str, Decimal] | None:
+    """Return the budget that an error says refused a call, or the last of its causes; and that budget's limit."""
+    if isinstance(exc, BudgetExceeded):
+        return exc.scope, exc.limit_usd
+    if isinstance(exc, AllRungsFailed):
+        return next((found for one in reversed(exc.exceptions) if (found := _refused(one))), None)
+    return None
 
 
 def _opening(request: Request) -> dict[str, Any]:

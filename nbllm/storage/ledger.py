@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from nbllm.core.ports import Filter, Series, UsageRow, Written
 from nbllm.core.records import Attempt, AttemptStatus, CallRow, Seen
 from nbllm.errors import HomeUnusable, StorageError
+from nbllm.storage import ledger_found
 from nbllm.storage import ledger_rows as rows
 from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home
@@ -97,7 +98,7 @@ class SqliteLedger:
 
         def run(con: sqlite3.Connection) -> None:
             learnt.forget()
-            found = _open_call(con, row.call_id) if row_id is None else row_id
+            found = ledger_found.open_call(con, row.call_id) if row_id is None else row_id
             if found is not None:
                 con.execute(*rows.close_call(found, row, learnt.numbers(con, self._learnt, row)))
 
@@ -114,7 +115,7 @@ class SqliteLedger:
 
         def run(con: sqlite3.Connection) -> None:
             learnt.forget()
-            of = _open_call(con, attempt.call_id) if call is None else call
+            of = ledger_found.open_call(con, attempt.call_id) if call is None else call
             row_id = self._number(con, learnt) << 32 | next(self._attempt_counts)
             con.execute(INSERT_ATTEMPT, rows.insert_attempt(row_id, of or 0, self._home.token, attempt))
             self._attempt_ids[attempt.attempt_id] = row_id
@@ -127,7 +128,7 @@ class SqliteLedger:
         if call is not None and row_id is not None:
             # With the call's own closing, a moment later: until then nobody was told of an answer.
             return self._db.ride(CLOSE_ATTEMPT, rows.close_attempt(row_id, call, attempt))
-        return self._slowly(lambda con: _close_attempt(con, attempt), Learnt(), searches=True)
+        return self._slowly(lambda con: ledger_found.close_attempt(con, attempt), Learnt(), searches=True)
 
     def add_many(self, calls: Iterable[tuple[CallRow, Sequence[Attempt]]]) -> int:
         """Insert calls with their attempts, in one transaction, and return how many: for imports and measurements."""
@@ -288,18 +289,6 @@ class SqliteLedger:
             with suppress(StorageError, HomeUnusable):  # then the next process searches this one's rows
                 self._db.run_and_wait(lambda con: all_closed(con, number), wait_s=_CLOSE_S)
         self._db.close()
-
-
-def _open_call(con: sqlite3.Connection, call_id: str) -> int | None:
-    found = con.execute("SELECT id FROM calls WHERE call_id = ? AND status = 'open'", (call_id,)).fetchone()
-    return None if found is None else int(found[0])
-
-
-def _close_attempt(con: sqlite3.Connection, attempt: Attempt) -> None:
-    found = con.execute("SELECT id, call FROM attempts WHERE attempt_id = ? AND status = 'open'", (attempt.attempt_id,)).fetchone()
-    if found:
-        row_id, call = found
-        con.execute(CLOSE_ATTEMPT, rows.close_attempt(row_id, call, attempt))
 
 
 def _written(done: Future[None] | None) -> Written:

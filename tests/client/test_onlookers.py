@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from nbllm import Client
 from nbllm.core.messages import Attempt, AttemptStatus, CallRecord, Delta, Origin, Request, Sink
-from nbllm.errors import CallFailed
+from nbllm.errors import AllRungsFailed, BudgetExceeded, CallFailed, ConnectionFailed, NbllmWarning
 from nbllm.flow_context import CELLS, ONLOOKERS, ORIGIN
 from nbllm.testing import FakeProvider, Script
 
@@ -104,6 +105,48 @@ def test_every_door_and_every_client_is_seen(seen: Seen, client: Client, tmp_pat
     assert [home.name for home in seen.homes] == ["home"] * 6 + ["other"]
     assert seen.under_way == {}
     assert len({record.call.call_id for record in seen.records}) == 7
+
+
+def test_a_budget_that_refused_is_told(seen: Seen, tmp_path: Path) -> None:
+    """Whatever became of the call: refused outright, a cascade that went without its next model, or one error for every model."""
+    cascade = {
+        "strategy": "cascade",
+        "models": ["sim/small", "sim/large"],
+        "accept": "valid",
+        "check": lambda text: "large" in text,
+    }
+    fakes = {"simulated": FakeProvider("an answer", default=Script(pieces=["another"]))}
+    with Client(home=tmp_path / "home", providers=fakes, model="sim/large", routes={"r": cascade}) as client:
+        with pytest.warns(NbllmWarning, match="this is the best one so far"):
+            reply = client.ask("a question", model="r", max_tokens=400, budget_usd=0.0005)
+        assert (reply.text, reply.accepted, seen.records[-1].refused) == (
+            "an answer",
+            False,
+            (f"request:{reply.call_id}", Decimal("0.0005")),
+        )
+        client.set_budget("session", Decimal("0.0000001"))
+        with pytest.raises(BudgetExceeded):
+            client.ask("another question")
+        assert seen.records[-1].refused == (f"session:{client.session}", Decimal("0.0000001"))
+        client.set_budget("session", None)
+        client.ask("a third question")
+        assert seen.records[-1].refused is None
+
+
+def test_a_refusal_among_the_causes_is_told(seen: Seen, tmp_path: Path) -> None:
+    """One error for several models that holds a budget's refusal tells of it, deep down too; of several it is the last."""
+
+    def refusal(scope: str) -> BudgetExceeded:
+        nothing = Decimal(0)
+        return BudgetExceeded(scope=scope, limit_usd=Decimal(1), spent_usd=nothing, reserved_usd=nothing, needed_usd=Decimal(2))
+
+    other = ConnectionFailed("x", whole_endpoint=False)
+    inner = AllRungsFailed("x", [refusal("day"), refusal("user:b"), other])
+    for error in (AllRungsFailed("x", [refusal("user:b"), other]), AllRungsFailed("x", [refusal("day"), inner])):
+        fakes = {"simulated": FakeProvider(error)}
+        with Client(home=tmp_path / "home", providers=fakes, model="sim/small") as client, pytest.raises(AllRungsFailed):
+            client.ask("a question")
+        assert seen.records[-1].refused == ("user:b", Decimal(1))
 
 
 def test_nobody_pays_for_what_nobody_looks_at(client: Client) -> None:
