@@ -38,7 +38,7 @@ test: setup ## run the tests: no key, GPU, browser or network needed
 test-services: setup ## run several processes at once: redis-server (apt-get install redis-server), Celery workers, replicas, kill -9 by the hundred
 	$(PYTEST) tests/services $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No services test was selected." || exit $$code
 
-test-engines: setup ## run the road against a real vLLM on this CPU (makes .venv-engine, several GB)
+test-engines: setup ## run the road against a real vLLM and llama-server on this CPU (makes .venv-engine, several GB)
 	@$(BIN)/python scripts/engine_env.py
 	$(PYTEST) tests/engines $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No engine test was selected." || exit $$code
 

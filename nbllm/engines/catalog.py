@@ -1,7 +1,7 @@
 """The engines: one row says how each is found, started, asked whether it is ready, and measured.
 
-Command lines and names of metrics are those of vLLM 0.32, llama.cpp's llama-server, Ollama 0.5 and later, and SGLang 0.5. Only
-vLLM's and the simulated server's are held by tests against the real thing.
+Command lines and names of metrics are those of vLLM 0.32, llama.cpp's llama-server, Ollama 0.5 and later, and SGLang 0.5. Those of
+vLLM, llama-server and the simulated server are held by tests against the real thing.
 """
 
 from __future__ import annotations

