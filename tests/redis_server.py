@@ -36,7 +36,7 @@ class RedisServer:
         self._process = subprocess.Popen(
             ["redis-server", *where, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder
         )
-        until_s = time.monotonic() + 10
+        until_s = time.monotonic() + 30
         with self.client() as client:
             while True:
                 try:

@@ -9,7 +9,11 @@ from nbllm.calibration import calibrate_threshold, level_of_look
 from tests.calibration.worlds import World, drawn, worlds
 
 DRAWS = 100
-RNG = np.random.default_rng(20)
+
+
+def dice() -> np.random.Generator:
+    """Return a generator of a test's own: one for all would give each test other draws in another order of tests."""
+    return np.random.default_rng(20)
 
 
 def tolerated(draws: int, share: float = 0.05) -> float:
@@ -20,10 +24,11 @@ def tolerated(draws: int, share: float = 0.05) -> float:
 @pytest.mark.parametrize("max_error", [0.05, 0.2])
 def test_the_true_error_is_within_the_bound(max_error: float) -> None:
     """In each world at most 5% of plans, and of curves with all their points, break their promise."""
+    rng = dice()
     for world in worlds(max_error):
         broken = curves = 0
         for _ in range(DRAWS):
-            plan = calibrate_threshold(*world.draw(500, RNG), max_error=max_error)
+            plan = calibrate_threshold(*world.draw(500, rng), max_error=max_error)
             broken += plan.threshold is not None and world.error(plan.threshold) > max_error
             curves += world.breaks(plan.curve)
         assert broken <= DRAWS * tolerated(DRAWS), world.name
@@ -35,7 +40,7 @@ def test_refusing_is_no_escape() -> None:
     rng = np.random.default_rng(4)
     score = rng.random(50_000)
     half = drawn("half", score, np.where(score > 0.45, 0.05, 0.6), rng)
-    plans = [calibrate_threshold(*half.draw(1_000, RNG), max_error=0.1) for _ in range(60)]
+    plans = [calibrate_threshold(*half.draw(1_000, rng), max_error=0.1) for _ in range(60)]
     assert sum(plan.accepted for plan in plans) >= 54
     assert np.mean([half.hits(p.threshold) for p in plans if p.threshold is not None]) > 0.4 * 50_000
 
@@ -48,11 +53,11 @@ def boundary(max_error: float) -> World:
 
 def test_looking_again_and_again_spends_the_level() -> None:
     """Labelling 20 at a time and stopping at the first acceptance is wrong in at most 5% of runs of 12 looks."""
-    runs, looks = 80, 12
+    runs, looks, rng = 80, 12, dice()
     world = boundary(0.2)
     accepted = 0
     for _ in range(runs):
-        scores, correct = world.draw(20 * looks, RNG)
+        scores, correct = world.draw(20 * looks, rng)
         steps = [(look, scores[: 20 * look], correct[: 20 * look]) for look in range(1, looks + 1)]
         accepted += any(calibrate_threshold(s, c, max_error=0.2, look=look).accepted for look, s, c in steps)
     assert accepted <= runs * tolerated(runs)
@@ -67,13 +72,13 @@ def test_all_looks_together_spend_what_was_promised() -> None:
 
 def test_weighted_plans_keep_the_promise_too() -> None:
     """With rows selected by score, one in five or all, weighted plans are wrong in at most 5% of draws; unweighted ones mostly."""
-    world = boundary(0.2)
-    tilted = drawn("tilted", world.scores, np.clip(0.1 + 0.3 * (world.scores < 0.5), 0, 1), RNG)  # 25% wrong in all
+    world, rng = boundary(0.2), dice()
+    tilted = drawn("tilted", world.scores, np.clip(0.1 + 0.3 * (world.scores < 0.5), 0, 1), rng)  # 25% wrong in all
     broken = {True: 0, False: 0}
     for _ in range(DRAWS):
-        scores, correct = tilted.draw(2_000, RNG)
+        scores, correct = tilted.draw(2_000, rng)
         chance = np.where(scores < 0.5, 0.2, 1.0)  # the wrong half is labelled least
-        kept = RNG.random(2_000) < chance
+        kept = rng.random(2_000) < chance
         for weighted in (True, False):
             weights = 1 / chance[kept] if weighted else None
             plan = calibrate_threshold(scores[kept], correct[kept], weights, max_error=0.2)

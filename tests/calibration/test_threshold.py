@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from nbllm.calibration import ThresholdPlan, calibrate_threshold, judge_agreement
 from nbllm.errors import ConfigurationError, InvalidLabels, InvalidPlan, InvalidRequest, NbllmError
 
-RNG = np.random.default_rng(7)
-SCORES = RNG.random(2_000)
-CORRECT = RNG.random(2_000) < 1 - 0.6 * (1 - SCORES) ** 1.5
+_DICE = np.random.default_rng(7)
+SCORES = _DICE.random(2_000)
+CORRECT = _DICE.random(2_000) < 1 - 0.6 * (1 - SCORES) ** 1.5
 
 
 def test_a_plan_says_what_it_promises_and_on_what() -> None:
@@ -50,7 +50,7 @@ def test_the_curve_counts_the_labels_at_each_of_its_thresholds() -> None:
 
 def test_the_same_labels_give_the_same_plan_in_any_order() -> None:
     """Nothing depends on the order of rows or on chance."""
-    order = RNG.permutation(2_000)
+    order = np.random.default_rng(8).permutation(2_000)
     assert calibrate_threshold(SCORES, CORRECT) == calibrate_threshold(SCORES[order], CORRECT[order])
 
 
@@ -163,7 +163,7 @@ def test_a_refusal_says_how_many_more_labels_would_do_and_they_do() -> None:
 
 def test_an_error_above_the_bound_is_not_cured_by_labels() -> None:
     """Where hits are wrong more often than allowed at every threshold, the refusal gives the lowest error seen."""
-    plan = calibrate_threshold(SCORES, RNG.random(2_000) < 0.7)
+    plan = calibrate_threshold(SCORES, np.random.default_rng(9).random(2_000) < 0.7)
     assert plan.more_labels is None
     assert "No number of labels helps" in plan.reason
     assert "lowest error seen" in plan.reason
@@ -171,10 +171,11 @@ def test_an_error_above_the_bound_is_not_cured_by_labels() -> None:
 
 def test_alternatives_are_measured_on_the_same_labels() -> None:
     """A better score is shown with what it gains, and its interval excludes no gain; NaN, where a guard blocks, is no hit."""
-    truth = RNG.random(1_000) < 0.5
-    weak = RNG.random(1_000)
-    better = truth + 0.8 * RNG.random(1_000)
-    guarded = np.where(truth | (RNG.random(1_000) < 0.1), weak, np.nan)
+    rng = np.random.default_rng(10)
+    truth = rng.random(1_000) < 0.5
+    weak = rng.random(1_000)
+    better = truth + 0.8 * rng.random(1_000)
+    guarded = np.where(truth | (rng.random(1_000) < 0.1), weak, np.nan)
     plan = calibrate_threshold(weak, truth, alternatives={"judge": better, "guards": guarded})
     by_name = {other.name: other for other in plan.alternatives}
     assert by_name["judge"].low > 0.2

@@ -41,8 +41,8 @@ def check_sent(client: Client, server: FaultServer, models: dict[str, str]) -> N
         assert len(sent) - len(cut) <= server.count(model) <= len(sent), (rung, attempts)
 
 
-def until(true: Callable[[], object], within_s: float = 5.0) -> None:
-    """Wait until something is true. AssertionError when it is not in time."""
+def until(true: Callable[[], object], within_s: float = 30.0) -> None:
+    """Wait until something is true. AssertionError when it is not in time, which is long for a machine that stalls."""
     give_up_s = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < give_up_s, "it did not happen in time"

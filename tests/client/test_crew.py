@@ -31,10 +31,10 @@ def test_work_is_done_by_as_many_as_needed() -> None:
     """Results and errors come back; at most `size` at once; one thread does for work that comes one by one."""
     team = Crew(3, "crew-a")
     for number in range(20):
-        assert team.submit(lambda n: n * 2, number).result(5) == 2 * number
+        assert team.submit(lambda n: n * 2, number).result(30) == 2 * number
     assert alive("crew-a") == 1
     with pytest.raises(ZeroDivisionError):
-        team.submit(lambda: 1 / 0).result(5)
+        team.submit(lambda: 1 / 0).result(30)
     gate, at_once, most = threading.Semaphore(0), [], []
 
     def busy() -> None:
@@ -47,10 +47,10 @@ def test_work_is_done_by_as_many_as_needed() -> None:
     until(lambda: len(at_once) == 3)
     gate.release(9)
     for future in futures:
-        future.result(5)
+        future.result(30)
     assert max(most) == 3
     until(lambda: alive("crew-a") == 0)
-    assert team.submit(lambda: "again").result(5) == "again"
+    assert team.submit(lambda: "again").result(30) == "again"
     team.shutdown()
 
 
@@ -58,7 +58,7 @@ def test_no_work_is_lost_to_threads_that_are_leaving() -> None:
     """Work that comes just when idle threads leave is done all the same."""
     team = Crew(2, "crew-b")
     for number in range(40):
-        assert team.submit(lambda n: n, number).result(5) == number
+        assert team.submit(lambda n: n, number).result(30) == number
         time.sleep(0.0199 + number % 7 * 0.0001)
     team.shutdown()
 
@@ -73,7 +73,7 @@ def test_shutdown() -> None:
     team.shutdown(wait=False, cancel_futures=True)
     assert waiting.cancelled()
     gate.set()
-    assert running.result(5)
+    assert running.result(30)
     with pytest.raises(RuntimeError):
         team.submit(lambda: None)
     until(lambda: alive("crew-c") == 0)

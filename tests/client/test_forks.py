@@ -37,7 +37,7 @@ def test_children_of_multiprocessing(method: str, tmp_path: Path) -> None:
             child.start()
             assert client.ask("meanwhile").text == TEXT
             assert queue.get(timeout=60) == [TEXT] * 4
-            child.join(20)
+            child.join(30)
             assert child.exitcode == 0
             assert client.ask("after").text == TEXT
             assert "".join(client.stream("after, streamed")) == TEXT

@@ -20,7 +20,7 @@ from tests.client.helpers import check_sent, fake_client, our_threads, rows, unt
 from tests.client.interrupting import Interrupt
 from tests.fault_server import FaultServer
 from tests.road.invariants import check_money, check_nothing_left, endpoint
-from tests.starvation import within
+from tests.starvation import Stopwatch, within
 
 DOORS: dict[str, Callable[[Client, str], object]] = {
     "ask": lambda client, prompt: client.ask(prompt),
@@ -48,11 +48,11 @@ def test_at_every_step(door: str, tmp_path: Path) -> None:
         while interrupted:
             step += 1
             interrupt = Interrupt(step)
-            began_s = time.monotonic()
+            watch = Stopwatch()
             interrupted = interrupt.run(lambda: DOORS[door](client, f"step {step}"))  # noqa: B023 - it runs now
             if step % 5 == 0:
                 assert in_time(lambda: client.ask(f"probe {step}")), f"stuck after {interrupt.where}"  # noqa: B023
-            assert time.monotonic() - began_s < 2, f"slow after {interrupt.where}"
+            assert watch.s < 2, f"slow after {interrupt.where}"
         assert step > 5, "there were steps to interrupt"
         assert fake.in_flight == 0
         assert {row.status.value for row in rows(client)} <= {"done", "cancelled"}
@@ -61,11 +61,11 @@ def test_at_every_step(door: str, tmp_path: Path) -> None:
 
 
 def in_time(work: Callable[[], object]) -> bool:
-    """Do it on another thread; whether it was done within 5 s."""
+    """Do it on another thread; whether it was done within 30 s."""
     done: list[object] = []
     thread = threading.Thread(target=lambda: done.append(work()), daemon=True)
     thread.start()
-    thread.join(5)
+    thread.join(30)
     return bool(done)
 
 
@@ -91,8 +91,8 @@ def test_while_everything_is_opened(tmp_path: Path) -> None:
 posix = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system has no signals to send to a thread")
 
 
-def interrupted(work: Callable[[], object], *after_s: float, when: Callable[[], object] = lambda: True) -> float:
-    """Do the work, and press Ctrl-C so many seconds after `when` is true; return when that had ended it (monotonic)."""
+def interrupted(work: Callable[[], object], *after_s: float, when: Callable[[], object] = lambda: True) -> Stopwatch:
+    """Do the work, and press Ctrl-C so many seconds after `when` is true; return a watch that runs since that had ended it."""
     here = threading.get_ident()
 
     def press(after: float) -> None:
@@ -107,13 +107,13 @@ def interrupted(work: Callable[[], object], *after_s: float, when: Callable[[], 
         work()
         time.sleep(5)
     except KeyboardInterrupt:
-        ended_s = time.monotonic()
+        ended = Stopwatch()
     else:
         raise AssertionError("no interrupt came through")
     while any(timer.is_alive() for timer in timers):
         with contextlib.suppress(KeyboardInterrupt):  # one that came late
             time.sleep(0.01)
-    return ended_s
+    return ended
 
 
 def take(client: Client, door: str, pieces: list[str]) -> None:
@@ -136,10 +136,10 @@ def test_a_real_signal(door: str, after_ms: int, tmp_path: Path) -> None:
         with Client(home=tmp_path, endpoints={"lab": endpoint(server)}, model="lab/m") as client:
             client.ask("warm", model="lab/other")
             pieces: list[str] = []
-            with within(after_ms / 1000 + 0.5):
-                stopped_s = interrupted(lambda: take(client, door, pieces), after_ms / 1000)
+            with within(after_ms / 1000 + 0.5, others=True):
+                stopped = interrupted(lambda: take(client, door, pieces), after_ms / 1000)
             if server.count("m"):
-                assert server.wait_closed(stopped_s) < 1.0
+                assert server.wait_closed(stopped) < 1.0
             for call in rows(client)[1:]:
                 assert (call.status, call.error) == (AttemptStatus.CANCELLED, "CancelledError")
                 for attempt in client.ledger.attempts(call.call_id):
@@ -162,10 +162,9 @@ def test_twice(tmp_path: Path) -> None:
         interrupted(lambda: client.ask("hello"), 0.05, 0.0505, when=lambda: fake.in_flight)
         assert client.ask("again").text == "ok"
         assert fake.in_flight == 0
-        until_s = time.monotonic() + 2.0  # nobody waits for the row of a call that was given up twice
-        while (said := [row.status.value for row in rows(client)]) == ["open", "done"] and time.monotonic() < until_s:
-            time.sleep(0.01)
-        assert said == ["cancelled", "done"]
+        # Nobody waits for the row of a call that was given up twice.
+        until(lambda: [row.status.value for row in rows(client)] != ["open", "done"])
+        assert [row.status.value for row in rows(client)] == ["cancelled", "done"]
 
 
 def test_partial_answer_of_an_interrupted_call(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import threading
-import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from nbllm.testing import FakeProvider, Script
 from tests.client.helpers import fake_client, our_threads, rows, until
 from tests.fault_server import FaultServer
 from tests.road.invariants import check_nothing_left, endpoint
+from tests.starvation import Stopwatch
 
 TEXT = "One two three four five."
 
@@ -71,7 +71,7 @@ def test_many_loops_at_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(30)
         assert got == {number: [f"{number}-{turn}" for turn in range(10)] for number in range(8)}
 
 
@@ -117,9 +117,9 @@ def test_sync_doors_on_our_own_loop(tmp_path: Path) -> None:
         return "fine"
 
     client = fake_client(tmp_path, FakeProvider(nested))
-    began_s = time.monotonic()
+    watch = Stopwatch()
     assert client.ask("hello").text == "fine"
-    assert time.monotonic() - began_s < 2
+    assert watch.s < 2
     assert len(raised) == 6
     assert all("would wait for the loop" in str(exc) and "Use " in str(exc) for exc in raised)
     assert client.ask("again").text == "ok", "a close that was refused closed nothing"
@@ -211,12 +211,12 @@ def test_a_lent_loop_that_is_gone(tmp_path: Path) -> None:
         return client
 
     client = asyncio.run(main())
-    began_s = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(errors.CallFailed, match="event loop of this client was closed"):
         client.ask("anything new")
     assert client.ask("hello").source == "cache", "a hit needs no loop"
     client.close()
-    assert time.monotonic() - began_s < 2
+    assert watch.s < 2
     with fake_client(tmp_path) as other:
         assert [row.source for row in rows(other) if row.source] == ["model", "cache"]
 

@@ -170,14 +170,14 @@ def test_a_call_that_is_stopped_fails_and_keeps_its_text(client: Client, fake: F
 
     def ask() -> None:
         if door == "ask":
-            threading.Thread(target=lambda: seen.came.wait(5) and [stop() for stop in [*seen.under_way.values()]]).start()
+            threading.Thread(target=lambda: seen.came.wait(30) and [stop() for stop in [*seen.under_way.values()]]).start()
             client.ask("x")
         elif door == "stream":
             list(client.stream("x"))
         elif door == "start":
             assert client.start("x").reply
         else:
-            threading.Thread(target=lambda: seen.came.wait(5) and [stop() for stop in [*seen.under_way.values()]]).start()
+            threading.Thread(target=lambda: seen.came.wait(30) and [stop() for stop in [*seen.under_way.values()]]).start()
             asyncio.run(client.aask("x"))
 
     with pytest.raises(CallFailed, match="Stopped from the panel") as caught:
@@ -229,8 +229,8 @@ def test_a_stop_ends_one_waiter_of_a_shared_run(client: Client, fake: FakeProvid
             release.wait(0.001)
         next(iter(seen.under_way.values()))()
         with pytest.raises(CallFailed, match="Stopped"):
-            first.result(5)
-        assert "".join(second.result(5)).endswith("long answer")
+            first.result(30)
+        assert "".join(second.result(30)).endswith("long answer")
     assert fake.calls == 1
 
 
@@ -252,7 +252,7 @@ def test_where_a_call_was_made_is_in_its_row(client: Client) -> None:
         client.ask("a")
         CELLS.running = running
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(client.ask, "b").result(5)
+            pool.submit(client.ask, "b").result(30)
         client.ask("b")
     finally:
         ORIGIN.reset(token)

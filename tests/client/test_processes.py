@@ -29,7 +29,7 @@ def crowds(home: Path, base_url: str, **more: Any) -> Counter[str]:
         process.start()
     ends = sum((Counter(queue.get(timeout=60)) for _ in processes), Counter[str]())
     for process in processes:
-        process.join(20)
+        process.join(30)
         assert process.exitcode == 0
     return ends
 
@@ -81,5 +81,5 @@ def test_processes_that_make_one_home_together(tmp_path: Path) -> None:
         process.start()
     assert [queue.get(timeout=60) for _ in range(PROCESSES * len(homes))] == [(0, 0, 2)] * PROCESSES * len(homes)
     for process in processes:
-        process.join(20)
+        process.join(30)
         assert process.exitcode == 0

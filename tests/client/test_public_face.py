@@ -214,7 +214,7 @@ def test_close_ends_calls_of_other_threads(asked_off: str, tmp_path: Path) -> No
     thread.start()
     until(lambda: fake.in_flight == 1)
     client.close()
-    thread.join(2)
+    thread.join(30)
     assert not thread.is_alive()
     assert [type(exc) for exc in caught] == [errors.CallFailed]
     assert "closed" in str(caught[0])
@@ -249,7 +249,7 @@ def test_close_under_load(tmp_path: Path) -> None:
         time.sleep(0.1)
         client.close()
         for thread in threads:
-            thread.join(2)
+            thread.join(30)
         assert len(ends) == 12
         assert all("closed" in said for said in ends)
         assert other.ask("hello").text == "ok"

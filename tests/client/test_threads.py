@@ -194,7 +194,7 @@ def test_one_default_client(no_process_client: None, tmp_path: Path, monkeypatch
     start = threading.Barrier(20)
 
     def get(_: int) -> Client:
-        start.wait(10)
+        start.wait(30)
         return nbllm.get_client()
 
     with ThreadPoolExecutor(20) as pool:

@@ -19,6 +19,7 @@ from nbllm.core.reply import Reply
 from nbllm.flow_context import WATCHER, FlowStopped
 from nbllm.testing import FakeProvider, Script
 from tests.client.helpers import fake_client, our_threads, rows, until
+from tests.starvation import within
 
 PIECES = Script(pieces=("One ", "two."))
 SEEN = [("started", "sim/small"), ("delta", "One "), ("delta", "two.")]
@@ -209,8 +210,9 @@ def test_stopping(door: Callable[..., str], tmp_path: Path) -> None:
             thread = threading.Thread(target=copy_context().run, args=(flow, client))
             thread.start()
             until(lambda: ("delta", "One ") in seen.events)
-        seen.stop()
-        thread.join(1.0)
+        with within(1.0, others=True):
+            seen.stop()
+            thread.join(30)
         assert not thread.is_alive()
         assert (fake.calls, fake.cancelled, fake.in_flight) == (1, 1, 0)
         assert isinstance(ended[0], (FlowStopped, asyncio.CancelledError))

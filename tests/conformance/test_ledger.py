@@ -29,7 +29,7 @@ def ledger(request, tmp_path):
 def sure(*written: Written) -> None:
     for one in written:
         if isinstance(one, Future):
-            one.result(5)
+            one.result(30)
 
 
 def finish(ledger, row: CallRow, *attempts) -> None:

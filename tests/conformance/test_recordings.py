@@ -24,7 +24,7 @@ def keep(recordings, *some: Recording) -> None:
     for one in some:
         written = recordings.keep(one)
         if isinstance(written, Future):
-            written.result(5)
+            written.result(30)
 
 
 def test_what_is_kept_comes_back(backend):

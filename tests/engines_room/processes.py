@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nbllm.engines.supervisor import _parents
+from tests.starvation import Stopwatch
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
@@ -28,23 +29,23 @@ def marked(mark: str) -> list[int]:
 
 
 def wait_until_gone(mark: str, limit_s: float) -> float:
-    """Wait until no process carries the mark; return how long that took, fail after limit_s."""
-    began_s = time.monotonic()
+    """Wait until no process carries the mark; return how long that took, fail after limit_s, the machine's other work left out."""
+    watch, began_s = Stopwatch(others=True), time.monotonic()
     while left := marked(mark):
-        assert time.monotonic() - began_s < limit_s, f"still there after {limit_s} s: {left}"
+        assert watch.s < limit_s, f"still there after {limit_s} s: {left}"
         time.sleep(0.02)
     return time.monotonic() - began_s
 
 
 def wait_until_ended(pids: Collection[int], limit_s: float) -> None:
     """Wait until none of these processes lives: some overwrite their environment, and with it a mark. Fail after limit_s."""
-    end_s = time.monotonic() + limit_s
+    watch = Stopwatch(others=True)
     while left := set(pids) & _parents().keys():
-        assert time.monotonic() < end_s, f"still there after {limit_s} s: {left}"
+        assert watch.s < limit_s, f"still there after {limit_s} s: {left}"
         time.sleep(0.02)
 
 
-def until(true: Callable[[], object], limit_s: float) -> float:
+def until(true: Callable[[], object], limit_s: float = 30.0) -> float:
     """Wait until something is true and return how long that took; fail after limit_s."""
     began_s = time.monotonic()
     while not true():

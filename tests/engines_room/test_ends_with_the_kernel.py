@@ -42,7 +42,7 @@ class Kernel:
 
     def wait_for(self, count: int) -> None:
         """Wait until so many processes carry the mark."""
-        end_s = time.monotonic() + 10
+        end_s = time.monotonic() + 30
         while len(marked(self.mark)) < count:
             assert time.monotonic() < end_s, marked(self.mark)
             time.sleep(0.02)
@@ -99,7 +99,7 @@ def test_a_forked_child_does_not_keep_the_engine_alive(make: object) -> None:
     engines = set(marked(kernel.mark)) - {kernel.process.pid}
     kernel.process.send_signal(signal.SIGKILL)
     kernel.process.wait()
-    end_s = time.monotonic() + 5
+    end_s = time.monotonic() + 30
     while len(left := set(marked(kernel.mark)) & engines) > 1:  # the child itself stays
         assert time.monotonic() < end_s, left
         time.sleep(0.02)
@@ -120,7 +120,7 @@ def test_a_killed_supervisor_takes_the_engine_along(make: object) -> None:
     kernel = make("slow")  # type: ignore[operator]
     (supervisor,) = [pid for pid in marked(kernel.mark) if b"supervisor.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(supervisor, signal.SIGKILL)
-    end_s = time.monotonic() + 5
+    end_s = time.monotonic() + 30
     while set(marked(kernel.mark)) != {kernel.process.pid}:
         assert time.monotonic() < end_s, marked(kernel.mark)
         time.sleep(0.02)

@@ -17,8 +17,10 @@ from nbllm.engines import EngineEvent, Plan, attach, running, start
 from nbllm.engines.watch import Rhythm
 from nbllm.errors import EngineFailed, EngineNotPossible, EngineWedged
 from tests.engines_room.processes import linux_only, marked, wait_until_gone
+from tests.starvation import Stopwatch
 
 MakePlan = Callable[..., Plan]
+
 QUICK = Rhythm(every_s=0.05, limit_s=0.2)
 
 
@@ -40,10 +42,10 @@ def test_an_engine_that_loads_slowly_is_waited_for_and_shown(fake: MakePlan, mon
 
 def test_an_engine_without_memory_says_so_within_two_seconds(fake: MakePlan) -> None:
     """A failed start is told in a few lines of the engine's own, with what to do, soon after its death."""
-    began_s = time.monotonic()
+    watch = Stopwatch(others=True)
     with pytest.raises(EngineFailed, match="it ran out of memory") as caught:
         start(fake("oom"))
-    assert time.monotonic() - began_s < 2.0
+    assert watch.s < 2.0
     assert (caught.value.reason, caught.value.exit_code) == ("out_of_memory", 1)
     assert "CUDA out of memory. Tried to allocate 20.00 GiB" in str(caught.value)
     assert "--max-model-len" in caught.value.hint
@@ -96,7 +98,7 @@ def test_a_server_with_another_model_is_not_ready(fake: MakePlan) -> None:
 def test_an_engine_that_stops_completing_is_shown_as_wedged(fake: MakePlan) -> None:
     """The watch sees it although /health goes on answering, and the status says so."""
     with start(fake("wedges_later", idle_probe=True), rhythm=QUICK) as engine:
-        end_s = time.monotonic() + 10
+        end_s = time.monotonic() + 30
         while engine.state != "wedged" and time.monotonic() < end_s:
             time.sleep(0.02)
         status = engine.status()
@@ -114,7 +116,7 @@ def test_an_engine_that_dies_later_says_why(fake: MakePlan) -> None:
     """Its status holds its own last words; its name is free for another one."""
     plan = fake("dies_later")
     engine = start(plan)
-    end_s = time.monotonic() + 10
+    end_s = time.monotonic() + 30
     while engine.state != "ended" and time.monotonic() < end_s:
         time.sleep(0.02)
     assert "exit code 3" in engine.status().trouble
@@ -200,14 +202,14 @@ def test_stubborn_children_are_ended_by_stop(fake: MakePlan, monkeypatch: pytest
     mark = f"NBLLM_TEST_MARK=stubborn-{os.getpid()}"
     monkeypatch.setenv(*mark.split("="))
     engine = start(fake("stubborn"))
-    end_s = time.monotonic() + 5
+    end_s = time.monotonic() + 30
     while len(marked(mark)) < 7 and time.monotonic() < end_s:  # the engine, and three children, two of them with one of their own
         time.sleep(0.02)
     assert len(marked(mark)) >= 6
-    began_s = time.monotonic()
+    watch = Stopwatch(others=True)
     engine.stop()
     wait_until_gone(mark, 0.5)
-    assert time.monotonic() - began_s < 5.0
+    assert watch.s < 5.0
 
 
 def test_a_server_that_runs_already_is_attached(fake: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,10 @@ from nbllm.engines.door import Answer, Door, NoAnswer, TooLate
 from nbllm.engines.ready import Asked
 from nbllm.engines.status import metrics_of, names_on
 from nbllm.engines.watch import Rhythm, Watch
+from tests.starvation import Stopwatch
 
 MakePlan = Callable[..., Plan]
+
 QUICK = Rhythm(every_s=0.02, limit_s=0.1)
 
 
@@ -80,19 +82,20 @@ def test_nothing_moves_and_requests_pile_up() -> None:
     """Requests that come are no work: an engine whose counts stand still while it has a question is wedged, after the limit."""
     door = Scripted(*(vllm(waiting=n) for n in range(500)))
     looking = watch(door)
-    began_s = time.monotonic()
+    took = Stopwatch(others=True)
     looking.look()
     assert looking.wedged
-    assert 0.1 <= time.monotonic() - began_s < 1.0
+    assert took.all_s >= 0.1
+    assert took.s < 1.0
 
 
 def test_a_wedge_in_the_middle_of_a_long_prompt_is_seen_as_soon() -> None:
     """Movement at first, then none: the limit counts from the last that moved, not from the end of a patience of minutes."""
     looking = watch(Scripted(*(vllm(steps=n) for n in range(6)), vllm(steps=6)))
-    began_s = time.monotonic()
+    took = Stopwatch(others=True)
     looking.look()
     assert looking.wedged
-    assert time.monotonic() - began_s < 1.0
+    assert took.s < 1.0
 
 
 def test_a_busy_engine_is_not_asked_and_an_idle_one_is() -> None:
@@ -164,7 +167,7 @@ def test_the_simulated_server_works_on_others_while_ours_waits(monkeypatch: pyte
 
             reader = threading.Thread(target=read)
             reader.start()
-            assert begun.wait(10.0)
+            assert begun.wait(30)
             assert mine.status().state == "ready"
             enough.set()
             reader.join()

@@ -17,18 +17,18 @@ def test_one_thread_works_and_the_latest_value_is_the_last_one() -> None:
 
     def work(value: int) -> None:
         begun.set()
-        assert go_on.wait(5)
+        assert go_on.wait(30)
         done.append((value, threading.get_ident()))
 
     latest = Latest(work)
     worker = threading.Thread(target=latest, args=(0,))
     worker.start()
-    assert begun.wait(5)
+    assert begun.wait(30)
     for value in range(1, 50):
         latest(value)  # returns at once: the worker takes it on
     assert done == []
     go_on.set()
-    worker.join(5)
+    worker.join(30)
     assert [value for value, _ in done] == [0, 49]
     assert {thread for _, thread in done} == {worker.ident}
 
@@ -53,7 +53,7 @@ def test_work_never_overlaps_and_ends_with_the_last_value(given_: list[list[int]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert not overlaps
     assert done[-1] in {(n, len(mine) - 1) for n, mine in enumerate(given_)}
 

@@ -215,7 +215,7 @@ def test_an_app_that_dies_is_seen_and_one_ends_with_its_kernel(
     with start_app(folder, home=tmp_path / "home") as app:
         assert app.pid is not None
         os.kill(app.pid, signal.SIGKILL)
-        assert app._process.exited.wait(5)
+        assert app._process.exited.wait(30)
         assert app.state == "ended"
         assert "ended by itself" in str(Card(app, ["triage"]).view())
     with start_app(folder, home=tmp_path / "home") as app:

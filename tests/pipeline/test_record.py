@@ -195,7 +195,7 @@ def test_closing_waits_for_hooks() -> None:
         started = threading.Event()
 
         def hook(record: CallRecord) -> None:
-            started.wait(5)
+            started.wait(30)
             done.append(record.call.call_id)
 
         world = World()

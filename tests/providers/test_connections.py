@@ -109,7 +109,7 @@ def test_closing_ends_what_is_under_way_and_leaves_no_socket() -> None:
             await provider.aclose()
             (error,) = await asyncio.gather(task, return_exceptions=True)
             assert type(error).__name__ == "StreamInterrupted"
-            await server.settled(within_s=0.5)
+            await server.settled()
             with pytest.raises(RuntimeError, match="closed"):
                 await provider.send(wire(server.base_url), Heard())
 

@@ -32,7 +32,7 @@ class Answer:
 class Line:
     """One connection."""
 
-    def __init__(self, app: Running, timeout_s: float = 5.0) -> None:
+    def __init__(self, app: Running, timeout_s: float = 30.0) -> None:
         self.socket = socket.create_connection((app.host, app.port), timeout=timeout_s)
         self.host = f"{app.host}:{app.port}"
 

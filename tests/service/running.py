@@ -74,5 +74,5 @@ def running(app: FastAPI, *, tier: str = "default", plain: bool = False) -> Iter
         yield Running("127.0.0.1", port, key, service, loops[0], lambda: setattr(server, "should_exit", True))
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()

@@ -19,6 +19,7 @@ from nbllm.testing import FakeProvider
 from tests.client.helpers import our_threads, rows, until
 from tests.service.flow_apps import ALL, HANGS, HOUR, TICKET, Served, later, say, serving, triage
 from tests.service.running import write_settings
+from tests.starvation import Stopwatch
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +160,11 @@ def test_a_flow_that_sleeps_for_an_hour(tmp_path: Path) -> None:
     try:
         with serving(tmp_path, service="flow_timeout_s = 0.2") as served:
             assert problem(served.http.post("/flows/sleeps", json={}))["status"] == 504
+            served.it.service.runner._timeout_s = 60.0  # a machine that is slow is no flow that sleeps
             assert served.http.post("/flows/say", json={"text": "hi"}).json() == "fine"
             assert served.http.get("/health").status_code == 200
-            told_s = time.monotonic()
-        assert time.monotonic() - told_s < 8
+            watch = Stopwatch(others=True)
+        assert watch.s < 8
     finally:
         HOUR.set()
 

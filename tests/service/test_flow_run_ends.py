@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from nbllm.service.problems import ServiceProblem
 from nbllm.testing import FakeProvider, Script
 from tests.client.helpers import our_threads, rows
 from tests.service.test_flow_run import KINDS, ask, by_kind, in_a_loop, run, running
+from tests.starvation import Stopwatch
 
 HANGS = Script(pieces=("One ",), hang=True)
 RELEASED = threading.Event()
@@ -50,16 +50,19 @@ def test_a_flow_that_sleeps_for_an_hour(sleeper: Callable[..., Any], tmp_path: P
     async def main() -> None:
         async with running(tmp_path) as (runner, _):
             spec = describe(sleeper)
-            started_s = time.monotonic()
+            watch = Stopwatch(others=True)
             with pytest.raises(ServiceProblem) as caught:
                 await runner.run(spec, spec.arguments.model_validate({}), Follower(), timeout_s=0.05)
-            assert time.monotonic() - started_s < 1
+            assert watch.s < 1
             assert (caught.value.problem.status, caught.value.problem.type) == (504, "flow-timeout")
-            await asyncio.sleep(0.2)
-            assert runner.stuck == (0 if sleeper is waits else 1)
+            if sleeper is waits:
+                await asyncio.sleep(0.2)
+                assert runner.stuck == 0
+            while sleeper is not waits and runner.stuck == 0:
+                await asyncio.sleep(0.01)
             for kind in KINDS:
-                assert await asyncio.wait_for(run(runner, kind, text="hi"), 5) == b'"ok"'
-        assert time.monotonic() - started_s < 4
+                assert await asyncio.wait_for(run(runner, kind, text="hi"), 30) == b'"ok"'
+        assert watch.s < 4
 
     try:
         in_a_loop(main)
@@ -132,12 +135,12 @@ def test_a_caller_that_leaves(kind: Callable[..., Any], watched: bool, tmp_path:
             while not fake.in_flight:
                 await asyncio.sleep(0.005)
             task.cancel()
-            left_s = time.monotonic()
+            watch = Stopwatch()
             with pytest.raises(asyncio.CancelledError):
                 await task
             while fake.in_flight:
                 await asyncio.sleep(0.005)
-            assert time.monotonic() - left_s < 1
+            assert watch.s < 1
             assert [row.status.value for row in rows(client)] == ["cancelled"]
             await asyncio.sleep(0.15)
             assert runner.stuck == 0
@@ -159,7 +162,7 @@ def test_a_stubborn_flow(tmp_path: Path) -> None:
 
     async def main() -> None:
         fake = FakeProvider(default=HANGS)
-        async with running(tmp_path, fake, timeout_s=0.1) as (runner, _):
+        async with running(tmp_path, fake, timeout_s=0.5) as (runner, _):
             with pytest.raises(ServiceProblem):
                 await run(runner, stubborn)
             await asyncio.sleep(0.2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from nbllm.service import flow_events
 from nbllm.testing import FakeProvider, Script
 from tests.client.helpers import until
 from tests.service.flow_apps import HANGS, TICKET, Served, serving
+from tests.starvation import Stopwatch, within
 
 PIECES = Script(pieces=("One ", "two."))
 Told = list[tuple[str, dict[str, Any]]]
@@ -52,7 +52,7 @@ async def all_of(socket: ClientConnection) -> tuple[Told, int]:
     told: Told = []
     with suppress(ConnectionClosed):
         while True:
-            message = json.loads(await asyncio.wait_for(socket.recv(), 5))
+            message = json.loads(await asyncio.wait_for(socket.recv(), 30))
             told.append((message["event"], message["data"]))
     assert socket.close_code is not None
     return told, socket.close_code
@@ -163,7 +163,7 @@ def test_a_reader_that_is_too_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with served.http.stream("POST", "/flows/say/stream", json={"text": "a"}) as answer:
             assert answer.status_code == 200
             until(lambda: served.fake.calls == 1)
-            until(lambda: served.fake.in_flight == 0, within_s=10)
+            until(lambda: served.fake.in_flight == 0)
         assert served.fake.cancelled == 1
 
 
@@ -177,13 +177,14 @@ def test_cancelling_over_a_websocket(tmp_path: Path) -> None:
                 while json.loads(await it.recv())["event"] != "delta":
                     pass
                 await it.send('{"type": "cancel"}')
-                asked_s = time.monotonic()
+                watch = Stopwatch()
                 told, code = await all_of(it)
                 assert (told[-1][0], told[-1][1]["type"], code) == ("error", "urn:nbllm:problem:cancelled", 4499)
-                assert time.monotonic() - asked_s < 1
+                assert watch.s < 1
 
         asyncio.run(main())
-        until(lambda: served.fake.in_flight == 0, within_s=1)
+        with within(1.0):
+            until(lambda: served.fake.in_flight == 0)
         until(lambda: served.it.service.gate.running == 0)
 
 
@@ -197,7 +198,8 @@ def test_a_websocket_that_is_left(tmp_path: Path) -> None:
                 await it.recv()
 
         asyncio.run(main())
-        until(lambda: served.fake.in_flight == 0, within_s=1)
+        with within(1.0):
+            until(lambda: served.fake.in_flight == 0)
 
 
 @pytest.mark.parametrize(
@@ -249,20 +251,18 @@ def test_nonsense_while_a_run_goes_on(tmp_path: Path) -> None:
                 assert (await all_of(it))[1] == 4422
 
         asyncio.run(main())
-        until(lambda: served.fake.in_flight == 0, within_s=1)
+        until(lambda: served.fake.in_flight == 0)
 
 
 def test_a_websocket_lives_longer_than_a_head_may_take(tmp_path: Path) -> None:
     """The time for a request's head is no limit on what comes after the handshake."""
-    with serving(
-        tmp_path, FakeProvider(default=Script(pieces=("late",), first_after_s=0.5)), service="header_timeout_s = 0.2"
-    ) as it:
+    with serving(tmp_path, FakeProvider(default=Script(pieces=("late",), first_after_s=1.3)), service="header_timeout_s = 1") as it:
         assert ws(it, "say", {"text": "hi"})[-1][1]["result"] == "late"
 
 
 def test_a_websocket_that_says_nothing(tmp_path: Path) -> None:
     """It is closed when no start came in time."""
-    with serving(tmp_path, service="header_timeout_s = 0.1") as served:
+    with serving(tmp_path, service="header_timeout_s = 0.5") as served:
 
         async def main() -> None:
             async with socket(served, "say") as it:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import aiohttp
 
 from nbllm.service import create_app
 from tests.service.running import Running, running, write_settings
+from tests.starvation import Stopwatch
 
 CALLERS = 200
 BODY = {"model": "sim/small", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}
@@ -38,10 +38,10 @@ async def storm(app: Running, keys: list[str]) -> tuple[Counter[int], list[float
 
         async def watch() -> None:
             while not over.is_set():
-                began_s = time.monotonic()
+                watch = Stopwatch()
                 async with session.get(f"{app.url}/health") as answer:
                     assert answer.status == 200
-                health_s.append(time.monotonic() - began_s)
+                health_s.append(watch.s)
                 await asyncio.sleep(0.02)
 
         watching = asyncio.create_task(watch())

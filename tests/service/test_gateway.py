@@ -101,4 +101,4 @@ def test_the_command_says_what_to_set_and_ends_when_it_is_told_to(tmp_path: Path
         sdk = openai.OpenAI(base_url=told["OPENAI_BASE_URL"], api_key=told["OPENAI_API_KEY"], max_retries=0)
         assert sdk.chat.completions.create(model="sim/small", messages=ASKED).choices[0].message.content  # type: ignore[arg-type]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0

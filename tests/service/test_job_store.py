@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from tests.service.conformance_idempotency import KEEP_S, Clock
 from tests.service.conformance_jobs import MOST_LAPSES, JobsConformance, added, lease, new
 from tests.service.job_machine import JobsMachine
 from tests.service.sqlite_world import World, machine_on_sqlite, sqlite_world
+from tests.starvation import Stopwatch
 
 
 def make(home: Home, database: Database, clock: Clock) -> SqliteJobs:
@@ -123,9 +123,9 @@ def test_a_page_of_large_jobs_is_cheap(world: World[SqliteJobs]) -> None:
         store = world.open()
         await added(store, *(new(arguments='"' + "x" * 900_000 + '"') for _ in range(60)))
         read = world.homes[store]
-        started_s = time.monotonic()
+        watch = Stopwatch()
         assert len(await store.list("a", "triage", limit=100)) == 60
-        assert time.monotonic() - started_s < 0.1
+        assert watch.s < 0.1
         assert read.alive
 
     world.run(main())

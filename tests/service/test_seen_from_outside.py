@@ -28,6 +28,7 @@ from tests.service.probes import probe_app
 from tests.service.raw import ask as ask_raw
 from tests.service.raw import post
 from tests.service.running import Running, running, write_settings
+from tests.starvation import Stopwatch
 
 
 @flow
@@ -116,7 +117,7 @@ def test_numbers_of_requests_calls_tokens_and_cost(app: Running) -> None:
 def test_the_log_has_a_line_a_request_and_no_text(app: Running, log: io.BytesIO) -> None:
     """Each request is one line of JSON with id, route, status, time and the key's id; no prompt, answer, key or query."""
     post(app, "/flows/greet?token=in-a-query", b'{"name": "CONFIDENTIAL"}', X_Request_Id="find-1")
-    until_s = time.monotonic() + 3
+    until_s = time.monotonic() + 30
     while b"find-1" not in log.getvalue() and time.monotonic() < until_s:
         time.sleep(0.02)
     line = next(line for line in lines(log) if line["request_id"] == "find-1")
@@ -159,10 +160,10 @@ class Stuck(io.BytesIO):
 def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     """A full disk under the log loses lines, counts them, and holds up no request."""
     writer = LineWriter(Stuck(), most_lines=10)
-    began_s = time.monotonic()
+    watch = Stopwatch()
     for _ in range(1000):
         writer.write(b"x")
-    assert time.monotonic() - began_s < 0.5
+    assert watch.s < 0.5
     writer.close()
     assert writer.dropped > 0
     assert not writer._thread.is_alive()
@@ -196,7 +197,7 @@ def test_what_goes_to_the_log_by_pythons_own_way_is_redacted(capsys: pytest.Capt
 @pytest.fixture(scope="module")
 def sockets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """An app with a WebSocket that says what it hears."""
-    made, _ = probe_app(tmp_path_factory.mktemp("sockets"), "max_body_bytes = 2000\nheader_timeout_s = 0.3")
+    made, _ = probe_app(tmp_path_factory.mktemp("sockets"), "max_body_bytes = 2000\nheader_timeout_s = 1")
     with running(made) as it:
         yield it
 
@@ -233,7 +234,7 @@ def test_a_socket_speaks_and_a_large_message_ends_it(sockets: Running) -> None:
         async with connect(url(sockets), additional_headers=sockets.headers, max_size=None) as socket:
             await socket.send("hello")
             assert await socket.recv() == "hello"
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.2)
             await socket.send("still here")
             assert await socket.recv() == "still here"
             await socket.send("x" * 3000)

@@ -19,6 +19,7 @@ import pytest
 
 from tests.service.raw import Line
 from tests.service.running import Running, write_settings
+from tests.starvation import Stopwatch
 
 APP = """
 import asyncio, sys
@@ -118,7 +119,7 @@ def test_a_service_that_runs_has_loaded_no_notebook_and_ends_in_order(folder: Pa
             assert idle.closed()
         with pytest.raises(OSError, match="refused"):
             it.line()
-        out, err = it.process.communicate(timeout=5)
+        out, err = it.process.communicate(timeout=30)
         assert it.process.returncode == 0
     lines = [json.loads(line) for line in out.decode().splitlines()]
     work = next(line for line in lines if line.get("route") == "/work")
@@ -138,13 +139,13 @@ def test_what_does_not_end_within_the_grace_is_cut(folder: Path) -> None:
     with served(folder) as it, it.line() as line:
         line.send(f"POST /work HTTP/1.1\r\nHost: {line.host}\r\nAuthorization: Bearer {it.key}\r\n\r\n".encode())
         time.sleep(0.3)
-        began_s = time.monotonic()
+        watch = Stopwatch(others=True)
         it.process.send_signal(signal.SIGTERM)
         answer = line.read()
         assert (answer.status, answer.kind) == (503, "draining")
         assert int(answer.headers["retry-after"]) >= 1
-        assert it.process.wait(5) == 0
-        assert time.monotonic() - began_s < 4
+        assert it.process.wait(30) == 0
+        assert watch.s < 4
 
 
 def test_it_says_what_is_open_to_whom_and_the_key_once(folder: Path) -> None:

@@ -12,12 +12,13 @@ import pytest
 from tests.service.probes import Seen, probe_app
 from tests.service.raw import Line, ask
 from tests.service.running import Running, running
+from tests.starvation import Stopwatch, within
 
 
 @pytest.fixture(scope="module")
 def probes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Seen]]:
-    """An app that waits 0.2 s for heads and 1 s for readers, and has room for ten connections."""
-    app, seen = probe_app(tmp_path_factory.mktemp("app"), "header_timeout_s = 0.2\nidle_s = 1\nmax_connections = 10")
+    """An app that waits 1 s for readers, and has room for ten connections."""
+    app, seen = probe_app(tmp_path_factory.mktemp("app"), "idle_s = 1\nmax_connections = 10")
     with running(app) as it:
         yield it, seen
 
@@ -27,52 +28,52 @@ def app(probes: tuple[Running, Seen]) -> Running:
     return probes[0]
 
 
-def test_a_connection_that_says_nothing_is_closed(app: Running) -> None:
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """An app that waits 0.5 s for heads."""
+    with running(probe_app(tmp_path_factory.mktemp("hasty"), "header_timeout_s = 0.5")[0]) as it:
+        yield it
+
+
+def drips_until_cut(line: Line, drip: bytes) -> None:
+    """Send a drip every 50 ms; AssertionError when the other side does not end it within 1.5 s."""
+    line.socket.settimeout(0.05)
+    with within(1.5):
+        for _ in range(600):
+            try:
+                line.send(drip)
+                if line.socket.recv(1000) is not None:  # the refusal, or the end
+                    return
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+    raise AssertionError("it was not cut")
+
+
+def test_a_connection_that_says_nothing_is_closed(hasty: Running) -> None:
     """Who connects and is silent is cut after the time for a head."""
-    began_s = time.monotonic()
-    with Line(app) as line:
+    watch = Stopwatch()
+    with Line(hasty) as line:
         assert line.closed()
-    assert 0.1 < time.monotonic() - began_s < 1.5
+    assert watch.all_s > 0.4
+    assert watch.s < 1.5
 
 
 @pytest.mark.parametrize("drip", [b"X-A: 1\r\n", b"\r\n"], ids=["headers", "empty lines"])
-def test_a_head_that_drips_is_cut(app: Running, drip: bytes) -> None:
+def test_a_head_that_drips_is_cut(hasty: Running, drip: bytes) -> None:
     """A head that comes a line at a time (slow loris) has as long as any other; empty lines before it count, too."""
-    began_s = time.monotonic()
-    with Line(app) as line:
+    with Line(hasty) as line:
         if drip != b"\r\n":
             line.send(b"GET /health HTTP/1.1\r\n")
-        line.socket.settimeout(0.05)
-        cut = False
-        while time.monotonic() - began_s < 3 and not cut:
-            try:
-                line.send(drip)
-                cut = line.socket.recv(1000) is not None  # the refusal, or the end
-            except TimeoutError:
-                continue
-            except OSError:
-                cut = True
-    assert cut
-    assert time.monotonic() - began_s < 1.5
+        drips_until_cut(line, drip)
 
 
-def test_dripping_between_requests_is_cut_too(app: Running) -> None:
+def test_dripping_between_requests_is_cut_too(hasty: Running) -> None:
     """A connection that was used once and then drips empty lines has no more time than a new one."""
-    with Line(app) as line:
+    with Line(hasty) as line:
         assert line.ask("/health").status == 200
-        began_s = time.monotonic()
-        line.socket.settimeout(0.05)
-        cut = False
-        while time.monotonic() - began_s < 3 and not cut:
-            try:
-                line.send(b"\r\n")
-                cut = line.socket.recv(1000) is not None
-            except TimeoutError:
-                continue
-            except OSError:
-                cut = True
-        assert cut
-        assert time.monotonic() - began_s < 1.5
+        drips_until_cut(line, b"\r\n")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_an_answer_that_nobody_reads_is_cut(app: Running, probes: tuple[Running,
     seen = probes[1]
     with Line(app) as line:
         line.send(f"POST /drip HTTP/1.1\r\nHost: {line.host}\r\nAuthorization: Bearer {app.key}\r\n\r\n".encode())
-        assert seen.ended.wait(8)
+        assert seen.ended.wait(30)
 
 
 def test_an_idle_connection_is_closed(app: Running) -> None:
@@ -135,7 +136,7 @@ def test_too_many_connections_are_refused_and_room_comes_back(app: Running) -> N
             answer = late.read()
             assert answer.status == 503
             assert int(answer.headers["retry-after"]) >= 1
-    until_s = time.monotonic() + 5
+    until_s = time.monotonic() + 30
     while time.monotonic() < until_s:
         try:
             if ask(app, "/health").status == 200:
@@ -159,7 +160,7 @@ def test_what_holds_under_another_server(tmp_path: Path) -> None:
     with running(app, plain=True) as it:
         with Line(it) as line:
             line.send(f"POST /drip HTTP/1.1\r\nHost: {line.host}\r\nAuthorization: Bearer {it.key}\r\n\r\n".encode())
-            assert seen.ended.wait(8)
+            assert seen.ended.wait(30)
         with Line(it) as line:
             many = "".join(f"X-{n}: 1\r\n" for n in range(200))
             line.send(f"GET /health HTTP/1.1\r\nHost: {line.host}\r\n{many}\r\n".encode())

@@ -171,15 +171,15 @@ def test_a_rolled_back_batch_teaches_nothing(storage):
     storage.ledger._db.write(lambda _: None)
     begun, go = threading.Event(), threading.Event()
     storage.ledger._db.defer(lambda _: (begun.set(), go.wait(5)))
-    assert begun.wait(5)
+    assert begun.wait(30)
     row = call()
     queued = storage.ledger.add_call(row)  # while the thread is busy, these two become one batch
     bad = storage.ledger._db.defer(_refuse)
     go.set()
     with pytest.raises(ValueError, match="no"):
-        bad.result(5)
+        bad.result(30)
     assert queued is not None
-    queued.result(5)
+    queued.result(30)
     assert [r.call_id for r in storage.ledger.calls(Filter(), limit=5)] == [row.call_id]
     con = sqlite3.connect(storage.ledger._db.path)
     noted = con.execute("SELECT number, names.name FROM calls JOIN processes ON number = calls.id >> 32, names").fetchall()

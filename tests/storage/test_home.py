@@ -203,10 +203,10 @@ def test_on_a_network_each_machine_has_its_own_files_without_wal(tmp_path, monke
     storage = open_storage(tmp_path / "home", session="s", on_trouble=told.append)
     written = storage.ledger.add_call(call())
     if written is not None:
-        written.result(5)
+        written.result(30)
     second = storage.ledger.add_call(call())
     assert second is not None  # over a network no commit is made on the caller's time
-    second.result(5)
+    second.result(30)
     assert len(storage.ledger.calls(Filter(), limit=5)) == 2
     asyncio.run(storage.budgets.settle("r", [Scope("s")], Decimal(1)))
     assert storage.budgets._db.flush()

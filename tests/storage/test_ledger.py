@@ -83,7 +83,7 @@ def test_every_process_row_and_name_survives_a_damaged_file(tmp_path):
     for number in range(6):
         written = again.ledger.add_call(call(feature=f"f{number % 2}"))
         if written is not None:
-            written.result(5)
+            written.result(30)
     assert {row.group: row.calls for row in again.ledger.usage("feature", Filter())} == {"f0": 3, "f1": 3}
     assert len(told) == 1
     assert "ledger.db.damaged-" in told[0]
@@ -108,7 +108,7 @@ def test_a_locked_ledger_is_read_and_its_rows_wait(tmp_path, storage):
         ]
         assert None not in waiting
     for written in waiting:
-        written.result(5)
+        written.result(30)
     assert {row.status for row in ledger.calls(Filter(), limit=5)} == {AttemptStatus.DONE}
     assert {row.group for row in ledger.usage("feature", Filter())} == {"summaries", "new name"}
     assert ledger.attempts(new.call_id) == [attempt(new, attempt_id="a")]
@@ -123,7 +123,7 @@ def test_a_ledger_that_stays_locked_says_so_in_the_future(tmp_path, storage, mon
     ledger.add_call(call())
     with locked(tmp_path / "home" / "ledger.db"):
         with pytest.raises(StorageError, match="locked"):
-            ledger.add_call(call()).result(5)
+            ledger.add_call(call()).result(30)
         monkeypatch.setattr(ledger._db, "flush", lambda *_: False)
         assert ledger.usage("total", Filter())[0].calls == 1
 

@@ -34,7 +34,7 @@ def test_the_oldest_without_a_label_go_first(tmp_path: Path) -> None:
     for number in range(450):
         written = matches.note(replace(MATCH, match_id=str(number), at=4e9 + number))
     assert written is not None
-    written.result(10)
+    written.result(30)
     kept = {one.match_id for one in matches.newest(1000)}
     assert "m1" in kept
     assert "449" in kept

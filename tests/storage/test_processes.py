@@ -169,7 +169,7 @@ def test_a_forked_child_starts_afresh(tmp_path):
             for _ in range(100):
                 written = storage.ledger.add_call(call())
                 if written is not None:
-                    written.result(5)
+                    written.result(30)
             asyncio.run(storage.budgets.settle("child", [Scope("s")], D(1)))
             right = asyncio.run(storage.budgets.balance(["s"]))["s"] == Balance(D(1), D(1))
             if right and storage.store.get_now("nothing") is None and storage.home.token.startswith(f"{os.getpid()}-"):
@@ -179,7 +179,7 @@ def test_a_forked_child_starts_afresh(tmp_path):
     for _ in range(100):
         written = storage.ledger.add_call(call())
         if written is not None:
-            written.result(5)
+            written.result(30)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     rows = storage.ledger.calls(Filter(), limit=1000)
     assert len(rows) == 201

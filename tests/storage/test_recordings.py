@@ -17,7 +17,7 @@ def test_secrets_are_masked_before_they_are_written(tmp_path):
     home = Home(tmp_path / "home")
     recordings = SqliteRecordings(home)
     secret = "sk-proj-" + "a1B2c3D4" * 6
-    recordings.keep(recording(1, f"my key is {secret}\nkeep it", flow={"key": secret})).result(5)
+    recordings.keep(recording(1, f"my key is {secret}\nkeep it", flow={"key": secret})).result(30)
     assert secret not in str(recordings.get("c1"))
     for path in (tmp_path / "home").rglob("*.db*"):
         assert secret.encode() not in path.read_bytes()
@@ -29,7 +29,7 @@ def test_forgotten_texts_are_gone_from_the_files(tmp_path):
     home = Home(tmp_path / "home")
     recordings = SqliteRecordings(home)
     for number in range(50):
-        recordings.keep(recording(number, "remember-me " * 300)).result(5)
+        recordings.keep(recording(number, "remember-me " * 300)).result(30)
     assert recordings.forget() == 50
     recordings.close()
     for path in (tmp_path / "home").rglob("*.db*"):
@@ -55,6 +55,6 @@ def test_the_oldest_go_first(tmp_path):
 def test_what_is_no_json_is_kept_as_text(tmp_path):
     """An argument of a flow may be any object; a recording of it is to be looked at."""
     recordings = SqliteRecordings(Home(tmp_path / "home"))
-    recordings.keep(recording(1, flow={"path": tmp_path, "odd": "\ud800"})).result(5)
+    recordings.keep(recording(1, flow={"path": tmp_path, "odd": "\ud800"})).result(30)
     assert recordings.get("c1").flow == {"path": str(tmp_path), "odd": "\ud800"}
     recordings.close()

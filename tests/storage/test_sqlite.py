@@ -86,7 +86,7 @@ def test_a_locked_database_stalls_nobody(database):
     other.execute("ROLLBACK")
     other.close()
     for future in futures:
-        future.result(5)
+        future.result(30)
     assert values(database) == list(range(101))
     assert database.execute(INSERT, (101,)) is None
 
@@ -98,7 +98,7 @@ def test_a_waiter_that_writes_again_writes_in_place(database):
     future = database.execute(INSERT, (1,))
     other.execute("ROLLBACK")
     other.close()
-    future.result(5)
+    future.result(30)
     assert database.execute(INSERT, (2,)) is None
 
 
@@ -110,7 +110,7 @@ def test_a_lock_held_too_long_lets_callers_go_on(database, told):
     dropped = database.write(lambda con: con.execute(INSERT, (2,)).rowcount, wait_s=0.05, kept=False)
     for future in (kept, dropped):
         with pytest.raises(StorageError, match="locked by another program"):
-            future.result(5)
+            future.result(30)
     assert "locked" in database.degraded
     other.execute("ROLLBACK")
     other.close()
@@ -139,12 +139,12 @@ def test_one_failing_job_does_not_take_its_batch_along(database):
     last = database.execute(INSERT, (2,))
     other.execute("ROLLBACK")
     other.close()
-    assert good.result(5) is None
+    assert good.result(30) is None
     with pytest.raises(ZeroDivisionError):
-        own.result(5)
+        own.result(30)
     with pytest.raises(StorageError, match="nowhere"):
-        bad.result(5)
-    assert last.result(5) is None
+        bad.result(30)
+    assert last.result(30) is None
     assert values(database) == [0, 1, 2]
 
 
@@ -181,9 +181,9 @@ def test_a_disk_that_fails_never_raises(database, told, code, words):
     real, database._files.writing = database._files.writing, Failing()
     for _ in range(3):
         with pytest.raises(StorageError, match=words):
-            database.execute(INSERT, (1,)).result(5)
+            database.execute(INSERT, (1,)).result(30)
         with pytest.raises(StorageError, match=words):
-            database.write(lambda con: con.execute(INSERT, (1,))).result(5)
+            database.write(lambda con: con.execute(INSERT, (1,))).result(30)
     assert words in database.degraded
     assert len(told) == 1
     database._files.writing = real
@@ -197,7 +197,7 @@ def test_a_really_full_database_file(database):
     database.execute(INSERT, (0,))
     database._files.writing.execute("PRAGMA max_page_count=5")
     with pytest.raises(StorageError, match="full"):
-        database.execute(INSERT, ("x" * 100_000,)).result(5)
+        database.execute(INSERT, ("x" * 100_000,)).result(30)
     assert values(database) == [0]
 
 
@@ -210,7 +210,7 @@ def test_a_newer_version_is_refused(tmp_path, database):
     con.close()
     again = Database(Home(tmp_path / "home"), "t.db", migrations=(_first,))
     with pytest.raises(StorageError, match="newer nbllm"):
-        again.execute(INSERT, (1,)).result(5)
+        again.execute(INSERT, (1,)).result(30)
     with pytest.raises(StorageError, match=r"version is 7.*\n.*Upgrade"):
         again.read(lambda con: con.execute("SELECT 1").fetchone())
     again.close()
@@ -236,7 +236,7 @@ def test_a_newer_version_that_only_adds_is_used(tmp_path):
     for migrations in ((_first,), (_first, added)):
         database = Database(home, "t.db", migrations=migrations)
         with pytest.raises(StorageError, match="newer nbllm"):
-            database.execute(INSERT, (9,)).result(5)
+            database.execute(INSERT, (9,)).result(30)
         database.close()
     home.close()
 
@@ -258,7 +258,7 @@ def test_migrations_are_done_once_and_together(tmp_path):
         database.close()
     database = Database(home, "t.db", migrations=(_first, second, broken))
     with pytest.raises(StorageError):
-        database.execute(INSERT, (9,)).result(5)
+        database.execute(INSERT, (9,)).result(30)
     database.close()
     database = Database(home, "t.db", migrations=(_first, second))
     assert values(database) == [1, 2, 2]
@@ -287,7 +287,7 @@ def test_a_damaged_file_is_set_aside_and_begun_anew(tmp_path, told, how):
     database = Database(home, "t.db", migrations=(_first,), on_trouble=told)
     written = database.execute(INSERT, ("new",))
     if written is not None:
-        written.result(5)
+        written.result(30)
     assert values(database) == ["new"]
     (aside,) = [path for path in (tmp_path / "home").glob("t.db.damaged-*") if not path.name.endswith(("-wal", "-shm"))]
     assert len(aside.read_bytes()) > 0
@@ -328,7 +328,7 @@ def test_a_link_is_refused(tmp_path, database):
     (tmp_path / "victim").write_bytes(b"")
     database.path.symlink_to(tmp_path / "victim")
     with pytest.raises(StorageError, match="symbolic link"):
-        database.execute(INSERT, (1,)).result(5)
+        database.execute(INSERT, (1,)).result(30)
     assert (tmp_path / "victim").read_bytes() == b""
 
 
@@ -339,7 +339,7 @@ def test_threads_lose_nothing(database):
         for number in range(200):
             written = database.execute(INSERT, (name * 1000 + number,))
             if written is not None:
-                written.result(10)
+                written.result(30)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
     for thread in threads:
@@ -353,8 +353,8 @@ def test_the_thread_ends_by_itself(database, monkeypatch):
     """At rest there is no thread; the next job starts one again."""
     monkeypatch.setattr(writer, "LINGER_S", 0.02)
     for number in range(2):
-        database.defer(lambda con, number=number: con.execute(INSERT, (number,)).rowcount).result(5)
-        deadline = time.monotonic() + 5
+        database.defer(lambda con, number=number: con.execute(INSERT, (number,)).rowcount).result(30)
+        deadline = time.monotonic() + 30
         while any(thread.name == "nbllm-t.db" for thread in threading.enumerate()) and time.monotonic() < deadline:
             time.sleep(0.005)
         assert not any(thread.name == "nbllm-t.db" for thread in threading.enumerate())
@@ -379,7 +379,7 @@ def test_the_log_does_not_grow_for_ever(database):
     for number in range(20_000):
         written = database.execute(INSERT, (number,))
         if written is not None:
-            written.result(5)
+            written.result(30)
     assert database.path.with_name("t.db-wal").stat().st_size < 20_000 * 4096 / 3
     assert len(values(database)) == 20_000
 

@@ -15,7 +15,7 @@ from nbllm.errors import StorageError
 from nbllm.storage import vector_blocks, vector_loaded, vector_partition, vector_rows
 from nbllm.storage.home import Home
 from nbllm.storage.vectors import SqliteVectors
-from tests.storage.vector_making import DIMENSIONS, RNG, ROWS, VECTORS, add_all, filled, found_all, keys, near, opened, row, run
+from tests.storage.vector_making import DIMENSIONS, ROWS, VECTORS, add_all, filled, found_all, keys, near, opened, row, run
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_another_process_deleted_nearly_all(home):
     con = sqlite3.connect(home.path / "vectors.db", isolation_level=None)
     con.execute("DELETE FROM rows WHERE key <> 'k699'")
     con.close()
-    query = near(RNG, VECTORS[3:4], np.array([0.9]))[0]
+    query = near(np.random.default_rng(12), VECTORS[3:4], np.array([0.9]))[0]
     assert keys(run(index.nearest("p", query, 8, at_least=-1.0))) == ["k699"]
     index.close()
 

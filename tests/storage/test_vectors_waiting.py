@@ -68,7 +68,7 @@ def test_nobody_waits_for_a_large_index_to_be_loaded(home, monkeypatch):
 
     def slow(*arguments):
         loads.append(arguments[0])
-        assert go_on.wait(20)
+        assert go_on.wait(30)
         return real(*arguments)
 
     monkeypatch.setattr(index._loaded, "load", slow)

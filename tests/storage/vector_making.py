@@ -59,9 +59,8 @@ def keys(found: Sequence[Neighbour]) -> list[str]:
     return [one.key for one in found]
 
 
-RNG = np.random.default_rng(11)
 ROWS = 700
-VECTORS = unit(RNG, ROWS)
+VECTORS = unit(np.random.default_rng(11), ROWS)
 
 
 def opened(home: Home, **options: Any) -> SqliteVectors:

@@ -63,7 +63,7 @@ class Comm:
         elif said["type"] == "result":
             self.heard[-1] = said
 
-    def until(self, holds: Callable[[], object], within_s: float = 15.0, say: object = "") -> None:
+    def until(self, holds: Callable[[], object], within_s: float = 30.0, say: object = "") -> None:
         """Wait for something that the bridge's own thread does."""
         end_s, pause = time.monotonic() + within_s, threading.Event()
         while not holds():

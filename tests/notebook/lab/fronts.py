@@ -61,7 +61,7 @@ class Front:
             message["header"]["subshell_id"] = self.subshell
         self.client.shell_channel.send(message)
 
-    def command(self, do: str, within_s: float = 15, **arguments: Any) -> dict[str, Any]:
+    def command(self, do: str, within_s: float = 30, **arguments: Any) -> dict[str, Any]:
         """Send a command and return its result."""
         asked = uuid.uuid4().hex[:8]
         self.say({"v": 1, "type": "command", "id": asked, "do": do, **arguments})
@@ -83,11 +83,11 @@ class Front:
         self.client.shell_channel.send(message)
         return str(message["header"]["msg_id"])
 
-    def run(self, code: str, cell_id: str = "cell", within_s: float = 30) -> dict[str, Any]:
+    def run(self, code: str, cell_id: str = "cell", within_s: float = 60) -> dict[str, Any]:
         """Run a cell and return its reply."""
         return self.replied(self.execute(code, cell_id), within_s)
 
-    def replied(self, asked: str, within_s: float = 30) -> dict[str, Any]:
+    def replied(self, asked: str, within_s: float = 60) -> dict[str, Any]:
         """Return the reply to a request."""
         end_s = time.monotonic() + within_s
         while time.monotonic() < end_s:
@@ -99,7 +99,7 @@ class Front:
 
     # ------------------------------------------------------------------ hearing
 
-    def until(self, holds: Callable[[], object], within_s: float = 15) -> float:
+    def until(self, holds: Callable[[], object], within_s: float = 30) -> float:
         """Hear until something holds; return how long it took, in seconds. AssertionError when it does not in time."""
         began_s = time.monotonic()
         while not holds():

@@ -74,7 +74,7 @@ def test_calls_on_another_account_are_not_counted_here(bridge: Bridge, shell: Sh
         page.until(lambda: page.state["session"]["calls"] == 2)
         assert bridge._desk is not None
         assert bridge._desk.watching.running(0.0, 0.0) == []
-        pending.result(5)
+        pending.result(30)
         client.ask("mine, at last")
         page.until(lambda: page.state["session"]["calls"] == 3)
         assert len(page.state["calls"]) == 3
