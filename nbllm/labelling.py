@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Never, Protocol, TypeVar, Unpack
 
@@ -17,9 +17,12 @@ from nbllm.settings import CallOptions, EmbedOptions, Settings
 from nbllm.storage.sweeping import missing_of, sweep
 
 if TYPE_CHECKING:
+    from nbllm.core.ports import ResponseStore
     from nbllm.house import House
 
 T = TypeVar("T")
+_AT_ONCE = 500
+"""Of so many keys it is asked in one turn of the loop whether they hold an entry: half a millisecond."""
 _TURNS = 100
 """Of so many matches, at the top of the random order, any may be labelled next."""
 
@@ -251,6 +254,22 @@ class Labelling:
         if gone and self._house.storage.indexed:
             self.sweep()
         return gone
+
+    def stored(self, keys: Collection[str], *, within_s: float) -> int | None:
+        """Return how many of these keys hold an entry of the response cache; None when that takes longer than within_s.
+
+        Some at a time, so that calls on the loop do not wait for all of it.
+        """
+        end_s = time.monotonic() + within_s
+        store, asked, gone = self._house.storage.store, list(keys), 0
+        for start in range(0, len(asked), _AT_ONCE):
+            gone += len(self._missing(store, asked[start : start + _AT_ONCE]))
+            if time.monotonic() > end_s:
+                return None
+        return len(asked) - gone
+
+    def _missing(self, store: ResponseStore, keys: list[str]) -> Sequence[str]:
+        return self._client._run(lambda _: store.missing(keys))  # noqa: SLF001 - a page of the client
 
     def sweep(self) -> int:
         """Take questions out of the index whose answers are gone, and these out of what was met; return how many there were."""

@@ -7,6 +7,8 @@ import type { CacheMode, Wish } from './protocol';
 
 const SAID_FOR_MS = 5_000;
 const FAILURE_SAID_FOR_MS = 10_000;
+/** How long a confirmation waits at most for the number that it is to show. */
+const COUNT_LIMIT_MS = 2_000;
 /** JupyterLab cuts a notification after so many. */
 const MOST_CHARACTERS = 140;
 
@@ -85,16 +87,32 @@ export async function setBudget(session: Asked): Promise<void> {
   }
 }
 
-/** Drop the notebook's stored answers, if the user means it. */
+/** Drop the notebook's stored answers, if the user means it: how many there are is said before. */
 export async function clearCache(session: Asked, name: string): Promise<void> {
+  const { ok, data } = await session.ask({ do: 'count_cache' }, COUNT_LIMIT_MS);
+  const entries = ok ? data?.entries : undefined;
+  if (entries === 0) {
+    tell({ ok: true, message: 'No answers of this notebook are stored.' });
+    return;
+  }
   const { button } = await showDialog({
     title: 'Clear the cache of this notebook?',
-    body: `The stored answers that calls of ${name} made or used are dropped. Running its cells again asks the models again, at their price.`,
+    body: `${whatGoes(entries, name)} Running its cells again asks the models again, at their price.`,
     buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Clear Cache' })]
   });
   if (button.accept) {
     await askAndTell(session, { do: 'clear_cache' });
   }
+}
+
+function whatGoes(entries: number | undefined, name: string): string {
+  const whose = `that calls of ${name} made or used`;
+  if (entries === undefined) {
+    return `The stored answers ${whose} are dropped; the kernel cannot say now how many there are.`;
+  }
+  return entries === 1
+    ? `1 stored answer ${whose} is dropped.`
+    : `${entries.toLocaleString('en-US')} stored answers ${whose} are dropped.`;
 }
 
 /** Set how calls of the notebook use the cache; null: as the settings say. */

@@ -162,7 +162,7 @@ export type KernelFacts = Checked<typeof kernel>;
 export type State = Checked<typeof state>;
 /** What is new of a state: whole members, but of `calls` only the rows that are new or have changed. */
 export type Change = Partial<State>;
-/** What a command brought: report the Markdown, why the text, clear_cache the number of entries, and so on. */
+/** What a command brought: report the Markdown, why the text, clear_cache and count_cache the number of entries, and so on. */
 export type ResultData = Checked<typeof data>;
 
 const fromKernel = {
@@ -219,6 +219,7 @@ const commands = {
   set_budget: object({ ...base, do: oneOf('set_budget'), usd: nullable(money) }),
   cache_mode: object({ ...base, do: oneOf('cache_mode'), mode: nullable(cacheMode) }),
   clear_cache: object({ ...base, do: oneOf('clear_cache') }),
+  count_cache: object({ ...base, do: oneOf('count_cache') }),
   report: object({ ...base, do: oneOf('report') }),
   why: object({ ...base, do: oneOf('why'), call_id: id })
 };

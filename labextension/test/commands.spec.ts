@@ -239,17 +239,38 @@ describe('the budget', () => {
 });
 
 describe('clearing the cache', () => {
-  it('asks first, by the name of the notebook', async () => {
-    const { registry, asked } = await lab({}, 'live', { message: '6 stored answers dropped.' });
+  const said = { message: 'Stored answers dropped.', data: { entries: 1234 } };
+
+  it('says first how many answers of which notebook would go', async () => {
+    const { registry, asked } = await lab({}, 'live', said);
     const first = registry.execute(Commands.clearCache);
-    expect(await answer('Cancel')).toContain('a.ipynb');
+    expect(await answer('Cancel')).toContain('1,234 stored answers that calls of a.ipynb made or used are');
     await first;
-    expect(asked).toEqual([]);
+    expect(asked).toEqual([{ do: 'count_cache' }]);
     const second = registry.execute(Commands.clearCache);
     await answer('Clear Cache');
     await second;
-    expect(asked).toEqual([{ do: 'clear_cache' }]);
-    expect(told()).toEqual([['success', '6 stored answers dropped.']]);
+    expect(asked.slice(1)).toEqual([{ do: 'count_cache' }, { do: 'clear_cache' }]);
+    expect(told()).toEqual([['success', 'Stored answers dropped.']]);
+  });
+
+  it.each([
+    [{ data: { entries: 1 } }, '1 stored answer that calls of a.ipynb made or used is dropped.'],
+    [{ data: null }, 'cannot say now how many'],
+    [{ ok: false, message: 'The kernel has not answered yet.' }, 'cannot say now how many']
+  ])('asks also where there is one, or nobody knows: %j', async (said, words) => {
+    const { registry } = await lab({}, 'live', said);
+    const asking = registry.execute(Commands.clearCache);
+    expect(await answer('Cancel')).toContain(words);
+    await asking;
+    expect(told()).toEqual([]);
+  });
+
+  it('asks nothing where there is nothing to drop', async () => {
+    const { registry, asked } = await lab({}, 'live', { data: { entries: 0 } });
+    await registry.execute(Commands.clearCache);
+    expect(asked).toEqual([{ do: 'count_cache' }]);
+    expect(told()).toEqual([['success', 'No answers of this notebook are stored.']]);
   });
 });
 

@@ -81,7 +81,7 @@ def test_the_session_budget_is_set_from_the_menu(tab: Visit, lab: Lab) -> None:
 
 
 def test_the_cache_of_a_notebook_is_switched_and_cleared(tab: Visit, lab: Lab) -> None:
-    """Refresh asks anew; clearing asks first and says how many answers are gone, and the next run asks anew."""
+    """Refresh asks anew; clearing says how many answers would go, asks, says how many are gone, and the next run asks anew."""
     tab.open(lab.write("cache.ipynb", ["%load_ext nbllm", "%%llm -m sim/small -o a\nWhat does a cache keep?"]))
     tab.run_all()
     live(tab)
@@ -98,7 +98,7 @@ def test_the_cache_of_a_notebook_is_switched_and_cleared(tab: Visit, lab: Lab) -
     tab.run_all()
     expect(badge(tab, 1)).to_have_text("cache")
     tab.command("nbllm:clear-cache")
-    expect(tab.page.locator(".jp-Dialog")).to_contain_text("cache.ipynb")
+    expect(tab.page.locator(".jp-Dialog")).to_contain_text("1 stored answer that calls of cache.ipynb made or used is dropped.")
     tab.page.get_by_role("button", name="Cancel").click()
     tab.run_all()
     expect(badge(tab, 1)).to_have_text("cache")

@@ -1,4 +1,4 @@
-"""What a front end may ask the kernel to do: these six things and nothing else.
+"""What a front end may ask the kernel to do: these seven things and nothing else.
 
 Stopping a call and the cache mode are done at once, in whatever thread asks. The others may wait for a disk: they are done in a
 worker thread, and the result is sent from there.
@@ -7,6 +7,7 @@ worker thread, and the result is sent from there.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nbllm")
 _MOST_REPORT_CHARS = 200_000
+COUNT_S = 1.5
+"""How long stored answers are counted at most: somebody waits for a question."""
 _MODES = {
     "use": "Stored answers are used in this notebook.",
     "refresh": "Everything is asked anew in this notebook, and kept.",
@@ -101,12 +104,18 @@ class Commands:
 
     def _clear_cache(self, _: Any, tag: str | None) -> Answer:
         client = self._client()
-        if tag is None:
-            raise NotDone("This is no notebook, so none of the stored answers is known to be its own. See %llm_cache purge.")
-        its = [Filter(notebook=tag), *(Filter(notebook=old, until=until) for old, until in CELLS.former.get(tag, {}).items())]
-        keys = {key for where in its for key in client.ledger.key_hashes(where)}
+        keys = _keys_of(client, tag)
         gone = client.semantic.purge(keys=keys) if keys else 0
         return f"{wording.plural(gone, 'stored answer')} of this notebook dropped.", {"entries": gone}
+
+    def _count_cache(self, _: Any, tag: str | None) -> Answer:
+        client = self._client()
+        began_s = time.monotonic()
+        keys = _keys_of(client, tag)
+        count = client.semantic.stored(keys, within_s=COUNT_S - (time.monotonic() - began_s))
+        if count is None:
+            raise NotDone(f"The stored answers of this notebook could not be counted within {COUNT_S:.0f} s.")
+        return f"{wording.plural(count, 'answer')} of this notebook stored.", {"entries": count}
 
     def _report(self, _: Any, __: str | None) -> Answer:
         from nbllm.notebook.lab.report import report
@@ -121,3 +130,11 @@ class Commands:
         if row is None:
             raise NotDone("The ledger has no such call.")
         return "Why this answer.", {"text": why(client, row)[:_MOST_REPORT_CHARS]}
+
+
+def _keys_of(client: Client, tag: str | None) -> set[str]:
+    """Return the cache keys of what calls of a notebook made or used, under its earlier names too."""
+    if tag is None:
+        raise NotDone("This is no notebook, so none of the stored answers is known to be its own. See %llm_cache purge.")
+    its = [Filter(notebook=tag), *(Filter(notebook=old, until=until) for old, until in CELLS.former.get(tag, {}).items())]
+    return {key for where in its for key in client.ledger.key_hashes(where)}

@@ -54,7 +54,7 @@ class Delta(TypedDict):
 
 
 class ResultData(TypedDict):
-    """What a command brings: report the Markdown, why the text, clear_cache the entries that are gone, and so on."""
+    """What a command brings: report the Markdown, why the text, clear_cache and count_cache the entries, and so on."""
 
     markdown: NotRequired[Report]
     text: NotRequired[Report]
@@ -136,6 +136,12 @@ class ClearCache(_Command):
     do: Literal["clear_cache"]
 
 
+class CountCache(_Command):
+    """Ask how many stored answers clear_cache would drop."""
+
+    do: Literal["count_cache"]
+
+
 class AskReport(_Command):
     """Ask for the session as Markdown."""
 
@@ -149,7 +155,7 @@ class AskWhy(_Command):
     call_id: Id
 
 
-Command = Stop | SetBudget | SetCacheMode | ClearCache | AskReport | AskWhy
+Command = Stop | SetBudget | SetCacheMode | ClearCache | CountCache | AskReport | AskWhy
 FromKernel = Announce | Snapshot | Delta | Result
 ToKernel = Hello | AskSnapshot | SetPace | Command
 

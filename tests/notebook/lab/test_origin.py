@@ -152,9 +152,36 @@ def test_the_answers_of_a_renamed_notebook_are_dropped_with_its_own(tmp_path: Pa
         new = notebooks.named("s", "b.ipynb")
         asked(client, "after", new)
         asked(client, "another's", notebooks.named("t", "a.ipynb"))
-        result = commands.done({"v": 1, "type": "command", "id": "k", "do": "clear_cache"}, new)
-        assert result["data"] == {"entries": 2}, result
+        for do in ("count_cache", "clear_cache"):
+            result = commands.done({"v": 1, "type": "command", "id": "k", "do": do}, new)  # type: ignore[arg-type]
+            assert result["data"] == {"entries": 2}, result
         assert [client.ask(one).source for one in ("before", "after", "another's")] == ["model", "model", "cache"]
+
+
+def test_stored_answers_are_counted_and_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as would be dropped, each once, many of them too; what takes too long is given up, and said so."""
+    token = ORIGIN.set(Origin("c", "a" * 16))
+    try:
+        with Client(home=tmp_path / "home", providers={"simulated": FakeProvider()}, model="sim/small") as client:
+            commands = Commands(lambda: client, Watching(lambda: None), "0")
+
+            def done(do: str, tag: str | None = "a" * 16) -> Any:
+                return commands.done({"v": 1, "type": "command", "id": "k", "do": do}, tag)  # type: ignore[arg-type]
+
+            assert done("count_cache")["data"] == {"entries": 0}
+            for number in (*range(7), 3):
+                client.ask(f"question {number}")
+            client.ask("not kept", cache="off")
+            monkeypatch.setattr("nbllm.labelling._AT_ONCE", 3)
+            assert [done("count_cache")["data"] for _ in range(2)] == [{"entries": 7}] * 2
+            assert client.ask("question 3").source == "cache"
+            assert done("count_cache", None)["ok"] is False
+            monkeypatch.setattr("nbllm.notebook.lab.commands.COUNT_S", 0.0)
+            late = done("count_cache")
+            assert (late["ok"], "could not be counted" in late["message"]) == (False, True)
+            assert done("clear_cache")["data"] == {"entries": 7}
+    finally:
+        ORIGIN.reset(token)
 
 
 def test_where_no_notebook_is_known_no_mode_holds() -> None:
