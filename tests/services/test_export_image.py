@@ -1,6 +1,6 @@
 """The Dockerfile of an export, step by step in clean folders: for machines without a container engine, and with a package index.
 
-What is not tried here is what needs an engine: the base image, the user, the read-only root.
+What is not tried here is what needs an engine: the base image, the user (test_image_built.py has these), the read-only root.
 """
 
 from __future__ import annotations
