@@ -137,31 +137,46 @@ ORIGIN: ContextVar[Origin | None] = ContextVar("nbllm_origin", default=None)
 """The cell that the current code belongs to: set by the notebook face while it runs, inherited by its tasks and not by threads."""
 
 
+def nothing_beside() -> bool:
+    """Return that no message is answered beside a cell's: where no notebook face says otherwise."""
+    return False
+
+
 class _Cells:
-    """What holds for the process: the cell that runs just now; and by the tags of notebooks how they use the cache, and which tags
-    they had before they were renamed, each with the Unix time until which it was theirs.
+    """What holds for the process, by the tags of notebooks where it is theirs; kept up by the notebook face.
+
+    running: the cell that runs just now. modes: how they use the cache. former: which tags one had before it was renamed, each
+    with the Unix time until which it was its own. renamed: the tag that the notebook of an old one has now, for what began under
+    the old. renames: how often that changed. is_beside: whether the code that asks answers another message than a cell's.
     """
 
     running = NOWHERE
-    modes: dict[str | None, CacheMode]
-    former: dict[str, dict[str, float]]
+    renames = 0
+
+    def __init__(self) -> None:
+        self.modes: dict[str | None, CacheMode] = {}
+        self.former: dict[str, dict[str, float]] = {}
+        self.renamed: dict[str | None, str] = {}
+        self.is_beside = nothing_beside
 
 
 CELLS = _Cells()
-CELLS.modes = {}
-CELLS.former = {}
 
 
 def origin_now() -> Origin:
     """Return where the current code was asked for: nowhere, where it works for the caller of a service.
 
-    In a thread, which inherits nothing, and in a callback of a widget, it is the cell that runs just now: the one that waits for
-    the pool, as a rule. Between cells it is nowhere.
+    In a thread, which inherits nothing, it is the cell that runs just now: the one that waits for the pool, as a rule; between
+    cells nowhere. In a callback of a widget it is nowhere, whatever cell runs beside it.
     """
-    if CALLER.get() is not None:
+    if CALLER.get() is not None or CELLS.is_beside():
         return NOWHERE
     origin = ORIGIN.get()
-    return CELLS.running if origin is None else origin
+    if origin is None:
+        origin = CELLS.running
+    if CELLS.renamed and (tag := CELLS.renamed.get(origin.notebook)) is not None:
+        return Origin(origin.cell_id, tag)
+    return origin
 
 
 def cache_mode_here() -> CacheMode | None:

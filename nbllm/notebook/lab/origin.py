@@ -10,10 +10,11 @@ import os
 import re
 import time
 from collections import OrderedDict
+from contextvars import ContextVar
 from typing import Any
 
 from nbllm.core.messages import NOWHERE, Origin
-from nbllm.flow_context import CELLS, ORIGIN
+from nbllm.flow_context import CELLS, ORIGIN, nothing_beside
 
 _MOST_SESSIONS = 1000
 _MOST_FORMER = 20
@@ -29,10 +30,11 @@ def tag_of(path: str) -> str:
 class Notebooks:
     """The notebooks that use this kernel, by the session of their messages; and the cell that runs.
 
-    A call's origin is read when it is opened: from the code's own context, which tasks inherit. A thread inherits nothing, and the
-    callback of a widget is no cell: their calls count to the cell that runs while they are made, in whatever notebook, and to none
-    when no cell does. So it is with the cache mode: a thread that outlives its cell asks as the settings say, and while a cell of
-    another notebook runs, as that one's mode says. Calls for the callers of a service have no origin.
+    A call's origin is read when it is opened: from the code's own context, which tasks inherit. A thread inherits nothing: its
+    calls count to the cell that runs while they are made, in whatever notebook, and to none when no cell does. So it is with the
+    cache mode: a thread that outlives its cell asks as the settings say, and while a cell of another notebook runs, as that one's
+    mode says. The callback of a widget is no cell, whether it runs beside one or between two: its calls have no origin, as those
+    for the callers of a service.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -42,6 +44,9 @@ class Notebooks:
         self._started_path: str | None = None
         self._request: str | None = None
         self._outermost: Any = None
+        # Of messages that are handled beside each other each has its own context; ipykernel before 7 handles one after the other.
+        parent = getattr(getattr(shell, "kernel", None), "_shell_parent", None)
+        self._answered: ContextVar[Any] = parent if isinstance(parent, ContextVar) else ContextVar("nbllm_answered")
 
     def named(self, session: str, path: str | None) -> str | None:
         """Take in what a front end says: its messages' session is that of this notebook, None for a console. Return its tag.
@@ -49,7 +54,7 @@ class Notebooks:
         The server tells a kernel the whole path of the notebook that it was started for, and its front end the path below the
         server's folder. The first path that the whole one ends with is that notebook's; later ones that it ends with as well, of a
         notebook of the same name in a folder above, are others'. A session that says another path has had its notebook renamed:
-        its cache mode stays, and so do the answers that are known to be its own.
+        its cache mode, its calls and its answers stay its own. A session that comes with an old name is another notebook.
         """
         before = self._tags.get(session)
         tag = self._tags[session] = None if path is None else self._tag_of(path)
@@ -58,6 +63,8 @@ class Notebooks:
             self._tags.popitem(last=False)
         if before is not None and tag is not None and before != tag:
             _renamed(before, tag)
+        elif before is None and tag is not None:
+            CELLS.renamed.pop(tag, None)
         return tag
 
     def _tag_of(self, path: str) -> str:
@@ -72,6 +79,7 @@ class Notebooks:
         """Note from now on which cell runs; the one that asks for this is the first."""
         self._shell.events.register("pre_run_cell", self._entered)
         self._shell.events.register("post_run_cell", self._left)
+        CELLS.is_beside = self._is_beside
         self._entered(None)
 
     def leave_cells(self) -> None:
@@ -80,6 +88,14 @@ class Notebooks:
         self._shell.events.unregister("post_run_cell", self._left)
         self._forget()
         CELLS.former.clear()
+        CELLS.renamed.clear()
+        CELLS.is_beside = nothing_beside
+
+    def _is_beside(self) -> bool:
+        """Whether the code that runs answers a message of a widget. In the way of every call: two look-ups."""
+        message = self._answered.get(None)
+        kind = message["header"].get("msg_type") if message and "header" in message else None
+        return kind is not None and kind != "execute_request"
 
     def _entered(self, info: Any) -> None:
         request, origin = self._executed()
@@ -123,3 +139,13 @@ def _renamed(before: str, tag: str) -> None:
     former = CELLS.former.pop(before, {}) | CELLS.former.get(tag, {}) | {before: time.time()}
     former.pop(tag, None)
     CELLS.former[tag] = dict(list(former.items())[-_MOST_FORMER:])
+    now = {old: tag if name == before else name for old, name in CELLS.renamed.items()} | {before: tag}
+    now.pop(tag, None)
+    CELLS.renamed = now
+    CELLS.renames += 1
+
+
+def name_now(tag: str | None, started_at: float) -> str | None:
+    """Return the tag that the notebook of a call has now. started_at: when the call began, in Unix time."""
+    its = [(until, now) for now, former in list(CELLS.former.items()) if started_at < (until := former.get(tag or "", 0.0))]
+    return min(its)[1] if its else tag

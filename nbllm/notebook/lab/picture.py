@@ -11,18 +11,21 @@ from collections import deque
 from collections.abc import Sequence
 from decimal import Decimal
 from heapq import nlargest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nbllm.core.messages import Attempt, CallRecord
+from nbllm.flow_context import CELLS
 from nbllm.notebook.lab import state as states
+from nbllm.notebook.lab.origin import name_now
 from nbllm.notebook.lab.reading import Day, SessionRead, Standing, endpoint_lines
 from nbllm.notebook.lab.rows import Sums, Tries, call_line
 from nbllm.notebook.lab.values import money
 
 if TYPE_CHECKING:
-    from nbllm.notebook.lab.shapes import CallLine, State
+    from nbllm.notebook.lab.shapes import CallLine, Running, State
     from nbllm.notebook.lab.watching import Watching
 
+    Line = TypeVar("Line", CallLine, Running)
 
 _SETTLES_S = 1.0
 _MOST_MEANWHILE = 100
@@ -43,6 +46,7 @@ class Picture:
         self._tries = Tries()
         self._standing: Standing | None = None
         self._in_read: set[str] = set()
+        self._renames = 0
         self._today: Day | None = None
         self._ended = 0
         self._meanwhile: deque[tuple[float, CallRecord]] = deque(maxlen=_MOST_MEANWHILE + 1)
@@ -68,7 +72,8 @@ class Picture:
             if record.refused is not None or record.call.source == "model":
                 self.refused = record.refused
         newest = nlargest(states.MOST_CALLS, records, key=lambda record: record.call.started_at)
-        self._calls = states.merged(self._calls, [call_line(record.call, _own(record)) for record in newest])
+        lines = [call_line(record.call, _own(record)) for record in newest]
+        self._calls = states.merged(self._calls, _named_as_now(lines))
 
     def begins_to_read(self) -> None:
         """The session is about to be read. What has just ended may not be in the ledger yet: it is looked for, too."""
@@ -84,7 +89,7 @@ class Picture:
         self._watching.lost, self.was_read = False, True
         ended = {record.call.call_id for record in meanwhile}
         self._watching.found_open(row for row in read.under_way if row.call_id not in ended)
-        self._sums, self._tries, self._calls = read.sums, read.tries, read.calls
+        self._sums, self._tries, self._calls = read.sums, read.tries, _named_as_now(read.calls)
         self._in_read = {line["call_id"] for line in read.calls}
         self._add([record for record, was_in in zip(meanwhile, had, strict=True) if was_in is False])
 
@@ -108,6 +113,8 @@ class Picture:
     def state(self, now_s: float, now: float) -> State:
         """Return what to show, the cache mode left to whoever asks. now_s is monotonic, now Unix time."""
         standing = self._standing
+        if self._renames != CELLS.renames:
+            self._renames, self._calls = CELLS.renames, _named_as_now(self._calls)
         running, tokens_per_s = self._watching.pace()
         return {
             "session": self._sums.shown(self._calls, running=running, tokens_per_s=tokens_per_s),
@@ -116,7 +123,7 @@ class Picture:
                 "calls": 0 if self._today is None else self._today.calls,
             },
             "budgets": [] if standing is None else standing.budgets,
-            "running": self._watching.running(now_s, now),
+            "running": _named_as_now(self._watching.running(now_s, now)),
             "calls": self._calls,
             "endpoints": endpoint_lines(standing, self._tries),
             "cache_mode": None,
@@ -126,3 +133,10 @@ class Picture:
 def _own(record: CallRecord) -> list[Attempt]:
     """Return the attempts of a call's own row; those of a shared run may stand on another's."""
     return [one for one in record.attempts if one.call_id == record.call.call_id]
+
+
+def _named_as_now(lines: list[Line]) -> list[Line]:
+    """Return lines with the tags that their notebooks have now: one that was renamed keeps its calls."""
+    if not CELLS.former:
+        return lines
+    return [{**line, "notebook": name_now(line["notebook"], line["started_at"])} for line in lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +14,19 @@ from hypothesis import strategies as st
 
 from nbllm import Client
 from nbllm.asking import chat_request
-from nbllm.core.messages import Origin
+from nbllm.core.messages import CallRecord, CallRow, Origin
 from nbllm.flow_context import CALLER, CELLS, ORIGIN, CallerContext, cache_mode_here, origin_now
 from nbllm.following import Following
 from nbllm.notebook.lab.commands import Commands
 from nbllm.notebook.lab.origin import Notebooks, tag_of
+from nbllm.notebook.lab.picture import Picture
+from nbllm.notebook.lab.reading import SessionRead
+from nbllm.notebook.lab.rows import call_line
 from nbllm.notebook.lab.watching import Watching
 from nbllm.settings import Settings
 from nbllm.testing import FakeProvider
 from tests.notebook.lab.fakes import Shell
+from tests.notebook.lab.making import row
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +38,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     CELLS.running = Origin()
     CELLS.modes.clear()
     CELLS.former.clear()
+    CELLS.renamed.clear()
 
 
 def executing(shell: Shell, request: str, cell: str, session: str = "a") -> None:
@@ -134,6 +140,45 @@ def test_a_renamed_notebook_keeps_its_mode_and_its_answers() -> None:
     assert set(CELLS.former[third]) == {first, second}
     notebooks.named("s", "a.ipynb")
     assert CELLS.modes == {first: "off"}
+
+
+def test_a_renamed_notebook_keeps_its_calls() -> None:
+    """Those shown, those read, those under way and those that its running cell makes; another of the old name has its own."""
+    shell = Shell()
+    notebooks, entered, _ = cells(shell)
+    executing(shell, "r1", "cell-1")
+    entered(object())
+    before = Origin("cell-1", tag_of("a.ipynb"))
+    assert origin_now() == before
+    watching = Watching(lambda: None)
+    picture = Picture(watching)
+
+    def shown() -> list[str | None]:
+        state = picture.state(0.0, 0.0)
+        return [one["notebook"] for one in (*state["calls"], *state["running"])]
+
+    def call(number: int, origin: Origin, **changes: Any) -> CallRow:
+        return row(number, started_at=time.time(), cell_id=origin.cell_id, notebook=origin.notebook, **changes)
+
+    picture.take([CallRecord(call=call(1, before), attempts=())])
+    watching.found_open([call(2, before)])
+    assert shown() == [before.notebook] * 2
+    new = notebooks.named("a", "renamed.ipynb")
+    assert origin_now() == Origin("cell-1", new)
+    other = notebooks.named("another session", "a.ipynb")
+    assert other == before.notebook
+    executing(shell, "r2", "cell-9", "another session")
+    entered(object())
+    assert origin_now() == Origin("cell-9", other)
+    assert shown() == [new] * 2
+    picture.take([CallRecord(call=call(3, origin_now()), attempts=())])
+    assert shown() == [other, new, new]
+    read = SessionRead(calls=[call_line(call(4, Origin("c", new)), ())])
+    newest = notebooks.named("a", "renamed again.ipynb")
+    picture.take_session(read)
+    assert set(shown()) == {newest, other}
+    notebooks.named("a", "renamed.ipynb")
+    assert set(shown()) == {new, other}
 
 
 def test_the_answers_of_a_renamed_notebook_are_dropped_with_its_own(tmp_path: Path) -> None:

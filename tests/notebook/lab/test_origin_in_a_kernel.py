@@ -46,8 +46,63 @@ def test_a_call_belongs_to_its_cell_and_a_callback_to_none(kernel: Kernel) -> No
             comm_id, first.comm_id = first.comm_id, f"w{len(code)}"
             first.raw("comm_open", {"target_name": "widget", "data": {}})
             first.comm_id = comm_id
-            # Behind it on the same connection, so that it is over: beside a cell that awaits it would count to that one.
+            # Behind it on the same connection, so that it is over.
             assert first.run("pass", "behind")["status"] == "ok"
         assert ast.literal_eval(kernel.value("seen")) == [(None, None, None)] * 2
     finally:
         first.close(), second.close()
+
+
+BESIDE = """
+import asyncio, threading, time
+from nbllm.flow_context import origin_now
+{wait}
+in_thread, after = [], origin_now()
+thread = threading.Thread(target=lambda: in_thread.append(origin_now()))
+thread.start(), thread.join()
+"""
+UNTIL = "end_s = time.monotonic() + 15\nwhile not seen and time.monotonic() < end_s: "
+WAITS = {"a subshell": f"{UNTIL}time.sleep(0.01)", "the cell's own thread": f"{UNTIL}await asyncio.sleep(0.01)"}
+
+
+@pytest.mark.parametrize("where", WAITS)
+def test_a_callback_beside_the_cell_of_another_notebook_is_not_of_that_cell(kernel: Kernel, where: str) -> None:
+    """A widget's callback on a subshell, or between two steps of a cell that awaits: the cell keeps its calls, it has none."""
+    first = Front(kernel.manager, "a.ipynb", subshell=where == "a subshell")
+    second = Front(kernel.manager, "b.ipynb")
+    try:
+        assert second.run("%load_ext nbllm", "loading")["status"] == "ok"
+        second.hello().until(lambda: second.state)
+        assert second.command("cache_mode", mode="off")["ok"]
+        assert second.run(WIDGET, "widget")["status"] == "ok"
+        asked = second.execute(BESIDE.format(wait=WAITS[where]), "busy")
+        second.until(lambda: any(m["msg_type"] == "execute_input" and "in_thread" in m["content"]["code"] for m in second.seen))
+        first.comm_id = "widget"
+        first.raw("comm_open", {"target_name": "widget", "data": {}})
+        assert second.replied(asked)["status"] == "ok"
+        assert ast.literal_eval(kernel.value("seen")) == [(None, None, None)]
+        own = ast.literal_eval(kernel.value("[tuple(one) for one in (after, *in_thread)]"))
+        assert own == [("busy", second.tag)] * 2
+    finally:
+        first.close(), second.close()
+
+
+def test_a_renamed_notebook_keeps_its_rows(kernel: Kernel) -> None:
+    """The page that greets under another name, as after a rename, finds all of its calls, and drops all of their answers."""
+    front, other = Front(kernel.manager, "a.ipynb"), Front(kernel.manager, "b.ipynb")
+    try:
+        ask = "r = nbllm.ask({!r}, model='sim/small')"
+        assert front.run("%load_ext nbllm\nimport nbllm")["status"] == "ok"
+        front.hello().until(lambda: front.state)
+        assert front.run(ask.format("before"))["status"] == "ok"
+        assert other.run(ask.format("of another"))["status"] == "ok"
+        front.until(lambda: len(front.state["calls"]) == 2)
+        old, front.notebook = front.tag, "renamed.ipynb"
+        front.hello().until(lambda: front.tag not in (None, old))
+        assert front.run(ask.format("after"))["status"] == "ok"
+        front.until(lambda: len(front.state["calls"]) == 3)
+        assert [line["notebook"] for line in front.state["calls"]] == [front.tag, None, front.tag]
+        for do in ("count_cache", "clear_cache"):
+            assert front.command(do)["data"] == {"entries": 2}
+    finally:
+        front.close(), other.close()
