@@ -85,7 +85,7 @@ class DiskResponseStore:
     def get_now(self, key: str) -> Stored | None:
         """Return the entry, None for a miss. Damage, a locked or an unreadable file are misses. Raises HomeUnusable."""
         try:
-            row = self._db.read(lambda con: con.execute(_SELECT, (key,)).fetchone())
+            row = self._db.first_row(_SELECT, (key,))
         except (StorageError, UnicodeError):
             return None
         if row is None:

@@ -265,6 +265,12 @@ class Database:
             self._land()
         return self._reader.read(run)
 
+    def first_row(self, sql: str, parameters: Sequence[Any]) -> Any:
+        """Return the first row of a short question, None for none; riders included. Raises as read does."""
+        if self._riders or self._together.here:
+            self._land()
+        return self._reader.first_row(sql, parameters)
+
     def flush(self, timeout_s: float = ROW_WAIT_S) -> bool:
         """Wait until what was queued is committed; False when it took too long."""
         self._land()

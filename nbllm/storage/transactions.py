@@ -37,12 +37,15 @@ class Transactions:
         self._troubles = troubles
         self._wrote = wrote
 
-    def take_lock(self) -> bool:
-        """Take the lock for a write in place; False when another thread is slow to let go, or this one holds it already."""
+    def take_lock(self, wait_s: float = LOCK_WAIT_S) -> bool:
+        """Take the lock for a write in place; False when another thread is slow to let go, or this one holds it already.
+
+        wait_s: 0 takes it only where nobody holds it.
+        """
         if _is_mine(self.lock):
             return False
         try:
-            return self.lock.acquire(blocking=False) or self.lock.acquire(timeout=LOCK_WAIT_S)
+            return self.lock.acquire(blocking=False) or (wait_s > 0 and self.lock.acquire(timeout=wait_s))
         except BaseException:
             if _is_mine(self.lock):  # Ctrl-C came between the lock and whoever took it
                 self.lock.release()

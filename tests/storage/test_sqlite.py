@@ -397,3 +397,41 @@ def test_pages_have_their_size_and_what_is_deleted_can_be_given_back(database, m
     monkeypatch.setattr("nbllm.storage.connections.PAGE_BYTES", 8192)
     assert database.read(lambda con: con.execute("PRAGMA page_size").fetchone()) == (8192,)
     assert database.read(lambda con: con.execute("PRAGMA auto_vacuum").fetchone()) == (2,)
+
+
+def test_a_short_question_sees_what_is_committed_whoever_uses_the_writing_connection(database):
+    """The first row is that of what is committed: on the free writing connection, within a transaction, beside another thread's."""
+    database.execute(INSERT, ("one",))
+    ask = "SELECT value FROM t ORDER BY id DESC"
+    assert database.first_row(ask, ()) == ("one",)
+    seen = []
+
+    def write(con):
+        con.execute(INSERT, ("two",))
+        seen.append(database.first_row(ask, ()))
+        thread = threading.Thread(target=lambda: seen.append(database.first_row(ask, ())))
+        thread.start()
+        thread.join(5)
+
+    database.write(write)
+    assert seen == [("one",), ("one",)]
+    assert database.first_row(ask, ()) == ("two",)
+    assert database.first_row("SELECT value FROM t WHERE id > 100", ()) is None
+    assert database.execute(INSERT, ("three",)) is None, "no statement was left open on the writing connection"
+
+
+def test_a_short_question_to_a_damaged_file_is_answered_by_a_new_one(tmp_path, told):
+    """Damage that a short question meets is set aside like any other."""
+    home = Home(tmp_path / "home")
+    database = Database(home, "t.db", migrations=(_first,), on_trouble=told)
+    for number in range(2000):
+        database.execute(INSERT, (f"{number:0100}",))
+    database.close()
+    path = database.path
+    path.write_bytes(path.read_bytes()[:4096] + b"\xff" * (path.stat().st_size - 4096))
+    again = Database(home, "t.db", migrations=(_first,), on_trouble=told)
+    again.write(lambda _: None)  # opens the writing connection, which meets no damage yet
+    assert again.first_row("SELECT count(*) FROM t WHERE value < '5'", ()) == (0,)
+    assert len(told) == 1
+    again.close()
+    home.close()
