@@ -19,7 +19,7 @@ import pytest
 
 from tests.export.exporting import exported
 
-BASE = os.environ.get("NBLLM_TEST_PYTHON_IMAGE", "docker.io/library/python:3.11-slim-bookworm")
+BASE = os.environ.get("NBLLM_TEST_PYTHON_IMAGE", "python:3.11-slim-bookworm")
 NAME = "localhost/nbllm-test-export"
 START_S = 120.0
 Buildah = Callable[..., subprocess.CompletedProcess[str]]
