@@ -149,7 +149,7 @@ def _service(
         keys=open_keys(settings.home, config.keys_file, folder=folder),
         gate=Gate(max_running=config.max_running, max_waiting=config.max_waiting, queue_wait_s=config.queue_wait_s),
         limiter=Limiter(allow_blind=config.on_state_loss == "allow"),
-        metrics=Metrics(lambda: rungs),
+        metrics=Metrics(rungs),
         flows=flows,
         menu=Menu(client, flows, config.models),
         endpoints=direct(),

@@ -6,13 +6,13 @@ name besides; what is none of these is "other". Keys, users and texts are never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from nbllm.core.messages import CallRecord
+from nbllm.core.messages import AttemptStatus, CallRecord
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # else each counter has a second series, of when it was made
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -22,14 +22,16 @@ _MOST_OTHER_RUNGS = 50
 """Models that a flow chooses are its code's, but code may take a name from a caller: a set of labels stays bounded."""
 _METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "WEBSOCKET"})
 OTHER = "other"
+_EXPECTED = (("model", AttemptStatus.DONE), ("cache", AttemptStatus.DONE), ("none", AttemptStatus.FAILED))
+"""Sources and statuses of calls whose counts are there from the start."""
 
 
 class Metrics:
-    """The counters of one service, in a registry of their own. rungs: model ids that may be labels."""
+    """The counters of one service, in a registry of their own. rungs: model ids of the settings, which may always be labels."""
 
-    def __init__(self, rungs: Callable[[], Collection[str]] = lambda: ()) -> None:
+    def __init__(self, rungs: Collection[str] = ()) -> None:
         self.registry = registry = CollectorRegistry()
-        self._rungs = rungs
+        self._rungs = frozenset(rungs)
         self._others: set[str] = set()
         self.requests = Counter("nbllm_requests", "Requests by route and status.", ("route", "method", "status"), registry=registry)
         self.request_s = Histogram(
@@ -55,6 +57,8 @@ class Metrics:
         self.draining = Gauge("nbllm_draining", "1 while the service ends.", registry=registry)
         self._children: dict[tuple[Any, ...], Any] = {}
         self._bound: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        for rung in self._rungs:
+            self._expect(rung)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one request that is over."""
@@ -87,6 +91,17 @@ class Metrics:
             else:
                 (children.get(("?", name)) or self._child(("?", name), self.unpriced, name)).inc()
 
+    def _expect(self, rung: str) -> None:
+        """Begin a rung's counts at 0: Prometheus sees no increase in a series that is first read with its first count."""
+        for source, status in _EXPECTED:
+            self.calls.labels(rung, source, status.value)
+        for way in ("input", "output"):
+            self.tokens.labels(rung, way)
+        self.call_s.labels(rung)
+        self.ttft_s.labels(rung)
+        self.cost_usd.labels(rung)
+        self.unpriced.labels(rung)
+
     def _child(self, kind: tuple[Any, ...], metric: Any, *labels: str) -> Any:
         """Return a metric's child; labels() itself checks and locks each time. The labels of calls are bounded, so these are."""
         child = self._children[kind] = metric.labels(*labels)
@@ -100,7 +115,7 @@ class Metrics:
         """Return a rung as a label: those of the settings, and the first few that the flows' own code names besides."""
         if name is None:
             return OTHER
-        if name not in self._others and name not in self._rungs():
+        if name not in self._others and name not in self._rungs:
             if len(self._others) >= _MOST_OTHER_RUNGS:
                 return OTHER
             self._others.add(name)
