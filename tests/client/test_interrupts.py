@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -95,22 +96,22 @@ def interrupted(work: Callable[[], object], *after_s: float, when: Callable[[], 
     """Do the work, and press Ctrl-C so many seconds after `when` is true; return a watch that runs since that had ended it."""
     here = threading.get_ident()
 
-    def press(after: float) -> None:
+    def press() -> None:
         until(when)
-        time.sleep(after)
-        signal.pthread_kill(here, signal.SIGINT)
+        for pause in (after_s[0], *(later - before for before, later in pairwise(after_s))):
+            time.sleep(pause)
+            signal.pthread_kill(here, signal.SIGINT)
 
-    timers = [threading.Thread(target=press, args=(after,)) for after in after_s]
+    finger = threading.Thread(target=press)
     try:
-        for timer in timers:
-            timer.start()
+        finger.start()
         work()
-        time.sleep(5)
+        time.sleep(30)
     except KeyboardInterrupt:
         ended = Stopwatch()
     else:
         raise AssertionError("no interrupt came through")
-    while any(timer.is_alive() for timer in timers):
+    while finger.is_alive():
         with contextlib.suppress(KeyboardInterrupt):  # one that came late
             time.sleep(0.01)
     return ended
