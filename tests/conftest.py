@@ -7,6 +7,7 @@ import functools
 import gc
 import importlib.metadata
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from nbllm.core.quick_jsonschema import import_jsonschema
 from tests.redis_server import RedisServer, running_redis
+from tests.warm_python import WarmPython
 
 # Limits in wall-clock time for one generated case say more about the machine than about the code.
 settings.register_profile("nbllm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,6 +77,25 @@ def packages_are_looked_up_once() -> Iterator[None]:
 def _once_for_each_path(function: Callable[..., Any]) -> Callable[..., Any]:
     found = functools.cache(lambda _, *arguments: function(*arguments))
     return lambda *arguments: copy.copy(found(tuple(sys.path), *arguments))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_processes_are_forked() -> Iterator[None]:
+    """Fork what a proof and a replay run in from a Python that has imported it all (tests/warm_python.py)."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    with WarmPython() as python, pytest.MonkeyPatch.context() as patch:
+        for module in ("nbllm.export.proof", "nbllm.service.replay"):
+            if module in sys.modules:
+                patch.setattr(f"{module}.subprocess", python)
+        yield
+
+
+@pytest.fixture
+def real_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proofs and replays of this test start new Pythons, as they do for users."""
+    monkeypatch.setattr(WarmPython, "run", staticmethod(subprocess.run))
 
 
 @pytest.fixture(scope="session")

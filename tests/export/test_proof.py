@@ -12,6 +12,8 @@ from nbllm.testing import FakeProvider
 from tests.client.helpers import fake_client
 from tests.export.making import HEAD, run, sliced
 
+pytestmark = pytest.mark.usefixtures("real_python")
+
 SOURCES = [HEAD, "rules = ['short']", "%%llm -o facts\nFacts on {{ rules }}",
            "@flow\ndef f(t, *more, n=1):\n    return ask(f'{facts.text} {t} {more} {n}').text"]  # fmt: skip
 

@@ -94,6 +94,7 @@ def side() -> NotebookSide:
     return NotebookSide({"triage": triage}, notebook_settings())
 
 
+@pytest.mark.usefixtures("real_python")
 def test_the_same_flow_is_the_same(app: Path, runs: list[RecordedRun]) -> None:
     """Prompts, parameters, rungs, answers, sources and books are compared, and all of them are equal: every call is a hit."""
     report = parity(app, runs, notebook=side())

@@ -154,6 +154,7 @@ def test_a_plan_of_other_content_is_named(app: Path, notebook: Any) -> None:
     assert [difference.what for difference in report.differences] == ["routes.fit.plan"]
 
 
+@pytest.mark.usefixtures("real_python")
 def test_a_model_that_the_route_cannot_choose_is_not_followed(app: Path, notebook: Any) -> None:
     """The app's cascade has other models than the recorded one: its own choice shows as a difference."""
     path = app / "settings.toml"
