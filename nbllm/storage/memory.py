@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from msgspec.structs import replace
 
 from nbllm.core.ports import Balance, CacheStats, Lease, Recording, Scope, Stored, Written
-from nbllm.storage.budgets import refuse_if_full
+from nbllm.storage.budget_rows import refuse_if_full
 from nbllm.storage.entries import decode, encode
 
 S = TypeVar("S")

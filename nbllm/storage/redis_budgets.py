@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from nbllm.core.ports import Balance, Scope
 from nbllm.errors import BudgetUnavailable, StorageError
-from nbllm.storage.budgets import refuse_if_full
+from nbllm.storage.budget_rows import refuse_if_full
 from nbllm.storage.money import PICO, to_pico, to_usd
 from nbllm.storage.redis_budgets_lua import BALANCE, BEAT, BOOK, RESERVE, SETTLE, SWEEP
 from nbllm.storage.redis_link import Link, RedisGone, Script

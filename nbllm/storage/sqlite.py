@@ -28,7 +28,7 @@ from nbllm.storage.opening import Migration
 from nbllm.storage.reading import Reader
 from nbllm.storage.together import Together
 from nbllm.storage.transactions import Rider, Transactions
-from nbllm.storage.writer import Job, Writer
+from nbllm.storage.writer import Job, Many, Writer
 
 T = TypeVar("T")
 
@@ -199,17 +199,26 @@ class Database:
         """Have the thread commit `run`; then: see write."""
         return self._queue(Job(run, then))
 
-    async def run(self, run: Callable[[sqlite3.Connection], T], *, wait_s: float, pages: int = 1, kept: bool = False) -> T:
+    async def run(
+        self,
+        run: Callable[[sqlite3.Connection], T],
+        *,
+        wait_s: float,
+        pages: int = 1,
+        kept: bool = False,
+        many: Many | None = None,
+        asked: Any = None,
+    ) -> T:
         """Commit `run`, with what other calls write at the same time, and return its result.
 
         Raises StorageError after `wait_s` of a locked database. Nothing is written then, unless it is `kept`: then it will be,
-        once the lock is free.
+        once the lock is free. many, asked: what does the same for several at once; see Job.
         """
         loop = self._together.loop()
         if loop is None:
             done = self.write(run, wait_s=wait_s, kept=kept, pages=pages)
             return await asyncio.wrap_future(done) if isinstance(done, Future) else done
-        job = Job(run, None, time.monotonic() + wait_s, kept)
+        job = Job(run, None, time.monotonic() + wait_s, kept, many, asked)
         late = await self._together.add(job, loop)
         result: T = job.result if late is None else await asyncio.wrap_future(late)
         return result

@@ -12,7 +12,7 @@ from typing import Any
 from nbllm.errors import StorageError
 from nbllm.storage.connections import Connections
 from nbllm.storage.faults import LASTING, Fault, Troubles, fault_of
-from nbllm.storage.writer import Job
+from nbllm.storage.writer import Job, Many
 
 _TRIES = 2
 """A disk that refused so many jobs of a batch, one after the other, refuses the rest of it."""
@@ -83,6 +83,8 @@ class Transactions:
                 busy = isinstance(exc, sqlite3.Error) and fault_of(exc) is Fault.BUSY
                 return 0 if busy else self._one_by_one(batch)  # whose error it was is found out job by job
             for job in batch:
+                if isinstance(job.result, Exception):
+                    job.error = job.result
                 if job.then is not None:
                     job.then(job.result)
             self._wrote(len(batch))
@@ -144,5 +146,12 @@ def _ridden(con: sqlite3.Connection, rider: Rider) -> None:
 
 
 def _run_all(jobs: list[Job], con: sqlite3.Connection) -> None:
+    kinds: dict[Many, list[Job]] = {}
     for job in jobs:
-        job.result = job.run(con)
+        if job.many is None:
+            job.result = job.run(con)
+        else:
+            kinds.setdefault(job.many, []).append(job)
+    for many, alike in kinds.items():
+        for job, result in zip(alike, many(con, [job.asked for job in alike]), strict=True):
+            job.result = result

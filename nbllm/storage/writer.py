@@ -21,18 +21,24 @@ LINGER_S = 1.0
 BATCH = 64
 """Jobs in one transaction: enough to be quick, few enough that nobody waits for long."""
 
+Many = Callable[[sqlite3.Connection, list[Any]], list[Any]]
+
 
 @dataclass(slots=True)
 class Job:
     """One piece of work on the connection. `then` gets its result after the commit, before anybody else is told.
 
     Past `deadline_s` (monotonic) the future fails; a job to be `kept` stays in line all the same: its row may still be saved.
+    many: does the jobs of its kind that stand in one transaction in one go, each with its `asked`; returns what each gets, which
+    may be an error of its own that leaves the others alone.
     """
 
     run: Callable[[sqlite3.Connection], Any]
     then: Callable[[Any], None] | None = None
     deadline_s: float | None = None
     kept: bool = True
+    many: Many | None = None
+    asked: Any = None
     result: Any = None
     error: BaseException | None = None
     _future: Future[Any] | None = None

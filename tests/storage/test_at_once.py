@@ -86,7 +86,7 @@ def test_a_reservation_that_came_to_nothing_is_not_remembered(storage, tmp_path)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
-        assert storage.budgets._reserved == set()
+        assert not storage.budgets._reserved
 
     asyncio.run(run())
 

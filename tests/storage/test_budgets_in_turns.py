@@ -1,0 +1,120 @@
+"""Budgets of a crowd: what is reserved or settled in one turn of a loop goes together, and as if one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from decimal import Decimal
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbllm.core.ports import Balance, Scope
+from nbllm.errors import BudgetExceeded
+from nbllm.storage.memory import MemoryBudgets
+from nbllm.storage.open import open_storage
+from tests.storage.locking import locked
+
+D = Decimal
+CROWD = {"one", "two"}
+LIMITS = {"a": D(12), "b": None, "c": D(30)}
+_MONEY = st.integers(0, 10**13).map(lambda pico: D(pico).scaleb(-12))
+_ASKED = st.tuples(st.integers(0, 8), st.sampled_from(["a", "b", "c", "ab", "abc"]), _MONEY)
+_RESERVED = st.tuples(st.just("reserve"), st.lists(_ASKED, min_size=1, max_size=6))
+_SETTLED = st.tuples(st.just("settle"), st.lists(_ASKED, min_size=1, max_size=6, unique_by=lambda asked: asked[0]))
+_TURNS = st.lists(_RESERVED | _SETTLED, max_size=8)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    made = open_storage(tmp_path / "home", session="s")
+    made.home.open_calls = CROWD  # so that what is written waits for the loop's next turn
+    yield made
+    made.close()
+
+
+def test_what_goes_together_comes_out_as_one_after_the_other(storage):
+    """Every balance, every refusal and what is held in the end are those of asking one by one, repeated ids included."""
+    numbers = count()
+
+    @settings(max_examples=60, deadline=None)
+    @given(turns=_TURNS)
+    def holds(turns):
+        asyncio.run(run(turns, f"{next(numbers)}."))
+
+    async def run(turns, mine: str) -> None:
+        memory = MemoryBudgets()
+        for step, asked in turns:
+            ways = []
+            for budgets in (storage.budgets, memory):
+                each = [
+                    getattr(budgets, step)(f"{mine}{number}", [Scope(mine + name, LIMITS[name]) for name in names], usd)
+                    for number, names, usd in asked
+                ]
+                ways.append([_told(outcome) for outcome in await asyncio.gather(*each, return_exceptions=True)])
+            assert ways[0] == ways[1]
+        names = [mine + name for name in LIMITS]
+        assert await storage.budgets.balance(names) == await memory.balance(names)
+
+    holds()
+
+
+def _told(outcome):
+    """What is limited holds, or which scope refused."""
+    if isinstance(outcome, Mapping):
+        return {name: held for name, held in outcome.items() if LIMITS[name[-1]]}
+    return outcome.scope
+
+
+def test_a_refusal_leaves_those_beside_it_alone(storage):
+    """Those that fit are reserved in the one transaction; those that do not are told so, each for itself."""
+    commits = []
+
+    async def run() -> None:
+        await storage.budgets.reserve("warm", [Scope("other", D(1))], D(0))
+        storage.budgets._db._files.writing.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+        scope = [Scope("s", D("0.25"))]
+        got = await asyncio.gather(*(storage.budgets.reserve(f"r{n}", scope, D("0.1")) for n in range(5)), return_exceptions=True)
+        assert [type(one) for one in got] == [dict, dict, BudgetExceeded, BudgetExceeded, BudgetExceeded]
+        assert got[1]["s"] == Balance(D(0), D("0.2"))
+        assert got[2].reserved_usd == D("0.2")
+
+    asyncio.run(run())
+    assert len(commits) == 1
+
+
+def test_those_refused_while_the_file_is_locked_are_asked_again_when_it_is_free(storage, tmp_path):
+    """What a transaction that came to nothing had found is forgotten: room that came meanwhile is given."""
+
+    async def run() -> None:
+        scope = [Scope("s", D("0.25"))]
+        await storage.budgets.reserve("first", scope, D("0.2"))
+        with locked(tmp_path / "home" / "state.db"):
+            asked = [asyncio.ensure_future(storage.budgets.reserve(f"r{n}", scope, D("0.05"))) for n in range(3)]
+            freed = asyncio.ensure_future(storage.budgets.settle("first", scope, D("0.1")))
+            await asyncio.sleep(0.02)
+        got = await asyncio.gather(*asked, freed, return_exceptions=True)
+        assert sum(isinstance(one, BudgetExceeded) for one in got) == 2, "settled behind them, in order"
+        assert (await storage.budgets.balance(["s"]))["s"] == Balance(D("0.1"), D("0.05"))
+
+    asyncio.run(run())
+
+
+def test_one_that_fails_is_told_and_those_beside_it_are_booked(storage):
+    """A transaction that an error ends is done again one by one, with nothing left of the first try."""
+
+    async def run() -> None:
+        scope = [Scope("s", D("0.25"))]
+        database = storage.budgets._db
+
+        def fails(_: object) -> None:
+            raise ValueError("of its own")
+
+        refused = [storage.budgets.reserve(f"r{n}", scope, D("0.2")) for n in range(2)]
+        got = await asyncio.gather(*refused, database.run(fails, wait_s=1.0), return_exceptions=True)
+        assert [type(one) for one in got] == [dict, BudgetExceeded, ValueError]
+        assert (await storage.budgets.balance(["s"]))["s"] == Balance(D(0), D("0.2"))
+
+    asyncio.run(run())
