@@ -57,23 +57,26 @@ class Picture:
         records = [record for record in records if record.call.call_id not in self._in_read]
         if not records:
             return
-        self._add(records)
+        spent = self._add(records)
         if self._today is not None:
-            spent = sum((one.cost_usd for record in records for one in _own(record) if one.cost_usd is not None), Decimal(0))
             self._today = Day(self._today.cost_usd + spent, self._today.calls + len(records))
         self._ended += len(records)
         now_s = time.monotonic()
         self._meanwhile.extend((now_s, record) for record in records)
 
-    def _add(self, records: Sequence[CallRecord]) -> None:
+    def _add(self, records: Sequence[CallRecord]) -> Decimal:
+        """Add calls to what is shown, and return what they cost as far as it is known, in USD."""
+        before, sums, tries = self._sums.cost_usd, self._sums, self._tries
         for record in records:
-            self._sums.add(record.call, _own(record))
-            self._tries.add(_own(record))
+            own = _own(record)
+            sums.add(record.call, own)
+            tries.add(own)
             if record.refused is not None or record.call.source == "model":
                 self.refused = record.refused
         newest = nlargest(states.MOST_CALLS, records, key=lambda record: record.call.started_at)
         lines = [call_line(record.call, _own(record)) for record in newest]
         self._calls = states.merged(self._calls, _named_as_now(lines))
+        return sums.cost_usd - before
 
     def begins_to_read(self) -> None:
         """The session is about to be read. What has just ended may not be in the ledger yet: it is looked for, too."""
@@ -115,7 +118,8 @@ class Picture:
         standing = self._standing
         if self._renames != CELLS.renames:
             self._renames, self._calls = CELLS.renames, _named_as_now(self._calls)
-        running, tokens_per_s = self._watching.pace()
+        lives = self._watching.lives()
+        running, tokens_per_s = self._watching.pace(lives)
         return {
             "session": self._sums.shown(self._calls, running=running, tokens_per_s=tokens_per_s),
             "today": {
@@ -123,16 +127,19 @@ class Picture:
                 "calls": 0 if self._today is None else self._today.calls,
             },
             "budgets": [] if standing is None else standing.budgets,
-            "running": _named_as_now(self._watching.running(now_s, now)),
+            "running": _named_as_now(self._watching.running(lives, now_s, now)),
             "calls": self._calls,
             "endpoints": endpoint_lines(standing, self._tries),
             "cache_mode": None,
         }
 
 
-def _own(record: CallRecord) -> list[Attempt]:
+def _own(record: CallRecord) -> Sequence[Attempt]:
     """Return the attempts of a call's own row; those of a shared run may stand on another's."""
-    return [one for one in record.attempts if one.call_id == record.call.call_id]
+    attempts, call_id = record.attempts, record.call.call_id
+    if len(attempts) == 1 and attempts[0].call_id == call_id:  # as a rule
+        return attempts
+    return [one for one in attempts if one.call_id == call_id]
 
 
 def _named_as_now(lines: list[Line]) -> list[Line]:

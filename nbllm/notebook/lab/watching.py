@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,7 @@ class Watching:
     @property
     def is_busy(self) -> bool:
         """Whether any call is under way whose numbers may move."""
-        return bool(self._lives())
+        return any(self._is_shown(live) for live in list(self._live.values()))
 
     def of(self, home: Path, session: str) -> None:
         """Tell of the calls of this session in this home's ledger from now on: other clients of the process may have others."""
@@ -127,23 +127,30 @@ class Watching:
 
     def _is_theirs(self, home: Path, session: str) -> bool:
         """Whether a call is on another account than what is shown."""
-        return self._whose is not None and (session != self._whose[1] or not _same(home, self._whose[0]))
+        whose = self._whose
+        return whose is not None and (session != whose[1] or (home is not whose[0] and not _same(home, whose[0])))
 
-    def _lives(self) -> list[Live]:
-        lives = list(self._live.values())
-        return [live for live in lives if live.request.call and not self._is_theirs(live.home, live.request.call.session)]
+    def _is_shown(self, live: Live) -> bool:
+        call = live.request.call
+        return call is not None and not self._is_theirs(live.home, call.session)
+
+    def lives(self) -> list[Live]:
+        """Return the calls under way that are seen to come, the oldest first."""
+        return [live for live in list(self._live.values()) if self._is_shown(live)]
 
     def take(self) -> list[CallRecord]:
         """Return the calls that have ended since it was last asked, in order."""
-        taken: list[tuple[CallRecord, Path]] = []
+        taken: list[CallRecord] = []
         if len(self._ended) == MOST_RECORDS:
             self.lost = True
         while self._ended:
-            taken.append(self._ended.popleft())
-        for record, _ in taken:
-            self._live.pop(record.call.call_id, None)  # its line is among the calls: it is not under way as well
-            self._earlier.pop(record.call.call_id, None)
-        return [record for record, home in taken if not self._is_theirs(home, record.call.session)]
+            record, home = self._ended.popleft()
+            call = record.call
+            self._live.pop(call.call_id, None)  # its line is among the calls: it is not under way as well
+            self._earlier.pop(call.call_id, None)
+            if not self._is_theirs(home, call.session):
+                taken.append(record)
+        return taken
 
     def found_open(self, rows: Iterable[CallRow]) -> None:
         """Take in which calls the ledger says are under way."""
@@ -157,20 +164,22 @@ class Watching:
         live.stop()
         return True
 
-    def running(self, now_s: float, now: float) -> list[Running]:
-        """Return the calls under way, the oldest first, at most MOST_RUNNING. now_s is monotonic, now Unix time."""
-        lives = self._lives()
+    def running(self, lives: Sequence[Live], now_s: float, now: float) -> list[Running]:
+        """Return the calls under way as lines, the oldest first, at most MOST_RUNNING. now_s is monotonic, now Unix time."""
         shown = [(live, _shares(live.request)) for live in lives[:MOST_RUNNING]]
-        asked = Counter(key for _, key in shown)
-        asked.update(_shares(live.request) for live in lives[MOST_RUNNING:])
+        asked = Counter(key for _, key in shown if key is not None)
+        theirs = {key[0] for key in asked}
+        for live in lives[MOST_RUNNING:] if theirs else ():
+            call = live.request.call
+            if call is not None and call.key in theirs and (key := _shares(live.request)) is not None:
+                asked[key] += 1
         lines = [_earlier_line(row, now) for row in list(self._earlier.values())]
         lines += [_line(live, now_s, shared=key is not None and asked[key] > 1) for live, key in shown]
         return lines[:MOST_RUNNING]
 
-    def pace(self) -> tuple[int, float | None]:
+    def pace(self, lives: Sequence[Live]) -> tuple[int, float | None]:
         """Return how many calls are under way, and their tokens a second together, None while nothing comes."""
-        lives = self._lives()
-        tokens_per_s = sum(live.tokens_per_s() for live in lives)
+        tokens_per_s = sum(live.tokens_per_s() for live in lives if live.first_s is not None)
         return len(lives) + len(self._earlier), round(tokens_per_s, 1) if tokens_per_s else None
 
 

@@ -73,7 +73,7 @@ def test_calls_on_another_account_are_not_counted_here(bridge: Bridge, shell: Sh
         client.ask("mine, too")
         page.until(lambda: page.state["session"]["calls"] == 2)
         assert bridge._desk is not None
-        assert bridge._desk.watching.running(0.0, 0.0) == []
+        assert bridge._desk.watching.lives() == []
         pending.result(30)
         client.ask("mine, at last")
         page.until(lambda: page.state["session"]["calls"] == 3)

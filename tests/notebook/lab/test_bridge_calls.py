@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -18,9 +19,11 @@ from nbllm.errors import BudgetExceeded, CallFailed
 from nbllm.flow_context import ONLOOKERS, ORIGIN, origin_now
 from nbllm.notebook.lab.bridge import EARLY_S, Bridge
 from nbllm.notebook.lab.origin import tag_of
+from nbllm.notebook.lab.picture import Picture
 from nbllm.notebook.lab.watching import Watching
 from nbllm.testing import FakeProvider, Script
 from tests.notebook.lab.fakes import Comm, Shell
+from tests.notebook.lab.making import record
 
 
 def open_call(number: int) -> Call:
@@ -128,9 +131,40 @@ def test_a_crowd_costs_a_look_as_many_steps_as_it_has_calls(tmp_path: Path) -> N
         request = Request(content=Chat(messages=()), options=Options(), call=call)
         watching.begun(request, NullSink(), lambda: None, tmp_path)
     _Key.compared = 0
-    lines = watching.running(1.0, 1.0)
+    lines = watching.running(watching.lives(), 1.0, 1.0)
     assert [line["shared"] for line in lines] == [True] + [False] * 49
     assert _Key.compared < 2_000
+
+
+def test_a_call_costs_the_panel_a_few_steps(tmp_path: Path) -> None:
+    """Counted in calls of functions, Python's and C's: in its way, when it is added to the sums, and while it is under way."""
+    watching, number_of = Watching(lambda: None), 2_000
+    requests = [Request(content=Chat(messages=()), options=Options(), call=open_call(number)) for number in range(number_of)]
+    records = [record(number) for number in range(number_of)]
+    sink = NullSink()
+
+    def steps(work: Callable[[], object]) -> float:
+        count = 0
+
+        def step(_: object, event: str, __: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(step)
+        try:
+            work()
+        finally:
+            sys.setprofile(None)
+        return count / number_of
+
+    picture = Picture(watching)
+    watching.of(tmp_path, "s")
+    assert steps(lambda: [watching.begun(one, sink, lambda: None, tmp_path) for one in requests]) < 6
+    assert steps(lambda: picture.state(1.0, 1.0)) < 5
+    assert steps(lambda: [watching.over(one) for one in requests]) < 5
+    assert steps(lambda: [watching.ended(one, tmp_path) for one in records]) < 5
+    assert steps(lambda: picture.take(watching.take())) < 30
+    assert picture.state(1.0, 1.0)["session"]["calls"] == number_of
 
 
 def test_a_budget_that_refuses_shows_so_until_it_is_raised(bridge: Bridge, shell: Shell, client: Client) -> None:
