@@ -18,6 +18,8 @@ DATA = Path(__file__).parent.parent / "nbllm" / "core" / "guards" / "data"
 POS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 SMALLEST = 3
 EARLY_SENSES = 2  # of a word, as WordNet orders them: by how frequent they are
+NATURAL = frozenset(["05", "08", "13", "20"])  # the numbers of WordNet's files of animals, bodies, foods and plants
+MOST_OF_A_KIND = 40
 PARTICLES = frozenset(["up", "down", "in", "on", "off", "out", "over", "away", "back"])  # of verbs of two words
 # Words in -er that are seldom the comparative that they look like ("offer" of "off").
 NO_COMPARATIVES = frozenset(
@@ -181,6 +183,60 @@ def indirect(wordnet: Path, common: set[str]) -> set[tuple[str, str]]:
     }
 
 
+def sense_antonyms(wordnet: Path, listed: set[str]) -> set[tuple[str, str]]:
+    """Return pairs of words that mean, in one of their first senses, what two opposites mean ("inhale", "breathe_out")."""
+    early = early_senses(wordnet)
+    words: dict[tuple[str, str], list[str]] = {}
+    opposed: set[tuple[tuple[str, str], tuple[str, str]]] = set()
+    for pos, letter in POS.items():
+        for line in (wordnet / f"data.{pos}").read_text(encoding="utf-8").splitlines():
+            if line.startswith(" "):
+                continue
+            parts = line.split(" | ")[0].split()
+            count = int(parts[3], base=16)
+            here = (letter, parts[0])
+            found = (parts[4 + 2 * i].split("(")[0].lower() for i in range(count))
+            words[here] = [word for word in found if (word, *here) in early and _usable(word, listed)]
+            at = 4 + 2 * count
+            for i in range(int(parts[at])):
+                symbol, target, target_pos = parts[at + 1 + 4 * i : at + 4 + 4 * i]
+                if symbol == "!":
+                    opposed.add((here, (target_pos.replace("s", "a"), target)))
+    pairs = ((one, two) for here, there in opposed for one in words[here] for two in words[there])
+    return {(min(one, two), max(one, two)) for one, two in pairs if one != two}
+
+
+def early_senses(wordnet: Path) -> set[tuple[str, str, str]]:
+    """Return (word, part of speech, offset) of the first senses of each word."""
+    found: set[tuple[str, str, str]] = set()
+    for pos, letter in POS.items():
+        for line in (wordnet / f"index.{pos}").read_text(encoding="utf-8").splitlines():
+            parts = line.split()
+            if line[0] != " ":
+                senses = parts[-int(parts[2]) :][: 1 if "_" in parts[0] else EARLY_SENSES]
+                found.update((parts[0], letter, offset) for offset in senses)
+    return found
+
+
+def kinds(wordnet: Path, listed: set[str]) -> set[tuple[str, ...]]:
+    """Return groups of animals, parts of the body, foods and plants that are the same sort of thing: each is another one."""
+    lines = (wordnet / "index.noun").read_text(encoding="utf-8").splitlines()
+    first = {line.split()[0]: line.split()[-int(line.split()[2])] for line in lines if line[0] != " "}
+    groups: dict[str, set[str]] = {}
+    for line in (wordnet / "data.noun").read_text(encoding="utf-8").splitlines():
+        parts = line.split(" | ")[0].split()
+        if line.startswith(" ") or parts[1] not in NATURAL:
+            continue
+        count = int(parts[3], base=16)
+        words = [word for word in (parts[4 + 2 * i].lower() for i in range(count)) if word in listed and first[word] == parts[0]]
+        at = 4 + 2 * count
+        for i in range(int(parts[at])):
+            symbol, target = parts[at + 1 + 4 * i : at + 3 + 4 * i]
+            if symbol.startswith("@"):
+                groups.setdefault(target, set()).update(words)
+    return {tuple(sorted(group)) for group in groups.values() if 1 < len(group) <= MOST_OF_A_KIND}
+
+
 def synonyms(wordnet: Path, common: set[str], listed: set[str]) -> set[tuple[str, ...]]:
     """Return groups of words that mean the same in one of their first senses, one of them common; with verbs such as "take out"."""
     groups: set[tuple[str, ...]] = set()
@@ -207,18 +263,19 @@ def _usable(word: str, listed: set[str]) -> bool:
 
 
 def main() -> None:
-    """Write common_en.txt, rare_en.txt, irregular_en.txt, antonyms_en.txt and synonyms_en.txt."""
+    """Write common_en.txt, rare_en.txt, irregular_en.txt, antonyms_en.txt, kinds_en.txt and synonyms_en.txt."""
     wordnet, scowl = Path(sys.argv[1]), Path(sys.argv[2])
     plain = plain_words(scowl)
     irregular = irregular_forms(wordnet, plain)
     common = bases(plain, irregular) | set(irregular.values())
-    pairs = antonyms(wordnet, common, irregular) | indirect(wordnet, common)
     rarer = rare(common, irregular, [Path(name) for name in sys.argv[3:]])
+    pairs = antonyms(wordnet, common, irregular) | indirect(wordnet, common) | sense_antonyms(wordnet, common | rarer)
     lines = {
         "common_en": sorted(common),
         "rare_en": sorted(rarer),
         "irregular_en": [f"{form} {base}" for form, base in sorted(irregular.items())],
         "antonyms_en": [" ".join(pair) for pair in sorted(pairs)],
+        "kinds_en": [" ".join(group) for group in sorted(kinds(wordnet, common | rarer))],
         "synonyms_en": [" ".join(group) for group in sorted(synonyms(wordnet, common, common | rarer))],
     }
     for name, content in lines.items():

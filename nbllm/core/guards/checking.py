@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nbllm.core.guards import amounts, contrast, literals, naming, polarity, roles, shape, wording
+from nbllm.core.guards.pair import Pair
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.tokens import cut
 from nbllm.core.guards.verdicts import Verdict, failed, passed
@@ -55,5 +56,5 @@ def _read_both(query: str, stored: str, words: GuardWords) -> tuple[Reading, Rea
     a, b = cut(query, words), cut(stored, words)
     code_a, code_b = a.code or b.code or "en", b.code or a.code or "en"
     here, there = Reading(a, words.languages[code_a], words), Reading(b, words.languages[code_b], words)
-    here.pair = there.pair = contrast.Pair(here, there)
+    here.pair = there.pair = Pair(here, there)
     return here, there

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from nbllm.core.guards.affixes import PREFIX_BEGINNINGS, affixed
-from nbllm.core.guards.lazy import lazy
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.verdicts import Verdict, apart, passed
 
@@ -43,8 +42,8 @@ OVER_UNDER = {
     "unter": "less",
 }
 PLACES = frozenset({"on", "off", "in", "out"})  # before most things they say where, and turn nothing
-NEAR, FAR = 2, 6  # words between a denial and what it denies
 CONVERSE = {"buy": "sell", "purchase": "sell", "borrow": "lend", "learn": "teach", "receive": "send", "get": "give"}
+COMPARING = frozenset(["than", "before", "after", "above", "below", "als", "vor", "nach", "antes", "despues"])
 EXCESS = {"over": frozenset({"little", "few", "less"}), "under": frozenset({"much", "many", "more"})}
 FIRM = frozenset({"only", "more", "less", "but_one"})
 
@@ -54,7 +53,7 @@ def opposites(here: Reading, there: Reading) -> Verdict:
     pair = here.pair
     for word, other in pair.opposed:
         one, two = (word, other) if pair.here is here else (other, word)
-        if one not in pair.turned and not _converse(here, one, there, two):
+        if one not in pair.turned and not _converse(here, one, there, two) and not turned_around(here, one, there, two):
             return apart("opposites", _show(one), _show(two))
     return _particles(here, there)
 
@@ -119,38 +118,29 @@ def _behind(reading: Reading, word: str) -> frozenset[str]:
     return frozenset(token.base for at in starts for token in words[at + 1 : at + 4] if not token.stop)
 
 
-class Pair:
-    """Two readings and what two guards want to know of both: which of their words are opposites."""
-
-    def __init__(self, here: Reading, there: Reading) -> None:
-        self.here = here
-        self.there = there
-
-    @lazy
-    def opposed(self) -> list[tuple[str, str]]:
-        """Pairs of (word of `here`, its opposite in `there`)."""
-        return list(opposed(self.here, self.there))
-
-    @lazy
-    def turned(self) -> frozenset[str]:
-        """Words of both texts that are opposites and of which exactly one is denied: "not safe" and "unsafe"."""
-        return self._turned(self.opposed)
-
-    @lazy
-    def said_otherwise(self) -> frozenset[str]:
-        """The same, and words such as "silent" where the other text has "no sound"."""
-        lacking = [*_lacking(self.here, self.there), *((b, a) for a, b in _lacking(self.there, self.here))]
-        return self.turned | self._turned(lacking)
-
-    def _turned(self, pairs: list[tuple[str, str]]) -> frozenset[str]:
-        return frozenset(word for one, two in pairs if _denied(self.here, one, self.there, two) for word in (one, two))
-
-
 def _converse(here: Reading, one: str, there: Reading, two: str) -> bool:
     """Say whether two verbs tell of one deal from both its sides: "I bought it from him", "he sold it to me"."""
     if CONVERSE.get(one) != two and CONVERSE.get(two) != one:
         return False
     return (_mine(here, one) and _to_me(there, two)) or (_to_me(here, one) and _mine(there, two))
+
+
+def turned_around(here: Reading, one: str, there: Reading, two: str) -> bool:
+    """Say whether two opposites compare the same things from both sides: "A is less risky than B", "B is more risky than A"."""
+    if not (COMPARING & here.keys and COMPARING & there.keys) and not {one, two} <= COMPARING:
+        return False
+    ahead, behind = _around(here, one)
+    ahead_there, behind_there = _around(there, two)
+    moved = (ahead & behind_there) - behind - ahead_there
+    return bool(moved and (behind & ahead_there) - ahead - behind_there)
+
+
+def _around(reading: Reading, word: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what the words of meaning before and behind a word are compared by."""
+    words = reading.plain_words
+    at = next((at for at, token in enumerate(words) if word in (token.word, token.base)), 0)
+    ahead, behind = (frozenset(token.key for token in part if not token.stop) for part in (words[:at], words[at + 1 :]))
+    return ahead, behind
 
 
 def _mine(reading: Reading, verb: str) -> bool:
@@ -163,33 +153,8 @@ def _to_me(reading: Reading, verb: str) -> bool:
     return any(token.base == verb and after.word in ("me", "us") for token, after in pairwise(reading.plain_words))
 
 
-def _lacking(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
-    """Yield (word of one text that says that something is not there, what the other text has of it): "silent", "sound"."""
-    table = here.lexicon.lacks
-    if here.bases.isdisjoint(table):
-        return
-    for word in sorted(here.bases & table.keys()):
-        yield from ((word, other) for other in sorted(table[word] & there.bases) if other not in here.bases)
-
-
 def _show(word: str) -> str:
     return f'"{word.replace("_", " ")}"'
-
-
-def _denied(here: Reading, word: str, there: Reading, other: str) -> bool:
-    """Say whether exactly one of the two opposites is denied where it stands: "not safe" is "unsafe"."""
-    return _negated(here, word) != _negated(there, other)
-
-
-def _negated(reading: Reading, word: str) -> bool:
-    words = reading.plain_words
-    for at, token in enumerate(words):
-        if word in (token.base, token.word):
-            reach = FAR if word == "enough" else NEAR  # "doesn't challenge our boy enough"
-            return any(
-                other.word in reading.lexicon.negators or other.word.endswith("n't") for other in words[max(0, at - reach) : at]
-            )
-    return False
 
 
 def _prefixed(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from nbllm.core.guards.tokens import Text, Token, attach
 from nbllm.core.guards.words import GuardWords
 
 if TYPE_CHECKING:
-    from nbllm.core.guards.contrast import Pair
+    from nbllm.core.guards.pair import Pair
 
 CLAUSE_ENDS = frozenset(",.;:?!()")
 BEGINNING = 3  # letters that forms of one word have in common
@@ -97,13 +97,24 @@ class Reading:
         for at, token in enumerate(words[1:], start=1):
             if token.word not in terms and token.base not in terms:
                 continue
-            reach = REACH if token.word in SHORT_WORDS else 1
-            for other in words[max(0, at - reach) : at]:
+            for other in words[self._first_of_term(at) : at]:
                 base = FORMS.get(other.word, other.base)
                 for term in (f"{base}_{token.base}", f"{other.base}_{token.base}", f"{other.word}_{token.word}"):
                     if term in terms:
                         found.add(term)
         return frozenset(found)
+
+    def _first_of_term(self, at: int) -> int:
+        """Return where a term that ends at a word may begin: a few words before a particle ("turn the light on"), else the word
+        before it, with small words between ("hand in my notice" is "hand_notice").
+        """
+        words = self.plain_words
+        if words[at].word in SHORT_WORDS:
+            return max(0, at - REACH)
+        first = at - 1
+        while first > max(0, at - REACH) and words[first].stop:
+            first -= 1
+        return first
 
     @lazy
     def by_beginning(self) -> Mapping[str, list[str]]:

@@ -40,9 +40,9 @@ def groups(lines: Iterable[list[str]], lemmas: Lemmas) -> dict[str, frozenset[in
 
 
 def with_listed(table: dict[str, frozenset[int]], lines: Iterable[str]) -> dict[str, frozenset[int]]:
-    """Return groups of words with those of synonyms_en.txt, whose words are bases."""
+    """Return groups of words with those of a file such as synonyms_en.txt, whose words are bases."""
     found = {word: set(groups) for word, groups in table.items()}
-    start = len(found)  # more than there are groups
+    start = 1 + max((group for groups in found.values() for group in groups), default=0)
     for number, line in enumerate(lines, start):
         for word in line.split():
             found.setdefault(word, set()).add(number)

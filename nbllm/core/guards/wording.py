@@ -22,7 +22,7 @@ STEERING = frozenset({"up", "down", "out", "off", "away", "back", "over", "under
 
 def wording(here: Reading, there: Reading) -> Verdict:
     """Return whether not one word of meaning was swapped for another that is no synonym, in an otherwise equal text."""
-    mine, theirs = _strange(here, there), _strange(there, here)
+    mine, theirs = here.pair.strange(here), here.pair.strange(there)
     if not (mine or theirs):
         return _steering(here, there)
     if _one_place(here, there, [*mine, *theirs]):
@@ -52,6 +52,9 @@ def _one_place(here: Reading, there: Reading, strange: list[Token]) -> bool:
         - _asked(there)
     )
     between = [row[start : len(row) - end] for row in (a, b)]
+    named = any(token.raw[0].isupper() and not token.first for row in between for token in row)
+    if len(between[0]) != len(between[1]) and len({id(token) in here.places for token in strange}) == 1 and not named:
+        return False  # said at greater length ("was the first person on", "first walked on"), not something else
     ids = told & {id(token) for token in strange}
     if not all(any(not token.stop or (token.raw[0].isupper() and not token.first) for token in row) for row in between):
         return False  # a word more, which tells more of the same
@@ -92,7 +95,7 @@ def _listed(tokens: list[Token]) -> str:
     return ", ".join(f'"{token.raw}"' for token in tokens[:3])
 
 
-def _strange(here: Reading, there: Reading) -> list[Token]:
+def strange(here: Reading, there: Reading) -> list[Token]:
     """Return words of meaning that the other text has neither in itself nor as a synonym or another form."""
     lexicon, bases, keys = here.lexicon, there.bases, there.keys
     filler, negators, strong = lexicon.filler, lexicon.negators, lexicon.strong_negators

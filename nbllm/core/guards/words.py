@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
+from itertools import chain
 from types import MappingProxyType
 
 from msgspec import Struct
@@ -108,7 +109,7 @@ def _extended(
 @lru_cache(maxsize=1)
 def shipped() -> GuardWords:
     """Return the lists that ship: English, German and Spanish. The first call reads them (some 30 ms), later ones are free."""
-    aliases = {word: line[0] for line in _sections("names")["aliases"] for word in line}
+    aliases = {word: line[0] for line in _sections("names", ("words",))["aliases"] for word in line}
     languages = {code: _lexicon(code) for code in LANGUAGES}
     telling = {code: _telling(code, languages) for code in LANGUAGES}
     return GuardWords(
@@ -142,11 +143,11 @@ def _read(name: str) -> str:
     return resources.files(DATA).joinpath(f"{name}.txt").read_text(encoding="utf-8")
 
 
-def _sections(name: str) -> dict[str, list[list[str]]]:
+def _sections(name: str, kinds: tuple[str, ...] = ("words", "general")) -> dict[str, list[list[str]]]:
     """Return section -> lines, each as its folded words. Lines that start with # are comments."""
     found: dict[str, list[list[str]]] = {}
     lines: list[list[str]] = []
-    for line in _read(f"words_{name}").splitlines():
+    for line in chain.from_iterable(_read(f"{kind}_{name}").splitlines() for kind in kinds):
         if line.startswith("["):
             lines = found.setdefault(line.strip("[]"), [])
         elif line and not line.startswith("#"):
@@ -190,6 +191,9 @@ def _lexicon(code: str) -> Lexicon:
     thesaurus = groups(sections.get("alike", []), lemmas)
     if code == "en":
         thesaurus = with_listed(thesaurus, _read("synonyms_en").splitlines())
+    kinds = groups(sections["kinds"], lemmas)
+    if code == "en":
+        kinds = with_listed(kinds, _read("kinds_en").splitlines())
     listed = lemmas.common | lemmas.rare
     return Lexicon(
         code=code,
@@ -225,7 +229,7 @@ def _lexicon(code: str) -> Lexicon:
         opposites={word: frozenset(others) for word, others in opposites.items()},
         synonyms=synonyms_of,
         thesaurus=thesaurus,
-        kinds=groups(sections["kinds"], lemmas),
+        kinds=kinds,
         implied=frozenset(map(lemmas, flat.get("implied", ()))),
         lacks=lacks(sections.get("lacks", []), lemmas),
         parts_of_day=classes(sections.get("parts_of_day", [])),

@@ -1,0 +1,79 @@
+"""Two readings beside each other, and what several guards want to know of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nbllm.core.guards.contrast import opposed
+from nbllm.core.guards.lazy import lazy
+from nbllm.core.guards.reading import Reading
+from nbllm.core.guards.tokens import Token
+from nbllm.core.guards.wording import strange
+
+NEAR, FAR = 2, 6  # words between a denial and what it denies
+REWORDED = 2  # words of meaning that each of two texts has alone, from which they are not one text with something put in or out
+
+
+class Pair:
+    """Two readings and what several guards want to know of both: which of their words are opposites, and which only one has."""
+
+    def __init__(self, here: Reading, there: Reading) -> None:
+        self.here = here
+        self.there = there
+
+    @lazy
+    def opposed(self) -> list[tuple[str, str]]:
+        """Pairs of (word of `here`, its opposite in `there`)."""
+        return list(opposed(self.here, self.there))
+
+    @lazy
+    def turned(self) -> frozenset[str]:
+        """Words of both texts that are opposites and of which exactly one is denied: "not safe" and "unsafe"."""
+        return self._turned(self.opposed)
+
+    @lazy
+    def said_otherwise(self) -> frozenset[str]:
+        """The same, and words such as "silent" where the other text has "no sound"."""
+        lacking = [*_lacking(self.here, self.there), *((b, a) for a, b in _lacking(self.there, self.here))]
+        return self.turned | self._turned(lacking)
+
+    def _turned(self, pairs: list[tuple[str, str]]) -> frozenset[str]:
+        return frozenset(word for one, two in pairs if _denied(self.here, one, self.there, two) for word in (one, two))
+
+    def strange(self, reading: Reading) -> list[Token]:
+        """Return the words of meaning that one of the two texts has and the other has in no form."""
+        return self._strange[0 if reading is self.here else 1]
+
+    @lazy
+    def _strange(self) -> tuple[list[Token], list[Token]]:
+        return strange(self.here, self.there), strange(self.there, self.here)
+
+    @lazy
+    def reworded(self) -> bool:
+        """Whether both texts say much in words of their own, so that what only one says may be in the other's words."""
+        return min(map(len, self._strange)) >= REWORDED
+
+
+def _lacking(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
+    """Yield (word of one text that says that something is not there, what the other text has of it): "silent", "sound"."""
+    table = here.lexicon.lacks
+    if here.bases.isdisjoint(table):
+        return
+    for word in sorted(here.bases & table.keys()):
+        yield from ((word, other) for other in sorted(table[word] & there.bases) if other not in here.bases)
+
+
+def _denied(here: Reading, word: str, there: Reading, other: str) -> bool:
+    """Say whether exactly one of the two opposites is denied where it stands: "not safe" is "unsafe"."""
+    return _negated(here, word) != _negated(there, other)
+
+
+def _negated(reading: Reading, word: str) -> bool:
+    words = reading.plain_words
+    for at, token in enumerate(words):
+        if word in (token.base, token.word):
+            reach = FAR if word == "enough" else NEAR  # "doesn't challenge our boy enough"
+            return any(
+                other.word in reading.lexicon.negators or other.word.endswith("n't") for other in words[max(0, at - reach) : at]
+            )
+    return False
