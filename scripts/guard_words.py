@@ -4,7 +4,7 @@
 
 WORDNET_FOLDER holds index.*, data.* and *.exc; SCOWL_FILE (size 35) has one word a line, and so have the LARGER_FILEs (size 60,
 American and British spelling), whose other words become rare_en.txt. On Debian: packages wordnet-base, wamerican-small, wamerican
-and wbritish. The German and Spanish lists, and everything in words_*.txt, are written by hand for this project.
+and wbritish. The German and Spanish lists, and everything in words_*.txt and general_*.txt, are written by hand for this project.
 """
 
 from __future__ import annotations

@@ -45,18 +45,16 @@ def calibrate_threshold(
     scores that say nothing, errors that do not fall with the score. Method: Learn-then-Test with exact binomial tests
     (sequences.py), betting for weighted labels (betting.py).
 
-    scores: (n,) finite numbers, greater is more alike; one row per would-be hit. correct: (n,) True where it would
-    be right to serve it. weights: (n,) 1 / (the probability with which the row was chosen), None where all had the same.
-    max_error, confidence: greater than 0 (0.5) and below 1. seed: of the bootstrap intervals of `alternatives`; nothing else is
-    random. look: 1 for the first calibration on a growing store of labels, 2 for the next ...
-    origin: where labels come from, one for all or one a row: "audit" (sampled from this traffic), "imported", "judge", "marked".
-    Audit labels are used where there are any, else imported, else the judge's; marked ones never. max_weight: the greatest weight
-    that the sampling could give, by default the greatest seen. alternatives: other scores of the same rows (another embedder's, a
-    judge's; NaN where a guard blocks), measured beside when refused. agreement: the judge's with hand labels (judge_agreement).
-    embedder, date: kept in the plan.
+    scores: (n,) finite numbers, greater is more alike; one row per would-be hit. correct: (n,) True where it would be right to
+    serve it. weights: (n,) 1 / (the probability with which the row was chosen), None where all had the same. max_error,
+    confidence: greater than 0 (0.5) and below 1. seed: of the bootstrap intervals of `alternatives`; nothing else is random. look:
+    1 for the first calibration on a growing store of labels, 2 for the next ... origin: where labels come from, one for all or one
+    a row: "audit" (sampled from this traffic), "imported", "judge", "marked". Audit labels are used where there are any, else
+    imported, else the judge's; marked ones never. max_weight: the greatest weight that the sampling could give, by default the
+    greatest seen. alternatives: other scores of the same rows (another embedder's, a judge's; NaN where a guard blocks), measured
+    beside when refused. agreement: the judge's with hand labels (judge_agreement). embedder, date: kept in the plan.
 
-    Raises InvalidLabels, a ValueError: empty, of different lengths, NaN or infinite, no numbers, marked labels only, rates outside
-    their range, look below 1.
+    Raises InvalidLabels, a ValueError: empty, of different lengths, NaN, no numbers, only marked labels, rates or look amiss.
     """
     max_error, look = checked_rate(max_error, "max_error"), checked_look(look)
     confidence = checked_rate(confidence, "confidence", least=0.5)

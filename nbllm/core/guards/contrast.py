@@ -53,7 +53,7 @@ def opposites(here: Reading, there: Reading) -> Verdict:
     pair = here.pair
     for word, other in pair.opposed:
         one, two = (word, other) if pair.here is here else (other, word)
-        if one not in pair.turned and not _converse(here, one, there, two) and not turned_around(here, one, there, two):
+        if one not in pair.turned and not pair.turned_around and not _converse(here, one, there, two):
             return apart("opposites", _show(one), _show(two))
     return _particles(here, there)
 

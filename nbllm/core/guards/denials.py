@@ -17,6 +17,7 @@ COSTS = frozenset(
     ["cuesta", "cuestan", "cost", "costs", "charge", "fee", "fees", "costo", "coste", "kosten", "gebuehr", "gebuehren"]
 )  # "at no cost" is free
 ASKERS = frozenset(["i", "we", "they", "he", "she", "it"])  # "don't I have to ...?" forbids nothing
+HINDERING = frozenset(["keep", "block", "ban", "bar", "hinder", "deter", "discourage"])  # somebody from doing something
 COMMANDS = frozenset({"don't", "dont"})  # at the beginning they forbid; "isn't" and "can't" there only ask
 
 
@@ -73,7 +74,7 @@ def of(reading: Reading) -> Polarity:
                 found.weak.append(Weak("free", frozenset()))
             elif not _idle(reading, at) and not _concord(word, agreed, lexicon.concord):
                 found.hard.append(_denial(reading, at))
-        elif token.base == "keep" and _kept_from(words[at + 1 : at + 6]):
+        elif token.base in HINDERING and _kept_from(words[at + 1 : at + 6]):
             found.weak.append(Weak("keep_from", _heads(reading, at)))
         elif phrase:
             found.weak.append(Weak(phrase, _heads(reading, at + phrase.count("_"))))
@@ -154,7 +155,7 @@ def _denial(reading: Reading, at: int) -> Denial:
 
 
 def _kept_from(behind: list[Token]) -> bool:
-    """Say whether "keep" forbids: "keep users from logging in"."""
+    """Say whether "keep" or such a word forbids: "keep users from logging in"."""
     return any(one.word == "from" and two.word.endswith("ing") for one, two in pairwise(behind))
 
 

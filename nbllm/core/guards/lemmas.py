@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 SHORTEST = 3  # characters that a base has at least
+MOST_REMEMBERED = 4_096  # words of a language
+LONGEST_REMEMBERED = 32  # characters, so that what is remembered stays small
 VOWELS = "aeiou"
 
 
@@ -68,9 +71,13 @@ class Lemmas:
         self._irregular = irregular
         self._endings = ENDINGS.get(code, ())
         self._spelled = one_spelling(common | rare) if self._english else {}
+        self._remembered = lru_cache(MOST_REMEMBERED)(self._find)  # texts use the same words again and again
 
     def __call__(self, word: str) -> str:
         """Return the base of a word; a word that no list knows is returned without a possessive 's."""
+        return self._remembered(word) if len(word) <= LONGEST_REMEMBERED else self._find(word)
+
+    def _find(self, word: str) -> str:
         base = self._base(word)
         return self._spelled.get(base, base)
 

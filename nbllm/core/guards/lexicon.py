@@ -80,6 +80,7 @@ class Lexicon(Struct, frozen=True, kw_only=True):
     endings: tuple[str, ...]
     beginnings: tuple[str, ...]
     terms: frozenset[str]
+    term_starts: frozenset[str]
     openers: frozenset[str]
     telling: frozenset[str]
     lemmas: Lemmas

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nbllm.core.guards.contrast import opposed
+from nbllm.core.guards.contrast import opposed, turned_around
 from nbllm.core.guards.lazy import lazy
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.wording import strange
 
 NEAR, FAR = 2, 6  # words between a denial and what it denies
-REWORDED = 2  # words of meaning that each of two texts has alone, from which they are not one text with something put in or out
+WIDE = frozenset({"enough", "still"})  # "doesn't challenge our boy enough", "don't think it was still valid"
 
 
 class Pair:
@@ -25,6 +25,11 @@ class Pair:
     def opposed(self) -> list[tuple[str, str]]:
         """Pairs of (word of `here`, its opposite in `there`)."""
         return list(opposed(self.here, self.there))
+
+    @lazy
+    def turned_around(self) -> bool:
+        """Whether two opposites compare the same things from both sides ("less risky than", "more risky than")."""
+        return any(turned_around(self.here, one, self.there, two) for one, two in self.opposed)
 
     @lazy
     def turned(self) -> frozenset[str]:
@@ -48,11 +53,6 @@ class Pair:
     def _strange(self) -> tuple[list[Token], list[Token]]:
         return strange(self.here, self.there), strange(self.there, self.here)
 
-    @lazy
-    def reworded(self) -> bool:
-        """Whether both texts say much in words of their own, so that what only one says may be in the other's words."""
-        return min(map(len, self._strange)) >= REWORDED
-
 
 def _lacking(here: Reading, there: Reading) -> Iterator[tuple[str, str]]:
     """Yield (word of one text that says that something is not there, what the other text has of it): "silent", "sound"."""
@@ -72,7 +72,7 @@ def _negated(reading: Reading, word: str) -> bool:
     words = reading.plain_words
     for at, token in enumerate(words):
         if word in (token.base, token.word):
-            reach = FAR if word == "enough" else NEAR  # "doesn't challenge our boy enough"
+            reach = FAR if word in WIDE else NEAR
             return any(
                 other.word in reading.lexicon.negators or other.word.endswith("n't") for other in words[max(0, at - reach) : at]
             )

@@ -187,6 +187,9 @@ class Reader(Measures):
             end += 1
         return end
 
+    def _is_number(self, at: int) -> bool:
+        return at < len(self.tokens) and self.tokens[at].kind == "n"
+
     def _soft_word(self, at: int) -> int:
         """Add a unit alone ("a week", "in days"), a soft number ("one", "first") or a Roman numeral, where one stands here."""
         token, lexicon = self.tokens[at], self.lexicon
@@ -199,12 +202,7 @@ class Reader(Measures):
             return at + 1
         unit = lexicon.units.get(word)
         telling = word not in lexicon.ambiguous or before in lexicon.articles or before in ("in", "per", "/")
-        if (
-            unit is not None
-            and unit.dimension in CURRENCIES.values()
-            and at + 1 < len(self.tokens)
-            and self.tokens[at + 1].kind == "n"
-        ):
+        if unit is not None and unit.dimension in CURRENCIES.values() and self._is_number(at + 1):
             return at + 1  # "EUR 50": the number takes it in
         if unit is not None and before in lexicon.unit_kinds:
             unit = Unit(f"{before} {unit.dimension}", unit.factor)  # "square metres"

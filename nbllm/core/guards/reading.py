@@ -91,7 +91,7 @@ class Reading:
 
     def _bases(self) -> frozenset[str]:
         """Return words and their bases, and the terms of two words among them ("turn_on", also with words in between)."""
-        words, terms = self.plain_words, self.lexicon.terms
+        words, terms, starts = self.plain_words, self.lexicon.terms, self.lexicon.term_starts
         found = {token.base for token in words}
         found.update(token.word for token in words)
         for at, token in enumerate(words[1:], start=1):
@@ -99,6 +99,8 @@ class Reading:
                 continue
             for other in words[self._first_of_term(at) : at]:
                 base = FORMS.get(other.word, other.base)
+                if base not in starts and other.base not in starts and other.word not in starts:
+                    continue
                 for term in (f"{base}_{token.base}", f"{other.base}_{token.base}", f"{other.word}_{token.word}"):
                     if term in terms:
                         found.add(term)

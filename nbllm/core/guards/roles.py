@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.tokens import Token
@@ -14,21 +14,39 @@ FURTHEST_AGENT, MOST_AGENTS = 6, 3  # words behind "by" that are looked at
 LONGEST_EXCHANGED = 3  # words
 PERSONS = frozenset({"i", "we", "he", "she", "they", "you", "ich", "wir", "er", "sie"})
 DOING = frozenset({"do", "does", "did"})
+FROM = frozenset({"from", "von", "vom", "aus", "desde"})
+TO = frozenset({"to", "into", "onto", "nach", "zum", "zur", "hacia"})
 MUTUAL = frozenset(
     ["same", "equal", "similar", "related", "married", "between", "differ", "different", "difference", "far", "compare", "like"]
 )
+EITHER_WAY = MUTUAL | {
+    "marry",
+    "meet",
+    "border",
+    "face",
+    "play",
+    "fight",
+    "resemble",
+    "touch",
+    "join",
+}  # what A does to B, B does to A
 
 
 def roles(here: Reading, there: Reading) -> Verdict:
     """Return whether no two things have changed places: "from euros to dollars" and "from dollars to euros"."""
+    if here.pair.turned_around:
+        return passed("roles")
     near, far = _places(here)
     near_there, far_there = _places(there)
     stayed = frozenset(word for word in near if near_there.get(word) == near[word])
     same = here.lexicon.symmetric
-    swapped = _swapped(near, near_there, frozenset(near), same) or _swapped(far, far_there, stayed, same)
-    swapped = swapped or _exchanged(here, there)
+    swapped = _swapped(near, near_there, frozenset(near), same) or _swapped(far, far_there, stayed, same | {""})
+    swapped = swapped or _exchanged(here, there) or _acted(here, there)
     if swapped:
         return failed("roles", f'"{swapped[0]}" and "{swapped[1]}" have changed places')
+    way = _other_way(here, there)
+    if way:
+        return failed("roles", f'"{way}" is where it comes from in one, and where it goes in the other')
     done = _done_by(here, there) or _done_to(here, there) or _done_to(there, here)
     return failed("roles", f'"{done}" does it here, and has it done there') if done else passed("roles")
 
@@ -54,10 +72,65 @@ def _exchanged(here: Reading, there: Reading) -> tuple[str, str] | None:
             turned = mine[len(a) - other :] + between + mine[:size]
             if turned != theirs or not (_things(a[:size]) and _things(a[len(a) - other :])):
                 continue
-            beside = not between and min(size, other) > 1 and "," not in here.text.original  # "when Mrs Lee Mr Roy ..."
+            # "when Mrs Lee Mr Roy ...", but not "Mrs Lee, Mr Roy"
+            beside = not between and min(size, other) > 1 and here.places[id(a[size])] == here.places[id(a[size - 1])] + 1
             if beside or not symmetric.issuperset(between):
                 return a[0].raw, a[-1].raw
     return None
+
+
+def _acted(here: Reading, there: Reading) -> tuple[str, str] | None:
+    """Return who does what to whom here and has it done there, said with another verb ("A beat B", "B defeated A")."""
+    theirs = [(one.key, verb.base, two.key) for one, verb, two in _clauses(there)]
+    for one, verb, two in _clauses(here) if theirs else ():
+        opposites = here.lexicon.opposites.get(verb.base, frozenset())
+        if any(who == two.key and whom == one.key and does not in opposites for who, does, whom in theirs):
+            return one.raw, two.raw
+    return None
+
+
+def _clauses(reading: Reading) -> list[tuple[Token, Token, Token]]:
+    """Return (who, does what, to whom), as far as three words in a row can say it, both of them names or behind an article."""
+    words, small = reading.plain_words, reading.lexicon.determiners
+    named = {id(token) for before, token in pairwise(words) if before.word in small}
+    named.update(id(token) for token in words if token.raw[0].isupper() and not token.first and not token.stop)
+    if len(named) < 2:
+        return []
+    row = [token for token in words if token.word not in small]
+    return [
+        (one, verb, two)
+        for one, verb, two in zip(row, row[1:], row[2:], strict=False)
+        if {id(one), id(two)} <= named
+        and not verb.stop
+        and verb.raw.islower()
+        and verb.base not in EITHER_WAY
+        and id(verb) not in named
+    ]
+
+
+def _other_way(here: Reading, there: Reading) -> str:
+    """Return what something comes from in one text and goes to in the other: "from A to B", "move a B over to A"."""
+    if FROM.isdisjoint(here.bases) and FROM.isdisjoint(there.bases):
+        return ""
+    mine, theirs = _ends(here), _ends(there)
+    if any(theirs.get(word) == end for word, end in mine.items()):
+        return ""  # "onto my new phone from the old one", "from my old phone to the new one"
+    return next((word for word, end in mine.items() if theirs.get(word, end) != end), "")
+
+
+def _ends(reading: Reading) -> dict[str, bool]:
+    """Return what the words behind "from" and "to" are compared by -> whether it goes there."""
+    words, small, found = reading.plain_words, reading.lexicon.determiners, dict[str, bool]()
+    both: set[str] = set()
+    for at, token in enumerate(words):
+        if token.word not in FROM and token.word not in TO:
+            continue
+        for other in islice((word for word in words[at + 1 : at + 4] if word.word not in small), 2):
+            if other.stop:
+                break
+            if found.setdefault(other.key, token.word in TO) != (token.word in TO):
+                both.add(other.key)
+    return {word: end for word, end in found.items() if word not in both}
 
 
 def _things(tokens: list[Token]) -> bool:

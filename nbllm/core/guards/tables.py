@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nbllm.core.guards.lemmas import Lemmas
 from nbllm.core.guards.lexicon import Unit
@@ -59,7 +59,7 @@ def pairs(lines: list[list[str]]) -> dict[str, frozenset[str]]:
     return {word: frozenset(others) for word, others in both_ways((line[0], line[1]) for line in lines).items()}
 
 
-def turns(sections: dict[str, list[list[str]]]) -> dict[str, frozenset[str]]:
+def turns(sections: Mapping[str, list[list[str]]]) -> dict[str, frozenset[str]]:
     """Return prefix -> prefixes that turn its meaning; "" is no prefix ("un" -> "", "hyper" -> "hypo")."""
     found = both_ways((line[0], line[1]) for line in sections["prefix_pairs"])
     for line in sections["prefixes"]:
@@ -81,6 +81,11 @@ def terms(words: Iterable[str]) -> frozenset[str]:
     """Return the terms of several words ("turn_on"), and the last word of each."""
     terms = [word for word in words if "_" in word]
     return frozenset(terms) | {term.rpartition("_")[2] for term in terms}
+
+
+def starts(terms: Iterable[str]) -> frozenset[str]:
+    """Return what stands before the last word of each term."""
+    return frozenset(term.rpartition("_")[0] for term in terms if "_" in term)
 
 
 def both_ways(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
