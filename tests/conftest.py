@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from nbllm.core.quick_jsonschema import import_jsonschema
+from nbllm.testing import run_virtual
 from tests.redis_server import RedisServer, running_redis
 from tests.warm_python import WarmPython
 
@@ -62,6 +63,14 @@ def indexes_are_waited_for() -> Iterator[None]:
     """Wait for an index to be loaded for as long as it takes: how fast a busy machine starts a thread is no promise of nbllm's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nbllm.storage.open._PATIENCE_S", 60.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads_are_waited_for() -> Iterator[None]:
+    """Wait for threads in virtual time for as long as a machine that stalls takes, unless a test says how long itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(run_virtual.__kwdefaults__, "patience_s", 30.0)
         yield
 
 

@@ -13,7 +13,7 @@ SETUP = """
 import os
 os.environ["NBLLM_SIM_SPEED"] = "0"
 %load_ext nbllm
-%llm_config model=sim/large semantic_cache.mode=shadow semantic_cache.audit_share=0
+%llm_config model=sim/large semantic_cache.mode=shadow semantic_cache.audit_share=0 semantic_cache.embed_timeout_s=30
 import nbllm
 WORDS = ("How do I boil {}", "How do I boil {}?", "How do I boil {}, please", "How can I boil {}?", "Please, how do I boil {}?",
          "How do I boil {} at home?", "Tell me how I boil {}", "How should I boil {}?")

@@ -50,6 +50,7 @@ def run(work: Path, name: str, number: int) -> Any:
         "NBLLM_HOME": str(work / f"home of {name}"),
         "NBLLM_SESSION": f"run {number}",
         "NBLLM_SIM_SPEED": "0",
+        "NBLLM_SEMANTIC_CACHE_EMBED_TIMEOUT_S": "30",  # however busy the machine is
         "IPYTHONDIR": str(work / "ipython"),
         # A set key must not make the tour cost money, and could not do so here.
         "OPENAI_API_KEY": "sk-would-cost-money-0123456789",

@@ -130,7 +130,7 @@ def test_peer_bug_a_key_echoed_by_a_401_is_not_shown(client: Client, server: Fau
         (f.stall("headers"), {"ttft_s": 0.1}, errors.FirstTokenTimeout, 0.1),
         (f.stall("tokens"), {"idle_s": 0.1}, errors.StreamInterrupted, 0.1),
         (f.drip(), {"deadline_s": 0.2}, errors.DeadlineExceeded, 0.2),
-        (f.drip(), {"attempt_s": 0.2}, errors.StreamInterrupted, 0.2),
+        (f.drip(), {"attempt_s": 0.5}, errors.StreamInterrupted, 0.5),
     ],
 )
 def test_peer_bug_timeouts_apply_to_streams(
