@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from scripts.browser_env import find
 from tests.browser.lab import QUIET_CHROMIUM, ROOT, Lab, Visit, visit
+
+expect.set_options(timeout=30_000)  # a page on a machine that stalls; what holds is seen at once
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.browser.lab import Lab, Visit
+from tests.starvation import Stopwatch
 
 SENTENCE = "The river rose and the town slept. "
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -63,10 +63,10 @@ def test_interrupt_in_mid_stream_leaves_a_usable_kernel(tab: Visit, lab: Lab) ->
     tab.open(name)
     tab.command("notebook:run-all-cells")
     tab.expect_text(".jp-CodeCell >> nth=1", "streaming")
-    started = time.monotonic()
+    watch = Stopwatch(others=True)
     tab.command("notebook:interrupt-kernel")
-    tab.wait_idle(5)
-    assert time.monotonic() - started < 3
+    tab.wait_idle(30)
+    assert watch.s < 3
     tab.page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 2; }")
     tab.command("notebook:run-cell")
     tab.expect_text(".jp-CodeCell >> nth=2", "(True, True, 42)")

@@ -15,6 +15,7 @@ from nbllm import Client
 from nbllm.errors import AuthenticationFailed, CallFailed, ContextTooLong, ModelNotFound, StreamInterrupted
 from tests.engines.conftest import lab
 from tests.engines.server import EngineServer
+from tests.starvation import Stopwatch
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 
@@ -31,11 +32,11 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def wait_until(condition: object, limit_s: float) -> float:
     """Wait until the condition holds and return how long that took; fail after limit_s."""
-    started = time.monotonic()
+    watch = Stopwatch(others=True)
     while not condition():  # type: ignore[operator]
-        assert time.monotonic() - started < limit_s, f"still not so after {limit_s} s"
+        assert watch.s < limit_s, f"still not so after {limit_s} s"
         time.sleep(0.02)
-    return time.monotonic() - started
+    return watch.s
 
 
 def test_cancelled_call_stops_the_engine_within_a_second(client: Client, engine: EngineServer) -> None:

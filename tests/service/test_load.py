@@ -52,6 +52,7 @@ class Server:
             task.cancel()
         if left:
             self._loop.run_until_complete(asyncio.wait(left))
+        self._loop.run_until_complete(asyncio.sleep(0.01))  # what they closed is closed a turn later
         self._loop.close()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

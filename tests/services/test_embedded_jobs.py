@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.client.helpers import until
+from tests.starvation import Stopwatch
 
 KEY = "a-key-of-more-than-thirty-two-bytes-for-tests"
 CYCLES = 12
@@ -134,15 +135,15 @@ def test_a_key_whose_process_was_killed(app: Path) -> None:
     body = {"number": 1, "seconds": 0.0}
     with served(app) as process:
         kept = process.http.post("/flows/work", json=body, headers={"Idempotency-Key": "kept"})
-        sent = threading.Thread(target=lambda: _swallowed(process, {"number": 2, "seconds": 5.0}, "died"))
+        sent = threading.Thread(target=lambda: _swallowed(process, {"number": 2, "seconds": 20.0}, "died"))
         sent.start()
-        time.sleep(0.5)
+        time.sleep(2.0)
         process.kill()
         sent.join()
     with served(app) as process:
         again = process.http.post("/flows/work", json=body, headers={"Idempotency-Key": "kept"})
         assert (again.content, again.headers["idempotency-replayed"]) == (kept.content, "true")
-        fast = {"number": 2, "seconds": 5.0}
+        fast = {"number": 2, "seconds": 20.0}
         unknown = process.http.post("/flows/work", json=fast, headers={"Idempotency-Key": "died"})
         assert (unknown.status_code, unknown.json()["type"]) == (409, "urn:nbllm:problem:idempotency-outcome-unknown")
         other = process.http.post("/flows/work", json=body, headers={"Idempotency-Key": "died"})
@@ -160,14 +161,14 @@ def test_sigterm_closes_jobs_back_into_the_queue(app: Path) -> None:
     """The process ends within its grace; what ran is queued, and the next process ends it. Nothing counts as a death."""
     with served(app) as process:
         places = [
-            process.http.post("/flows/work/jobs", json={"number": number, "seconds": 4.0}).headers["location"]
+            process.http.post("/flows/work/jobs", json={"number": number, "seconds": 5.0}).headers["location"]
             for number in range(3)
         ]
         until(lambda: all(job(process, place)["status"] == "running" for place in places))
-        started_s = time.monotonic()
+        watch = Stopwatch(others=True)
         process.process.send_signal(signal.SIGTERM)
-        assert process.process.wait(15) == 0, process.log.read_text()
-        assert time.monotonic() - started_s < 8
+        assert process.process.wait(60) == 0, process.log.read_text()
+        assert watch.s < 8
     with served(app) as process:
         assert all(job(process, place)["status"] in ("queued", "running") for place in places)
         until(lambda: all(job(process, place)["status"] == "done" for place in places), within_s=30)
@@ -178,10 +179,10 @@ def test_a_request_under_way_at_sigterm_is_answered(app: Path) -> None:
     """It may finish within the grace; nothing new is taken."""
     with served(app) as process:
         got: list[httpx.Response] = []
-        sent = threading.Thread(target=lambda: got.append(process.http.post("/flows/work", json={"number": 1, "seconds": 0.5})))
+        sent = threading.Thread(target=lambda: got.append(process.http.post("/flows/work", json={"number": 1, "seconds": 1.0})))
         sent.start()
-        time.sleep(0.3)
+        time.sleep(0.7)
         process.process.send_signal(signal.SIGTERM)
         sent.join()
         assert (got[0].status_code, got[0].json()[:3]) == (200, "1: ")
-        assert process.process.wait(15) == 0
+        assert process.process.wait(60) == 0

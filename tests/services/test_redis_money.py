@@ -68,14 +68,14 @@ def test_what_a_dead_process_reserved_is_spent_in_full(server):
     """Not before it has given no sign of life for its time; a late word of it adds only what it cost beyond that."""
 
     async def run() -> None:
-        dead, living = (RedisBudgets(Link(server.url), life_s=0.2) for _ in range(2))
+        dead, living = (RedisBudgets(Link(server.url), life_s=2.0) for _ in range(2))
         scope = [Scope("s", D(10))]
         await dead.reserve("r", scope, D(2))
         await living.reserve("mine", scope, D(1))
         assert dead._beating is not None
         dead._beating.cancel()
         assert await living.sweep() == 0
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(2.3)
         assert await living.sweep() == 1
         assert (await living.balance(["s"]))["s"] == Balance(D(2), D(1)), "what the living one holds is still held"
         await dead.settle("r", scope, D("0.5"))
@@ -141,7 +141,7 @@ def test_money_while_redis_is_gone_and_after(server):
         assert await allowing.reserve("free", scope, D("0.1")) == {}
         assert await allowing.settle("free", scope, D("0.1")) == {}
         server.start()
-        for _ in range(60):
+        for _ in range(300):
             await asyncio.sleep(0.1)
             if not (refusing._due or allowing._due):
                 break
@@ -165,7 +165,7 @@ def test_many_calls_while_redis_is_gone_are_booked_when_it_is_back(server):
             await budgets.settle(f"r{number}", scope, D("0.1") + PICO)
         assert len(budgets._due) == 500
         server.start()
-        for _ in range(60):
+        for _ in range(300):
             await asyncio.sleep(0.1)
             if not budgets._due:
                 break

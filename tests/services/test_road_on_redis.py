@@ -19,8 +19,9 @@ from nbllm import Client, Endpoint
 from nbllm.errors import BreakerOpen, BudgetExceeded, BudgetUnavailable, NbllmError, ServerFailed
 from nbllm.storage.redis_shared import open_shared
 from nbllm.testing import FakeProvider, Script
-from tests.client.helpers import fake_client, our_threads
+from tests.client.helpers import fake_client, our_threads, until
 from tests.redis_server import RedisServer
+from tests.starvation import Stopwatch
 
 Replica = Callable[..., Client]
 pytestmark = pytest.mark.filterwarnings("ignore::nbllm.errors.NbllmWarning")  # that Redis is gone is said with each answer
@@ -105,7 +106,7 @@ def test_a_breaker_opened_on_one_is_seen_by_the_other(replica):
             first.ask(f"Question {number}", cache="off")
     sent = len(failing.requests)
     assert sent == 5
-    time.sleep(0.3)
+    time.sleep(1.0)
     with pytest.raises(BreakerOpen):
         second.ask("And you?", cache="off")
     assert len(failing.requests) == sent
@@ -117,13 +118,11 @@ def test_redis_goes_and_comes_back(replica, server):
     assert client.ask("One", deadline_s=5).source == "model"
     server.stop()
     for number in range(5):
-        began_s = time.monotonic()
+        watch = Stopwatch(others=True)
         assert client.ask("One", deadline_s=5).source == "model", number
-        assert time.monotonic() - began_s < 1.5
+        assert watch.s < 1.5
     server.start()
-    time.sleep(1.1)
-    assert client.ask("One").source == "model"
-    assert client.ask("One").source == "cache"
+    until(lambda: client.ask("One").source == "cache")
 
 
 def test_money_fails_closed_unless_told_otherwise(replica, server):
@@ -140,7 +139,7 @@ def test_money_fails_closed_unless_told_otherwise(replica, server):
     assert len(fake.requests) == sent
     assert allowing.ask("Two", cache="off").text == "fine"
     server.start()
-    time.sleep(1.1)
+    time.sleep(2.0)
     assert refusing.ask("Three", cache="off").text == "fine"
 
 
@@ -151,12 +150,12 @@ def test_a_frozen_redis_never_outlasts_the_deadline(replica, server):
     server.freeze()
     try:
         for number in range(6):
-            began_s = time.monotonic()
+            watch = Stopwatch(others=True)
             try:
                 client.ask(f"Question {number}", deadline_s=0.4)
             except NbllmError:
-                assert number == 0, "only the call that finds out may have to wait for so long"
-            assert time.monotonic() - began_s < 0.5 + 0.1
+                assert number == 0 or watch.lost_s > 0.1, "only the call that finds out may have to wait for so long"
+            assert watch.s < 0.5 + 0.1
     finally:
         server.thaw()
 
