@@ -89,6 +89,7 @@ def _app(service: Service) -> FastAPI:
     config = service.config
     app = _App(title=service.name, lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
+    app.guard = Guard(app, service)
     _include(app, service)
     app.add_middleware(Guard, service=service)
     if config.allowed_origins:
@@ -115,12 +116,14 @@ def _app(service: Service) -> FastAPI:
 class _App(FastAPI):
     """FastAPI, which describes what it has no routes of its own for as well, and has the guard take those requests at once."""
 
+    guard: Guard
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. What is asked most needs no more than the guard, as long as nobody put other middleware before it."""
-        service: Service = self.state.service
-        if scope["type"] == "http" and (scope["method"], scope["path"]) in service.endpoints and len(self.user_middleware) == 1:
+        guard = self.guard
+        if scope["type"] == "http" and (scope["method"], scope["path"]) in guard.endpoints and len(self.user_middleware) == 1:
             scope["app"] = self
-            await Guard(self, service)(scope, receive, send)
+            await guard(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -229,7 +232,7 @@ def _counting(service: Service, loop: asyncio.AbstractEventLoop) -> Callable[[Ca
         if not record.attempts:  # a hit, maybe on a flow's own thread: no tokens
             service.metrics.call(record)
         elif asyncio._get_running_loop() is loop:  # noqa: SLF001 - public but for its name; the public one raises
-            loop.call_soon(count, record, ASKING.get())  # in the loop's next turn: the answer goes out first
+            count(record, ASKING.get())
         else:
             loop.call_soon_threadsafe(count, record, ASKING.get())
 

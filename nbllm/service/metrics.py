@@ -1,11 +1,14 @@
 """What Prometheus is told: requests, model calls, tokens, cost, cache, breakers, queue, budgets. Every set of labels is bounded.
 
 Labels are routes (not paths), methods, statuses, tiers' names, the rungs of the app's settings and the first few that its flows
-name besides; what is none of these is "other". Keys, users and texts are never labels.
+name besides; what is none of these is "other". Keys, users and texts are never labels. What requests leave to be counted is counted
+some at a time, or when somebody reads: in the middle of a request it would take four times as long.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict, deque
 from collections.abc import Collection
 from typing import Any
 
@@ -22,6 +25,8 @@ _MOST_OTHER_RUNGS = 50
 """Models that a flow chooses are its code's, but code may take a name from a caller: a set of labels stays bounded."""
 _METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "WEBSOCKET"})
 OTHER = "other"
+_GATHERED = 64
+"""How many requests, or calls, wait at most to be counted."""
 _EXPECTED = (("model", AttemptStatus.DONE), ("cache", AttemptStatus.DONE), ("none", AttemptStatus.FAILED))
 """Sources and statuses of calls whose counts are there from the start."""
 
@@ -56,28 +61,53 @@ class Metrics:
         )
         self.draining = Gauge("nbllm_draining", "1 while the service ends.", registry=registry)
         self._children: dict[tuple[Any, ...], Any] = {}
-        self._bound: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._bound: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._requests: deque[tuple[tuple[str, str, int], float]] = deque()
+        self._calls: deque[CallRecord] = deque()
+        self._lock = threading.Lock()  # any thread may come to count
         for rung in self._rungs:
             self._expect(rung)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one request that is over."""
-        kind = (route, method if method in _METHODS else OTHER, str(status))
-        bound = self._bound.get(kind)
-        if bound is None:
-            if len(self._bound) >= _MOST_LABELS:
-                kind = (OTHER, OTHER, str(status // 100 * 100))
-            bound = self._bound[kind] = (self.requests.labels(*kind), self.request_s.labels(kind[0]))
-        bound[0].inc()
-        bound[1].observe(seconds)
+        """Have one request that is over counted."""
+        self._requests.append(((route, method if method in _METHODS else OTHER, status), seconds))
+        if len(self._requests) >= _GATHERED:
+            self._catch_up()
 
     def call(self, record: CallRecord) -> None:
-        """Count one call of a model that is over, with its attempts. From any thread."""
+        """Have one call of a model that is over, with its attempts, counted. From any thread."""
+        self._calls.append(record)
+        if len(self._calls) >= _GATHERED:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Count what waits."""
+        sums: defaultdict[Counter, float] = defaultdict(float)
+        with self._lock:
+            while self._requests:
+                kind, seconds = self._requests.popleft()
+                requests, request_s = self._bound.get(kind) or self._bind(kind)
+                sums[requests] += 1
+                request_s.observe(seconds)
+            while self._calls:
+                self._count(self._calls.popleft(), sums)
+            for counter, amount in sums.items():
+                counter.inc(amount)
+
+    def _bind(self, kind: tuple[str, str, int]) -> tuple[Counter, Histogram]:
+        """Return the counter and the histogram of a kind of request."""
+        if len(self._bound) >= _MOST_LABELS:
+            kind = OTHER, OTHER, kind[2] // 100 * 100
+        route, method, status = kind
+        bound = self._bound[kind] = self.requests.labels(route, method, str(status)), self.request_s.labels(route)
+        return bound
+
+    def _count(self, record: CallRecord, sums: defaultdict[Counter, float]) -> None:
+        """Count one call; what its counters get is added to `sums`."""
         row, children = record.call, self._children
         rung = self._rung(row.rung)
         kind = (rung, row.source, row.status)
-        calls = children.get(kind) or self._child(kind, self.calls, rung, row.source or "none", str(row.status.value))
-        calls.inc()
+        sums[children.get(kind) or self._child(kind, self.calls, rung, row.source or "none", str(row.status.value))] += 1
         if row.latency_s is not None and row.source == "model":
             (children.get(("s", rung)) or self._child(("s", rung), self.call_s, rung)).observe(row.latency_s)
             if row.ttft_s is not None:
@@ -85,11 +115,11 @@ class Metrics:
         for attempt in record.attempts:
             name, usage = self._rung(attempt.rung), attempt.usage
             for way, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
-                (children.get((way, name)) or self._child((way, name), self.tokens, name, way)).inc(tokens or 0)
+                sums[children.get((way, name)) or self._child((way, name), self.tokens, name, way)] += tokens or 0
             if attempt.cost_usd is not None:
-                (children.get(("usd", name)) or self._child(("usd", name), self.cost_usd, name)).inc(float(attempt.cost_usd))
+                sums[children.get(("usd", name)) or self._child(("usd", name), self.cost_usd, name)] += float(attempt.cost_usd)
             else:
-                (children.get(("?", name)) or self._child(("?", name), self.unpriced, name)).inc()
+                sums[children.get(("?", name)) or self._child(("?", name), self.unpriced, name)] += 1
 
     def _expect(self, rung: str) -> None:
         """Begin a rung's counts at 0: Prometheus sees no increase in a series that is first read with its first count."""
@@ -109,6 +139,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all of it as Prometheus reads it."""
+        self._catch_up()
         return generate_latest(self.registry)
 
     def _rung(self, name: str | None) -> str:
