@@ -110,5 +110,9 @@ def crossed(scope: Scope, before_usd: Decimal, after_usd: Decimal) -> bool:
 
 
 def _scope(name: str, hard_usd: Decimal | None, limits: BudgetSettings) -> Scope:
-    # Through str: Decimal(0.8) would be 0.8000000000000000444.
-    return Scope(name, hard_usd, None if hard_usd is None else hard_usd * Decimal(str(limits.soft)))
+    return Scope(name) if hard_usd is None else Scope(name, hard_usd, hard_usd * _share(limits.soft))
+
+
+@lru_cache(maxsize=16)
+def _share(share: float) -> Decimal:
+    return Decimal(str(share))  # through str: Decimal(0.8) would be 0.8000000000000000444

@@ -86,12 +86,12 @@ def worst_case_input(input_bytes: int, price: Price) -> Decimal:
 
 def worst_case(input_bytes: int, max_tokens: int, price: Price) -> Decimal:
     """Return the most that one attempt can cost, in USD: worst_case_input's bound and max_tokens, at the dearest tier in reach."""
-    with localcontext(_EXACT):
-        return max(
-            input_bytes * max(rate.input_usd_per_mtok, rate.cached_input_usd_per_mtok or Decimal(0))
-            + max_tokens * rate.output_usd_per_mtok
-            for rate in _reachable(price, input_bytes)
-        ).scaleb(-6)
+    exact = _EXACT  # by its own methods, see cost
+    per_million = [
+        exact.fma(input_bytes, _dearest(rate), exact.multiply(max_tokens, rate.output_usd_per_mtok))
+        for rate in _reachable(price, input_bytes)
+    ]
+    return exact.scaleb(max(per_million), -6)
 
 
 def affordable_tokens(room_usd: Decimal, input_bytes: int, price: Price) -> int | None:
@@ -105,12 +105,17 @@ def affordable_tokens(room_usd: Decimal, input_bytes: int, price: Price) -> int 
         return None
     with localcontext(_ROUND):
         fits = [
-            (room_usd.scaleb(6) - input_bytes * max(rate.input_usd_per_mtok, rate.cached_input_usd_per_mtok or Decimal(0)))
-            // rate.output_usd_per_mtok
+            (room_usd.scaleb(6) - input_bytes * _dearest(rate)) // rate.output_usd_per_mtok
             for rate in _reachable(price, input_bytes)
             if rate.output_usd_per_mtok
         ]
     return max(0, int(min(fits)))
+
+
+def _dearest(rate: Price | Tier) -> Decimal:
+    """Return the most that an input token costs, cached or not."""
+    cached = rate.cached_input_usd_per_mtok
+    return rate.input_usd_per_mtok if cached is None else max(rate.input_usd_per_mtok, cached)
 
 
 def _reachable(price: Price, input_bytes: int) -> list[Price | Tier]:

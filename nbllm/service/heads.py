@@ -6,6 +6,7 @@ import os
 import random
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from starlette.types import Scope
@@ -75,7 +76,7 @@ def check_origin(head: Head, scope: Scope, config: ServiceSettings) -> None:
     """Refuse a request that calls this service by a name that is not its own, or that a foreign web page makes."""
     host = (head.host or "").lower()
     match = _HOST.match(host)
-    if match is None or not _is_ours(match[1], scope, config):
+    if match is None or not _is_ours(match[1], config.host, tuple(config.allowed_hosts), local=is_local(scope)):
         raise ServiceProblem(
             421, "wrong-host", "This service is not called that.", "Use its address, or let its settings name it in allowed_hosts."
         )
@@ -88,15 +89,15 @@ def check_origin(head: Head, scope: Scope, config: ServiceSettings) -> None:
         )
 
 
-def _is_ours(name: str, scope: Scope, config: ServiceSettings) -> bool:
-    if any(name == allowed or (allowed[:2] == "*." and name.endswith(allowed[1:])) for allowed in config.allowed_hosts):
+@lru_cache(maxsize=1024)
+def _is_ours(name: str, own: str, allowed: tuple[str, ...], *, local: bool) -> bool:
+    """Whether a name is one of a service that is called `own`. local: the request came over the loopback."""
+    if "*" in allowed or any(name == one or (one[:2] == "*." and name.endswith(one[1:])) for one in allowed):
         return True
-    if "*" in config.allowed_hosts:
-        return True
-    if is_local(scope):
-        return name in _LOCAL_NAMES or name == config.host.lower()
+    if local:
+        return name in _LOCAL_NAMES or name == own.lower()
     # Others reach it by addresses and names that only its owner knows; the key keeps foreign pages out.
-    return not config.allowed_hosts or name in _LOCAL_NAMES
+    return not allowed or name in _LOCAL_NAMES
 
 
 def is_local_name(host: str) -> bool:
