@@ -111,6 +111,9 @@ class Onlooker(Protocol):
     def ended(self, record: CallRecord, home: Path) -> None:
         """A call has ended and has its row in the ledger of this home; hits too, which go down no road. From any thread."""
 
+    def changed(self) -> None:
+        """Something else that is shown has changed: a model server begins to start, runs, or has ended. From any thread."""
+
 
 ONLOOKERS: list[Onlooker] = []
 """At most one, as a rule none. Emptied in a forked child, which has nobody to show anything to."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 
 from nbllm.engines.process import REASON_LINES, SupervisedProcess
@@ -12,6 +15,7 @@ from nbllm.engines.status import EngineStatus, State, usd_per_mtok, whole
 from nbllm.engines.supervised import Running, Supervised
 from nbllm.engines.watch import Watch
 from nbllm.errors import EngineError, EngineNotPossible
+from nbllm.flow_context import ONLOOKERS
 from nbllm.settings import Endpoint
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}\Z", re.ASCII)
@@ -102,6 +106,7 @@ class Engine(Supervised):
         """Begin its end and do not wait: several engines end at the same time, and `stop` waits for each."""
         self._stopped = True
         _running.drop(self)
+        _tell()
         self._watch.stop()
         if self._process is not None:
             self._process.let_go()
@@ -130,7 +135,35 @@ def registered(engine: Engine) -> Engine:
     known = _running.add(engine)
     if known is not engine:
         raise _runs_already(known)
+    _tell()
     return engine
+
+
+_starting: list[str] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_starting.clear)
+
+
+@contextmanager
+def shown_as_starting(name: str) -> Iterator[None]:
+    """Have `starting` list a name for as long as the block lasts."""
+    _starting.append(name)
+    _tell()
+    try:
+        yield
+    finally:
+        _starting.remove(name)
+        _tell()
+
+
+def starting() -> list[str]:
+    """Return the names of the engines of this process that are about to start, in the order in which they began."""
+    return list(_starting)
+
+
+def _tell() -> None:
+    for onlooker in tuple(ONLOOKERS):
+        onlooker.changed()
 
 
 def check_name(name: str) -> None:

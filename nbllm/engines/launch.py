@@ -8,7 +8,7 @@ import time
 from decimal import Decimal
 
 from nbllm.engines.door import Door
-from nbllm.engines.engine import Engine, refuse_twice, registered
+from nbllm.engines.engine import Engine, refuse_twice, registered, shown_as_starting
 from nbllm.engines.events import EngineEvent, OnEvent, Stage
 from nbllm.engines.plan import PYTHON_PATHS, Plan
 from nbllm.engines.process import REASON_LINES, SupervisedProcess
@@ -36,14 +36,16 @@ def start(plan: Plan, on_event: OnEvent | None = None, *, timeout_s: float = STA
     is left running but the engine that is returned. Its tokens are priced at $0: the machine's dollars are in the status.
     """
     refuse_twice(plan.name)
-    if plan.port is not None:
-        return _launch(plan, _wanted(plan.port), on_event, timeout_s, rhythm or Rhythm())
-    try:
-        return _launch(plan, free_port(), on_event, timeout_s, rhythm or Rhythm())
-    except EngineFailed as error:
-        if error.reason != "port_taken":
-            raise
-    return _launch(plan, free_port(), on_event, timeout_s, rhythm or Rhythm())  # somebody was quicker: once more, elsewhere
+    rhythm = rhythm or Rhythm()
+    with shown_as_starting(plan.name):
+        if plan.port is not None:
+            return _launch(plan, _wanted(plan.port), on_event, timeout_s, rhythm)
+        try:
+            return _launch(plan, free_port(), on_event, timeout_s, rhythm)
+        except EngineFailed as error:
+            if error.reason != "port_taken":
+                raise
+        return _launch(plan, free_port(), on_event, timeout_s, rhythm)  # somebody was quicker: once more, elsewhere
 
 
 def _launch(plan: Plan, port: int, on_event: OnEvent | None, timeout_s: float, rhythm: Rhythm) -> Engine:

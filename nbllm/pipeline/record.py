@@ -157,7 +157,7 @@ class Recorder:
         if not self.hooks and not self.listeners and not self._onlookers:
             return
         call = call_of(request)
-        record = CallRecord(call=row, attempts=tuple(call.attempts), refused=_refused(exc) or call.refused)
+        record = CallRecord(call=row, attempts=tuple(call.attempts), refused=call.refused if exc is None else _refused(exc))
         hooks = tuple(self.hooks)
         for onlooker in self._onlookers:
             onlooker.ended(record, self._settings().home)
@@ -178,7 +178,7 @@ class Recorder:
             await asyncio.wait([asyncio.wrap_future(done) for done in tuple(self._running)], timeout=_HOOKS_S)
 
 
-def _refused(exc: BaseException | None) -> tuple[str, Decimal] | None:
+def _refused(exc: BaseException) -> tuple[str, Decimal] | None:
     """Return the budget that an error says refused a call, or the last of its causes; and that budget's limit."""
     if isinstance(exc, BudgetExceeded):
         return exc.scope, exc.limit_usd

@@ -46,6 +46,9 @@ class Seen:
         self.records.append(record)
         self.homes.append(home)
 
+    def changed(self) -> None:
+        self.came.set()
+
 
 class _Passing:
     def __init__(self, seen: Seen, call_id: str, sink: Sink) -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nbllm.crew import Crew
@@ -14,7 +15,7 @@ from nbllm.current import client_if_any
 from nbllm.flow_context import CELLS
 from nbllm.notebook.lab.commands import Commands, refused
 from nbllm.notebook.lab.picture import Picture
-from nbllm.notebook.lab.reading import now, read_session, read_standing, read_today
+from nbllm.notebook.lab.reading import may_have_engines, now, read_session, read_standing, read_today
 from nbllm.notebook.lab.values import name
 from nbllm.notebook.lab.watching import Watching
 
@@ -29,7 +30,8 @@ STANDING_S = 1.0
 TODAY_S = 60.0
 SESSION_S = 2.0
 NAMED_S = 4.0
-"""How often a session is read that other processes share (NBLLM_SESSION): what they ask is told by the ledger alone."""
+"""How often a session is read that other processes share (NBLLM_SESSION), and this day with it: what they ask is told by the ledger
+alone."""
 _LAZY = 5.0
 """What took long is done again only after so many times as long."""
 
@@ -38,7 +40,7 @@ class _Reading:
     """One thing that is read in a worker thread, again and again. Asked by one thread."""
 
     def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
+        self.every_s = every_s
         self.next_s = 0.0
         self._future: Future[tuple[Any, float]] | None = None
         self._began_s = 0.0
@@ -66,8 +68,8 @@ class _Reading:
             found, took_s = future.result()
         except Exception:  # a disk that is gone, a client that was closed: what is known stays
             _log.debug("The panel could not read what it shows.", exc_info=True)
-            found, took_s = None, self._every_s
-        self.next_s = self._began_s + max(self._every_s, took_s * _LAZY)
+            found, took_s = None, self.every_s
+        self.next_s = self._began_s + max(self.every_s, took_s * _LAZY)
         return found
 
     def forget(self) -> None:
@@ -131,7 +133,8 @@ class Desk:
         self._picture.take(records)
         if session is not None:
             self._picture.take_session(session)
-        self._moved = self._moved or bool(records) or session is not None or self.watching.is_busy
+        self._moved = self._moved or bool(records) or session is not None or self.watching.is_busy or self.watching.has_moved
+        self.watching.has_moved = False
         complete = self._read(now_s)
         shared = self._picture.state(now_s, now_epoch)
         client = self._client
@@ -156,8 +159,10 @@ class Desk:
         self._client, self._picture = client, Picture(self.watching)
         for reading in (self._session, self._standing, self._today):
             reading.forget()
+        self._today.every_s = TODAY_S
         if client is not None:
             self.watching.of(client.settings.home, client.session)
+            self._today.every_s = NAMED_S if client.settings.session else TODAY_S
 
     def _is_due_again(self, now_s: float) -> bool:
         """Whether other processes may have added to the session: one that has a name is of all who name it."""
@@ -166,21 +171,30 @@ class Desk:
 
     def _read(self, now_s: float) -> bool:
         """Take in what was read, and have read what is due; whether the session is known."""
-        client = self._client
-        picture, crew, wake = self._picture, self._crew, self._wake
+        client, picture = self._client, self._picture
         self._read_today(client, now_s)
-        if client is None or not client.is_open:
+        is_open = client is not None and client.is_open
+        looks = self._moved or now_s - self._looked_s >= IDLE_S
+        if is_open or may_have_engines():
+            self._read_standing(client, now_s, looks=looks)
+        else:
+            self._moved = False  # there is nothing to look at until something happens
+        if client is None or not is_open:
             return True
+        wanted = not picture.exact or self.watching.lost or (looks and self.watching.has_earlier) or self._is_due_again(now_s)
+        if wanted and self._session.begin(self._crew, self._wake, lambda: read_session(client), now_s):
+            picture.begins_to_read()
+        return picture.exact or picture.was_read
+
+    def _read_standing(self, client: Client | None, now_s: float, *, looks: bool) -> None:
+        """Take in how budgets and endpoints stand, and have it read when it is due: engines start before anything was asked."""
+        picture = self._picture
         if (standing := self._standing.take()) is not None:
             picture.take_standing(standing)
-        looks = self._moved or now_s - self._looked_s >= IDLE_S
-        wanted = not picture.exact or self.watching.lost or (looks and self.watching.has_earlier) or self._is_due_again(now_s)
-        if wanted and self._session.begin(crew, wake, lambda: read_session(client), now_s):
-            picture.begins_to_read()
         models, refused = picture.models(), picture.refused
-        if looks and self._standing.begin(crew, wake, lambda: read_standing(client, models, refused), now_s):
+        work = partial(read_standing, client, models, refused)
+        if looks and self._standing.begin(self._crew, self._wake, work, now_s):
             self._moved, self._looked_s = False, now_s
-        return picture.exact or picture.was_read
 
     def _read_today(self, client: Client | None, now_s: float) -> None:
         """Take in what this day has cost, and have it read when it is due: also before anything was asked of a model here."""

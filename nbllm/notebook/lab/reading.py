@@ -31,6 +31,8 @@ MOST_CALLS = 200
 MOST_ATTEMPTS_OF = 2_000
 """Of so many of the session's newest calls the attempts are counted, when the panel is opened."""
 _MOST_SHOWN = 50
+_ENGINES = "nbllm.engines.engine"
+"""Not loaded: none was started."""
 _LOOKS = 3
 _ENGINE_STATES: dict[str, EngineState] = {
     "ready": "ready",
@@ -127,21 +129,30 @@ class Standing:
     engines: dict[str, Engine]
 
 
-def read_standing(client: Client, models: Sequence[str], refused: tuple[str, Decimal] | None) -> Standing:
-    """Return how budgets and endpoints stand.
+def read_standing(client: Client | None, models: Sequence[str], refused: tuple[str, Decimal] | None) -> Standing:
+    """Return how budgets and endpoints stand; of a client that was asked nothing yet, and of none, only the engines.
 
     models: those that were asked, besides those that the settings name. refused: see CallRecord, of the last call.
     """
+    known = client if client is not None and client.is_open else None
     return Standing(
-        budgets=[budget_row(line, refused) for line in client.budget_lines()[:100]],
-        models=client.models_seen(models),
-        engines={engine.name: _engine(engine) for engine in _engines()},
+        budgets=[] if known is None else [budget_row(line, refused) for line in known.budget_lines()[:100]],
+        models=() if known is None else known.models_seen(models),
+        engines=_engines(),
     )
 
 
-def _engines() -> list[Running]:
-    loaded: Any = modules.get("nbllm.engines.engine")  # not loaded: none was started
-    return [] if loaded is None else list(loaded.running())
+def may_have_engines() -> bool:
+    """Whether any engine was started in this process, or is about to."""
+    return _ENGINES in modules
+
+
+def _engines() -> dict[str, Engine]:
+    loaded: Any = modules.get(_ENGINES)
+    if loaded is None:
+        return {}
+    starting: dict[str, Engine] = {name: {"state": "starting", "running": None, "waiting": None} for name in loaded.starting()}
+    return starting | {engine.name: _engine(engine) for engine in loaded.running()}
 
 
 def _engine(engine: Running) -> Engine:

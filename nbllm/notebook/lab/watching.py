@@ -84,6 +84,8 @@ class Watching:
         self._ended: deque[tuple[CallRecord, Path]] = deque(maxlen=MOST_RECORDS)
         self.lost = False
         """Whether records were dropped because nobody took them in time."""
+        self.has_moved = False
+        """Whether something else that is shown has changed since this was last set back."""
         self._earlier: dict[str, CallRow] = {}
         """Calls that were under way before anybody looked, by the ledger: nothing is known of how they come, or how to end them."""
 
@@ -100,13 +102,17 @@ class Watching:
 
     def over(self, request: Request) -> None:
         """See Onlooker."""
-        if request.call is not None:
+        if request.call is not None:  # that it ended was told before: nobody need be woken again
             self._live.pop(request.call.call_id, None)
-            self.wake()
 
     def ended(self, record: CallRecord, home: Path) -> None:
         """See Onlooker."""
         self._ended.append((record, home))
+        self.wake()
+
+    def changed(self) -> None:
+        """See Onlooker."""
+        self.has_moved = True
         self.wake()
 
     # ------------------------------------------------------------------ asked by the panel

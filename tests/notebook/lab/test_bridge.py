@@ -85,7 +85,7 @@ def test_calls_on_another_account_are_not_counted_here(bridge: Bridge, shell: Sh
 
 
 def test_what_other_processes_add_to_a_named_session_is_seen(shell: Shell, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NBLLM_SESSION is shared: calls that this process is not told of are read from the ledger while a page listens."""
+    """NBLLM_SESSION is shared: calls that this process is not told of are read from the ledger while a page listens; today too."""
     monkeypatch.setattr("nbllm.notebook.lab.desk.NAMED_S", 0.2)
     monkeypatch.setattr("nbllm.notebook.lab.desk.SESSION_S", 0.1)
     monkeypatch.setattr("nbllm.notebook.lab.desk.IDLE_S", 0.1)
@@ -102,6 +102,7 @@ def test_what_other_processes_add_to_a_named_session_is_seen(shell: Shell, tmp_p
             for number in range(9):
                 made.ask(f"{number}")
             page.until(lambda: page.state["session"]["calls"] == 10 and len(page.state["calls"]) == 10)
+            page.until(lambda: page.state["today"] == {"cost_usd": page.state["session"]["cost_usd"], "calls": 10})
         finally:
             bridge.close()
             set_process_client(None)
