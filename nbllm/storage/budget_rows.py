@@ -49,6 +49,11 @@ class Settling(Struct, frozen=True):
     cost: int
     reserved: Reserving | None
 
+    @property
+    def usual(self) -> bool:
+        """Whether this process has reserved it, in the same scopes."""
+        return self.reserved is not None and self.reserved.names == self.names
+
 
 class Uneven(Exception):
     """Some of what was to be done in one go was done before: nothing is written, and each is to be done by itself."""
@@ -82,14 +87,12 @@ def reserve_many(con: sqlite3.Connection, asked: Sequence[Reserving]) -> list[Ma
 
 
 def settle_many(con: sqlite3.Connection, asked: Sequence[Settling]) -> list[Mapping[str, Balance]]:
-    """Book for several what this process has reserved for them, in four statements. Raises Uneven.
+    """Book for several what this process has reserved for them, in three statements. Raises Uneven.
 
     Returns for each what limited scopes hold once it and those before it are booked.
     """
     now = time.time()
     pairs = [(one, one.reserved.amount) for one in asked if one.reserved is not None]
-    if con.executemany(_NOTE_SETTLED, [(one.id, now) for one in asked]).rowcount != len(asked):
-        raise Uneven
     if con.executemany(_TAKE, [(one.id, amount) for one, amount in pairs]).rowcount != len(asked):
         raise Uneven
     held = _held(con, asked)
@@ -130,6 +133,15 @@ def _held(con: sqlite3.Connection, asked: Iterable[Reserving | Settling]) -> _He
 def reserve(con: sqlite3.Connection, asked: Reserving) -> bool:
     """Insert a reservation; False where its id was reserved or settled before."""
     return bool(con.execute(_RESERVE, (asked.id, asked.amount, _names_json(asked.names), asked.process)).rowcount)
+
+
+def take(con: sqlite3.Connection, asked: Settling) -> bool:
+    """Book what this process has reserved; False where that is not there as it was, and nothing is changed."""
+    amount = asked.reserved.amount if asked.reserved is not None else 0
+    if not con.execute(_TAKE, (asked.id, amount)).rowcount:
+        return False
+    add(con, asked.names, spent=asked.cost, reserved=-amount)
+    return True
 
 
 def note_settled(con: sqlite3.Connection, reservation_id: str) -> bool:

@@ -51,6 +51,7 @@ class SqliteBudgets:
         self._sweep_at_s = 0.0
         self._reserved: dict[str, Reserving] = {}
         self._booked: OrderedDict[str, None] = OrderedDict()
+        """Ids that this process has settled. Asked where a reservation is not there; until a commit it may be there again."""
         self._due = _Due(closed=True)
         self._dropped = 0
 
@@ -114,31 +115,36 @@ class SqliteBudgets:
     def _settle(self, con: sqlite3.Connection, asked: Settling) -> Balances:
         self._sweep_now_and_then(con)
         limited = [scope.name for scope in asked.limited]
+        if asked.usual and rows.take(con, asked):  # its row is gone with it: nothing else has to say that it is settled
+            self._note_booked(asked.id)
+            return rows.balances(con, limited)
         if asked.id in self._booked or not rows.note_settled(con, asked.id):
             return rows.balances(con, limited)
         held = rows.taken(con, asked.id)
-        if held is not None and held[1] == asked.names:  # as a rule: then both go in one step
-            rows.add(con, asked.names, spent=asked.cost, reserved=-held[0])
-        else:
-            if held is not None:
-                rows.add(con, held[1], spent=0, reserved=-held[0])
-            rows.add(con, asked.names, spent=asked.cost, reserved=0)
+        if held is not None:
+            rows.add(con, held[1], spent=0, reserved=-held[0])
+        rows.add(con, asked.names, spent=asked.cost, reserved=0)
         return rows.balances(con, limited)
 
     def _settle_many(self, con: sqlite3.Connection, asked: list[Settling]) -> list[Balances]:
-        usual = all(one.reserved is not None and one.reserved.names == one.names and one.id not in self._booked for one in asked)
-        if len(asked) == 1 or not usual:
+        if len(asked) == 1 or not all(one.usual for one in asked):
             return [self._settle(con, one) for one in asked]
         self._sweep_now_and_then(con)
-        return rows.settle_many(con, asked)
+        balances = rows.settle_many(con, asked)
+        for one in asked:
+            self._note_booked(one.id)
+        return balances
+
+    def _note_booked(self, reservation_id: str) -> None:
+        self._booked[reservation_id] = None
+        if len(self._booked) > _MOST_BOOKED:
+            self._booked.popitem(last=False)
 
     def _book(self, reservation_id: str, scopes: Sequence[Scope], cost: int) -> None:
         """Add to each scope, once per id, together with the next write: no decision hangs on it."""
         if reservation_id in self._booked:
             return
-        self._booked[reservation_id] = None
-        if len(self._booked) > _MOST_BOOKED:
-            self._booked.popitem(last=False)
+        self._note_booked(reservation_id)
         names = list(dict.fromkeys([scope.name for scope in scopes]))
         if cost and (self._dropped != self._db.dropped or not self._due.add(reservation_id, names, cost)):
             self._due, self._dropped = _Due(), self._db.dropped

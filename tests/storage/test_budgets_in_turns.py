@@ -118,3 +118,36 @@ def test_one_that_fails_is_told_and_those_beside_it_are_booked(storage):
         assert (await storage.budgets.balance(["s"]))["s"] == Balance(D(0), D("0.2"))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_what_was_reserved_and_settled_leaves_no_row_and_is_booked_once(storage, calls):
+    """A reservation that goes says that it is settled: files do not grow with calls, and ids that come again change nothing."""
+
+    async def run() -> None:
+        scope = [Scope("s", D(10))]
+        for _ in range(2):
+            await asyncio.gather(*(storage.budgets.reserve(f"r{n}", scope, D("0.5")) for n in range(calls)))
+            await asyncio.gather(*(storage.budgets.settle(f"r{n}", scope, D("0.1")) for n in range(calls)))
+            assert (await storage.budgets.balance(["s"]))["s"] == Balance(D("0.1") * calls, D(0))
+
+    asyncio.run(run())
+    rows = "SELECT (SELECT count(*) FROM reservations), (SELECT count(*) FROM settled)"
+    assert storage.budgets._db.first_row(rows, ()) == (0, 0)
+
+
+def test_a_settling_that_came_to_nothing_is_done_again(storage):
+    """The disk refuses the commit: what this process thought booked is booked when the transaction is done anew."""
+
+    async def run() -> None:
+        scope = [Scope("s", D(10))]
+        await storage.budgets.reserve("r", scope, D("0.5"))
+
+        def fails(_: object) -> None:
+            raise ValueError("of its own")
+
+        settling = storage.budgets.settle("r", scope, D("0.1"))
+        await asyncio.gather(settling, storage.budgets._db.run(fails, wait_s=1.0), return_exceptions=True)
+        assert (await storage.budgets.balance(["s"]))["s"] == Balance(D("0.1"), D(0))
+
+    asyncio.run(run())
