@@ -156,9 +156,13 @@ def drop_older(con: sqlite3.Connection, created_before: float) -> Dropped:
     return _deleted(con, "id IN (SELECT id FROM rows WHERE created_at < ? LIMIT ?)", (created_before, DELETED_AT_ONCE))
 
 
-def drop_first(con: sqlite3.Connection, count: int) -> Dropped:
-    """Delete the rows that came first, at most DELETED_AT_ONCE."""
-    return _deleted(con, "id IN (SELECT id FROM rows ORDER BY id LIMIT ?)", (min(count, DELETED_AT_ONCE),))
+def drop_first(con: sqlite3.Connection, limit_rows: int) -> Dropped:
+    """Delete the rows that came first while there are more than the limit, at most DELETED_AT_ONCE.
+
+    Counted here, in the transaction: of two that look at once only one finds too many.
+    """
+    over = count(con, None) - limit_rows
+    return _deleted(con, "id IN (SELECT id FROM rows ORDER BY id LIMIT ?)", (max(0, min(over, DELETED_AT_ONCE)),))
 
 
 def lost(con: sqlite3.Connection) -> list[int]:

@@ -219,8 +219,8 @@ class SqliteVectors:
     def _trim(self) -> None:
         """Keep to the limit of rows."""
         over = self._db.read(lambda con: vector_rows.count(con, None)) - self._limit_rows
-        while over > 0 and (count := self._forget(self._db.run_and_wait(lambda con, n=over: vector_rows.drop_first(con, n)))):  # type: ignore[misc]
-            over -= count
+        while over > 0 and (gone := self._forget(self._db.run_and_wait(lambda con: vector_rows.drop_first(con, self._limit_rows)))):
+            over -= gone
         self._loaded.let_go()
 
     # ------------------------------------------------------------------------------------------------ looking

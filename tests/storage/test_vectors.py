@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nbllm.errors import StorageError
 from nbllm.storage import vector_blocks, vector_loaded, vector_partition, vector_rows
 from nbllm.storage.home import Home
 from nbllm.storage.vectors import SqliteVectors
+from tests.client.helpers import until
 from tests.storage.vector_making import DIMENSIONS, ROWS, VECTORS, add_all, filled, found_all, keys, near, opened, row, run
 
 
@@ -254,11 +256,33 @@ def test_partitions_not_used_for_longest_are_let_go_of(home):
     index.close()
 
 
+def test_two_looks_at_the_limit_drop_no_more_than_one(home, monkeypatch):
+    """Two threads, or processes, that find too many rows at the same moment leave as many as there may be."""
+    index = filled(home, limit_rows=250)
+    both, counted = threading.Barrier(2), index._db.read
+
+    def counted_by_both(work):
+        found = counted(work)
+        both.wait(30)
+        return found
+
+    monkeypatch.setattr(index._db, "read", counted_by_both)
+    looks = [threading.Thread(target=index._trim) for _ in range(2)]
+    for look in looks:
+        look.start()
+    for look in looks:
+        look.join(30)
+    monkeypatch.undo()
+    assert run(index.count()) == 250
+    index.close()
+
+
 def test_the_rows_that_came_first_go_first_when_there_are_too_many(home, monkeypatch):
     """The limit holds after the next look at it."""
     monkeypatch.setattr("nbllm.storage.vectors._TRIM_EVERY", 100)
     index = opened(home, limit_rows=250)
     run(add_all(index, VECTORS))
+    until(lambda: len(run(index.keys())) < 400)  # a thread looks
     index.close()
     index = opened(home, limit_rows=250)
     left = [key for _, key in run(index.keys())]
