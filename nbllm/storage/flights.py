@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
+from typing import Any
 
 from nbllm.core.ports import Lease
 from nbllm.storage.home import Home
@@ -19,6 +20,8 @@ _LEAD = (
     "ON CONFLICT (key) DO UPDATE SET fence = max(?2, fence + 1), process = ?3, expires_at = ?4 "
     "WHERE expires_at <= ?5 OR process = ?6 RETURNING fence"
 )
+_LEAD_FRESH = "INSERT OR IGNORE INTO leases (key, fence, process, expires_at) VALUES (?1, ?2, ?3, ?4)"
+_IS_MINE = "SELECT fence FROM leases WHERE key = ? AND fence = ? AND process = ?"
 
 
 class SqliteFlights:
@@ -52,7 +55,9 @@ class SqliteFlights:
         """Take a lease that is free or held by the process `dead`; return its fence, None when it is neither."""
         values = (key, time.time_ns(), process, now + lease_s, now, dead)
         try:
-            row = await self._db.run(lambda con: _first_row(con.execute(_LEAD, values)), wait_s=WAIT_S)
+            row = await self._db.run(
+                lambda con: _first_row(con.execute(_LEAD, values)), wait_s=WAIT_S, many=_take_many, asked=values
+            )
         except asyncio.CancelledError:
             # The statement may be on its way on the writer thread: nobody would hold what it takes.
             undo = "DELETE FROM leases WHERE key = ? AND process = ? AND expires_at = ?"
@@ -88,6 +93,21 @@ class SqliteFlights:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+
+def _take_many(con: sqlite3.Connection, asked: list[tuple[Any, ...]]) -> list[tuple[int] | None]:
+    """Take the leases of one turn: as a rule nobody has any of them, which one statement for all of them finds out."""
+    if con.executemany(_LEAD_FRESH, [values[:4] for values in asked]).rowcount == len(asked):
+        return [(values[1],) for values in asked]
+    rows, taken = [], set[str]()
+    for values in asked:
+        key = values[0]
+        mine = None if key in taken else _first_row(con.execute(_IS_MINE, values[:3]))
+        row = mine or _first_row(con.execute(_LEAD, values))
+        if row is not None:
+            taken.add(key)
+        rows.append(row)
+    return rows
 
 
 def _first_row(cursor: sqlite3.Cursor) -> tuple[int] | None:

@@ -54,7 +54,7 @@ def test_a_lease_taken_from_the_dead_for_a_cancelled_caller_is_free(storage, tmp
         dead.close()
         taken, ask = storage.flights._db.run, []
 
-        async def queued_the_second_time(run, *, wait_s):
+        async def queued_the_second_time(run, *, wait_s, **_):
             ask.append(run)
             if len(ask) == 1:
                 return await taken(run, wait_s=wait_s)
@@ -72,6 +72,28 @@ def test_a_lease_taken_from_the_dead_for_a_cancelled_caller_is_free(storage, tmp
         assert await storage.flights.lead("k", lease_s=1000) is not None
 
     asyncio.run(run())
+
+
+def test_leases_of_one_turn_are_taken_as_one_after_the_other(storage, tmp_path):
+    """Free ones, one that two callers want, one that expired and one that another process holds, asked for at once."""
+    other = open_storage(tmp_path / "home", session="s")
+    storage.home.open_calls = {"one", "two"}  # so that what is written waits for the loop's next turn
+
+    async def run() -> None:
+        expired, held = await other.flights.lead("expired", lease_s=-1), await other.flights.lead("held", lease_s=1000)
+        for free in (True, False):
+            got = await asyncio.gather(*(storage.flights.lead(key, lease_s=1000) for key in ("a", "b")))
+            assert [lease is not None for lease in got] == [free, free]
+        keys = ("c", "expired", "twice", "twice", "held", "d")
+        got = await asyncio.gather(*(storage.flights.lead(key, lease_s=1000) for key in keys))
+        assert [lease is not None for lease in got] == [True, True, True, False, False, True]
+        assert got[1].fence > expired.fence
+        assert await other.flights.holds(held)
+        assert not await other.flights.holds(expired)
+        assert all([await storage.flights.holds(lease) for lease in got if lease is not None])
+
+    asyncio.run(run())
+    other.close()
 
 
 def test_a_reservation_that_came_to_nothing_is_not_remembered(storage, tmp_path):
