@@ -16,6 +16,7 @@ SENTENCE_SIGNS = frozenset(".?!:")
 COSTS = frozenset(
     ["cuesta", "cuestan", "cost", "costs", "charge", "fee", "fees", "costo", "coste", "kosten", "gebuehr", "gebuehren"]
 )  # "at no cost" is free
+VERBAL_COSTS = COSTS - {"charge"}  # a phone that won't charge is not free
 ASKERS = frozenset(["i", "we", "they", "he", "she", "it"])  # "don't I have to ...?" forbids nothing
 HINDERING = frozenset(["keep", "block", "ban", "bar", "hinder", "deter", "discourage"])  # somebody from doing something
 COMMANDS = frozenset({"don't", "dont"})  # at the beginning they forbid; "isn't" and "can't" there only ask
@@ -69,7 +70,9 @@ def of(reading: Reading) -> Polarity:
             or (token.stop and word.endswith("n't"))
             or ((word in phrases or token.base in phrases) and (phrase := _phrase(words, at, lexicon)) in negators)
         ):
-            if words[at + 1 : at + 2] and words[at + 1].word in COSTS:
+            if words[at + 1 : at + 2] and words[at + 1].word in (
+                VERBAL_COSTS if word.endswith("n't") or word in lexicon.auxiliaries else COSTS
+            ):
                 agreed.add(word)
                 found.weak.append(Weak("free", frozenset()))
             elif not _idle(reading, at) and not _concord(word, agreed, lexicon.concord):

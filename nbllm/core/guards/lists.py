@@ -84,7 +84,7 @@ def _lemmas(code: str, lines: Lines, flat: Flat) -> Lemmas:
     common |= {word for name in ("negators", "strong_negators", "weak_negators", "opposites", "synonyms") for word in flat[name]}
     if code == "es":
         irregular = spanish_forms(common, {line[0].rstrip(":"): line[1:] for line in lines["verb_endings"]})
-    return Lemmas(code, common, irregular, rare - common)
+    return Lemmas(code, common, irregular, (rare | flat.get("rare", frozenset())) - common)
 
 
 def _opposites(code: str, lines: Lines, stop: frozenset[str]) -> Iterator[tuple[str, str]]:

@@ -82,7 +82,7 @@ def _without_first_names(here: Reading, missing: list[Token], there: Reading) ->
         part = any(other.raw[0].isupper() and not other.first and other.key in there.keys for other in beside)
         hyphen = here.tokens[here.places[id(token)] + 1 : here.places[id(token)] + 2]
         part = part and not (hyphen and hyphen[0].raw == "-")  # "Anti-Federalists"
-        if not (part and token.raw.istitle() and token.base not in here.lexicon.common):
+        if not (part and token.raw.removesuffix("'s").istitle() and token.base not in here.lexicon.common):
             found.append(token)
     return found
 
@@ -192,7 +192,8 @@ def is_firm(reading: Reading, token: Token) -> bool:
         before = reading.tokens[place - 1].word if place else ""
         ahead = reading.tokens[place - 2].word if place > 1 else ""
         return before not in lexicon.nominal or ahead == "bei"  # "ein Erbe", "der Brauch": with an article it is a thing
-    if lexicon.code != "en" or not token.raw.islower() or word in reading.words.names or token.base in reading.words.names:
+    small = token.raw.islower() or (token.first and token.raw.istitle())
+    if lexicon.code != "en" or not small or word in reading.words.names or token.base in reading.words.names:
         return True
     if len(word) < SHORTEST_RARE:
         return token.base not in lexicon.rare

@@ -6,12 +6,32 @@ from collections.abc import Iterator
 
 from nbllm.core.guards.contrast import opposed, turned_around
 from nbllm.core.guards.lazy import lazy
+from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.reading import Reading
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.wording import strange
 
 NEAR, FAR = 2, 6  # words between a denial and what it denies
 WIDE = frozenset({"enough", "still"})  # "doesn't challenge our boy enough", "don't think it was still valid"
+
+
+class Alone:
+    """The groups of synonyms that some words are in: of the shorter list, and of the larger."""
+
+    def __init__(self, bases: frozenset[str], lexicon: Lexicon) -> None:
+        self._bases, self._lexicon = bases, lexicon
+
+    @lazy
+    def synonyms(self) -> frozenset[int]:
+        """Groups of the shorter list."""
+        table = self._lexicon.synonyms
+        return frozenset().union(*(table[base] for base in self._bases if base in table))
+
+    @lazy
+    def senses(self) -> frozenset[int]:
+        """Groups of the larger list."""
+        table = self._lexicon.thesaurus
+        return frozenset().union(*(table[base] for base in self._bases if base in table))
 
 
 class Pair:
@@ -44,6 +64,15 @@ class Pair:
 
     def _turned(self, pairs: list[tuple[str, str]]) -> frozenset[str]:
         return frozenset(word for one, two in pairs if _denied(self.here, one, self.there, two) for word in (one, two))
+
+    def alone(self, reading: Reading) -> Alone:
+        """Return what the words that only one of the two texts has mean."""
+        return self._alone[0 if reading is self.here else 1]
+
+    @lazy
+    def _alone(self) -> tuple[Alone, Alone]:
+        mine, theirs, lexicon = self.here.bases, self.there.bases, self.here.lexicon
+        return Alone(mine - theirs, lexicon), Alone(theirs - mine, lexicon)
 
     def strange(self, reading: Reading) -> list[Token]:
         """Return the words of meaning that one of the two texts has and the other has in no form."""

@@ -156,6 +156,8 @@ class Reader(Measures):
         if word == "second" and self.peek(at + 1) == "-" and self.peek(at + 2) == "hand":
             return at + 3
         numeral = word in lexicon.numbers or word in lexicon.soft_numbers or (lexicon.code == "de" and _compound(word))
+        if lexicon.code == "de" and word in lexicon.ambiguous and self.peek(at - 1) not in lexicon.nominal:
+            numeral = False  # "worauf muss man achten", not "am achten Mai"
         part = read_fraction(self.tokens, at, lexicon) if self.parted else None
         if part is not None and not self._is_ordinal_place(at, part[1]):
             share = Value(spell(part[0]), part[0])

@@ -41,7 +41,7 @@ SHORT_WORDS = frozenset(
 
 def is_short(token: Token) -> bool:
     """Say whether a word may be the initials of others: two to six capital letters."""
-    return 2 <= len(token.raw) <= 6 and token.raw.isupper()
+    return token.raw.isupper() and 2 <= len(token.raw) <= 6
 
 
 class Reading:

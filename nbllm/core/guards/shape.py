@@ -17,6 +17,8 @@ def language(here: Reading, there: Reading) -> Verdict:
     a, b = here.text.code, there.text.code
     if a and b and a != b:
         return apart("language", a, b)
+    if here.text.original.isascii() and there.text.original.isascii():
+        return passed("language")
     script_a, script_b = _script(here.text.original), _script(there.text.original)
     return passed("language") if script_a == script_b or not (script_a and script_b) else apart("language", script_a, script_b)
 

@@ -52,13 +52,22 @@ def _one_place(here: Reading, there: Reading, strange: list[Token]) -> bool:
         - _asked(there)
     )
     between = [row[start : len(row) - end] for row in (a, b)]
-    named = any(token.raw[0].isupper() and not token.first for row in between for token in row)
-    if len(between[0]) != len(between[1]) and len({id(token) in here.places for token in strange}) == 1 and not named:
-        return False  # said at greater length ("was the first person on", "first walked on"), not something else
+    if _more_words(here, there, between, strange):
+        return False  # said at greater length ("failing to file" for "not filing"), not something else
     ids = told & {id(token) for token in strange}
     if not all(any(not token.stop or (token.raw[0].isupper() and not token.first) for token in row) for row in between):
         return False  # a word more, which tells more of the same
     return any(id(token) in ids for row in between for token in row)
+
+
+def _more_words(here: Reading, there: Reading, between: list[list[Token]], strange: list[Token]) -> bool:
+    """Say whether only the longer of two texts has strange words: it tells more, or the same in more words."""
+    names = any(token.raw[0].isupper() and not token.first for row in between for token in row)
+    denials = here.lexicon.weak_negators
+    if names or any(token.base in denials for token in strange):
+        return False
+    longer = len(here.plain_words) - len(there.plain_words)
+    return longer != 0 and {id(token) in here.places for token in strange} == {longer > 0}
 
 
 def _asked(reading: Reading) -> set[int]:
@@ -120,10 +129,10 @@ def strange(here: Reading, there: Reading) -> list[Token]:
 
 def _known_otherwise(here: Reading, token: Token, there: Reading) -> bool:
     """Say whether the other text has a synonym or another form of a word, or its opposite denied."""
-    base, lexicon = token.base, here.lexicon
-    if base in lexicon.synonyms and lexicon.synonyms[base] & there.synonyms:
+    base, lexicon, alone = token.base, here.lexicon, here.pair.alone(there)
+    if base in lexicon.synonyms and not lexicon.synonyms[base].isdisjoint(alone.synonyms):
         return True
-    if base in lexicon.thesaurus and lexicon.thesaurus[base] & there.senses:
+    if base in lexicon.thesaurus and not lexicon.thesaurus[base].isdisjoint(alone.senses):
         return True
     if base in here.pair.turned or initials(here, token, there) or slipped(here, token, there):
         return True
