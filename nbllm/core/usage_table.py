@@ -10,6 +10,7 @@ from html import escape
 from typing import Any, overload
 
 from nbllm.core.ports import UsageRow
+from nbllm.core.safe_inline import DOLLAR
 from nbllm.money import format_usd
 
 _COLUMNS = ("calls", "failed", "hits", "attempts", "in", "out", "cost", "saved")
@@ -74,7 +75,7 @@ class UsageTable(Sequence[UsageRow]):
             return "No calls yet."
         head = f"| {self.by} | " + " | ".join(_COLUMNS) + " |\n|:--|" + "--:|" * len(_COLUMNS)
         body = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in self._cells()]
-        return "\n".join([head, *body, *(["", escape(self.note).replace("$", "&#36;")] if self.note else [])])
+        return "\n".join([head, *body, *(["", without_math(escape(self.note))] if self.note else [])])
 
 
 def simulated_usd(models: Sequence[UsageRow]) -> tuple[Decimal, bool]:
@@ -118,4 +119,13 @@ def _numbers(row: UsageRow) -> tuple[str, ...]:
 
 def _cell(text: str) -> str:
     """Return text for a Markdown table: names come from users, so nothing in them may act as markup."""
-    return "".join(f"&#{ord(char)};" if char in "|\\`*_[]()!~#$:@" else char for char in escape(text).replace("\n", " "))
+    shown = "".join(f"&#{ord(char)};" if char in "|`*_[]()!~#:@" else char for char in escape(text).replace("\n", " "))
+    return without_math(shown)
+
+
+def without_math(markdown: str) -> str:
+    """Return Markdown whose dollars and backslashes begin no formula: pages look for these after all entities are read.
+
+    In an element of its own neither pairs with another; an entity would.
+    """
+    return markdown.replace("\\", "<span>&#92;</span>").replace("$", DOLLAR)

@@ -19,6 +19,7 @@ from tests.browser.lab_panel import (
     run_cell,
     section,
     shown_calls,
+    wait_cell,
 )
 from tests.fault_behaviours import drip, error, ok
 from tests.fault_server import FaultServer
@@ -30,6 +31,7 @@ ATTACK = "<img src=x onerror=alert('name')>"
 ATTACKS = [text for text in dict.fromkeys(HOSTILE_ANSWERS) if text.strip() and len(text) < 150]
 NAMES = [text for text in ATTACKS if text.strip() == text and text.isprintable() and "?" not in text]
 """Those that can be the name of a model."""
+MOST_SCOPES = 90
 FOUND = """() => {
   const own = '.jp-nbllm-Panel, .jp-nbllm-Meter, .jp-nbllm-Badge';
   const forbidden = 'script, iframe, object, embed, form, link, meta, base, style, img, video, audio, a, math, marquee';
@@ -63,6 +65,17 @@ for n, (text, name) in enumerate(zip(json.loads({texts!r}), json.loads({names!r}
             pass
 """
 
+LIMIT_ALL = """
+import json
+for n, name in enumerate(json.loads({names!r})):
+    nbllm.get_client().set_budget(("feature", "user")[n % 2], 5, name=name)
+%llm_budget
+"""
+RENDERED = """() => [...document.querySelectorAll('.jp-RenderedMarkdown *')].filter(node =>
+  node.matches('script, iframe, object, embed, form, link, meta, base, style, img, video, audio, math, marquee')
+  || [...node.attributes].some(({ name, value }) => /^(on|src)/i.test(name) || (name === 'href' && !/^#/.test(value)))
+).map(node => node.outerHTML.slice(0, 200))"""
+
 
 @pytest.fixture
 def upstream() -> Iterator[FaultServer]:
@@ -83,11 +96,15 @@ def test_there_are_enough_attacks() -> None:
 
 
 def test_no_field_runs_what_it_shows(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
-    """100+ hostile models, features, errors, answers, a hostile notebook: in rows, reasons, endpoints, tooltips all is text."""
+    """100+ hostile models, features, errors, answers, a hostile notebook, budgets of features and users with hostile names.
+
+    In rows, reasons, bars, endpoints and tooltips all of it is text; and so it is in the report, wherever that is pasted.
+    """
     names = [NAMES[number % len(NAMES)] for number in range(len(ATTACKS))]
     asked = ASK_ALL.format(texts=json.dumps(ATTACKS), names=json.dumps(names))
     endless = f"nbllm.ask('Hi', model={f'up/{ATTACK}'!r}, cache='off')"
-    name = lab.write(f"{ATTACK}.ipynb", [load_and_point(up=upstream.base_url), asked, endless])
+    limits = LIMIT_ALL.format(names=json.dumps(ATTACKS[:MOST_SCOPES]))
+    name = lab.write(f"{ATTACK}.ipynb", [load_and_point(up=upstream.base_url), asked, endless, limits])
     tab.page.add_init_script(TRAPS)
     tab.open(name)
     finish_cell(tab, 0)
@@ -108,6 +125,25 @@ def test_no_field_runs_what_it_shows(tab: Visit, lab: Lab, upstream: FaultServer
     section(tab, "running").get_by_role("button", name="Stop").click()
     expect(section(tab, "running")).to_contain_text("Nothing is running", timeout=LIMIT_MS)
     expect(panel.locator(".jp-nbllm-Panel-title")).to_contain_text("<img src=x")
+    wait_cell(tab, 2)
+    finish_cell(tab, 3)
+    expect(section(tab, "session").locator(".jp-nbllm-Budget")).to_have_count(MOST_SCOPES, timeout=LIMIT_MS)
+    expect(section(tab, "session")).to_contain_text("<script>")
     assert tab.page.evaluate(FOUND) == []
+    report = copied_report(tab)
+    assert "&#60;" in report
+    assert tab.page.evaluate("window.pwned") == []
+    tab.open(lab.write("pasted.ipynb", [f"from IPython.display import Markdown, display\ndisplay(Markdown({report!r}))"]))
+    finish_cell(tab, 0)
+    expect(tab.page.locator(".jp-RenderedMarkdown table").last).to_contain_text("<script>", timeout=LIMIT_MS)
+    assert tab.page.evaluate(RENDERED) == []
     assert tab.page.evaluate("window.pwned") == []
     assert [*tab.dialogs, *tab.foreign, *tab.errors] == []
+
+
+def copied_report(tab: Visit) -> str:
+    """Copy the session's report, as the command does, and return it."""
+    tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.command("nbllm:copy-report")
+    expect(tab.page.locator(".Toastify__toast, .jp-toastContainer").last).to_contain_text("clipboard", timeout=LIMIT_MS)
+    return str(tab.page.evaluate("() => navigator.clipboard.readText()"))

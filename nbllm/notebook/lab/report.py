@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from html import escape
 from typing import TYPE_CHECKING
 
 from nbllm.core.messages import CallRow
 from nbllm.core.ports import Filter
+from nbllm.core.usage_table import UsageTable, simulated_note, without_math
 from nbllm.core.why import guards_to_text
 from nbllm.notebook import wording
 from nbllm.notebook.call_tables import cost_of, result_of
@@ -22,8 +24,6 @@ _NEWEST = 1000
 
 def report(client: Client, version: str) -> str:
     """Return what the client's session has used, as Markdown. Names are escaped: nothing in them acts as markup."""
-    from nbllm.core.usage_table import UsageTable, simulated_note
-
     where = Filter(session=client.session)
     found = client.ledger.usages(("total", *(by for by, _ in _GROUPS)), where)
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -33,7 +33,7 @@ def report(client: Client, version: str) -> str:
             more = f"\n\n{len(rows) - _MOST_ROWS} more are left out." if len(rows) > _MOST_ROWS else ""
             blocks.append(f"### {title}\n\n{UsageTable(by, rows[:_MOST_ROWS])._repr_markdown_()}{more}")
     if note := simulated_note(found[1]):
-        blocks.append(note.replace("$", "&#36;"))
+        blocks.append(without_math(escape(note)))
     blocks.append("### Budgets\n\n" + "\n".join(_budgets(client)))
     return "\n\n".join(blocks) + "\n"
 
@@ -46,19 +46,19 @@ def _total(rows: object, version: str) -> str:
     calls = f"{wording.plural(row.calls, 'call')}, {row.failed:,} failed, {row.hits:,} from the cache"
     money = f"Cost: {wording.usd(row.cost_usd)}{unknown}; saved {wording.usd(row.saved_usd)}"
     tokens = f"Tokens: {row.input_tokens:,} in, {row.output_tokens:,} out"
-    return f"{calls}. {money}. {tokens} (nbllm {version}).".replace("$", "&#36;")
+    return without_math(escape(f"{calls}. {money}. {tokens} (nbllm {version})."))
 
 
 def _budgets(client: Client) -> list[str]:
     lines = ["| budget | spent | reserved | limit |", "|:--|--:|--:|--:|"]
     for line in client.budget_lines()[:_MOST_ROWS]:
-        scope = "".join(f"&#{ord(char)};" if char in "|\\`*_[]()<>&!~#$" else char for char in name(line.scope))
+        scope = "".join(f"&#{ord(char)};" if char in "|`*_[]()<>&!~#:@" else char for char in name(line.scope))
         cells = (
             wording.usd(line.spent_usd),
             wording.usd(line.reserved_usd),
             "none" if line.hard_usd is None else wording.usd(line.hard_usd),
         )
-        lines.append(f"| {scope} | " + " | ".join(cell.replace("$", "&#36;") for cell in cells) + " |")
+        lines.append(without_math(f"| {scope} | " + " | ".join(map(escape, cells)) + " |"))
     return lines
 
 
