@@ -64,6 +64,8 @@ def reserve_many(con: sqlite3.Connection, asked: Sequence[Reserving]) -> list[Ma
 
     Returns for each what limited scopes hold then, or its refusal, which leaves the others alone.
     """
+    if len({one.id for one in asked}) != len(asked):
+        raise Uneven
     held = _held(con, asked)
     sums: dict[str, int] = {}
     new, results = [], list[Mapping[str, Balance] | BudgetExceeded]()
@@ -79,7 +81,7 @@ def reserve_many(con: sqlite3.Connection, asked: Sequence[Reserving]) -> list[Ma
             sums[name] = sums.get(name, 0) + one.amount
             held.change(name, 0, one.amount)
         results.append({scope.name: held.balance(scope.name) for scope in one.limited})
-    if len({row[0] for row in new}) != len(new) or con.executemany(_RESERVE, new).rowcount != len(new):
+    if con.executemany(_RESERVE, new).rowcount != len(new):
         raise Uneven
     now = time.time()
     con.executemany(_ADD, [(storable(name), 0, amount, now) for name, amount in sums.items()])

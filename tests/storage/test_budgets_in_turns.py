@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import count
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nbllm.core.ports import Balance, Scope
@@ -41,6 +41,7 @@ def test_what_goes_together_comes_out_as_one_after_the_other(storage):
 
     @settings(max_examples=60, deadline=None)
     @given(turns=_TURNS)
+    @example(turns=[("reserve", [(0, "a", D(2)), (0, "a", D(11))])])  # twice one id, then over
     def holds(turns):
         asyncio.run(run(turns, f"{next(numbers)}."))
 
