@@ -19,6 +19,7 @@ COSTS = frozenset(
 VERBAL_COSTS = COSTS - {"charge"}  # a phone that won't charge is not free
 ASKERS = frozenset(["i", "we", "they", "he", "she", "it"])  # "don't I have to ...?" forbids nothing
 HINDERING = frozenset(["keep", "block", "ban", "bar", "hinder", "deter", "discourage"])  # somebody from doing something
+KEPT_OUT = frozenset([("out", "of"), ("away", "from")])  # "keep squirrels out of the garden"
 COMMANDS = frozenset({"don't", "dont"})  # at the beginning they forbid; "isn't" and "can't" there only ask
 
 
@@ -159,7 +160,9 @@ def _denial(reading: Reading, at: int) -> Denial:
 
 def _kept_from(behind: list[Token]) -> bool:
     """Say whether "keep" or such a word forbids: "keep users from logging in"."""
-    return any(one.word == "from" and two.word.endswith("ing") for one, two in pairwise(behind))
+    return any(
+        (one.word == "from" and two.word.endswith("ing")) or (one.word, two.word) in KEPT_OUT for one, two in pairwise(behind)
+    )
 
 
 def _of_doing(words: list[Token], at: int, lexicon: Lexicon) -> bool:

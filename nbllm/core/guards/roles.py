@@ -47,7 +47,7 @@ def roles(here: Reading, there: Reading) -> Verdict:
     way = _other_way(here, there)
     if way:
         return failed("roles", f'"{way}" is where it comes from in one, and where it goes in the other')
-    done = _done_by(here, there) or _done_to(here, there) or _done_to(there, here)
+    done = _done_by(here, there) or _passive(here, there) or _passive(there, here) or _done_to(here, there) or _done_to(there, here)
     return failed("roles", f'"{done}" does it here, and has it done there') if done else passed("roles")
 
 
@@ -149,6 +149,22 @@ def _done_by(here: Reading, there: Reading) -> str:
         one, two = mine[verb] - theirs[verb], theirs[verb] - mine[verb]
         if one & there.bases and two & here.bases:
             return min(one & there.bases)
+    return ""
+
+
+def _passive(here: Reading, there: Reading) -> str:
+    """Return the name by which something is done here and to which it is done there: "is A owned by B", "does A own B"."""
+    if "by" not in here.bases or "by" in there.bases:
+        return ""
+    words, others = here.plain_words, there.plain_words
+    for verb, by, agent in zip(words, words[1:], words[2:], strict=False):
+        done = by.word == "by" and not verb.stop and verb.word != verb.base and not verb.word.endswith("s")
+        if not (done and agent.raw[0].isupper() and not agent.stop):
+            continue
+        at = next((at for at, token in enumerate(others) if token.base == verb.base), len(others))
+        ahead, behind = ({token.key for token in part} for part in (others[:at], others[at + 1 :]))
+        if agent.key in behind - ahead:
+            return agent.raw
     return ""
 
 
