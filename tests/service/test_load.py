@@ -48,6 +48,8 @@ class Server:
 
         self._loop.run_until_complete(start())
         self._loop.run_forever()
+        # A connection taken at the last moment sees that its client has gone: cancelled before it began, it would stay open.
+        self._loop.run_until_complete(asyncio.sleep(0.05))
         for task in (left := asyncio.all_tasks(self._loop)):
             task.cancel()
         if left:
