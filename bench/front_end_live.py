@@ -35,8 +35,9 @@ def live(lab_folder: Path) -> list[Row]:
     from playwright.sync_api import sync_playwright
 
     from scripts.browser_env import find
-    from tests.browser.lab import QUIET_CHROMIUM, Lab, Visit
+    from tests.browser.lab import QUIET_CHROMIUM, Lab
     from tests.browser.lab_panel import call_rows, finish_cell, open_panel
+    from tests.browser.visit import Visit
 
     lab = Lab(lab_folder)
     try:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.browser_env import find  # noqa: E402 - the path must be there first
-from tests.browser.lab import QUIET_CHROMIUM, Lab, visit  # noqa: E402 - see above
+from tests.browser.lab import QUIET_CHROMIUM, Lab  # noqa: E402 - see above
+from tests.browser.visit import visit  # noqa: E402 - see above
 
 CELLS = (
     "%load_ext nbllm\n%llm_budget session 5.00\ndoc = open('origin_of_species.txt', encoding='utf-8').read()",

@@ -32,8 +32,6 @@ export const badges: JupyterFrontEndPlugin<void> = {
 };
 
 const MOST_READ = 200;
-/** More letters have no room beside the dot. */
-const ROOM_CHARS = 7;
 
 /** Keeps the badges of one notebook true. They are read from the outputs' metadata; nothing is ever written. */
 export class NotebookBadges implements IDisposable {
@@ -171,7 +169,10 @@ export class BadgeWidget extends Widget {
     this.addClass('jp-nbllm-Badge');
     // An image with a name: its few letters are read as the whole sentence.
     this.node.setAttribute('role', 'img');
-    this.node.append(this._text, this._more);
+    const line = document.createElement('span');
+    line.className = 'jp-nbllm-Badge-line';
+    line.append(this._text);
+    this.node.append(line, this._more);
     this._text.className = 'jp-nbllm-Badge-text';
     this._more.className = 'jp-nbllm-Badge-more';
     this.words = words;
@@ -180,7 +181,6 @@ export class BadgeWidget extends Widget {
   set words(words: Mark) {
     this._text.textContent = words.text;
     this._more.textContent = words.more;
-    this.toggleClass('jp-mod-long', words.text.length > ROOM_CHARS);
     this.node.dataset.source = words.source;
     this.node.setAttribute('aria-label', words.label);
     this._prompt.title = words.title;

@@ -7,32 +7,32 @@ import type { Call, SessionNumbers } from './protocol';
 /** Between the parts of a line; the dot never begins a line. */
 export const SEPARATOR = '\u00a0· ';
 const SCALE = 12;
-/** A millionth of a dollar is the least that is written out, with two digits that is one decimal more. */
-const LEAST_SHOWN = 6;
-const MOST_DECIMALS = 7;
 const TEN_CENTS = 10n ** 11n;
+/** A millionth of a dollar is the least that is written out. */
+const LEAST_SHOWN = 10n ** 6n;
+/** Cents always; more than these mean nothing to a person. */
+const DECIMALS = { least: 2, most: 6 } as const;
 
 /**
  * Return money as people read it: $1,234.50, $0.43, $0.0012; "unknown" for null. amount: a decimal number of USD as text.
- * Below ten cents two significant digits are kept, with at most so many decimals; what is smaller than the last of them is
- * said to be less, so that a small cost is never shown as nothing.
+ * Below ten cents two significant digits are kept, so that a small cost is never shown as nothing. decimals: how many the
+ * larger amounts have; with 2, the default, each amount is written as the kernel writes it.
  */
-export function usd(amount: string | null, decimals = 4): string {
+export function usd(amount: string | null, decimals: number = DECIMALS.least): string {
   const units = amount === null ? null : parseUsd(amount);
   if (units === null) {
     return 'unknown';
   }
-  const most = Math.min(Math.max(Math.round(decimals), 2), MOST_DECIMALS);
-  const least = Math.min(most, LEAST_SHOWN);
-  if (units > 0n && units < 10n ** BigInt(SCALE - least)) {
-    return `<$${fixed(10n ** BigInt(SCALE - least), least)}`;
+  if (units > 0n && units < LEAST_SHOWN) {
+    return '<$0.000001';
   }
+  const wanted = Math.min(Math.max(Math.round(decimals), DECIMALS.least), DECIMALS.most);
   // The first digit that is not 0 stands at this place behind the point, 1 for tenths.
   const first = SCALE + 1 - units.toString().length;
-  const digits = units === 0n || units >= TEN_CENTS ? 2 : Math.min(first + 1, most);
+  const digits = units === 0n || units >= TEN_CENTS ? wanted : Math.max(first + 1, wanted);
   const text = fixed(units, digits);
   const point = text.length - digits;
-  return `$${text.slice(0, point + 2)}${text.slice(point + 2).replace(/0+$/, '')}`;
+  return `$${text.slice(0, point + DECIMALS.least)}${text.slice(point + DECIMALS.least).replace(/0+$/, '')}`;
 }
 
 /** Return money as a number, for bars and curves only; null for null and for what is no amount. */

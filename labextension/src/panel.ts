@@ -42,6 +42,10 @@ export const panel: JupyterFrontEndPlugin<void> = {
       caption: 'Show what the calls to models of the notebook in front cost',
       execute: () => {
         app.shell.activateById(widget.id);
+        // The palette gives the focus back to the notebook as it closes.
+        requestAnimationFrame(() => {
+          widget.activate();
+        });
       }
     });
     palette?.addItem({ command: Commands.openPanel, category: 'nbllm' });

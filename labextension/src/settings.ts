@@ -5,7 +5,7 @@ export const SECTIONS = ['session', 'running', 'calls', 'endpoints'] as const;
 export type Section = (typeof SECTIONS)[number];
 
 export interface Settings {
-  /** Most decimals of amounts below ten cents. */
+  /** Decimals of money; amounts below ten cents have two significant digits at least. */
   currencyDecimals: number;
   /** Whether cells carry a badge. */
   badges: boolean;
@@ -18,7 +18,7 @@ export interface Settings {
 }
 
 export const DEFAULTS: Settings = {
-  currencyDecimals: 4,
+  currencyDecimals: 2,
   badges: true,
   sections: SECTIONS,
   updatesPerSecond: 5,

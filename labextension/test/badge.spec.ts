@@ -60,7 +60,8 @@ describe('the metadata that a badge is read from', () => {
 describe('the words of a badge', () => {
   it('are what it cost, and the model where there is room', () => {
     expect(mark([badge()], 4)).toMatchObject({ text: '$0.0012', more: 'large', source: 'model' });
-    expect(mark([badge()], 2)?.text).toBe('<$0.01');
+    expect(mark([badge({ cost_usd: '0.000075' })], 2)?.text).toBe('$0.000075');
+    expect(mark([badge({ cost_usd: '0.43219' })], 4)?.text).toBe('$0.4322');
   });
 
   it.each(['cache', 'semantic', 'stale', 'static'] as const)('name the source when it is %s', source => {

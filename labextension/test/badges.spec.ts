@@ -151,12 +151,12 @@ describe('the badge of a cell', () => {
   });
 
   it('follows the settings', async () => {
-    const cell = new Cell('code', meta());
+    const cell = new Cell('code', meta({ cost_usd: '0.43219' }));
     cell.appear();
     const { settings } = book(cell);
-    settings({ currencyDecimals: 2 });
+    settings({ currencyDecimals: 3 });
     await drawn();
-    expect(cell.badge?.textContent).toBe('<$0.01large');
+    expect(cell.badge?.textContent).toBe('$0.432large');
     settings({ badges: false });
     await drawn();
     expect(cell.badge).toBeNull();

@@ -15,6 +15,7 @@ import {
   tokens,
   usd
 } from '../src/format';
+import { DEFAULTS } from '../src/settings';
 import { numbers } from './states';
 
 const shared = JSON.parse(
@@ -24,7 +25,8 @@ const shared = JSON.parse(
 /** The panel and the meter under an answer never write the same number in two ways. */
 describe('the words of the kernel', () => {
   it.each(shared.usd)('%s is %s', (amount, text) => {
-    expect(usd(amount, 7)).toBe(text);
+    expect(usd(amount)).toBe(text);
+    expect(usd(amount, DEFAULTS.currencyDecimals)).toBe(text);
   });
   it.each(shared.seconds)('%s s is %s', (value, text) => {
     expect(seconds(value)).toBe(text);
@@ -41,20 +43,28 @@ describe('money', () => {
     expect(dollars(null)).toBeNull();
     expect(dollars('0.43')).toBe(0.43);
   });
-  it('keeps to the decimals that the user wants, but for cents', () => {
-    expect(['0.0012', '0.00123', '0.43', '12.5'].map(one => usd(one, 2))).toEqual([
-      '<$0.01',
-      '<$0.01',
-      '$0.43',
-      '$12.50'
-    ]);
-    expect(['0.0012', '0.00003', '0.09876'].map(one => usd(one, 4))).toEqual([
+  it('has the decimals that the user wants, and two significant digits where that is more', () => {
+    const amounts = ['0.0012', '0.000075', '0.012345', '0.43', '0.43219', '12.5', '1234.56789'];
+    expect(amounts.map(one => usd(one, 2))).toEqual([
       '$0.0012',
-      '<$0.0001',
-      '$0.099'
+      '$0.000075',
+      '$0.012',
+      '$0.43',
+      '$0.43',
+      '$12.50',
+      '$1,234.57'
+    ]);
+    expect(amounts.map(one => usd(one, 4))).toEqual([
+      '$0.0012',
+      '$0.000075',
+      '$0.0123',
+      '$0.43',
+      '$0.4322',
+      '$12.50',
+      '$1,234.5679'
     ]);
     expect(usd('0.012', 0)).toBe(usd('0.012', 2));
-    expect(usd('0.0012', 99)).toBe('$0.0012');
+    expect(usd('0.1234567891', 99)).toBe('$0.123457');
   });
   it('is never shown as nothing when it is something, and never off by more than the last digit', () => {
     const amount = fc.bigInt({ min: 1n, max: 10n ** 20n });

@@ -79,13 +79,13 @@ it('follows the settings', () => {
   const { front, model, nbllm, button, settingsChanged } = shown();
   front.session = model;
   model.attach({ send: () => {} });
-  model.receive(snapshot({ session: numbers({ cost_usd: '0.0012' }), today: { cost_usd: null, calls: 0 } }));
+  model.receive(snapshot({ session: numbers({ cost_usd: '0.43219' }), today: { cost_usd: null, calls: 0 } }));
   frame();
-  expect(button.textContent).toBe('$0.0012');
-  nbllm.settings.currencyDecimals = 2;
+  expect(button.textContent).toBe('$0.43');
+  nbllm.settings.currencyDecimals = 4;
   settingsChanged.emit();
   frame();
-  expect(button.textContent).toBe('<$0.01');
+  expect(button.textContent).toBe('$0.4322');
 });
 
 it('is a button that opens the panel', () => {

@@ -3,7 +3,16 @@ import type { Widget } from '@lumino/widgets';
 import * as fc from 'fast-check';
 import { arranged, scopeWords, shares, warningOf } from '../src/views/budgets';
 import type { Budget } from '../src/protocol';
-import { listed, missingDigits, outcome, outcomeTitle, placeOf, when } from '../src/views/calllist';
+import {
+  decimalsOf,
+  isOf,
+  listed,
+  missingDigits,
+  outcome,
+  outcomeTitle,
+  placeOf,
+  when
+} from '../src/views/calllist';
 import { BREAKERS, engineWords, errorWords, roomWords } from '../src/views/endpoints';
 import { asideOf } from '../src/views/panelview';
 import { placesOf, same } from '../src/views/places';
@@ -162,10 +171,23 @@ test('places', () => {
   expect(placeOf(call({ cell_id: null }), places, 'ab')).toBe('');
   expect(placeOf(call({ cell_id: 'x', notebook: 'ab' }), places, 'ab')).toBe('gone');
   expect(placeOf(call({ cell_id: 'x', notebook: 'cd' }), places, 'ab')).toBe('other');
-  expect(placeOf(call({ cell_id: 'x', notebook: null }), places, null)).toBe('other');
+  expect(placeOf(call({ cell_id: 'x', notebook: 'cd' }), places, null)).toBe('other');
+  // The cells of a console are none to go to.
+  expect(placeOf(call({ cell_id: 'x', notebook: null }), places, null)).toBe('');
+  expect(placeOf(call({ cell_id: 'x', notebook: null }), places, 'ab')).toBe('');
   expect(same(places, new Map(places))).toBe(places);
   expect(same(places, new Map([['cell-1', '[4]']]))).not.toBe(places);
   expect(same(places, new Map())).not.toBe(places);
+});
+
+/** A kernel elsewhere learns late whose it is: what it asked before is the notebook's all the same, by its cell. */
+test('whose a call is', () => {
+  const places = new Map([['cell-1', '[3]']]);
+  expect(isOf(call({ notebook: 'ab' }), 'ab', places)).toBe(true);
+  expect(isOf(call({ notebook: 'cd' }), 'ab', places)).toBe(false);
+  expect(isOf(call({ notebook: null }), 'ab', places)).toBe(true);
+  expect(isOf(call({ notebook: null, cell_id: 'console' }), 'ab', places)).toBe(false);
+  expect(isOf(call({ notebook: null, cell_id: null }), 'ab', places)).toBe(false);
 });
 
 /** Code cells are known by the number beside them; what has no cells has no places. */
@@ -194,7 +216,13 @@ test('at most so many calls', () => {
   const calls = Array.from({ length: 50 }, (_, index) =>
     call({ call_id: `c${index}`, notebook: index % 2 ? 'a' : 'b' })
   );
-  const { all } = listed(calls, { filter: '', scope: 'notebook', notebook: 'a', most: 10 });
+  const { all } = listed(calls, {
+    filter: '',
+    scope: 'notebook',
+    notebook: 'a',
+    places: new Map(),
+    most: 10
+  });
   expect(all.map(one => one.call_id)).toEqual(
     calls
       .filter(one => one.notebook === 'a')
@@ -205,10 +233,18 @@ test('at most so many calls', () => {
 
 /** Amounts of a column have their points above each other. */
 test('room for digits that an amount has not', () => {
-  expect(['$0.00', '$1,234.50', '$0.0012', '<$0.0001', 'unknown'].map(one => missingDigits(one, 4))).toEqual([
-    2, 2, 0, 0, 0
-  ]);
+  const amounts = ['$0.00', '$12.50', '$0.0012', '$0.000075', '<$0.000001', 'unknown'];
+  expect(amounts.map(one => missingDigits(one, 4))).toEqual([2, 2, 0, 0, 0, 0]);
   expect(missingDigits('$0.0012', 2)).toBe(0);
+  // What fills the column as it is stays in it.
+  expect(missingDigits('$1,234.50', 4)).toBe(0);
+  expect(missingDigits('$123.50', 4)).toBe(2);
+  const costs = (...all: (string | null)[]) => all.map(cost_usd => call({ cost_usd }));
+  expect(decimalsOf(costs('0.43', null), 2)).toBe(2);
+  expect(decimalsOf(costs('0.43', '0.012'), 2)).toBe(3);
+  expect(decimalsOf(costs('0.000075'), 2)).toBe(4);
+  expect(decimalsOf(costs(null), 2)).toBe(0);
+  expect(decimalsOf([], 2)).toBe(0);
 });
 
 /** A time of another day has its date. */

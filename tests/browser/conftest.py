@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from scripts.browser_env import find
-from tests.browser.lab import QUIET_CHROMIUM, ROOT, Lab, Visit, visit
+from tests.browser.lab import QUIET_CHROMIUM, ROOT, Lab
+from tests.browser.visit import SharedPage, Visit, visit
 
-expect.set_options(timeout=30_000)  # a page on a machine that stalls; what holds is seen at once
+LAPTOP = {"width": 1280, "height": 900}
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +42,37 @@ def browser(lab: Lab) -> Iterator[Browser]:
             chromium.close()
 
 
+@pytest.fixture(scope="session")
+def shared_page(browser: Browser, lab: Lab) -> SharedPage:
+    """The page that most tests have one after the other, as wide as a laptop."""
+    return SharedPage(browser.new_context(viewport=LAPTOP), lab)
+
+
+@pytest.fixture(scope="session")
+def behind() -> Iterator[ThreadPoolExecutor]:
+    """Does what no test has to wait for."""
+    with ThreadPoolExecutor(1) as one:
+        yield one
+
+
 @pytest.fixture
-def tab(browser: Browser, lab: Lab) -> Iterator[Visit]:
-    """A fresh page, as wide as a laptop."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+def tab(shared_page: SharedPage, lab: Lab, behind: ThreadPoolExecutor) -> Iterator[Visit]:
+    """JupyterLab with nothing open, in a page that other tests had before."""
+    with shared_page.lent() as page:
+        yield page
+    behind.submit(lab.end, lab.sessions())
+
+
+@pytest.fixture
+def fresh(browser: Browser, lab: Lab, behind: ThreadPoolExecutor) -> Iterator[Visit]:
+    """A page of the test's own: for what has to be there when it is loaded, for reloads, and for what spoils a page."""
+    context = browser.new_context(viewport=LAPTOP)
     try:
         with visit(context, lab) as page:
             yield page
     finally:
         context.close()
+    behind.submit(lab.end, lab.sessions())
 
 
 @pytest.fixture
@@ -59,7 +83,7 @@ def labextension() -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def pictures() -> Path:
     """Where screenshots go: build/screenshots, so that a person can look at them afterwards."""
     folder = ROOT / "build" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A real JupyterLab on loopback and a headless Chromium to look at it."""
+"""A real JupyterLab on loopback, and how Chromium is to be started for it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import nbformat
-from playwright.sync_api import BrowserContext, Page, Route, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 60
@@ -32,33 +31,10 @@ QUIET_CHROMIUM = (
     "--metrics-recording-only",
     "--no-first-run",
     "--no-pings",
+    # Names and addresses of elsewhere cannot be reached: a request that a hostile text makes is seen, and goes nowhere.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--disable-features=OptimizationHints,MediaRouter,Translate,InterestFeedContentSuggestions",
 )
-IDLE = """() => {
-  const panel = window.jupyterapp && window.jupyterapp.shell.currentWidget;
-  const session = panel && panel.sessionContext;
-  const kernel = session && session.session && session.session.kernel;
-  return !!kernel && kernel.status === 'idle' && kernel.connectionStatus === 'connected';
-}"""
-RUN = """(name) => {
-  window.ran = false;
-  window.jupyterapp.commands.execute(name).finally(() => { window.ran = true; });
-}"""
-AT_REST = """() => {
-  const cells = window.jupyterapp.shell.currentWidget.content.widgets
-    .filter(cell => cell.model.type === 'code' && cell.model.sharedModel.source.trim());
-  const busy = cells.some(cell => cell.model.executionState === 'running');
-  window.restedSince = busy ? null : window.restedSince || performance.now();
-  const all = cells.every(cell => cell.model.executionCount !== null);
-  return !busy && performance.now() - window.restedSince > (all ? 200 : 4000);
-}"""
-TRAPS = """
-window.pwned = window.pwned || [];
-window.alert = window.confirm = window.prompt = (text) => { window.pwned.push(String(text)); };
-"""
-"""What hostile texts call; put into each page before anything else runs."""
-ERROR_TYPES = ("application/vnd.jupyter.error", "application/vnd.jupyter.stderr")
-ERRORS = ", ".join(f".jp-OutputArea-output[data-mime-type='{kind}']" for kind in ERROR_TYPES)
 
 
 def free_port() -> int:
@@ -141,6 +117,17 @@ class Lab:
         finally:
             path.write_text(before, encoding="utf-8")
 
+    @contextmanager
+    def page_config(self, **values: Any) -> Iterator[None]:
+        """Give pages that are opened in a with block a configuration, as an administrator does."""
+        path = self.work.parent / "config" / "labconfig" / "page_config.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(values), encoding="utf-8")
+        try:
+            yield
+        finally:
+            path.unlink()
+
     def wait_ready(self) -> None:
         """Wait until the server answers."""
         end = time.monotonic() + START_LIMIT_S
@@ -152,6 +139,22 @@ class Lab:
                     return
             except OSError:
                 time.sleep(0.2)
+
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """Ask the server's REST interface."""
+        asked = urllib.request.Request(f"{self.origin}/api/{path}?token={self.token}", method=method)  # noqa: S310 - see above
+        with urllib.request.urlopen(asked, timeout=START_LIMIT_S) as answer:  # noqa: S310
+            return json.loads(answer.read() or b"null")
+
+    def sessions(self) -> list[str]:
+        """Return the ids of the sessions that run, each with a kernel."""
+        return [session["id"] for session in self.ask("sessions")]
+
+    def end(self, sessions: Sequence[str]) -> None:
+        """End sessions with their kernels: those of a test would go on to take memory until the last test."""
+        for session in sessions:
+            with suppress(urllib.error.HTTPError):  # it ended meanwhile
+                self.ask(f"sessions/{session}", "DELETE")
 
     def stop(self) -> None:
         """End the server and its kernels."""
@@ -172,87 +175,3 @@ class Lab:
         )
         nbformat.write(notebook, self.work / name)
         return name
-
-
-class Visit:
-    """One page on a Lab, with what it asked for, what it logged and what it popped up."""
-
-    def __init__(self, page: Page, lab: Lab) -> None:
-        self.page = page
-        self.lab = lab
-        self.foreign: list[str] = []
-        self.dialogs: list[str] = []
-        self.errors: list[str] = []
-        page.on("dialog", self._dialog)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.context.on("page", lambda other: self.foreign.append(f"opened {other.url}") if other is not page else None)
-        page.route("**/*", self._route)
-        page.on("websocket", lambda socket: self._see(socket.url.replace("ws://", "http://")))
-
-    def _dialog(self, dialog: Any) -> None:
-        # Chromium asks on leaving a page with unsaved work; that is the Lab's own, and a test that leaves means it.
-        if dialog.type == "beforeunload":
-            dialog.accept()
-            return
-        self.dialogs.append(dialog.message)
-        dialog.dismiss()
-
-    def _see(self, url: str) -> bool:
-        own = url.startswith((self.lab.origin + "/", "data:", "blob:", "about:"))
-        if not own:
-            self.foreign.append(url)
-        return own
-
-    def _route(self, route: Route) -> None:
-        if self._see(route.request.url):
-            route.continue_()
-        else:
-            route.abort()
-
-    # ------------------------------------------------------------------ what a person does
-
-    def open(self, name: str, *, app: str = "lab/tree") -> None:
-        """Open a notebook and wait for its kernel. app: lab/tree for JupyterLab, notebooks for Notebook 7."""
-        self.page.goto(f"{self.lab.origin}/{app}/{quote(name)}?token={self.lab.token}&reset", timeout=60_000)
-        self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=60_000)
-        self.wait_idle()
-
-    def wait_idle(self, limit_s: float = 60) -> None:
-        """Wait until the kernel is idle."""
-        self.page.wait_for_function(IDLE, timeout=limit_s * 1000)
-
-    def command(self, name: str, args: dict[str, Any] | None = None) -> None:
-        """Run one of the Lab's commands without waiting for its end."""
-        self.page.evaluate(f"() => {{ window.jupyterapp.commands.execute({json.dumps(name)}, {json.dumps(args or {})}); }}")
-
-    def run_all(self, limit_s: float = 120) -> None:
-        """Run all cells and wait until none of them is running or waiting to, and the kernel is idle."""
-        self.command("notebook:clear-all-cell-outputs")
-        self.page.evaluate(RUN, "notebook:run-all-cells")
-        self.page.wait_for_function("() => window.ran", timeout=limit_s * 1000)
-        # The command is done with the first failure, also where a cell is tagged to fail and the others go on; between two
-        # cells nothing runs for a moment. After a failure that ends the run, the cells behind it never get a number.
-        self.page.wait_for_function(AT_REST, timeout=limit_s * 1000)
-        self.wait_idle()
-
-    def outputs(self, number: int) -> str:
-        """Return the visible text of a code cell's output, by its place among the code cells."""
-        return self.page.locator(".jp-CodeCell").nth(number).locator(".jp-OutputArea").first.inner_text()
-
-    def error_texts(self) -> list[str]:
-        """Return what is shown as an error or on stderr, one text an output."""
-        return self.page.locator(ERRORS).all_inner_texts()
-
-    def expect_text(self, selector: str, text: str, limit_s: float = 30) -> None:
-        """Wait until an element shows a text."""
-        expect(self.page.locator(selector).first).to_contain_text(text, timeout=limit_s * 1000)
-
-
-@contextmanager
-def visit(context: BrowserContext, lab: Lab) -> Iterator[Visit]:
-    """Open a page for a with block."""
-    page = context.new_page()
-    try:
-        yield Visit(page, lab)
-    finally:
-        page.close()

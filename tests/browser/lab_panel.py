@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import sqlite3
 from contextlib import closing
@@ -13,14 +12,14 @@ from typing import Any
 from playwright.sync_api import Locator, expect
 
 from nbllm.money import format_usd
-from tests.browser.lab import Lab, Visit
+from tests.browser.lab import Lab
+from tests.browser.visit import Visit
 
-LIMIT_MS = 30_000
-"""Waits are for conditions; this is how long a busy machine may take for one."""
 PICODOLLARS = Decimal(10) ** 12
 RECORD = """() => {
   window.metered = [];
   const look = () => {
+    if (window.metered === null) return;
     const text = document.querySelector('.jp-nbllm-Meter:not(.lm-mod-hidden) .jp-nbllm-Meter-button span:last-child')?.textContent;
     if (text && window.metered.at(-1) !== text) window.metered.push(text);
     requestAnimationFrame(look);
@@ -28,6 +27,7 @@ RECORD = """() => {
   look();
 }"""
 """Keeps every text that the meter shows in a frame."""
+RECORDED = "() => { const texts = window.metered; window.metered = null; return texts; }"
 ROWS = """rows => rows.map(row => Object.fromEntries([
   ['call_id', row.dataset.call], ['status', row.dataset.status],
   ...['model', 'rung', 'source', 'ttft', 'latency', 'cost', 'cell'].map(
@@ -51,15 +51,15 @@ def alarm(tab: Visit, kind: str) -> Locator:
 
 def expect_meter(tab: Visit, text: str | re.Pattern[str]) -> None:
     """Wait until the meter shows a text."""
-    expect(meter(tab)).to_contain_text(text, timeout=LIMIT_MS)
+    expect(meter(tab)).to_contain_text(text)
 
 
 def open_panel(tab: Visit) -> Locator:
     """Open the panel as a user does, by a click on the meter, and return it."""
     panel = tab.page.locator(".jp-nbllm-Panel")
     if not panel.is_visible():
-        meter(tab).locator("button").click(timeout=LIMIT_MS)
-    expect(panel).to_be_visible(timeout=LIMIT_MS)
+        meter(tab).locator("button").click()
+    expect(panel).to_be_visible()
     return panel
 
 
@@ -114,7 +114,6 @@ def wait_cell(tab: Visit, number: int) -> None:
           return model.executionState === 'idle' && model.executionCount !== null;
         }""",
         arg=number,
-        timeout=60_000,
     )
 
 
@@ -125,8 +124,3 @@ def load_and_point(**models_at: str) -> str:
         for name, url in models_at.items()
     )
     return f"%load_ext nbllm\nimport nbllm\nnbllm.get_client().configure(endpoints={{{made}}})"
-
-
-def settings_of(**values: Any) -> tuple[str, dict[str, Any]]:
-    """Return the arguments of Lab.settings for settings of the extension."""
-    return "nbllm-lab/plugin", json.loads(json.dumps(values))

@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, Visit
+from tests.browser.lab import Lab
+from tests.browser.visit import Visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(200), pytest.mark.usefixtures("labextension")]
 
@@ -46,15 +47,18 @@ def tooltip(tab: Visit, number: int) -> str:
     return prompt.get_attribute("title") or ""
 
 
-def languages(tab: Visit) -> list[str | None]:
-    """What each code cell's editor takes its text for."""
-    found: list[str | None] = tab.page.locator(".jp-CodeCell .cm-content").evaluate_all("all => all.map(e => e.dataset.language)")
-    return found
+def expect_languages(tab: Visit, *names: str) -> None:
+    """Wait until the editor of each code cell takes its text for this."""
+    editors = tab.page.locator(".jp-CodeCell .cm-content")
+    expect(editors).to_have_count(len(names))
+    for number, name in enumerate(names):
+        expect(editors.nth(number)).to_have_attribute("data-language", name)
 
 
 def saved(tab: Visit) -> None:
     """Save the notebook and wait until it is."""
     tab.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+    tab.page.wait_for_function(f"() => !({DIRTY})()")
 
 
 def test_badges_say_what_the_kernel_says_and_move_nothing(tab: Visit, lab: Lab, pictures: Path) -> None:
@@ -72,11 +76,8 @@ def test_badges_say_what_the_kernel_says_and_move_nothing(tab: Visit, lab: Lab, 
     expect(badge(tab, 0)).to_have_count(0)
     assert tab.page.evaluate(BOXES) == before
     tab.page.screenshot(path=pictures / "badges-light.png")
-    tab.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
-    tab.page.wait_for_timeout(1500)
+    tab.theme("JupyterLab Dark")
     tab.page.screenshot(path=pictures / "badges-dark.png")
-    tab.command("apputils:change-theme", {"theme": "JupyterLab Light"})
-    tab.page.wait_for_timeout(500)
     assert [*tab.errors, *tab.dialogs, *tab.foreign] == []
 
 
@@ -91,14 +92,14 @@ def test_badges_come_back_with_the_notebook_and_write_nothing(tab: Visit, lab: L
     tab.open(name)
     expect(badge(tab, 1)).to_contain_text("$0.000")
     expect(badge(tab, 2)).to_contain_text("cache")
-    tab.page.wait_for_timeout(500)
+    tab.frames(3)
     assert tab.page.evaluate(DIRTY) is False
     assert (lab.work / name).read_bytes() == file
     tab.command("notebook:clear-all-cell-outputs")
     expect(tab.page.locator(".jp-nbllm-Badge")).to_have_count(0)
 
 
-def test_badges_reach_cells_that_scroll_into_sight(tab: Visit, lab: Lab) -> None:
+def test_badges_reach_cells_that_scroll_into_sight(fresh: Visit, lab: Lab) -> None:
     """Where JupyterLab draws only the cells in sight, each of 120 cells has its own badge when it is scrolled to, and back."""
     name = lab.write("long.ipynb", [f"%%llm\nQuestion {number}" for number in range(120)])
     notebook = nbformat.read(lab.work / name, as_version=4)
@@ -107,21 +108,21 @@ def test_badges_reach_cells_that_scroll_into_sight(tab: Visit, lab: Lab) -> None
         cell.outputs = [nbformat.v4.new_output("display_data", {"text/plain": "An answer.\n" * 5}, metadata=metadata)]
     nbformat.write(notebook, lab.work / name)
     with lab.settings("@jupyterlab/notebook-extension/tracker", {"windowingMode": "full"}):
-        tab.open(name)
+        fresh.open(name)
         for number in (119, 0, 60):
-            tab.page.evaluate("n => window.jupyterapp.shell.currentWidget.content.scrollToItem(n)", number)
-            cell = tab.page.locator(f".jp-CodeCell[data-windowed-list-index='{number}']")
+            fresh.page.evaluate("n => window.jupyterapp.shell.currentWidget.content.scrollToItem(n)", number)
+            cell = fresh.page.locator(f".jp-CodeCell[data-windowed-list-index='{number}']")
             expect(cell.locator(".jp-nbllm-Badge")).to_contain_text(f"${number + 1}.00")
-        assert tab.page.locator(".jp-CodeCell:visible").count() < 60
+        assert fresh.page.locator(".jp-CodeCell:visible").count() < 60
 
 
-def test_the_setting_turns_badges_off(tab: Visit, lab: Lab) -> None:
+def test_the_setting_turns_badges_off(fresh: Visit, lab: Lab) -> None:
     """With badges off in the settings editor's file no cell has one."""
     with lab.settings("nbllm-lab/plugin", {"badges": False}):
-        tab.open(lab.write("without.ipynb", calls("nothing")[:2]))
-        tab.run_all()
-        tab.page.wait_for_timeout(500)
-        expect(tab.page.locator(".jp-nbllm-Badge")).to_have_count(0)
+        fresh.open(lab.write("without.ipynb", calls("nothing")[:2]))
+        fresh.run_all()
+        fresh.frames(3)
+        expect(fresh.page.locator(".jp-nbllm-Badge")).to_have_count(0)
 
 
 HOSTILE: list[Any] = [
@@ -153,7 +154,6 @@ def test_hostile_metadata_draws_nothing_and_runs_nothing(tab: Visit, lab: Lab) -
         output.metadata = copy.deepcopy({"nbllm": metadata})
         cell.outputs = [output]
     (lab.work / name).write_text(nbformat.writes(notebook), encoding="utf-8")
-    tab.page.add_init_script("window.pwned = [];")
     tab.open(name)
     expect(tab.page.locator(".jp-nbllm-Badge")).to_have_count(len(taken))
     for number in range(len(HOSTILE), len(all_of_it)):
@@ -168,23 +168,23 @@ def test_hostile_metadata_draws_nothing_and_runs_nothing(tab: Visit, lab: Lab) -
 def test_prompts_are_no_python(tab: Visit, lab: Lab) -> None:
     """%%llm cells are prompts after opening, a kernel restart, an edit of the first line and undo; nothing is dirty."""
     tab.open(lab.write("prompts.ipynb", ["x = 'it'", "%%llm -m sim/small\nDon't {{ x }}", "\n%%nbllm --raw\n{{"]))
-    assert languages(tab) == ["python", "nbllm", "nbllm"]
+    expect_languages(tab, "python", "nbllm", "nbllm")
     saved(tab)  # JupyterLab itself writes the kernel's language into a notebook that has none
     tab.open("prompts.ipynb")
-    assert languages(tab) == ["python", "nbllm", "nbllm"]
+    expect_languages(tab, "python", "nbllm", "nbllm")
     assert tab.page.evaluate(DIRTY) is False
     tab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
     tab.wait_idle()
-    assert languages(tab) == ["python", "nbllm", "nbllm"]
+    expect_languages(tab, "python", "nbllm", "nbllm")
     first = tab.page.locator(".jp-CodeCell .cm-content").first
     first.click()
     tab.page.keyboard.press("Control+Home")
     tab.page.keyboard.type("%%llm\n")
-    assert languages(tab)[0] == "nbllm"
+    expect_languages(tab, "nbllm", "nbllm", "nbllm")
     tab.page.keyboard.press("Control+z")
     tab.page.keyboard.press("Control+z")
     expect(first).to_have_text("x = 'it'")
-    assert languages(tab)[0] == "python"
+    expect_languages(tab, "python", "nbllm", "nbllm")
     saved(tab)
     assert "nbllm" not in str(nbformat.read(lab.work / "prompts.ipynb", as_version=4).metadata)
 
@@ -197,10 +197,10 @@ def test_prompts_survive_split_and_merge(tab: Visit, lab: Lab) -> None:
     tab.page.keyboard.press("Home")
     tab.command("notebook:split-cell-at-cursor")
     expect(tab.page.locator(".jp-CodeCell")).to_have_count(2)
-    assert languages(tab) == ["nbllm", "python"]
+    expect_languages(tab, "nbllm", "python")
     tab.command("notebook:merge-cell-above")
     expect(tab.page.locator(".jp-CodeCell")).to_have_count(1)
-    assert languages(tab) == ["nbllm"]
+    expect_languages(tab, "nbllm")
 
 
 def test_models_complete_in_a_prompt(tab: Visit, lab: Lab) -> None:
@@ -216,19 +216,4 @@ def test_models_complete_in_a_prompt(tab: Visit, lab: Lab) -> None:
     expect(offered.filter(has_text="sim/small").first).to_be_visible()
     offered.filter(has_text="sim/large").first.click()
     expect(editor).to_have_text("%%llm -m sim/large")
-    assert languages(tab)[1] == "nbllm"
-
-
-def test_notebook_7_has_badges_prompts_and_the_panel(tab: Visit, lab: Lab, pictures: Path) -> None:
-    """The same extension in Notebook 7: badges and prompts at cells, the menu, the panel that it opens."""
-    pytest.importorskip("notebook")
-    tab.open(lab.write("seven.ipynb", calls("sevens")[:3]), app="notebooks")
-    tab.run_all()
-    expect(badge(tab, 1)).to_contain_text("$0.000")
-    expect(badge(tab, 2)).to_contain_text("cache")
-    assert languages(tab) == ["python", "nbllm", "nbllm"]
-    tab.page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    tab.page.locator(".lm-Menu-itemLabel", has_text="LLM Session").hover()
-    tab.page.locator(".lm-Menu-itemLabel", has_text="Show LLM Calls").click()
-    expect(tab.page.locator("#jp-right-stack").get_by_text("sim/large").first).to_be_visible()
-    tab.page.screenshot(path=pictures / "notebook-7.png")
+    expect_languages(tab, "python", "nbllm")

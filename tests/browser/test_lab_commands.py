@@ -7,7 +7,8 @@ import re
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, Visit
+from tests.browser.lab import Lab
+from tests.browser.visit import Visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(200), pytest.mark.usefixtures("labextension")]
 
@@ -131,10 +132,10 @@ def test_plots_come_in_a_new_cell_below(tab: Visit, lab: Lab) -> None:
     tab.page.locator(".jp-CodeCell").nth(1).locator(".jp-InputPrompt").click()
     tab.command("nbllm:open-plots", {"kind": "cost"})
     cell = tab.page.locator(".jp-CodeCell").nth(2)
-    expect(cell.locator(".jp-OutputArea img")).to_be_visible(timeout=30_000)
+    expect(cell.locator(".jp-OutputArea img")).to_be_visible()
     expect(cell.locator(".cm-content")).to_have_text("%llm_plot cost")
     assert tab.page.locator(".jp-CodeCell").count() == 4
-    assert tab.page.evaluate(ACTIVE)["inSight"] is True
+    tab.page.wait_for_function(f"() => ({ACTIVE})().inSight")
 
 
 def test_a_call_leads_back_to_its_cell(tab: Visit, lab: Lab) -> None:

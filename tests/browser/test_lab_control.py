@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import TRAPS, Lab, Visit
+from tests.browser.lab import Lab
 from tests.browser.lab_panel import (
-    LIMIT_MS,
     call_rows,
     expect_meter,
     finish_cell,
@@ -23,6 +22,7 @@ from tests.browser.lab_panel import (
     section,
     wait_cell,
 )
+from tests.browser.visit import LIMIT_S, Visit
 from tests.fault_behaviours import drip, ok
 from tests.fault_server import FaultServer
 from tests.starvation import Stopwatch
@@ -42,11 +42,12 @@ ask = lambda: nbllm.ask("x", model="up/drip", cache="off")
 threading.Thread(target=contextvars.copy_context().run, args=(ask,)).start()
 """
 BUSY = """
-import time
-end = time.time() + 6
-while time.time() < end: time.sleep(0.1)
+import pathlib, time
+print("begun")
+while not pathlib.Path("go-on").exists(): time.sleep(0.05)
 print("through")
 """
+SUBSHELLS = "setting => { window.jupyterapp.serviceManager.kernels.commsOverSubshells = setting; }"
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def upstream() -> Iterator[FaultServer]:
 
 def press(tab: Visit, button: Locator) -> Stopwatch:
     """Press a button with the keyboard, so that rows which move make no difference; return a watch that runs since then."""
-    expect(button).to_be_enabled(timeout=LIMIT_MS)
+    expect(button).to_be_enabled()
     button.focus()
     watch = Stopwatch(others=True)
     tab.page.keyboard.press("Enter")
@@ -83,7 +84,8 @@ def test_stop_ends_the_upstream_request_within_a_second(tab: Visit, lab: Lab, up
     open_panel(tab)
     run_cell(tab, 1)
     stops = section(tab, "running").get_by_role("button", name="Stop up/drip")
-    expect(stops).to_have_count(2, timeout=LIMIT_MS)
+    expect(stops).to_have_count(2)
+    asked(tab, upstream, 2)
     tab.page.screenshot(path=pictures / "panel-running.png")
     watch = press(tab, stops.first)
     assert closed_after_s(tab, upstream, watch) < 1
@@ -92,7 +94,7 @@ def test_stop_ends_the_upstream_request_within_a_second(tab: Visit, lab: Lab, up
     watch = press(tab, stops.first)
     assert closed_after_s(tab, upstream, watch, 2) < 1
     wait_cell(tab, 1)
-    expect(call_rows(tab)).to_have_count(2, timeout=LIMIT_MS)
+    expect(call_rows(tab)).to_have_count(2)
     expect(call_rows(tab).first).to_have_attribute("data-status", "cancelled")
     expect(section(tab, "running")).to_contain_text("Nothing is running")
     finish_cell(tab, 2)
@@ -101,11 +103,19 @@ def test_stop_ends_the_upstream_request_within_a_second(tab: Visit, lab: Lab, up
     assert tab.errors == []
 
 
+def asked(tab: Visit, server: FaultServer, number: int) -> None:
+    """Wait until so many requests have reached a server: what is stopped before that never reaches it."""
+    end_s = time.monotonic() + LIMIT_S
+    while len(server.requests) < number:
+        assert time.monotonic() < end_s
+        tab.frames(1)
+
+
 def closed_after_s(tab: Visit, server: FaultServer, watch: Stopwatch, number: int = 1) -> float:
     """Return the seconds until so many of a server's requests were closed, what the machine's other work took left out."""
     while len(closed := sorted(r.closed_at for r in server.requests if r.closed_at is not None)) < number:
-        assert watch.all_s < 30
-        tab.page.wait_for_timeout(5)  # the page's requests pass through this process
+        assert watch.all_s < LIMIT_S
+        tab.frames(1)
     return closed[number - 1] - watch.began_s - watch.lost_s
 
 
@@ -135,40 +145,44 @@ def test_a_stopped_cell_keeps_what_came(tab: Visit, lab: Lab, upstream: FaultSer
     assert int(length) > 5
 
 
-@contextmanager
-def comms_that_wait(lab: Lab) -> Iterator[None]:
-    """Pages that are opened in this have comms as older ones do: on the kernel's main thread, where they wait for the cell."""
-    with lab.settings("@jupyterlab/apputils-extension/kernels-settings", {"commsOverSubshells": "disabled"}):
-        yield
-
-
-def test_where_comms_wait_the_calls_own_cell_is_interrupted(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_where_comms_wait_the_calls_own_cell_is_interrupted(fresh: Visit, lab: Lab, upstream: FaultServer) -> None:
     """Nothing can be said to the kernel while the cell runs: Stop interrupts it, the request ends, and the kernel stays."""
     name = lab.write("waits.ipynb", [load_and_point(up=upstream.base_url), "%%llm -m up/drip --cache off\nGo on.", "print(1 + 1)"])
-    with comms_that_wait(lab):
-        tab.open(name)
-    finish_cell(tab, 0)
-    open_panel(tab)
-    run_cell(tab, 1)
-    expect_meter(tab, "tok/s")
-    watch = press(tab, section(tab, "running").get_by_role("button", name="Stop up/drip"))
-    assert closed_after_s(tab, upstream, watch) < 1.3  # 0.3 s of it are waiting for an answer
-    wait_cell(tab, 1)
-    finish_cell(tab, 2)
-    assert tab.outputs(2).strip() == "2"
+    with lab.settings("@jupyterlab/apputils-extension/kernels-settings", {"commsOverSubshells": "disabled"}):
+        fresh.open(name)
+    finish_cell(fresh, 0)
+    open_panel(fresh)
+    run_cell(fresh, 1)
+    expect_meter(fresh, "tok/s")
+    watch = press(fresh, section(fresh, "running").get_by_role("button", name="Stop up/drip"))
+    assert closed_after_s(fresh, upstream, watch) < 1.3  # 0.3 s of it are waiting for an answer
+    wait_cell(fresh, 1)
+    finish_cell(fresh, 2)
+    assert fresh.outputs(2).strip() == "2"
 
 
+@pytest.fixture
+def comms_wait(tab: Visit) -> Iterator[None]:
+    """Notebooks have comms as older ones do: on the kernel's main thread, where they wait for the cell."""
+    tab.page.evaluate(SUBSHELLS, "disabled")
+    yield
+    tab.page.evaluate(SUBSHELLS, "perCommTarget")
+
+
+@pytest.mark.usefixtures("comms_wait")
 def test_where_comms_wait_another_cell_is_left_alone(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
     """The call began in a cell that is over and another one runs: it is not interrupted, and the button says why."""
     name = lab.write("other-cell.ipynb", [load_and_point(up=upstream.base_url), BEGIN_AND_LEAVE, BUSY])
-    with comms_that_wait(lab):
-        tab.open(name)
+    tab.open(name)
     finish_cell(tab, 0)
     open_panel(tab)
     finish_cell(tab, 1)
+    asked(tab, upstream, 1)
     run_cell(tab, 2)
+    tab.expect_text(".jp-CodeCell >> nth=2 >> .jp-OutputArea", "begun")
     press(tab, section(tab, "running").get_by_role("button", name="Stop up/drip"))
-    expect(section(tab, "running")).to_contain_text("cannot hear this while a cell runs", timeout=LIMIT_MS)
+    expect(section(tab, "running")).to_contain_text("cannot hear this while a cell runs")
+    (lab.work / "go-on").touch()
     wait_cell(tab, 2)
     assert "through" in tab.outputs(2)
     closed_after_s(tab, upstream, Stopwatch())  # the wish was only late
@@ -184,10 +198,10 @@ def test_a_kernel_that_dies_in_mid_stream_leaves_nothing_running(tab: Visit, lab
     run_cell(tab, 1)
     expect_meter(tab, "tok/s")
     os.kill(int(tab.outputs(2)), signal.SIGKILL)
-    expect(panel).to_contain_text("%load_ext nbllm", timeout=LIMIT_MS)
+    expect(panel).to_contain_text("%load_ext nbllm")
     expect(panel.get_by_role("button", name="Stop up/drip")).to_have_count(0)
     died = tab.page.locator(".jp-Dialog")
-    died.get_by_role("button").last.click(timeout=LIMIT_MS)
+    died.get_by_role("button").last.click()
     tab.wait_idle()
     finish_cell(tab, 0)
     expect_meter(tab, "$0.00")
@@ -195,7 +209,7 @@ def test_a_kernel_that_dies_in_mid_stream_leaves_nothing_running(tab: Visit, lab
     assert tab.errors == []
 
 
-def test_settings_that_break_their_schema_change_nothing(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_settings_that_break_their_schema_change_nothing(fresh: Visit, lab: Lab, upstream: FaultServer) -> None:
     """Values of wrong types, out of range or that are markup are replaced by the defaults; meter and panel work."""
     broken = {
         "currencyDecimals": "<img src=x onerror=alert(1)>",
@@ -205,12 +219,11 @@ def test_settings_that_break_their_schema_change_nothing(tab: Visit, lab: Lab, u
         "callsShown": -5,
         "unknown": {},
     }
-    tab.page.add_init_script(TRAPS)
     with lab.settings("nbllm-lab/plugin", broken):
-        tab.open(lab.write("broken-settings.ipynb", [load_and_point(up=upstream.base_url), "%llm -m up/quick --cache off Hi"]))
-    finish_cell(tab, 0)
-    finish_cell(tab, 1)
-    expect_meter(tab, "$0.0017")
-    open_panel(tab)
-    expect(call_rows(tab)).to_have_count(1, timeout=LIMIT_MS)
-    assert tab.page.evaluate("window.pwned") == []
+        fresh.open(lab.write("broken-settings.ipynb", [load_and_point(up=upstream.base_url), "%llm -m up/quick --cache off Hi"]))
+    finish_cell(fresh, 0)
+    finish_cell(fresh, 1)
+    expect_meter(fresh, "$0.0017")
+    open_panel(fresh)
+    expect(call_rows(fresh)).to_have_count(1)
+    assert fresh.page.evaluate("window.pwned") == []

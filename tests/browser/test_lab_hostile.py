@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.lab import TRAPS, Lab, Visit
+from tests.browser.lab import Lab
 from tests.browser.lab_panel import (
-    LIMIT_MS,
     call_rows,
     finish_cell,
     load_and_point,
@@ -21,6 +20,7 @@ from tests.browser.lab_panel import (
     shown_calls,
     wait_cell,
 )
+from tests.browser.visit import Visit
 from tests.fault_behaviours import drip, error, ok
 from tests.fault_server import FaultServer
 from tests.hostile_answers import HOSTILE_ANSWERS
@@ -105,12 +105,11 @@ def test_no_field_runs_what_it_shows(tab: Visit, lab: Lab, upstream: FaultServer
     endless = f"nbllm.ask('Hi', model={f'up/{ATTACK}'!r}, cache='off')"
     limits = LIMIT_ALL.format(names=json.dumps(ATTACKS[:MOST_SCOPES]))
     name = lab.write(f"{ATTACK}.ipynb", [load_and_point(up=upstream.base_url), asked, endless, limits])
-    tab.page.add_init_script(TRAPS)
     tab.open(name)
     finish_cell(tab, 0)
     panel = open_panel(tab)
     finish_cell(tab, 1)
-    expect(call_rows(tab)).to_have_count(200, timeout=LIMIT_MS)
+    expect(call_rows(tab)).to_have_count(200)
     shown = {row["model"] for row in shown_calls(tab)}
     assert len(shown & {f"up/{name}" for name in names}) > 40
     for first in range(0, 200, 25):
@@ -120,14 +119,14 @@ def test_no_field_runs_what_it_shows(tab: Visit, lab: Lab, upstream: FaultServer
     section(tab, "calls").get_by_role("searchbox").fill(ATTACK)
     section(tab, "calls").get_by_role("searchbox").fill("")
     run_cell(tab, 2)
-    expect(section(tab, "running")).to_contain_text("<img src=x", timeout=LIMIT_MS)
+    expect(section(tab, "running")).to_contain_text("<img src=x")
     assert tab.page.evaluate(FOUND) == []
     section(tab, "running").get_by_role("button", name="Stop").click()
-    expect(section(tab, "running")).to_contain_text("Nothing is running", timeout=LIMIT_MS)
+    expect(section(tab, "running")).to_contain_text("Nothing is running")
     expect(panel.locator(".jp-nbllm-Panel-title")).to_contain_text("<img src=x")
     wait_cell(tab, 2)
     finish_cell(tab, 3)
-    expect(section(tab, "session").locator(".jp-nbllm-Budget")).to_have_count(MOST_SCOPES, timeout=LIMIT_MS)
+    expect(section(tab, "session").locator(".jp-nbllm-Budget")).to_have_count(MOST_SCOPES)
     expect(section(tab, "session")).to_contain_text("<script>")
     assert tab.page.evaluate(FOUND) == []
     report = copied_report(tab)
@@ -135,7 +134,7 @@ def test_no_field_runs_what_it_shows(tab: Visit, lab: Lab, upstream: FaultServer
     assert tab.page.evaluate("window.pwned") == []
     tab.open(lab.write("pasted.ipynb", [f"from IPython.display import Markdown, display\ndisplay(Markdown({report!r}))"]))
     finish_cell(tab, 0)
-    expect(tab.page.locator(".jp-RenderedMarkdown table").last).to_contain_text("<script>", timeout=LIMIT_MS)
+    expect(tab.page.locator(".jp-RenderedMarkdown table").last).to_contain_text("<script>")
     assert tab.page.evaluate(RENDERED) == []
     assert tab.page.evaluate("window.pwned") == []
     assert [*tab.dialogs, *tab.foreign, *tab.errors] == []
@@ -145,5 +144,5 @@ def copied_report(tab: Visit) -> str:
     """Copy the session's report, as the command does, and return it."""
     tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tab.command("nbllm:copy-report")
-    expect(tab.page.locator(".Toastify__toast, .jp-toastContainer").last).to_contain_text("clipboard", timeout=LIMIT_MS)
+    expect(tab.page.locator(".Toastify__toast, .jp-toastContainer").last).to_contain_text("clipboard")
     return str(tab.page.evaluate("() => navigator.clipboard.readText()"))

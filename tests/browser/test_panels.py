@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.lab import Lab, Visit
+from tests.browser.lab import Lab
+from tests.browser.visit import Visit
 
 SETUP = """
 import os
@@ -45,15 +46,13 @@ def test_the_slider_is_followed_and_apply_writes(tab: Visit, lab: Lab, pictures:
     handle.focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    page.wait_for_function(f"before => ({SOURCE})() !== before", arg=before, timeout=20_000)
-    page.wait_for_function(
-        "before => document.querySelector('.jp-OutputArea table').innerText !== before", arg=numbers, timeout=20_000
-    )
+    page.wait_for_function(f"before => ({SOURCE})() !== before", arg=before)
+    page.wait_for_function("before => document.querySelector('.jp-OutputArea table').innerText !== before", arg=numbers)
     page.screenshot(path=pictures / "panel_semantic.png")
     keys = page.locator("input[placeholder='or type y n s q here']")
     keys.focus()
     page.keyboard.press("y")
-    page.wait_for_selector("text=2 of 5", timeout=20_000)
+    page.wait_for_selector("text=2 of 5")
     page.get_by_role("button", name="Copy settings").click()
     tab.expect_text("pre[tabindex='0']", 'mode = "on"')
     assert "mode" in page.evaluate("() => getSelection().toString()")

@@ -52,7 +52,7 @@ function Rows({ budgets, decimals }: Props) {
     return null;
   }
   return (
-    <ul className="jp-nbllm-Free">
+    <ul className="jp-nbllm-Free" aria-label="Spent without a limit">
       {budgets.map(({ scope, spent_usd }) => (
         <li key={scope}>
           <span className="jp-nbllm-label jp-nbllm-cut" title={scope}>

@@ -10,20 +10,36 @@ export interface Wanted {
   scope: Scope;
   /** The tag of the notebook in front; null: all calls of the kernel. */
   notebook: string | null;
+  /** The cells of the notebook in front. */
+  places: ReadonlyMap<string, string>;
   most: number;
 }
 
 /** Return the calls of a scope, newest first, and those of them that a filter finds. */
 export function listed(calls: readonly Call[], wanted: Wanted): { all: Call[]; found: Call[] } {
-  const { notebook, scope, most } = wanted;
+  const { notebook, places, scope, most } = wanted;
   const own =
-    notebook === null || scope === 'kernel' ? calls : calls.filter(call => call.notebook === notebook);
+    notebook === null || scope === 'kernel' ? calls : calls.filter(call => isOf(call, notebook, places));
   const all = own.slice(0, most);
   const words = wanted.filter.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length === 0) {
     return { all, found: all };
   }
   return { all, found: all.filter(call => words.every(word => textOf(call).includes(word))) };
+}
+
+/**
+ * Return whether a call was made by a notebook. A kernel that another server has started is told only by the page whose it is;
+ * what it asked before that is known by the cell.
+ */
+export function isOf(
+  call: Pick<Call, 'notebook' | 'cell_id'>,
+  notebook: string,
+  places: ReadonlyMap<string, string>
+): boolean {
+  return call.notebook === null
+    ? call.cell_id !== null && places.has(call.cell_id)
+    : call.notebook === notebook;
 }
 
 const texts = new WeakMap<Call, string>();
@@ -69,13 +85,30 @@ export function duration(valueS: number | null): string {
   return valueS === null ? '' : seconds(valueS);
 }
 
-/** Return how many digits an amount has less than the longest one: with room for them, the points stand above each other. */
-export function missingDigits(amount: string, decimals: number): number {
-  const point = amount.indexOf('.');
-  return point < 0 ? 0 : Math.max(decimals - (amount.length - point - 1), 0);
+/** So many characters the column of costs holds, of them so many decimals while the points stand above each other. */
+const COST_CHARS = 9;
+const ALIGNED = 4;
+
+/** Return how many decimals the costs of some calls have, as far as they are aligned. */
+export function decimalsOf(calls: readonly Call[], decimals: number): number {
+  const has = calls.map(call => decimalsIn(usd(call.cost_usd, decimals)));
+  return Math.min(Math.max(0, ...has), ALIGNED);
 }
 
-/** Return where a call was made: its cell's number, "gone", "other" for one of another notebook; empty outside of notebooks. */
+/** Return how many digits an amount has less than the longest one: with room for them, the points stand above each other. */
+export function missingDigits(amount: string, room: number): number {
+  const missing = amount.includes('.') ? room - decimalsIn(amount) : 0;
+  return Math.max(Math.min(missing, COST_CHARS - amount.length), 0);
+}
+
+function decimalsIn(amount: string): number {
+  return amount.split('.')[1]?.length ?? 0;
+}
+
+/**
+ * Return where a call was made: its cell's number, "gone", "other" for one of another notebook; empty outside of notebooks,
+ * also in a console, whose cells are none.
+ */
 export function placeOf(call: Call, places: ReadonlyMap<string, string>, notebook: string | null): string {
   if (call.cell_id === null) {
     return '';
@@ -83,6 +116,9 @@ export function placeOf(call: Call, places: ReadonlyMap<string, string>, noteboo
   const place = places.get(call.cell_id);
   if (place !== undefined) {
     return place;
+  }
+  if (call.notebook === null) {
+    return '';
   }
   return notebook !== null && call.notebook === notebook ? 'gone' : 'other';
 }

@@ -11,6 +11,8 @@ interface Props {
   /** Its cell: [3]. */
   place: string;
   decimals: number;
+  /** How many decimals the costs of the list have room for. */
+  room: number;
   /** Whether Tab stops here. */
   current: boolean;
   unfolded: boolean;
@@ -24,7 +26,7 @@ export const LATENCY = 'Time to the end of the answer';
 
 /** Drawn anew only when something of it has changed: clicks and keys are heard by the list. */
 export const CallRow = memo(function CallRow(props: Props) {
-  const { call, place, decimals, current, unfolded, why } = props;
+  const { call, place, decimals, room, current, unfolded, why } = props;
   const rung = call.rung ?? '';
   const cost = usd(call.cost_usd, decimals);
   const [ttft, latency] = [duration(call.ttft_s), duration(call.latency_s)];
@@ -40,34 +42,46 @@ export const CallRow = memo(function CallRow(props: Props) {
         aria-level={1}
         aria-expanded={unfolded}
       >
-        <span role="gridcell" className="jp-nbllm-Call-model" title={call.model}>
-          {call.model}
-          {call.simulated && <span className="jp-nbllm-quiet"> (simulated)</span>}
+        <span role="gridcell" aria-colindex={1} className="jp-nbllm-Call-model" title={call.model}>
+          <span className="jp-nbllm-cut">{call.model}</span>
+          {call.simulated && <span className="jp-nbllm-Call-simulated jp-nbllm-quiet"> (simulated)</span>}
         </span>
         <span
           role="gridcell"
+          aria-colindex={2}
           className={classes('jp-nbllm-Call-rung', rung === call.model && 'jp-mod-same')}
           title={rung === '' ? undefined : rung}
         >
           {rung}
         </span>
-        <span role="gridcell" className="jp-nbllm-Call-source" title={outcomeTitle(call)}>
+        <span role="gridcell" aria-colindex={3} className="jp-nbllm-Call-source" title={outcomeTitle(call)}>
           {outcome(call)}
         </span>
-        <span role="gridcell" className="jp-nbllm-Call-ttft" title={ttft === '' ? undefined : TTFT}>
+        <span
+          role="gridcell"
+          aria-colindex={4}
+          className="jp-nbllm-Call-ttft"
+          title={ttft === '' ? undefined : TTFT}
+        >
           {ttft}
         </span>
-        <span role="gridcell" className="jp-nbllm-Call-latency" title={latency === '' ? undefined : LATENCY}>
+        <span
+          role="gridcell"
+          aria-colindex={5}
+          className="jp-nbllm-Call-latency"
+          title={latency === '' ? undefined : LATENCY}
+        >
           {latency}
         </span>
         <span
           role="gridcell"
+          aria-colindex={6}
           className={classes('jp-nbllm-Call-cost', call.cost_usd === null && 'jp-nbllm-quiet')}
-          style={{ paddingInlineEnd: `${missingDigits(cost, decimals)}ch` }}
+          style={{ paddingInlineEnd: `${missingDigits(cost, room)}ch` }}
         >
           {cost}
         </span>
-        <span role="gridcell" className="jp-nbllm-Call-cell" title={placeTitle(place)}>
+        <span role="gridcell" aria-colindex={7} className="jp-nbllm-Call-cell" title={placeTitle(place)}>
           {place}
         </span>
       </div>
@@ -83,7 +97,7 @@ function WhyRow({ call, decimals, why }: Pick<Props, 'call' | 'decimals' | 'why'
   }, [why]);
   return (
     <div role="row" ref={row} className="jp-nbllm-Why" aria-level={2}>
-      <div role="gridcell">
+      <div role="gridcell" aria-colindex={1} aria-colspan={7}>
         <dl>
           {moreOf(call, decimals).map(([name, value]) => (
             <div key={name}>

@@ -7,13 +7,15 @@ import type { Answer } from '../model';
 import type { Call } from '../protocol';
 import { CallRow, LATENCY, TTFT } from './callrow';
 import type { Scope } from './calllist';
-import { listed, placeOf } from './calllist';
+import { decimalsOf, listed, placeOf } from './calllist';
 import type { Deeds } from './facts';
 import { NO_CALLS } from './notice';
 import { Note } from './part';
 
 interface Props {
   calls: readonly Call[];
+  /** Whether a call of this notebook is under way, or only others. */
+  running: 'here' | 'elsewhere' | null;
   notebook: string | null;
   places: ReadonlyMap<string, string>;
   most: number;
@@ -22,15 +24,19 @@ interface Props {
 }
 
 export const CallsView = memo(function CallsView(props: Props) {
-  const { calls, notebook, places, most, decimals, deeds } = props;
+  const { calls, running, notebook, places, most, decimals, deeds } = props;
   const [filter, setFilter] = useState('');
   const [scope, setScope] = useState<Scope>('notebook');
   const { all, found } = useMemo(
-    () => listed(calls, { filter, scope, notebook, most }),
-    [calls, filter, scope, notebook, most]
+    () => listed(calls, { filter, scope, notebook, places, most }),
+    [calls, filter, scope, notebook, places, most]
   );
   if (calls.length === 0) {
-    return <Note notice={NO_CALLS} copy={deeds.copy} />;
+    return running === null ? (
+      <Note notice={NO_CALLS} copy={deeds.copy} />
+    ) : (
+      <p className="jp-nbllm-quiet">{FIRST}</p>
+    );
   }
   return (
     <>
@@ -69,7 +75,7 @@ export const CallsView = memo(function CallsView(props: Props) {
         )}
       </div>
       {found.length === 0 ? (
-        <p className="jp-nbllm-quiet">{nothingFound(all.length, calls.length)}</p>
+        <p className="jp-nbllm-quiet">{nothingFound(all.length, calls.length, running === 'here')}</p>
       ) : (
         <CallGrid calls={found} {...{ notebook, places, decimals, deeds }} />
       )}
@@ -82,17 +88,23 @@ export const CallsView = memo(function CallsView(props: Props) {
   );
 });
 
-function nothingFound(inScope: number, inKernel: number): string {
-  return inScope > 0
-    ? 'No call matches the filter.'
+const FIRST = 'The first call is under way. It is listed here when it ends.';
+
+function nothingFound(inScope: number, inKernel: number, running: boolean): string {
+  if (inScope > 0) {
+    return 'No call matches the filter.';
+  }
+  return running
+    ? FIRST
     : `No calls of this notebook. Its kernel has ${count(inKernel)}: choose “This kernel”.`;
 }
 
-function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'most'>) {
+function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'most' | 'running'>) {
   const grid = useRef<HTMLDivElement>(null);
   const [current, setCurrent] = useState<string | null>(null);
   const [unfolded, setUnfolded] = useState<string | null>(null);
   const [whys, setWhys] = useState<ReadonlyMap<string, Answer>>(new Map());
+  const room = useMemo(() => decimalsOf(calls, decimals), [calls, decimals]);
   // Tab stops at one row: the one that was walked to, or the first.
   const stop = calls.some(call => call.call_id === current) ? current : (calls[0]?.call_id ?? null);
 
@@ -114,8 +126,9 @@ function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'mos
     }
     unfold(callId);
     const call = calls.find(one => one.call_id === callId);
-    if (call !== undefined && call.cell_id !== null && placeOf(call, places, notebook) !== 'gone') {
-      deeds.jump(call.cell_id, call.notebook);
+    const cell = call?.cell_id ?? null;
+    if (call !== undefined && cell !== null && !['', 'gone'].includes(placeOf(call, places, notebook))) {
+      deeds.jump(cell, call.notebook);
     }
   };
   const walk = (index: number) => {
@@ -174,31 +187,37 @@ function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'mos
     <div
       ref={grid}
       role="treegrid"
+      aria-colcount={7}
       aria-label="Last calls, newest first"
       className="jp-nbllm-Calls"
       onClick={onClick}
       onKeyDown={onKeyDown}
     >
       <div role="row" className="jp-nbllm-Call jp-nbllm-Calls-head">
-        <span role="columnheader" className="jp-nbllm-Call-model">
+        <span role="columnheader" aria-colindex={1} className="jp-nbllm-Call-model">
           Model
         </span>
-        <span role="columnheader" className="jp-nbllm-Call-rung" title="The model of the list that answered">
+        <span
+          role="columnheader"
+          aria-colindex={2}
+          className="jp-nbllm-Call-rung"
+          title="The model of the list that answered"
+        >
           Rung
         </span>
-        <span role="columnheader" className="jp-nbllm-Call-source">
+        <span role="columnheader" aria-colindex={3} className="jp-nbllm-Call-source">
           Source
         </span>
-        <span role="columnheader" className="jp-nbllm-Call-ttft" title={TTFT}>
+        <span role="columnheader" aria-colindex={4} className="jp-nbllm-Call-ttft" title={TTFT}>
           TTFT
         </span>
-        <span role="columnheader" className="jp-nbllm-Call-latency" title={LATENCY}>
+        <span role="columnheader" aria-colindex={5} className="jp-nbllm-Call-latency" title={LATENCY}>
           Latency
         </span>
-        <span role="columnheader" className="jp-nbllm-Call-cost">
+        <span role="columnheader" aria-colindex={6} className="jp-nbllm-Call-cost">
           Cost
         </span>
-        <span role="columnheader" className="jp-nbllm-Call-cell">
+        <span role="columnheader" aria-colindex={7} className="jp-nbllm-Call-cell">
           Cell
         </span>
       </div>
@@ -208,6 +227,7 @@ function CallGrid({ calls, notebook, places, decimals, deeds }: Omit<Props, 'mos
           call={call}
           place={placeOf(call, places, notebook)}
           decimals={decimals}
+          room={room}
           current={call.call_id === stop}
           unfolded={call.call_id === unfolded}
           why={call.call_id === unfolded ? (whys.get(call.call_id) ?? null) : null}

@@ -15,7 +15,7 @@ export const EndpointsView = memo(function EndpointsView({ endpoints }: Props) {
     );
   }
   return (
-    <ul className="jp-nbllm-Endpoints">
+    <ul className="jp-nbllm-Endpoints" aria-label="Endpoints that were asked">
       {endpoints.map(endpoint => (
         <EndpointRow key={endpoint.name} endpoint={endpoint} />
       ))}
@@ -32,7 +32,10 @@ const EndpointRow = memo(function EndpointRow({ endpoint }: { endpoint: Endpoint
         <span className="jp-nbllm-cut" title={endpoint.name}>
           {endpoint.name}
         </span>
-        <span className="jp-nbllm-number jp-nbllm-label" title="Share of this session's requests that failed">
+        <span
+          className="jp-nbllm-number jp-nbllm-label"
+          title="This session's requests, and the share that failed"
+        >
           {errorWords(endpoint)}
         </span>
       </div>

@@ -39,6 +39,8 @@ export class Panel extends ReactWidget {
     this.title.caption = 'LLM calls';
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', 'LLM calls');
+    // Whoever opens it with the keyboard is in it.
+    this.node.tabIndex = -1;
     nbllm.front.changed.connect(this.refresh, this);
     nbllm.settingsChanged.connect(this.refresh, this);
     void folds.read().then(folded => {
@@ -60,6 +62,11 @@ export class Panel extends ReactWidget {
     this._frame.dispose();
     Signal.clearData(this);
     super.dispose();
+  }
+
+  protected override onActivateRequest(message: Message): void {
+    super.onActivateRequest(message);
+    this.node.focus({ preventScroll: true });
   }
 
   protected override onAfterShow(message: Message): void {

@@ -3,6 +3,7 @@ import { plural, speed } from '../format';
 import type { State } from '../protocol';
 import type { Section } from '../settings';
 import { CallsView } from './calls';
+import { isOf } from './calllist';
 import { EndpointsView } from './endpoints';
 import type { Deeds, Facts } from './facts';
 import { emptyNotice, lostNotice } from './notice';
@@ -63,11 +64,11 @@ const TITLES: Readonly<Record<Section, string>> = {
 
 /** Return what a section says in its title, so that it says it when it is folded too. */
 export function asideOf(section: Section, state: State): string | null {
-  const { session, running, endpoints } = state;
+  const { session, endpoints } = state;
   switch (section) {
     case 'running': {
       const pace = session.tokens_per_s === null ? '' : speed(session.tokens_per_s);
-      const number = Math.max(running.length, session.running);
+      const number = underWay(state);
       return number > 0 ? [plural(number, 'call'), pace].filter(Boolean).join(' · ') : null;
     }
     case 'endpoints': {
@@ -79,6 +80,20 @@ export function asideOf(section: Section, state: State): string | null {
     case 'session':
       return null;
   }
+}
+
+/** Return how many calls are under way: of many only the first are named. */
+function underWay({ session, running }: State): number {
+  return Math.max(running.length, session.running);
+}
+
+/** Return whether a call of a notebook is under way, or only others; in a console all calls are its own. */
+function whereRunning(state: State, { notebook, places }: Facts): 'here' | 'elsewhere' | null {
+  if (underWay(state) === 0) {
+    return null;
+  }
+  const here = notebook === null || state.running.some(call => isOf(call, notebook, places));
+  return here ? 'here' : 'elsewhere';
 }
 
 function Content({
@@ -117,6 +132,7 @@ function Content({
       return (
         <CallsView
           calls={state.calls}
+          running={whereRunning(state, facts)}
           notebook={facts.notebook}
           places={facts.places}
           most={facts.settings.callsShown}

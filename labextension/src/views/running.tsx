@@ -37,7 +37,7 @@ export const RunningView = memo(function RunningView({ running, places, live, de
     return <p className="jp-nbllm-quiet">Nothing is running.</p>;
   }
   return (
-    <ul className="jp-nbllm-Running">
+    <ul className="jp-nbllm-Running" aria-label="Calls under way">
       {running.map(call => (
         <RunningRow
           key={call.call_id}

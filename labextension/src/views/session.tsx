@@ -24,6 +24,7 @@ export const SessionView = memo(function SessionView({
   return (
     <div className="jp-nbllm-Session">
       <div className="jp-nbllm-Cost">
+        <span className="jp-nbllm-spoken">Cost of this session: </span>
         <span className="jp-nbllm-Cost-amount" title="This kernel's session">
           {sessionCost(session, decimals)}
         </span>

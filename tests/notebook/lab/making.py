@@ -46,6 +46,21 @@ def lines(numbers: list[int]) -> list[Any]:
     return [call_line(row(number), ()) for number in numbers]
 
 
+def spelled_out(walk: dict[str, Any]) -> dict[str, Any]:
+    """Return a walk of tests/data/lab_sequences with all of its calls; the README there says how many of them are written short."""
+
+    def full(state: dict[str, Any]) -> dict[str, Any]:
+        calls = state.get("calls")
+        if not isinstance(calls, dict):
+            return state
+        first, last = calls["first"], calls["last"]
+        numbers = range(first, last - 1, -1) if first > last else range(first, last + 1)
+        return {**state, "calls": [{"call_id": f"c{n:06}", "started_at": 1000.0 + n, **walk["row"]} for n in numbers]}
+
+    changes = [full(change) for change in walk["changes"]]
+    return {"says": walk["says"], "start": full(walk["start"]), "changes": changes, "end": full(walk["end"])}
+
+
 @st.composite
 def grown(draw: Any, before: Any = None) -> Any:
     """A state, or one that may come after another: numbers change, calls come and change, none goes."""

@@ -14,11 +14,11 @@ from nbllm.core.messages import NOWHERE, Origin
 from nbllm.notebook.lab.listener import PATIENCE_S, SILENCE_S, SLOW_S, Listener
 from nbllm.notebook.lab.messages import to_front
 from nbllm.notebook.lab.state import MOST_CALLS, applied, changes, empty, merged
-from tests.notebook.lab.making import grown, lines
+from tests.notebook.lab.making import grown, lines, spelled_out
 
 FACTS = {"nbllm": "0", "session": "s", "started_at": 1.0, "pid": 1}
 SEQUENCES = Path(__file__).parents[2] / "data" / "lab_sequences"
-WALKS = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(SEQUENCES.glob("*.json"))]
+WALKS = [spelled_out(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(SEQUENCES.glob("*.json"))]
 
 
 class Page:
