@@ -91,7 +91,8 @@ def _stop(live: Any, client: Any, error: BaseException, progress: Progress, *, s
     attach(error, partial, out=out, received=received)
     notes = [*(_kept(partial, error, out, earlier=earlier) if received else ()), *live.notes]
     line = final_line(partial, client) if received else f"{partial.label or 'The call'} · {_how(error)}"
-    screen.stopped(shown_text(partial), line, notes)
+    # What broke off is paid for, too: its badge has what the ledger knows of the cost, which may be nothing.
+    screen.stopped(shown_text(partial), line, notes, badge(partial))
 
 
 def _what_came(partial: Reply, error: BaseException, progress: Progress) -> tuple[Reply, str]:

@@ -29,8 +29,8 @@ class Screen(Protocol):
     def finish(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:
         """The call is over: show the last state. badge: what the output's own metadata say of the answer (lab.values.badge)."""
 
-    def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
-        """The call ended early: what is shown already must say so; where nothing is shown, the error says it."""
+    def stopped(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:
+        """The call ended early: what is shown already must say so; where nothing is shown, the error says it. badge: as above."""
 
 
 class Quiet:
@@ -45,7 +45,7 @@ class Quiet:
     def finish(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:
         """Show nothing."""
 
-    def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
+    def stopped(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:
         """Show nothing."""
 
 
@@ -74,10 +74,10 @@ class Notebook:
         """Show the last state, whenever the last update was."""
         self._show(text, line, notes, metadata={} if badge is None else {"nbllm": dict(badge)})
 
-    def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
+    def stopped(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:
         """Show the last state where there is a display."""
         if self._handle is not None or text:
-            self.finish(text, line, notes)
+            self.finish(text, line, notes, badge)
 
     def _show(
         self,
@@ -125,10 +125,10 @@ class Terminal:
         gap = "" if not self._last else "\n" if self._last.endswith("\n") else "\n\n"
         self._print(f"{gap}{foot(line, notes)}\n")
 
-    def stopped(self, text: str, line: str, notes: Sequence[str]) -> None:
+    def stopped(self, text: str, line: str, notes: Sequence[str], badge: Mapping[str, Any] | None = None) -> None:
         """Print the end where pieces were printed."""
         if self._chars or text:
-            self.finish(text, line, notes)
+            self.finish(text, line, notes, badge)
 
     def _print(self, text: str) -> None:
         if text:

@@ -42,12 +42,16 @@ Step = Started | DeltaEvent | Restarted | BaseException | None
 
 @dataclass
 class FakeLive:
-    """Plays its steps: events, None for a quiet tick, an exception to raise at that place; then `end`, a Reply or an error."""
+    """Plays its steps: events, None for a quiet tick, an exception to raise at that place; then `end`, a Reply or an error.
+
+    known: what the ledger knows of the call when it is broken off, where that is not the usual.
+    """
 
     steps: Sequence[Step]
     end: Reply | BaseException
     cancelled: int = 0
     notes: list[str] = field(default_factory=list)
+    known: dict[str, Any] = field(default_factory=dict)
     _text: str = ""
 
     def events(self, tick_s: float = 0.1) -> Iterator[Any]:
@@ -70,7 +74,7 @@ class FakeLive:
         return Partial(text=self._text)
 
     def partial_reply(self) -> Reply:
-        return reply(self._text, finish_reason=None, interrupted=True, cost_basis="estimated")
+        return reply(self._text, **{"finish_reason": None, "interrupted": True, "cost_basis": "estimated", **self.known})
 
     def cancel(self) -> None:
         self.cancelled += 1
@@ -111,13 +115,15 @@ class FakeClient:
 
 
 class Publisher:
-    """Stands in for a kernel's display publisher: the bundles in order, and whether each was an update."""
+    """Stands in for a kernel's display publisher: the bundles in order, whether each was an update, and their metadata."""
 
     def __init__(self) -> None:
         self.shown: list[tuple[dict[str, Any], bool]] = []
+        self.metadata: list[dict[str, Any]] = []
 
     def publish(self, data: dict[str, Any], metadata: Any = None, *, update: bool = False, **more: Any) -> None:
         self.shown.append((dict(data), update))
+        self.metadata.append(dict(metadata or {}))
 
     def clear_output(self, wait: bool = False) -> None:
         pass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from _thread import interrupt_main
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from nbllm import Client
 from nbllm.core.messages import Partial
 from nbllm.errors import (
+    CallFailed,
     ConnectionFailed,
     StreamInterrupted,
 )
@@ -57,6 +60,41 @@ def test_a_failed_call_keeps_what_came(shell: Any, client: FakeClient, publisher
         shell.run_cell_magic("llm", "-o x", "Hi")
     assert shell.user_ns["x"].interrupted
     assert "Failed (StreamInterrupted) after 4 characters; what came is in x." in publisher.shown[-1][0]["text/plain"]
+
+
+def _cut() -> StreamInterrupted:
+    return StreamInterrupted("The stream ended early.", rung="sim/small")
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, _cut, lambda: failed(_cut())], ids=["stopped", "cut", "every rung failed"])
+@pytest.mark.parametrize(("cost_usd", "written"), [(Decimal("0.0007"), "0.0007"), (None, None)])
+def test_what_was_broken_off_has_its_badge(
+    shell: Any,
+    client: FakeClient,
+    publisher: Publisher,
+    ending: Callable[[], BaseException],
+    cost_usd: Decimal | None,
+    written: str | None,
+) -> None:
+    """A stopped or failed call cost money, too: its last display says model, call and cost, null where that is unknown."""
+    live = client.play(Started(attempt()), delta("Half"), ending())
+    live.known = {"cost_usd": cost_usd}
+    with pytest.raises((KeyboardInterrupt, CallFailed)):
+        shell.run_cell_magic("llm", "-o x", "Hi")
+    badge = {"v": 1, "model": "sim/small", "cost_usd": written, "source": "model", "call_id": "call0001"}
+    assert publisher.metadata[-1] == {"nbllm": badge}
+    assert not any(publisher.metadata[:-1])
+
+
+@pytest.mark.parametrize("known", [{"call_id": ""}, {"rung": "", "model": "", "cost_usd": Decimal(0)}])
+def test_what_asked_no_model_has_no_badge(shell: Any, client: FakeClient, publisher: Publisher, known: dict[str, Any]) -> None:
+    """Broken off while it waited, or on the way of a stored answer: no model, no cost, so nothing is claimed."""
+    live = client.play(None, KeyboardInterrupt())
+    live.known = known
+    with pytest.raises(KeyboardInterrupt):
+        shell.run_cell_magic("llm", "-o x", "Hi")
+    assert publisher.metadata
+    assert not any(publisher.metadata)
 
 
 def test_an_interrupt_of_a_call_is_one_line_and_the_users_frames(shell: Any, tmp_path: Path, capsys: Any) -> None:

@@ -75,8 +75,13 @@ def count(value: int | None) -> int | None:
     return None if value is None else min(max(value, 0), _MOST_COUNT)
 
 
-def badge(reply: Reply) -> dict[str, Any]:
-    """Return what an output's own metadata say of the answer in it: no text, no key."""
+def badge(reply: Reply) -> dict[str, Any] | None:
+    """Return what an output's own metadata say of the answer in it: no text, no key; None where there is no call to speak of.
+
+    That is a call without an id, and one that was broken off before it asked any model: it came from nowhere and cost nothing.
+    """
+    if not reply.call_id or (reply.interrupted and not reply.rung):
+        return None
     return {
         "v": 1,
         "model": name(reply.rung),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +353,20 @@ def test_badges_are_in_the_metadata_of_the_final_display(kernel: Kernel) -> None
         cost = "0" if source == "cache" else value(kernel, "str(b.cost_usd)")
         assert float(badge.pop("cost_usd")) == pytest.approx(float(cost))
         assert badge == {"v": 1, "model": "sim/small", "source": source, "call_id": value(kernel, "b.call_id")}
+
+
+def test_a_cell_that_broke_off_has_its_badge_too(kernel: Kernel) -> None:
+    """Stopped, or cut in mid-answer: the last display names model and call, and what it says of the cost is in the ledger."""
+    spent = "str(nbllm.get_client().usage('total').rows[0].cost_usd)"
+    cut = "%%llm -m sim/small?fault=cut -o a --cache off --set retries=0\nWhat is a badge?"
+    for code, stop in ((STREAM, lambda one: " out · " in one["content"].get("data", {}).get("text/plain", "")), (cut, None)):
+        before = value(kernel, spent)
+        assert kernel.run(code, interrupt_when=stop) == "error"
+        badge = kernel.of("display_data", "update_display_data")[-1]["metadata"]["nbllm"]
+        cost_usd = Decimal(badge["cost_usd"])
+        assert cost_usd > 0
+        assert cost_usd == Decimal(value(kernel, spent)) - Decimal(before)
+        assert (badge["model"], badge["call_id"], "model") == (*value(kernel, "(a.rung, a.call_id)"), badge["source"])
 
 
 def test_unloading_says_goodbye_and_leaves_nothing(kernel: Kernel, fronts: Any) -> None:
