@@ -23,6 +23,7 @@ from nbllm.core.reply import Reply
 from nbllm.crew import Crew
 from nbllm.doors import door
 from nbllm.errors import ConfigurationError
+from nbllm.flow_context import tell_changed
 from nbllm.live import LiveCall
 from nbllm.notices import News, say
 from nbllm.route_checks import check_routes
@@ -159,6 +160,7 @@ class Client(Sending):
             self._settings = changed
             if self._house is not None:
                 self._house.settings_changed(changed)
+        tell_changed()
 
     def reset_breakers(self) -> None:
         """Let the next call try what rests because it failed too often, and keys and models that were switched off.
@@ -167,11 +169,13 @@ class Client(Sending):
         """
         if self._house is not None:
             self._run(lambda house: house.road.breakers.reset())
+            tell_changed()
 
     async def areset_breakers(self) -> None:
         """Async twin of `reset_breakers`."""
         if self._house is not None:
             await self._arun(lambda house: house.road.breakers.reset())
+            tell_changed()
 
     def on_call(self, hook: Callable[[CallRecord], object], *, at_once: bool = False) -> None:
         """Call a function with a CallRecord after every call, in a worker thread. What it raises is logged and nothing else.

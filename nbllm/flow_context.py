@@ -112,11 +112,19 @@ class Onlooker(Protocol):
         """A call has ended and has its row in the ledger of this home; hits too, which go down no road. From any thread."""
 
     def changed(self) -> None:
-        """Something else that is shown has changed: a model server begins to start, runs, or has ended. From any thread."""
+        """Something else that is shown has changed: settings, reset breakers, a model server. From any thread."""
 
 
 ONLOOKERS: list[Onlooker] = []
 """At most one, as a rule none. Emptied in a forked child, which has nobody to show anything to."""
+
+
+def tell_changed() -> None:
+    """Tell whoever looks on that something has changed that is no call."""
+    for onlooker in tuple(ONLOOKERS):
+        onlooker.changed()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=ONLOOKERS.clear)
 

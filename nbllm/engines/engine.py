@@ -15,7 +15,7 @@ from nbllm.engines.status import EngineStatus, State, usd_per_mtok, whole
 from nbllm.engines.supervised import Running, Supervised
 from nbllm.engines.watch import Watch
 from nbllm.errors import EngineError, EngineNotPossible
-from nbllm.flow_context import ONLOOKERS
+from nbllm.flow_context import tell_changed
 from nbllm.settings import Endpoint
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}\Z", re.ASCII)
@@ -106,7 +106,7 @@ class Engine(Supervised):
         """Begin its end and do not wait: several engines end at the same time, and `stop` waits for each."""
         self._stopped = True
         _running.drop(self)
-        _tell()
+        tell_changed()
         self._watch.stop()
         if self._process is not None:
             self._process.let_go()
@@ -135,7 +135,7 @@ def registered(engine: Engine) -> Engine:
     known = _running.add(engine)
     if known is not engine:
         raise _runs_already(known)
-    _tell()
+    tell_changed()
     return engine
 
 
@@ -148,22 +148,17 @@ if hasattr(os, "register_at_fork"):
 def shown_as_starting(name: str) -> Iterator[None]:
     """Have `starting` list a name for as long as the block lasts."""
     _starting.append(name)
-    _tell()
+    tell_changed()
     try:
         yield
     finally:
         _starting.remove(name)
-        _tell()
+        tell_changed()
 
 
 def starting() -> list[str]:
     """Return the names of the engines of this process that are about to start, in the order in which they began."""
     return list(_starting)
-
-
-def _tell() -> None:
-    for onlooker in tuple(ONLOOKERS):
-        onlooker.changed()
 
 
 def check_name(name: str) -> None:

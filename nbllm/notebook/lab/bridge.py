@@ -107,7 +107,7 @@ class Bridge:
                 finally:
                     self._lock.release()
 
-        early = self._early = Watching(looked)
+        early = self._early = Watching(looked, keeps_ended=False)
         ONLOOKERS.append(early)
 
     def _look_away(self) -> None:

@@ -84,7 +84,7 @@ class Desk:
         self, client: Callable[[], Client], wake: Callable[[], object], version: str, began: float, early: Watching | None = None
     ) -> None:
         self.watching = early or Watching(wake)
-        self.watching.wake = wake
+        self.watching.wake, self.watching.keeps_ended = wake, True
         self._commands = Commands(client, self.watching, version)
         self._picture = Picture(self.watching)
         self._wake = wake
@@ -97,7 +97,7 @@ class Desk:
         self._today = _Reading(TODAY_S)
         self._looked_s = 0.0
         self._moved = True
-        self._ended_before_today = 0
+        self._was_open = False
 
     def close(self) -> None:
         """Take no more work; what is under way is not waited for."""
@@ -133,8 +133,8 @@ class Desk:
         self._picture.take(records)
         if session is not None:
             self._picture.take_session(session)
-        self._moved = self._moved or bool(records) or session is not None or self.watching.is_busy or self.watching.has_moved
-        self.watching.has_moved = False
+        changed = self.watching.has_changed()
+        self._moved = self._moved or changed or bool(records) or session is not None or self.watching.is_busy
         complete = self._read(now_s)
         shared = self._picture.state(now_s, now_epoch)
         client = self._client
@@ -156,7 +156,7 @@ class Desk:
         """Show another client's session when a notebook has set another: its home and its session may be others."""
         if client is self._client:
             return
-        self._client, self._picture = client, Picture(self.watching)
+        self._client, self._picture, self._was_open = client, Picture(self.watching), False
         for reading in (self._session, self._standing, self._today):
             reading.forget()
         self._today.every_s = TODAY_S
@@ -198,11 +198,12 @@ class Desk:
 
     def _read_today(self, client: Client | None, now_s: float) -> None:
         """Take in what this day has cost, and have it read when it is due: also before anything was asked of a model here."""
-        picture = self._picture
+        is_open = client is not None and client.is_open
+        if is_open is not self._was_open:  # what the session has used is no longer among what others have
+            self._was_open = is_open
+            self._today.forget()
+            if client is not None and client.settings.session:
+                self._picture.take_today(None)
         if (today := self._today.take()) is not None:
-            if picture.ended == self._ended_before_today:
-                picture.take_today(today)
-            else:  # what ended meanwhile may be in it, or not
-                self._today.next_s = now_s + SESSION_S
-        if self._today.begin(self._crew, self._wake, lambda: read_today(client), now_s):
-            self._ended_before_today = picture.ended
+            self._picture.take_today(today)
+        self._today.begin(self._crew, self._wake, lambda: read_today(client), now_s)

@@ -17,7 +17,7 @@ from nbllm.core.messages import Attempt, CallRecord
 from nbllm.flow_context import CELLS
 from nbllm.notebook.lab import state as states
 from nbllm.notebook.lab.origin import name_now
-from nbllm.notebook.lab.reading import Day, SessionRead, Standing, endpoint_lines
+from nbllm.notebook.lab.reading import Day, SessionRead, Standing, TodayRead, endpoint_lines
 from nbllm.notebook.lab.rows import Sums, Tries, call_line
 from nbllm.notebook.lab.values import money
 
@@ -47,8 +47,7 @@ class Picture:
         self._standing: Standing | None = None
         self._in_read: set[str] = set()
         self._renames = 0
-        self._today: Day | None = None
-        self._ended = 0
+        self._today: TodayRead | None = None
         self._meanwhile: deque[tuple[float, CallRecord]] = deque(maxlen=_MOST_MEANWHILE + 1)
 
     def take(self, records: Sequence[CallRecord]) -> None:
@@ -57,16 +56,13 @@ class Picture:
         records = [record for record in records if record.call.call_id not in self._in_read]
         if not records:
             return
-        spent = self._add(records)
-        if self._today is not None:
-            self._today = Day(self._today.cost_usd + spent, self._today.calls + len(records))
-        self._ended += len(records)
+        self._add(records)
         now_s = time.monotonic()
         self._meanwhile.extend((now_s, record) for record in records)
 
-    def _add(self, records: Sequence[CallRecord]) -> Decimal:
-        """Add calls to what is shown, and return what they cost as far as it is known, in USD."""
-        before, sums, tries = self._sums.cost_usd, self._sums, self._tries
+    def _add(self, records: Sequence[CallRecord]) -> None:
+        """Add calls to what is shown."""
+        sums, tries = self._sums, self._tries
         for record in records:
             own = _own(record)
             sums.add(record.call, own)
@@ -76,7 +72,6 @@ class Picture:
         newest = nlargest(states.MOST_CALLS, records, key=lambda record: record.call.started_at)
         lines = [call_line(record.call, _own(record)) for record in newest]
         self._calls = states.merged(self._calls, _named_as_now(lines))
-        return sums.cost_usd - before
 
     def begins_to_read(self) -> None:
         """The session is about to be read. What has just ended may not be in the ledger yet: it is looked for, too."""
@@ -100,14 +95,17 @@ class Picture:
         """Take over how budgets and endpoints stand."""
         self._standing = standing
 
-    @property
-    def ended(self) -> int:
-        """How many calls have ended here so far."""
-        return self._ended
-
-    def take_today(self, today: Day) -> None:
-        """Take over what there was today."""
+    def take_today(self, today: TodayRead | None) -> None:
+        """Take over what there was today beside the session; None: it is not known."""
         self._today = today
+
+    def _day(self) -> Day | None:
+        """Return this day, the session as it is shown included; None while either is not known."""
+        today, sums = self._today, self._sums
+        if today is None or (today.of_session and not self.was_read):
+            return None
+        own_usd, own_calls = sums.cost_usd - today.before.cost_usd, sums.calls - today.before.calls
+        return Day(today.others.cost_usd + max(own_usd, Decimal(0)), today.others.calls + max(own_calls, 0))
 
     def models(self) -> list[str]:
         """Return the models that the calls shown went to."""
@@ -120,12 +118,10 @@ class Picture:
             self._renames, self._calls = CELLS.renames, _named_as_now(self._calls)
         lives = self._watching.lives()
         running, tokens_per_s = self._watching.pace(lives)
+        day = self._day()
         return {
             "session": self._sums.shown(self._calls, running=running, tokens_per_s=tokens_per_s),
-            "today": {
-                "cost_usd": None if self._today is None else money(self._today.cost_usd),
-                "calls": 0 if self._today is None else self._today.calls,
-            },
+            "today": {"cost_usd": None if day is None else money(day.cost_usd), "calls": 0 if day is None else day.calls},
             "budgets": [] if standing is None else standing.budgets,
             "running": _named_as_now(self._watching.running(lives, now_s, now)),
             "calls": self._calls,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -94,30 +94,47 @@ def _read_session(client: Client) -> SessionRead:
 
 
 class Day(NamedTuple):
-    """What this day, UTC, has cost, and how many calls have ended: of all processes on this home."""
+    """What calls have cost, and how many there were."""
 
     cost_usd: Decimal = Decimal(0)
     calls: int = 0
 
 
-def read_today(client: Client | None) -> Day:
-    """Return this day as the ledger has it. A client that was asked nothing yet, and none at all, is left as it is."""
+class TodayRead(NamedTuple):
+    """This day, UTC, on this home, but for what the session that is shown has used: that is known up to the last call.
+
+    others: of other sessions. before: what of the session is of the days before. of_session: False where nothing was asked yet, and
+    others are all.
+    """
+
+    others: Day = Day()
+    before: Day = Day()
+    of_session: bool = False
+
+
+def read_today(client: Client | None) -> TodayRead:
+    """Return this day as the ledger has it. A client that was asked nothing yet, and none at all, is left as it is.
+
+    The session's own calls, which may end while it is read, are in no number of it, so what is added to it is exact.
+    """
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-    where = Filter(since=midnight)
+    today = Filter(since=midnight)
     if client is not None and client.is_open:
-        return _day(client.ledger.usage("status", where))
+        others = _day(row for row in client.ledger.usage("session", today) if row.group != client.session)
+        before = _day(client.ledger.usage("total", Filter(session=client.session, until=midnight)))
+        return TodayRead(others, before, of_session=True)
     settings = Settings.load() if client is None else client.settings
     path = Path(settings.home) / "ledger.db"
     if not path.is_file():
-        return Day()
+        return TodayRead()
     # Only looked at: nothing is made, moved to a newer version or tidied up by a page that is opened.
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as con:
-        return _day(usages(con, ("status",), where)[0])
+        return TodayRead(_day(usages(con, ("total",), today)[0]))
 
 
-def _day(rows: Sequence[UsageRow]) -> Day:
-    over = sum(row.calls for row in rows if row.group != AttemptStatus.OPEN.value)
-    return Day(sum((row.cost_usd for row in rows), Decimal(0)), over)
+def _day(rows: Iterable[UsageRow]) -> Day:
+    rows = list(rows)
+    return Day(sum((row.cost_usd for row in rows), Decimal(0)), sum(row.calls for row in rows))
 
 
 @dataclass(slots=True)

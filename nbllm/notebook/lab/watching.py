@@ -77,8 +77,10 @@ class Live:
 class Watching:
     """All calls of this process while somebody looks on (flow_context.Onlooker). wake: tells that something has changed."""
 
-    def __init__(self, wake: Callable[[], object]) -> None:
+    def __init__(self, wake: Callable[[], object], *, keeps_ended: bool = True) -> None:
         self.wake = wake
+        self.keeps_ended = keeps_ended
+        """Whether calls that have ended are for somebody to take; if not, the ledger tells of them when somebody comes."""
         self._whose: tuple[Path, str] | None = None
         self._live: dict[str, Live] = {}
         self._ended: deque[tuple[CallRecord, Path]] = deque(maxlen=MOST_RECORDS)
@@ -107,7 +109,10 @@ class Watching:
 
     def ended(self, record: CallRecord, home: Path) -> None:
         """See Onlooker."""
-        self._ended.append((record, home))
+        if self.keeps_ended:
+            self._ended.append((record, home))
+        else:
+            self._live.pop(record.call.call_id, None)
         self.wake()
 
     def changed(self) -> None:
@@ -116,6 +121,11 @@ class Watching:
         self.wake()
 
     # ------------------------------------------------------------------ asked by the panel
+
+    def has_changed(self) -> bool:
+        """Whether something else that is shown has changed since this was last asked."""
+        moved, self.has_moved = self.has_moved, False  # set back before anything is read: what comes now is for the next time
+        return moved
 
     @property
     def has_earlier(self) -> bool:

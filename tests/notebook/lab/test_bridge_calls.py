@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -93,6 +94,32 @@ def test_nobody_is_waited_for_long(announcing: Bridge, client: Client, monkeypat
     client.ask("y")
     assert ONLOOKERS == []
     assert announcing._desk is None
+
+
+def test_without_a_page_no_call_is_kept(announcing: Bridge, shell: Shell, client: Client) -> None:
+    """Before anybody says hello calls that ended leave nothing behind; the page that comes reads them from the ledger."""
+    (early,) = ONLOOKERS
+    for number in range(5):
+        client.ask(f"{number}")
+    assert early._ended == deque()
+    assert early._live == {}
+    page = shell.kernel.page("a")
+    page.until(lambda: page.state and page.state["session"]["calls"] == 5)
+    client.ask("now")
+    page.until(lambda: page.state["session"]["calls"] == 6 and len(page.state["calls"]) == 6)
+    assert announcing._early is None
+
+
+def test_a_limit_that_is_set_shows_at_once(bridge: Bridge, shell: Shell, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget is no call: a page of a quiet kernel sees it all the same, not only when it looks again."""
+    del bridge
+    monkeypatch.setattr("nbllm.notebook.lab.desk.IDLE_S", 3600.0)
+    client.ask("x")
+    page = shell.kernel.page("a")
+    page.until(lambda: page.state and page.state["session"]["calls"] == 1)
+    for limit_usd in ("5", "7"):
+        client.set_budget("session", Decimal(limit_usd))
+        page.until(lambda limit_usd=limit_usd: limit_usd in [one["hard_usd"] for one in page.state["budgets"]])
 
 
 def test_calls_that_share_a_run_say_so(bridge: Bridge, shell: Shell, client: Client, fake: FakeProvider) -> None:

@@ -17,7 +17,7 @@ from nbllm.core.why import Why
 from nbllm.notebook.lab.listener import Listener
 from nbllm.notebook.lab.messages import to_front
 from nbllm.notebook.lab.picture import Picture
-from nbllm.notebook.lab.reading import Day, SessionRead, read_session
+from nbllm.notebook.lab.reading import Day, SessionRead, TodayRead, read_session
 from nbllm.notebook.lab.rows import Sums, Tries, budget_row, call_line
 from nbllm.notebook.lab.state import empty
 from nbllm.notebook.lab.values import MOST_NAME_CHARS, count, money, name, seconds
@@ -203,10 +203,10 @@ def test_what_ends_while_the_ledger_is_read_is_counted_once() -> None:
     )
     picture.take([record(1)])
     assert picture.state(0.0, 0.0)["session"]["calls"] == 3, "it was told of after its row was read"
-    picture.take_today(Day(Decimal(1), 7))
+    picture.take_today(TodayRead(others=Day(Decimal(1), 7), before=Day(Decimal(0), 3), of_session=True))
     picture.take([record(4)])
     assert picture.state(0.0, 0.0)["session"]["calls"] == 4
-    assert picture.state(0.0, 0.0)["today"] == {"cost_usd": "1.25", "calls": 8}
+    assert picture.state(0.0, 0.0)["today"] == {"cost_usd": "1.75", "calls": 8}
 
 
 def test_where_it_cannot_be_told_the_session_is_read_again() -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import threading
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from nbllm import Client
-from nbllm.notebook.lab.reading import Day, read_today
+from nbllm.core.ports import Filter
+from nbllm.notebook.lab.bridge import Bridge
+from nbllm.notebook.lab.reading import Day, TodayRead, read_today
+from nbllm.testing import FakeProvider
+from tests.notebook.lab.fakes import Shell
 
 
 def test_a_day_is_known_before_the_first_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,17 +22,65 @@ def test_a_day_is_known_before_the_first_call(tmp_path: Path, monkeypatch: pytes
     home = tmp_path / "home"
     with Client(home=home) as client:
         cost_usd = client.ask("Say hi", model="sim/small").cost_usd
-        day = read_today(client)
-    assert day == Day(cost_usd, 1)
+        assert read_today(client) == TodayRead(of_session=True), "its own is known to the call, and never read"
     idle = Client(home=home)
     monkeypatch.setenv("NBLLM_HOME", str(home))
     before = (home / "ledger.db").read_bytes()
-    assert read_today(idle) == read_today(None) == day
+    assert read_today(idle) == read_today(None) == TodayRead(others=Day(cost_usd, 1))
     assert not idle.is_open
     assert (home / "ledger.db").read_bytes() == before
 
 
 def test_a_day_without_a_home_is_free_and_makes_none(tmp_path: Path) -> None:
     """Where there is no ledger yet nothing was spent, and looking makes no folder."""
-    assert read_today(Client(home=tmp_path / "none")) == Day()
+    assert read_today(Client(home=tmp_path / "none")) == TodayRead()
     assert not (tmp_path / "none").exists()
+
+
+def test_what_the_session_used_before_midnight_is_not_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that runs over midnight, UTC, takes its calls of yesterday out of what it counts."""
+    with Client(home=tmp_path / "home") as client:
+        cost_usd = client.ask("Say hi", model="sim/small").cost_usd
+
+        class Tomorrow:
+            @staticmethod
+            def now(zone: dt.tzinfo) -> dt.datetime:
+                return dt.datetime.now(zone) + dt.timedelta(days=1)
+
+        monkeypatch.setattr("nbllm.notebook.lab.reading.datetime", Tomorrow)
+        assert read_today(client) == TodayRead(before=Day(cost_usd, 1), of_session=True)
+
+
+def test_a_day_is_told_while_calls_go_on_without_a_pause(
+    bridge: Bridge, shell: Shell, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls that end one after the other put off nothing: what another session has spent is in the sum, each call once."""
+    del bridge
+    monkeypatch.setattr("nbllm.notebook.lab.desk.TODAY_S", 0.1)
+    home = client.settings.home
+    with Client(home=home, session="elsewhere", providers={"simulated": FakeProvider()}, model="sim/small") as other:
+        other.ask("before")
+        client.ask("first")
+        stop = threading.Event()
+
+        def steadily() -> None:
+            number = 0
+            while not stop.wait(0.002):
+                client.ask(f"{number}")
+                number += 1
+
+        asking = threading.Thread(target=steadily)
+        asking.start()
+        try:
+            page = shell.kernel.page("a")
+            page.until(lambda: page.state and page.state["session"]["calls"] > 5)
+            page.until(lambda: page.state["today"]["calls"] == page.state["session"]["calls"] + 1)
+            other.ask("meanwhile")
+            page.until(lambda: page.state["today"]["calls"] == page.state["session"]["calls"] + 2)
+        finally:
+            stop.set()
+            asking.join(30)
+        (row,) = client.ledger.usage("total", Filter(session=client.session))
+        page.until(lambda: page.state["today"]["calls"] == row.calls + 2)
+        total_usd = row.cost_usd + 2 * (row.cost_usd / row.calls)  # what is asked costs the same each time
+        page.until(lambda: Decimal(page.state["today"]["cost_usd"]) == total_usd)
