@@ -1,4 +1,6 @@
 /** What the views reckon: shares, curves, clocks, words. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Widget } from '@lumino/widgets';
 import * as fc from 'fast-check';
 import { arranged, scopeWords, shares, warningOf } from '../src/views/budgets';
@@ -264,6 +266,14 @@ test('words of endpoints', () => {
     'ready · 0 running · 0 waiting'
   );
   expect(new Set(Object.values(BREAKERS).map(({ word }) => word)).size).toBe(4);
+});
+
+/** The words of the page about the panel are those that are shown. */
+test('docs/lab.md explains each word of a breaker', () => {
+  const page = readFileSync(join(__dirname, '..', '..', 'docs', 'lab.md'), 'utf-8');
+  const row = /^\| endpoint: breaker of a model \| (.*) \|$/m.exec(page)?.[1] ?? '';
+  const words = row.split('; ').map(one => one.split(':')[0]);
+  expect(words).toEqual(Object.values(BREAKERS).map(({ word }) => word));
 });
 
 /** A folded section still says what matters. */

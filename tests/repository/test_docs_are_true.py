@@ -15,6 +15,7 @@ import pytest
 from nbllm import Client, Endpoint, Settings
 from nbllm.cli import main
 from nbllm.core import backoff, breaker
+from nbllm.notebook.lab.bridge import EARLY_S
 from nbllm.providers.hosts import OTHER_KEYS, PROVIDERS, key_for
 from nbllm.settings import CALL_OPTIONS, SETTINGS
 
@@ -219,3 +220,12 @@ def test_the_file_of_the_page_of_routes_loads(tmp_path: Path) -> None:
     shown = {route.strategy for route in settings.routes.values() if not isinstance(route, tuple)}
     assert shown == set(STRATEGIES)
     assert getattr(settings.routes["learned"], "plan", None) == str(tmp_path / "plans/kind.json")
+
+
+def test_what_the_page_of_the_panel_says_of_the_kernel_is_so() -> None:
+    """How long calls are noted for a page that is yet to come; and the 2% are one caller's, with the row of many."""
+    text = " ".join(page("docs/lab.md").split())
+    assert f"for {EARLY_S:g} s after `%load_ext nbllm` it notes which calls are under way" in text
+    claim = re.search(r"2% of an uncached call with a page that listens, for one caller\..*?\"(?P<row>[^\"]+)\"", text)
+    assert claim is not None
+    assert re.search(rf"^\|[^|]*{re.escape(claim['row'])} \|", page("docs/benchmarks.md"), re.MULTILINE)
