@@ -116,7 +116,8 @@ def closed_after_s(tab: Visit, server: FaultServer, watch: Stopwatch, number: in
     while len(closed := sorted(r.closed_at for r in server.requests if r.closed_at is not None)) < number:
         assert watch.all_s < LIMIT_S
         tab.frames(1)
-    return closed[number - 1] - watch.began_s - watch.lost_s
+    lost_s, since_s = watch.lost_s, time.monotonic() - closed[number - 1]
+    return closed[number - 1] - watch.began_s - max(0.0, lost_s - since_s)
 
 
 def test_a_stopped_cell_keeps_what_came(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
