@@ -53,6 +53,8 @@ class FlowRunner:
         self._loop = FlowLoop()
         self._watches: set[asyncio.Task[None]] = set()
         self._stuck_of: Counter[str] = Counter()
+        self._in_doubt = 0
+        """Async runs that were given up and have not come back: the loop that they share may be blocked."""
 
     @property
     def stuck(self) -> int:
@@ -98,17 +100,24 @@ class FlowRunner:
         watch.add_done_callback(self._watches.discard)
 
     async def _watch(self, spec: FlowSpec, run: asyncio.Future[bytes]) -> None:
-        done, _ = await asyncio.wait([run], timeout=_COMES_BACK_S)
-        if not done:
-            key_id = _asking()
-            self._stuck_of[key_id] += 1
-            _log.warning("The flow %s was given up and does not come back; its thread is lost until it does.", spec.name)
-            try:
-                if spec.is_async:
-                    await self._loop.answers(_COMES_BACK_S)
-                await asyncio.wait([run])
-            finally:
-                self._stuck_of[key_id] -= 1
+        self._in_doubt += spec.is_async
+        try:
+            done, _ = await asyncio.wait([run], timeout=_COMES_BACK_S)
+            if not done:
+                await self._lost(spec, run)
+        finally:
+            self._in_doubt -= spec.is_async
+
+    async def _lost(self, spec: FlowSpec, run: asyncio.Future[bytes]) -> None:
+        key_id = _asking()
+        self._stuck_of[key_id] += 1
+        _log.warning("The flow %s was given up and does not come back; its thread is lost until it does.", spec.name)
+        try:
+            if spec.is_async:
+                await self._loop.answers(_COMES_BACK_S)
+            await asyncio.wait([run])
+        finally:
+            self._stuck_of[key_id] -= 1
 
     # ------------------------------------------------------------------ the two kinds of flows
 
@@ -137,6 +146,8 @@ class FlowRunner:
             except BaseException as exc:
                 self._raise(spec, exc)
 
+        if self._in_doubt:  # what is handed to a loop that is blocked would wait there for ever
+            await self._loop.answers(_COMES_BACK_S)
         job = Job(self._loop.host(), work)
         let_go = follower.hold(job.cancel)  # a stop ends the whole task, not only its calls of the moment
         job.done.then(let_go)

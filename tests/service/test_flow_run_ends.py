@@ -55,13 +55,13 @@ def test_a_flow_that_sleeps_for_an_hour(sleeper: Callable[..., Any], tmp_path: P
                 await runner.run(spec, spec.arguments.model_validate({}), Follower(), timeout_s=0.05)
             assert watch.s < 1
             assert (caught.value.problem.status, caught.value.problem.type) == (504, "flow-timeout")
+            for kind in reversed(KINDS):  # at once, while nobody knows yet whether the first one comes back
+                assert await asyncio.wait_for(run(runner, kind, text="hi"), 30) == b'"ok"'
             if sleeper is waits:
                 await asyncio.sleep(0.2)
                 assert runner.stuck == 0
             while sleeper is not waits and runner.stuck == 0:
                 await asyncio.sleep(0.01)
-            for kind in KINDS:
-                assert await asyncio.wait_for(run(runner, kind, text="hi"), 30) == b'"ok"'
         assert watch.s < 4
 
     try:
