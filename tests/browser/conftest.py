@@ -13,8 +13,11 @@ from playwright.sync_api import Browser, sync_playwright
 from scripts.browser_env import find
 from tests.browser.lab import QUIET_CHROMIUM, ROOT, Lab
 from tests.browser.visit import SharedPage, Visit, visit
+from tests.fault_behaviours import drip, ok
+from tests.fault_server import FaultServer
 
 LAPTOP = {"width": 1280, "height": 900}
+USAGE = {"prompt_tokens": 10, "completion_tokens": 90, "total_tokens": 100}
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +91,12 @@ def pictures() -> Path:
     folder = ROOT / "build" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def upstream() -> Iterator[FaultServer]:
+    """A model server whose words cost a cent, and whose drip does not end."""
+    with FaultServer() as server:
+        server.script("words", [ok(usage=USAGE)])
+        server.script("drip", [drip(pace_s=0.02, tokens=100_000)])
+        yield server

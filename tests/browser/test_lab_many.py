@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
@@ -20,12 +19,10 @@ from tests.browser.lab_panel import (
     section,
 )
 from tests.browser.visit import Visit
-from tests.fault_behaviours import drip, ok
 from tests.fault_server import FaultServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.usefixtures("labextension")]
 
-USAGE = {"prompt_tokens": 10, "completion_tokens": 90, "total_tokens": 100}
 ASK = "nbllm.ask('Many words', model='up/words', cache='off');"
 FRONT = """path => {
   const panel = window.jupyterapp.shell.currentWidget;
@@ -38,15 +35,6 @@ CLOSE = """async path => {
   one.dispose();
 }"""
 KERNEL = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
-
-
-@pytest.fixture
-def upstream() -> Iterator[FaultServer]:
-    """A model server whose words cost a cent, and whose drip does not end."""
-    with FaultServer() as server:
-        server.script("words", [ok(usage=USAGE)])
-        server.script("drip", [drip(pace_s=0.02, tokens=100_000)])
-        yield server
 
 
 def bring(tab: Visit, name: str, kernel: str | None = None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -24,12 +23,10 @@ from tests.browser.lab_panel import (
     section,
 )
 from tests.browser.visit import Visit, visit
-from tests.fault_behaviours import drip, ok
 from tests.fault_server import FaultServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.usefixtures("labextension")]
 
-USAGE = {"prompt_tokens": 10, "completion_tokens": 90, "total_tokens": 100}
 ASK = "nbllm.ask('Many words', model='up/words', cache='off');"
 WHEN_TOLD = f"""
 import pathlib, time
@@ -37,15 +34,6 @@ while not pathlib.Path("ask-now").exists(): time.sleep(0.05)
 {ASK}
 pathlib.Path("asked").touch()
 """
-
-
-@pytest.fixture
-def upstream() -> Iterator[FaultServer]:
-    """A model server whose words cost a cent, and whose drip does not end."""
-    with FaultServer() as server:
-        server.script("words", [ok(usage=USAGE)])
-        server.script("drip", [drip(pace_s=0.02, tokens=100_000)])
-        yield server
 
 
 def test_a_page_whose_network_is_cut_says_so_and_catches_up(browser: Browser, lab: Lab, upstream: FaultServer) -> None:

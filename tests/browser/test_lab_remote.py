@@ -11,22 +11,11 @@ from tests.browser.conftest import LAPTOP
 from tests.browser.lab import Lab
 from tests.browser.lab_panel import call_rows, expect_meter, finish_cell, load_and_point, open_panel, run_cell, section
 from tests.browser.visit import visit
-from tests.fault_behaviours import drip, ok
 from tests.fault_server import FaultServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.usefixtures("labextension")]
 
-USAGE = {"prompt_tokens": 10, "completion_tokens": 90, "total_tokens": 100}
 WHERE = "import os; print(os.environ['NBLLM_HOME'])"
-
-
-@pytest.fixture
-def upstream() -> Iterator[FaultServer]:
-    """A model server whose words cost a cent, and whose drip does not end."""
-    with FaultServer() as server:
-        server.script("words", [ok(usage=USAGE)])
-        server.script("drip", [drip(pace_s=0.02, tokens=100_000)])
-        yield server
 
 
 @pytest.fixture
