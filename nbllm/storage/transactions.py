@@ -146,12 +146,19 @@ def _ridden(con: sqlite3.Connection, rider: Rider) -> None:
 
 
 def _run_all(jobs: list[Job], con: sqlite3.Connection) -> None:
+    """Run jobs in one go where they are of a kind, each plain one after all that came before it: it may undo one of them."""
     kinds: dict[Many, list[Job]] = {}
     for job in jobs:
         if job.many is None:
+            _run_alike(kinds, con)
             job.result = job.run(con)
         else:
             kinds.setdefault(job.many, []).append(job)
+    _run_alike(kinds, con)
+
+
+def _run_alike(kinds: dict[Many, list[Job]], con: sqlite3.Connection) -> None:
     for many, alike in kinds.items():
         for job, result in zip(alike, many(con, [job.asked for job in alike]), strict=True):
             job.result = result
+    kinds.clear()

@@ -28,8 +28,10 @@ def storage(tmp_path):
     made.close()
 
 
-def test_a_lease_that_a_cancelled_caller_asked_for_is_free(storage, tmp_path):
+@pytest.mark.parametrize("crowd", [set(), {"one", "two"}], ids=["alone", "in a crowd"])
+def test_a_lease_that_a_cancelled_caller_asked_for_is_free(storage, tmp_path, crowd):
     """The statement waits behind a lock, its caller is cancelled: nobody may have to wait for a lease that nobody holds."""
+    storage.home.open_calls = crowd  # of a crowd what is alike goes together: what undoes it must still come after it
 
     async def run() -> None:
         await storage.flights.release(await storage.flights.lead("other", lease_s=10))
@@ -41,6 +43,28 @@ def test_a_lease_that_a_cancelled_caller_asked_for_is_free(storage, tmp_path):
             with pytest.raises(asyncio.CancelledError):
                 await asking
         assert await storage.flights.lead("k", lease_s=1000) is not None
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("crowd", [set(), {"one", "two"}], ids=["alone", "in a crowd"])
+def test_a_reservation_that_a_cancelled_caller_asked_for_is_given_back(storage, tmp_path, crowd):
+    """So it is with money: what nobody will settle is not held."""
+    storage.home.open_calls = crowd
+
+    async def run() -> None:
+        scope = [Scope("s", Decimal(10))]
+        await storage.budgets.settle("first", scope, Decimal(1))
+        storage.budgets._db.flush()
+        with locked(tmp_path / "home" / "state.db"):
+            asking = asyncio.ensure_future(storage.budgets.reserve("x", scope, Decimal(9)))
+            await asyncio.sleep(0.02)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        storage.budgets._db.flush()
+        balance = (await storage.budgets.balance(["s"]))["s"]
+        assert (balance.spent_usd, balance.reserved_usd) == (Decimal(1), Decimal(0))
 
     asyncio.run(run())
 

@@ -199,6 +199,9 @@ class Desk:
     def _read_today(self, client: Client | None, now_s: float) -> None:
         """Take in what this day has cost, and have it read when it is due: also before anything was asked of a model here."""
         is_open = client is not None and client.is_open
+        if self._was_open and not is_open:  # closed: what is known stays; read anew, its own calls would be among those of others
+            self._today.forget()
+            return
         if is_open is not self._was_open:  # what the session has used is no longer among what others have
             self._was_open = is_open
             self._today.forget()

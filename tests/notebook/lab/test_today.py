@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -84,3 +85,20 @@ def test_a_day_is_told_while_calls_go_on_without_a_pause(
         page.until(lambda: page.state["today"]["calls"] == row.calls + 2)
         total_usd = row.cost_usd + 2 * (row.cost_usd / row.calls)  # what is asked costs the same each time
         page.until(lambda: Decimal(page.state["today"]["cost_usd"]) == total_usd)
+
+
+def test_a_client_that_was_closed_is_not_counted_twice(
+    bridge: Bridge, shell: Shell, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its calls stay what the session used: they are not those of others as well."""
+    del bridge
+    monkeypatch.setattr("nbllm.notebook.lab.desk.TODAY_S", 0.05)
+    monkeypatch.setattr("nbllm.notebook.lab.desk.IDLE_S", 0.05)
+    client.ask("x")
+    page = shell.kernel.page("a")
+    page.until(lambda: page.state and page.state["today"]["calls"] == 1)
+    client.close()
+    until_s = time.monotonic() + 0.4
+    while time.monotonic() < until_s:
+        assert page.state["today"]["calls"] == 1
+        time.sleep(0.01)
