@@ -1,19 +1,55 @@
 """The loop that async flows run on: a thread of its own, so that one that blocks stalls no request that is no flow.
 
-All async flows share it, because what they keep for themselves (a lock, a client of their own) belongs to one loop.
+All async flows share it, because what they keep for themselves (a lock, a client of their own) belongs to one loop. So one that
+blocks holds up the others: those that have not begun when the loop is given up are begun anew on the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
-from nbllm.background import LoopHost, run_loop
+from nbllm.background import Job, LoopHost, awaited, run_loop
 from nbllm.outcome import Outcome
 
+T = TypeVar("T")
+Hold = Callable[[Callable[[], object]], Callable[[], object]]
+"""Keeps what ends a run; returns what lets go of that."""
 _BORN_S = 10.0
 _END_S = 2.0
+
+
+class _Moved(Exception):
+    """The loop was given up before this run had begun."""
+
+
+class _Turn(Generic[T]):
+    """One run on one loop; whoever takes it first, the loop to begin it or `answers` to move it, has it alone."""
+
+    def __init__(self, host: LoopHost, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self.host = host
+        self.job: Job[T] = Job(host, lambda: self._begun(work))
+        self._free = [True]
+
+    async def _begun(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if not self._take():
+            raise _Moved
+        return await work()
+
+    def move(self) -> None:
+        """Tell whoever waits that it is to be begun elsewhere, unless it has begun. From any thread."""
+        if self._take():
+            self.host.jobs.discard(self.job)
+            self.job.done.fail(_Moved())
+
+    def _take(self) -> bool:
+        try:
+            return self._free.pop()  # atomic: the loop that seemed lost may come back at this moment
+        except IndexError:
+            return False
 
 
 class FlowLoop:
@@ -24,6 +60,23 @@ class FlowLoop:
         self._host: LoopHost | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._turns: set[_Turn[Any]] = set()
+
+    async def run(
+        self, work: Callable[[], Coroutine[Any, Any, T]], hold: Callable[[Callable[[], object]], Callable[[], object]]
+    ) -> T:
+        """Run something on the loop, once, and return what it returns. Raises what it raises."""
+        while True:
+            turn = _Turn(self.host(), work)
+            turn.job.done.then(hold(turn.job.cancel))  # a stop ends the whole task, not only its calls of the moment
+            self._turns.add(turn)
+            try:
+                result: T = await awaited(turn.job)
+            except _Moved:
+                continue
+            finally:
+                self._turns.discard(turn)
+            return result
 
     def host(self) -> LoopHost:
         """Return the loop. RuntimeError after `aclose`."""
@@ -63,6 +116,9 @@ class FlowLoop:
             with suppress(RuntimeError):
                 host.stop()  # should it ever come back
             self._host = self._thread = None
+            for turn in list(self._turns):
+                if turn.host is host:
+                    turn.move()
         return bool(done)
 
     async def aclose(self) -> None:

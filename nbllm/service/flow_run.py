@@ -17,7 +17,6 @@ from typing import NoReturn
 from pydantic import BaseModel
 
 from nbllm import current
-from nbllm.background import Job, awaited
 from nbllm.client import Client
 from nbllm.crew import Crew
 from nbllm.errors import NbllmError, Truncated, UnknownModel
@@ -148,10 +147,7 @@ class FlowRunner:
 
         if self._in_doubt:  # what is handed to a loop that is blocked would wait there for ever
             await self._loop.answers(_COMES_BACK_S)
-        job = Job(self._loop.host(), work)
-        let_go = follower.hold(job.cancel)  # a stop ends the whole task, not only its calls of the moment
-        job.done.then(let_go)
-        return await awaited(job)
+        return await self._loop.run(work, follower.hold)
 
     def _raise(self, spec: FlowSpec, exc: BaseException) -> NoReturn:
         """Raise what a caller gets for what a flow raised: never a SystemExit, which would end the service."""

@@ -70,6 +70,39 @@ def test_a_flow_that_sleeps_for_an_hour(sleeper: Callable[..., Any], tmp_path: P
         RELEASED.set()
 
 
+def test_flows_behind_one_that_blocks_are_begun_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were handed to its loop before anybody knew run once on the next; those whose time is over are lost to nobody."""
+    monkeypatch.setattr(flow_run, "_COMES_BACK_S", 0.05)
+    RELEASED.clear()
+    begun: list[int] = []
+
+    async def counts() -> int:
+        begun.append(1)
+        return len(begun)
+
+    async def main() -> None:
+        async with running(tmp_path, timeout_s=30) as (runner, _):
+            first, behind = describe(blocks), describe(counts)
+            told = asyncio.ensure_future(runner.run(first, first.arguments.model_validate({}), Follower(), timeout_s=0.2))
+            await asyncio.sleep(0.05)
+            late = [run(runner, counts) for _ in range(3)]
+            over = runner.run(behind, behind.arguments.model_validate({}), Follower(), timeout_s=0.02)
+            got = await asyncio.wait_for(asyncio.gather(told, over, *late, return_exceptions=True), 30)
+            assert [type(one) for one in got[:2]] == [ServiceProblem, ServiceProblem]
+            assert sorted(got[2:]) == [b"1", b"2", b"3"]
+            while runner.stuck != 1:
+                await asyncio.sleep(0.01)
+            RELEASED.set()
+            while runner.stuck:
+                await asyncio.sleep(0.01)
+            assert len(begun) == 3, "the loop that came back begins nothing again"
+
+    try:
+        in_a_loop(main)
+    finally:
+        RELEASED.set()
+
+
 def test_too_many_lost_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When too many runs have not come back, others are refused with a time to come again, until they do."""
     monkeypatch.setattr(flow_run, "_COMES_BACK_S", 0.01)
