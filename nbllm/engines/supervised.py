@@ -7,10 +7,17 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
+from random import SystemRandom
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from nbllm.engines.process import SupervisedProcess
+
+_PORTS = range(20_000, 32_000)
+"""Below the ports that systems hand out unasked (Linux from 32,768, others from 49,152): what loads for a minute before it listens
+would find its port given to somebody else."""
+_TRIES = 20
 
 
 class Supervised:
@@ -98,16 +105,26 @@ class Running(Generic[T]):
 
 def free_port(wanted: int | None = None) -> int:
     """Return a port of the loopback that nobody listens on: the wanted one, else any. Raises PortTaken."""
+    if wanted is not None:
+        return _bindable(wanted)
+    for port in SystemRandom().sample(_PORTS, _TRIES):  # a notebook's own random numbers stay as they are
+        with suppress(PortTaken):
+            return _bindable(port)
+    return _bindable(0)
+
+
+def _bindable(port: int) -> int:
+    """Return a port that was free when it was tried, 0: any. Raises PortTaken."""
     with socket.socket() as probe:
-        if wanted is not None and os.name == "posix":  # elsewhere this option takes a port from who listens on it
+        if port and os.name == "posix":  # elsewhere this option takes a port from who listens on it
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted or 0))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
             why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-            raise PortTaken(f"Port {wanted} {why}. Nothing was started.") from None
-        port: int = probe.getsockname()[1]
-        return port
+            raise PortTaken(f"Port {port} {why}. Nothing was started.") from None
+        found: int = probe.getsockname()[1]
+        return found
 
 
 class PortTaken(Exception):

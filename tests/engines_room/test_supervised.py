@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import sys
 
@@ -70,9 +71,29 @@ def test_a_forked_child_has_none_of_it() -> None:
 
 def test_a_port_that_is_taken_is_named() -> None:
     """Any port that nobody has, or the wanted one, or a sentence that says which is taken."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        taken = other.getsockname()[1]
+    taken = free_port()
+    with socket.create_server(("127.0.0.1", taken)):
         with pytest.raises(PortTaken, match=f"Port {taken} is taken. Nothing was started."):
             free_port(taken)
         assert free_port() != taken
     assert free_port(taken) == taken
+
+
+def test_a_port_is_not_one_that_the_system_gives_to_others() -> None:
+    """What loads for a minute before it listens would find such a port gone; a notebook's seed does not repeat the choice."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        given_unasked = other.getsockname()[1]
+    state = random.getstate()
+    ports = {free_port() for _ in range(20)}
+    assert all(1024 < port < min(32_768, given_unasked) for port in ports)
+    assert len(ports) > 10
+    assert random.getstate() == state
+
+
+def test_a_port_is_found_where_all_of_those_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose usual ports are all in use has others."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        monkeypatch.setattr("nbllm.engines.supervised._PORTS", range(taken, taken + 1))
+        monkeypatch.setattr("nbllm.engines.supervised._TRIES", 1)
+        assert free_port() != taken
