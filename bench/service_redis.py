@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import aiohttp
 
 from bench.late_server import LATE_S
 from bench.measure import Row, server
+from nbllm.engines.supervised import free_port
 from nbllm.service.keys import open_keys
 
 SECONDS = 6.0
@@ -101,7 +101,7 @@ async def _load(addresses: list[str], key: str, *, callers: int) -> float:
 
 @contextmanager
 def _redis(folder: Path) -> Iterator[str]:
-    port = _free_port()
+    port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
@@ -116,7 +116,7 @@ def _replicas(folder: Path, url: str, count: int) -> Iterator[list[str]]:
     addresses, processes = [], []
     try:
         for number in range(count):
-            port = _free_port()
+            port = free_port()
             environ = {**os.environ, "REDIS_URL": url, "NBLLM_HOME": str(folder / f"home{number}")}
             command = [sys.executable, "-m", "nbllm.cli", "serve", str(folder), "--port", str(port)]
             processes.append(subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
@@ -144,10 +144,3 @@ async def _ready(addresses: list[str]) -> None:
                 if time.monotonic() > give_up_s:
                     raise RuntimeError(f"{address} did not start.")
                 await asyncio.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Self
 
+from nbllm.engines.supervised import free_port
 from tests.fault_behaviours import Behaviour, ok
 from tests.fault_player import Player, Recorded
 from tests.starvation import Stopwatch
@@ -219,6 +219,4 @@ class _Connection(asyncio.Protocol):
 
 def closed_port() -> str:
     """Return a base_url on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    return f"http://127.0.0.1:{free_port()}/v1"

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+
+from nbllm.engines.supervised import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 60
@@ -35,14 +36,6 @@ QUIET_CHROMIUM = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--disable-features=OptimizationHints,MediaRouter,Translate,InterestFeedContentSuggestions",
 )
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Lab:

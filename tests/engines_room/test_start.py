@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nbllm.engines import EngineEvent, Plan, attach, running, start
+from nbllm.engines.supervised import free_port
 from nbllm.engines.watch import Rhythm
 from nbllm.errors import EngineFailed, EngineNotPossible, EngineWedged
 from tests.engines_room.processes import linux_only, marked, wait_until_gone
@@ -69,9 +70,7 @@ def test_a_port_that_is_taken_meanwhile_is_said_and_another_one_is_tried(fake: M
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            free = probe.getsockname()[1]
+        free = free_port()
         ports = iter([taken, free])
         monkeypatch.setattr("nbllm.engines.launch.free_port", lambda: next(ports))
         with start(fake("slow")) as engine:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
+from nbllm.engines.supervised import free_port
 from nbllm.errors import StorageError
 from nbllm.service import create_app
 from tests.service.raw import Line, ask, post
@@ -24,14 +24,9 @@ def missing(app: Running) -> list[str]:
     return list(answer.json.get("missing", []))
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 def test_a_model_that_rests_makes_it_unready_and_another_one_ready(tmp_path: Path) -> None:
     """When every model of the settings has its breaker open, nothing can be answered; with one that is well it is ready."""
-    top = 'ladder = ["lab/x"]\nretries = 0\n' + ENDPOINT.format(port=closed_port())
+    top = 'ladder = ["lab/x"]\nretries = 0\n' + ENDPOINT.format(port=free_port())
     path = write_settings(tmp_path, top=top)
     with running(create_app(settings=path)) as app:
         assert missing(app) == []

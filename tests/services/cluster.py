@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from nbllm.engines.supervised import free_port
 from nbllm.service.keys import open_keys
 from tests.fault_server import FaultServer
 from tests.redis_server import RedisServer, running_redis
@@ -112,9 +112,7 @@ class Cluster:
 
     def replica(self) -> str:
         """Start one more replica; return its address. `wait` for it."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self._spawn(f"replica{len(self.urls)}", "-m", "nbllm.cli", "serve", ".", "--port", str(port))
         self.urls.append(f"http://127.0.0.1:{port}")
         return self.urls[-1]

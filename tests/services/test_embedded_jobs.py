@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from nbllm.engines.supervised import free_port
 from tests.client.helpers import until
 from tests.starvation import Stopwatch
 
@@ -65,8 +65,7 @@ class Process:
     """One process of the app."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         environ = {**os.environ, "NBLLM_SERVICE_KEY": KEY, "PYTHONPATH": os.pathsep.join(sys.path)}
         environ.pop("NBLLM_HOME", None)
         self.log = folder / f"log-{self.port}.txt"

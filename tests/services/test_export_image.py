@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
+from nbllm.engines.supervised import free_port
 from tests.export.exporting import exported, tree
 from tests.export.test_deploy import instructions
 from tests.redis_server import MISSING, RedisServer
@@ -115,9 +115,7 @@ def words_of(app: Path, wanted: str) -> list[str]:
 @contextmanager
 def started(app: Path, image: Image, **more: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The image's own command, on a free port, with more variables; killed at the end if it still runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [image.here(word) for word in (*words_of(app, "ENTRYPOINT"), *words_of(app, "CMD"))]
     command[-1] = str(port)
     with running(image, command, NBLLM_SERVICE_KEY=KEY, **more) as process:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from nbllm.engines.supervised import free_port
 from tests.export.exporting import exported
 
 KEY = "a-key-of-more-than-thirty-two-bytes-for-this-test"
@@ -33,12 +33,11 @@ EXPECTED = '[checks.positive_data_acceptance]\nexpected-statuses = ["2xx", "400"
 @contextmanager
 def served(app: Path) -> Iterator[str]:
     """Run an export as its README says; yield where it is."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
     environ = {**os.environ, "NBLLM_HOME": str(app.parent / "state"), "NBLLM_SERVICE_KEY": KEY, "NBLLM_SIM_SPEED": "1000"}
     environ["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, "-m", "nbllm.cli", "serve", str(app), "--port", url.rpartition(":")[2]]
+    command = [sys.executable, "-m", "nbllm.cli", "serve", str(app), "--port", str(port)]
     with (app.parent / "serve.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, env=environ) as process:
         try:
             until_s = time.monotonic() + START_S

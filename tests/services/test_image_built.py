@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from nbllm.engines.supervised import free_port
 from tests.export.exporting import exported
 
 BASE = os.environ.get("NBLLM_TEST_PYTHON_IMAGE", "python:3.11-slim-bookworm")
@@ -80,9 +80,7 @@ def test_the_image_holds_no_notebook(buildah: Buildah, container: str) -> None:
 
 def test_the_image_serves(buildah: Buildah, container: str, tmp_path: Path) -> None:
     """Its service starts as that user and answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [shutil.which("buildah"), "run", container, "--", "/venv/bin/nbllm", "serve", "/app", "--port", str(port)]
     env = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", **os.environ}
     with (tmp_path / "log").open("w") as log, subprocess.Popen(command, env=env, stdout=log, stderr=log) as process:

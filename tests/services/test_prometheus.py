@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from nbllm.engines.supervised import free_port
 from nbllm.service import create_app
 from tests.export.exporting import exported
 from tests.export.test_deploy import expressions
@@ -76,9 +76,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 class _prometheus:  # noqa: N801 - a context manager, used as a function
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            where = f"127.0.0.1:{probe.getsockname()[1]}"
+        where = f"127.0.0.1:{free_port()}"
         self._log = (folder / "prometheus.log").open("w")
         words = (f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}")
         self._process = subprocess.Popen(
