@@ -1,26 +1,20 @@
-"""NBLLM_HOME: the directory that holds what lasts, and who is alive in it.
-
-Every process that writes there holds an OS lock on `run/<pid>-<random>.lock` for as long as it lives. The name of that file is
-the process's token in shared tables: a token whose lock is free belongs to a process that ended, however it ended.
-"""
+"""NBLLM_HOME: the directory that holds what lasts, and this process in it. Who else is alive there: see run_locks."""
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 import socket
 import stat
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from nbllm.errors import HomeUnusable
-from nbllm.storage.locks import try_lock
+from nbllm.storage import run_locks
 from nbllm.storage.mounts import network_file_system
 
 _FILES = ("ledger.db", "state.db", "recordings.db", "vectors.db", "cache/cache.db")
@@ -106,9 +100,9 @@ class Home:
             with self._guard:
                 if self._token is None and self._prepared:  # else another thread is making a folder anew that is gone
                     try:
-                        self._token, self._lock_fd = _take_token(run)
+                        self._token, self._lock_fd = run_locks.take(run)
                         self._mark = str(run / f"{self._token}.lock")
-                        _sweep(run, keep=self._token)
+                        run_locks.sweep(run, keep=self._token)
                     except OSError as exc:
                         raise _unusable(self.path, exc) from exc
         return token
@@ -168,7 +162,7 @@ class Home:
     def dead(self, tokens: Iterable[str]) -> set[str]:
         """Return those tokens whose process has ended."""
         run = self.prepare() / "run"
-        return {token for token in tokens if token != self._token and _is_free(run / f"{token}.lock")}
+        return {token for token in tokens if token != self._token and run_locks.is_free(run, token)}
 
     def close(self) -> None:
         """Free this process's lock. A later use takes a new one, under a new token."""
@@ -178,14 +172,8 @@ class Home:
     def _let_go(self) -> None:
         token, fd, self._token, self._lock_fd = self._token, self._lock_fd, None, None
         self._mark = str(self.data / "run")
-        if fd is None:
-            return
-        # Windows cannot delete an open file and POSIX must not close before deleting, or another process could win the name.
-        with suppress(OSError):
-            (self.data / "run" / f"{token}.lock").unlink()
-        os.close(fd)
-        with suppress(OSError):
-            (self.data / "run" / f"{token}.lock").unlink()
+        if token is not None and fd is not None:
+            run_locks.free(self.data / "run", token, fd)
 
     def _after_fork(self) -> None:
         """In a forked child: the lock and the token are the parent's."""
@@ -260,48 +248,3 @@ def _unusable(path: Path, exc: OSError) -> HomeUnusable:
         errno.EEXIST: "lies below something that is not a directory",
     }.get(exc.errno or 0, f"cannot be used ({exc.strerror or type(exc).__name__})")
     return HomeUnusable(f"NBLLM_HOME {path} {why}.", hint=_ELSEWHERE)
-
-
-def _take_token(run: Path) -> tuple[str, int | None]:
-    """Create and lock a new file in `run`; return its name without the suffix, and its descriptor, None where locks do not work."""
-    while True:
-        token = f"{os.getpid()}-{secrets.token_hex(4)}"
-        path = run / f"{token}.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            # Between open and lock another process may have taken the file for an orphan: then it is theirs to delete.
-            if try_lock(fd) and path.exists():
-                return token, fd
-        except OSError:
-            # A file system without locks (some network mounts): nobody can be told dead from alive, so nobody is called dead.
-            os.close(fd)
-            return token, None
-        os.close(fd)
-
-
-def _is_free(path: Path) -> bool:
-    """Whether no living process holds the lock. A free file is deleted; one that cannot be judged counts as held."""
-    try:
-        fd = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    try:
-        free = try_lock(fd)
-        if free:
-            with suppress(OSError):  # while the lock is held, so that nobody else takes the file; not possible on Windows
-                path.unlink()
-    except OSError:
-        return False
-    else:
-        return free
-    finally:
-        os.close(fd)
-
-
-def _sweep(run: Path, *, keep: str) -> None:
-    """Delete the lock files of processes that ended."""
-    for path in run.glob("*.lock"):
-        if path.stem != keep:
-            _is_free(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jupyter_client.manager import KernelManager
 
 
@@ -41,9 +43,13 @@ class Kernel:
         return [m["content"] for m in self.messages if m["msg_type"] in kinds]
 
     def value(self, expression: str) -> Any:
-        """The value of an expression in the kernel."""
+        """The value of an expression in the kernel, as it is shown there."""
         self.run(expression)
         return self.of("execute_result")[-1]["data"]["text/plain"]
+
+    def literal(self, expression: str) -> Any:
+        """The same, read back: of an expression that gives numbers, texts, and lists and the like of them."""
+        return ast.literal_eval(self.value(expression))
 
 
 @contextmanager
@@ -59,3 +65,13 @@ def running_kernel(folder: Path) -> Iterator[Kernel]:
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+@contextmanager
+def kernel_with_a_home(folders: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """A kernel with a working folder and an NBLLM_HOME of its own, in a notebook that nothing but its front ends name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBLLM_HOME", str(folders.mktemp("home")))
+        patch.delenv("JPY_SESSION_NAME", raising=False)
+        with running_kernel(folders.mktemp("work")) as made:
+            yield made

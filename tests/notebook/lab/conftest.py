@@ -1,4 +1,4 @@
-"""A bridge without a kernel's processes, and the client that it serves."""
+"""A bridge without a kernel's processes, and the client that it serves; a real kernel, and front ends for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from nbllm.current import get_client, set_process_client
 from nbllm.flow_context import ONLOOKERS
 from nbllm.notebook.lab.bridge import Bridge
 from nbllm.testing import FakeProvider
+from tests.notebook.kernel import Kernel, kernel_with_a_home
 from tests.notebook.lab.fakes import Shell
+from tests.notebook.lab.fronts import Front
 
 
 def threads() -> list[str]:
@@ -48,3 +50,30 @@ def bridge(shell: Shell) -> Iterator[Bridge]:
     made.close()
     assert threads() == []
     assert ONLOOKERS == []
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """One kernel for all tests of this file, with a home of its own and the extension loaded."""
+    with kernel_with_a_home(tmp_path_factory) as made:
+        assert made.run("%load_ext nbllm\nimport nbllm, threading, os, time\nfrom nbllm.flow_context import ONLOOKERS") == "ok"
+        made.loaded = made.messages  # type: ignore[attr-defined]
+        yield made
+
+
+@pytest.fixture
+def fronts(kernel: Kernel) -> Iterator[Any]:
+    """Makes front ends, and closes them again."""
+    made: list[Front] = []
+
+    def make(notebook: str | None = "a.ipynb", **options: Any) -> Front:
+        made.append(Front(kernel.manager, notebook, **options))
+        return made[-1]
+
+    yield make
+    for front in made:
+        front.raw("comm_close", {"data": {}})
+        front.close()
+    for _ in range(100):  # in many cells: the end of a comm waits for the one that runs
+        if kernel.value("list(ONLOOKERS)") == "[]":
+            break

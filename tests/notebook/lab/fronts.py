@@ -13,6 +13,12 @@ from jupyter_client.session import Session
 from nbllm.notebook.lab.messages import to_front
 from nbllm.notebook.lab.state import applied
 
+_HOUSES = " ".join(
+    f"House {n} of the long road has {n + 2} windows, a door of oak and a garden with {n * 3} trees." for n in range(20)
+)
+STREAM = f"%%llm -m sim/large?tok_s=40 -o a --cache off --max-tokens 90\nSummarise in ten bullets. {_HOUSES}"
+"""A cell that streams for about two seconds."""
+
 
 class Front:
     """One notebook panel: a connection with a session of its own. Every message is checked, and applied in order."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
 import pytest
 
-from tests.notebook.kernel import Kernel, running_kernel
+from tests.notebook.kernel import Kernel, kernel_with_a_home
 from tests.notebook.lab.fronts import Front
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
@@ -23,11 +22,9 @@ get_ipython().kernel.comm_manager.register_target('widget', target)
 
 @pytest.fixture
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NBLLM_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.delenv("JPY_SESSION_NAME", raising=False)
-        with running_kernel(tmp_path_factory.mktemp("work")) as made:
-            yield made
+    """A kernel that has not loaded the extension yet."""
+    with kernel_with_a_home(tmp_path_factory) as made:
+        yield made
 
 
 def test_a_call_belongs_to_its_cell_and_a_callback_to_none(kernel: Kernel) -> None:
@@ -48,7 +45,7 @@ def test_a_call_belongs_to_its_cell_and_a_callback_to_none(kernel: Kernel) -> No
             first.comm_id = comm_id
             # Behind it on the same connection, so that it is over.
             assert first.run("pass", "behind")["status"] == "ok"
-        assert ast.literal_eval(kernel.value("seen")) == [(None, None, None)] * 2
+        assert kernel.literal("seen") == [(None, None, None)] * 2
     finally:
         first.close(), second.close()
 
@@ -80,8 +77,8 @@ def test_a_callback_beside_the_cell_of_another_notebook_is_not_of_that_cell(kern
         first.comm_id = "widget"
         first.raw("comm_open", {"target_name": "widget", "data": {}})
         assert second.replied(asked)["status"] == "ok"
-        assert ast.literal_eval(kernel.value("seen")) == [(None, None, None)]
-        own = ast.literal_eval(kernel.value("[tuple(one) for one in (after, *in_thread)]"))
+        assert kernel.literal("seen") == [(None, None, None)]
+        own = kernel.literal("[tuple(one) for one in (after, *in_thread)]")
         assert own == [("busy", second.tag)] * 2
     finally:
         first.close(), second.close()

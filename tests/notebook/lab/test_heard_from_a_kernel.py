@@ -1,63 +1,18 @@
-"""The kernel's end of the JupyterLab extension in a real kernel: what a front end hears, and what it can have done."""
+"""What a front end of the JupyterLab extension hears of a real kernel: announcements, numbers, badges, farewells."""
 
 from __future__ import annotations
 
-import ast
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fault_behaviours import drip
-from tests.fault_server import FaultServer
 from tests.notebook.kernel import Kernel, running_kernel
-from tests.notebook.lab.fronts import Front
-from tests.starvation import Stopwatch
+from tests.notebook.lab.fronts import STREAM, Front
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
-
-SLOW = "sim/large?tok_s=40"
-HOUSES = " ".join(
-    f"House {n} of the long road has {n + 2} windows, a door of oak and a garden with {n * 3} trees." for n in range(20)
-)
-STREAM = f"%%llm -m {SLOW} -o a --cache off --max-tokens 90\nSummarise in ten bullets. {HOUSES}"
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """One kernel for all tests of this file, with a home of its own and the extension loaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NBLLM_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.delenv("JPY_SESSION_NAME", raising=False)
-        with running_kernel(tmp_path_factory.mktemp("work")) as made:
-            assert made.run("%load_ext nbllm\nimport nbllm, threading, os, time\nfrom nbllm.flow_context import ONLOOKERS") == "ok"
-            made.loaded = made.messages  # type: ignore[attr-defined]
-            yield made
-
-
-@pytest.fixture
-def fronts(kernel: Kernel) -> Iterator[Any]:
-    """Makes front ends, and closes them again."""
-    made: list[Front] = []
-
-    def make(notebook: str | None = "a.ipynb", **options: Any) -> Front:
-        made.append(Front(kernel.manager, notebook, **options))
-        return made[-1]
-
-    yield make
-    for front in made:
-        front.raw("comm_close", {"data": {}})
-        front.close()
-    for _ in range(100):  # in many cells: the end of a comm waits for the one that runs
-        if kernel.value("list(ONLOOKERS)") == "[]":
-            break
-
-
-def value(kernel: Kernel, expression: str) -> Any:
-    return ast.literal_eval(kernel.value(expression))
 
 
 def test_loading_announces_itself_and_nothing_more(kernel: Kernel) -> None:
@@ -67,14 +22,14 @@ def test_loading_announces_itself_and_nothing_more(kernel: Kernel) -> None:
     """
     opened = [message["content"] for message in kernel.loaded if message["msg_type"].startswith("comm")]  # type: ignore[attr-defined]
     assert [(one["target_name"], one["data"]) for one in opened] == [
-        ("nbllm", {"v": 1, "type": "announce", "nbllm": value(kernel, "nbllm.__version__")})
+        ("nbllm", {"v": 1, "type": "announce", "nbllm": kernel.literal("nbllm.__version__")})
     ]
     kernel.run("r = nbllm.ask('Say hi', model='sim/small')")
     assert kernel.of("comm_open", "comm_msg", "comm_close") == []
     kernel.run("import time; now = time.monotonic; time.monotonic = lambda: now() + 3600")
     kernel.run("r = nbllm.ask('Say hi', model='sim/small', deadline_s=7200)")
     kernel.run("time.monotonic = now")
-    assert value(kernel, "[t.name for t in threading.enumerate() if t.name.startswith('nbllm-lab')], ONLOOKERS") == ([], [])
+    assert kernel.literal("[t.name for t in threading.enumerate() if t.name.startswith('nbllm-lab')], ONLOOKERS") == ([], [])
 
 
 def test_a_front_end_without_the_extension_hides_it_from_nobody(kernel: Kernel, fronts: Any) -> None:
@@ -112,8 +67,7 @@ def test_a_streamed_call_moves_and_its_row_is_the_ledgers(kernel: Kernel, fronts
     assert front.replied(asked)["status"] == "ok"
     front.until(lambda: not front.state["running"] and front.state["session"]["calls"] == before + 1)
     line = front.state["calls"][0]
-    row, attempts, usage = value(
-        kernel,
+    row, attempts, usage = kernel.literal(
         "(lambda c: (lambda r: ({'call_id': r.call_id, 'cell_id': r.cell_id, 'notebook': r.notebook, 'latency_s': r.latency_s}, "
         "[str(a.cost_usd) for a in c.ledger.attempts(r.call_id)], str(c.usage('total').rows[0].cost_usd)))"
         "(c.ledger.calls(c._filter({}), limit=1)[0]))(nbllm.get_client())",
@@ -131,7 +85,7 @@ def test_the_numbers_are_whole_for_whoever_comes_late(kernel: Kernel, fronts: An
     front = fronts().hello()
     front.until(lambda: front.state and front.state["budgets"] and front.state["endpoints"] and front.state["today"]["calls"])
     assert front.of("snapshot")[0]["state"]["session"]["calls"] >= 1
-    calls = value(kernel, "nbllm.get_client().usage('total').rows[0].calls")
+    calls = kernel.literal("nbllm.get_client().usage('total').rows[0].calls")
     assert front.state["session"]["calls"] == calls == len(front.state["calls"])
     assert {one["scope"] for one in front.state["budgets"]} == {"session", "day"}
     front.until(lambda: [one for line in front.state["endpoints"] for one in line["models"] if one["model"] == "small"])
@@ -148,121 +102,9 @@ def test_never_more_often_than_asked_for(kernel: Kernel, fronts: Any) -> None:
     said = front.hear(2.5)
     assert len([one for one in said if one["type"] != "result"]) <= 2 * (time.monotonic() - began_s) + 1
     front.replied(asked)
-    calls = value(kernel, "nbllm.get_client().usage('total').rows[0].calls")
+    calls = kernel.literal("nbllm.get_client().usage('total').rows[0].calls")
     front.until(lambda: front.state["session"]["calls"] == calls)
     assert len(front.state["calls"]) <= 200
-
-
-def test_a_stop_beside_the_running_cell_ends_the_request_within_a_second(kernel: Kernel, fronts: Any) -> None:
-    """On a subshell: the upstream request is closed, the cell fails in a few words and keeps what came, the kernel goes on."""
-    with FaultServer() as server:
-        server.script("slow", [drip(pace_s=0.02)])
-        kernel.run(f"nbllm.get_client().configure(endpoints={{'lab': nbllm.Endpoint(base_url='{server.base_url}')}})")
-        front = fronts(subshell=True).hello()
-        front.until(lambda: front.state)
-        asked = front.execute("%%llm -m lab/slow -o part --cache off\nGo on and on.", "cell-9")
-        front.until(lambda: any(one["cell_id"] == "cell-9" and one["output_tokens"] > 5 for one in front.state["running"]))
-        watch = Stopwatch(others=True)
-        result = front.command("stop", call_id=front.state["running"][0]["call_id"])
-        assert (result["ok"], result["message"]) == (True, "Stopped.")
-        assert server.wait_closed(watch) < 1
-        reply = front.replied(asked)
-        assert watch.s < 2
-    assert (reply["status"], reply["ename"]) == ("error", "CallFailed")
-    assert "Stopped from the panel" in reply["evalue"]
-    assert value(kernel, "part.interrupted, len(part.text) > 5") == (True, True)
-    front.until(lambda: front.state["calls"] and front.state["calls"][0]["cell_id"] == "cell-9")
-    assert front.state["calls"][0]["status"] == "cancelled"
-    late = front.command("stop", call_id=front.state["calls"][0]["call_id"])
-    assert (late["ok"], late["message"]) == (False, "This call has ended already.")
-
-
-def test_while_messages_wait_for_the_cell_an_interrupt_ends_it(kernel: Kernel, fronts: Any) -> None:
-    """Without a subshell a stop is not answered while the cell runs; an interrupt ends the call, and updates come on."""
-    front = fronts().hello()
-    front.until(lambda: front.state)
-    asked = front.execute(STREAM, "cell-3")
-    front.until(lambda: front.state["running"])
-    front.say({"v": 1, "type": "command", "id": "k9", "do": "stop", "call_id": front.state["running"][0]["call_id"]})
-    front.hear(0.3)
-    assert front.of("result") == []
-    assert front.state["running"]
-    kernel.manager.interrupt_kernel()
-    assert front.replied(asked)["ename"] == "KeyboardInterrupt"
-    front.until(lambda: front.of("result"))
-    assert (front.of("result")[0]["id"], front.of("result")[0]["ok"]) == ("k9", False)
-
-
-def test_two_notebooks_on_one_kernel_are_kept_apart(kernel: Kernel, fronts: Any) -> None:
-    """Calls carry their own notebook, and each has its own way to use the cache and its own stored answers; the session is one."""
-    one, two = fronts("one.ipynb").hello(), fronts("two.ipynb").hello()
-    one.until(lambda: one.state), two.until(lambda: two.state)
-    assert one.tag != two.tag
-    ask = "r = nbllm.ask('What is it?', model='sim/small'); s = nbllm.ask('Only {}?', model='sim/small')"
-    one.run(ask.format("one"), "cell-1"), two.run(ask.format("two"), "cell-2")
-    assert one.command("cache_mode", mode="refresh")["ok"]
-    one.until(lambda: one.state["cache_mode"] == "refresh")
-    one.run(ask.format("one")), two.run(ask.format("two"))
-    two.until(
-        lambda: (
-            two.state["calls"][0]["notebook"] == two.tag and len([c for c in two.state["calls"] if c["notebook"] == one.tag]) == 4
-        )
-    )
-    sources = {tag: [c["source"] for c in two.state["calls"] if c["notebook"] == tag] for tag in (one.tag, two.tag)}
-    assert sources == {one.tag: ["model"] * 4, two.tag: ["cache", "cache", "model", "cache"]}
-    assert two.state["cache_mode"] is None
-    one.until(lambda: one.state["session"] == two.state["session"])
-    assert one.command("cache_mode", mode=None)["ok"]
-    gone = two.command("clear_cache")
-    assert (gone["ok"], gone["data"]) == (True, {"entries": 2})
-    one.run(ask.format("one"))
-    one.until(lambda: one.state["calls"][0]["notebook"] == one.tag and one.state["cache_mode"] is None)
-    assert [c["source"] for c in one.state["calls"][:2]] == ["cache", "model"]
-
-
-def test_a_budget_a_report_and_a_reason(kernel: Kernel, fronts: Any) -> None:
-    """The session's limit is set and shown; the report is Markdown with the same cost; a call says why; nothing holds a prompt."""
-    kernel.run("r = nbllm.ask('A secret plan', model='sim/small', cache='off')")
-    front = fronts(subshell=True).hello()
-    front.until(lambda: front.state)
-    result = front.command("set_budget", usd="5.00")
-    assert (result["ok"], result["data"]) == (True, {"hard_usd": "5.00"})
-    front.until(lambda: any(b["scope"] == "session" and b["hard_usd"] == "5" for b in front.state["budgets"]))
-    assert value(kernel, "str(nbllm.get_client().settings.budgets.session_usd)") == "5.00"
-    report = front.command("report")["data"]["markdown"]
-    assert report.startswith("## LLM session")
-    assert "sim/small" in report
-    why = front.command("why", call_id=front.state["calls"][0]["call_id"])["data"]["text"]
-    assert "answered by: sim/small" in why
-    unknown = front.command("why", call_id="nobody")
-    assert (unknown["ok"], unknown["message"]) == (False, "The ledger has no such call.")
-    assert front.command("set_budget", usd=None)["ok"]
-    assert "secret plan" not in repr(front.said)
-
-
-def test_nonsense_is_ignored_with_one_warning_and_the_rest_goes_on(kernel: Kernel, fronts: Any) -> None:
-    """Cut, newer, wrongly typed and misplaced messages change nothing; a command that is not understood is told so."""
-    front = fronts()
-    front.raw("comm_open", {"target_name": "nbllm", "data": {"v": 2, "type": "hello"}})
-    front.hello(v=2)
-    for nonsense in ('{"v": 1, "ty', 7, None, [], {}, {"v": 1, "type": "shutdown"}, {"v": 1, "type": "hello", "notebook": 5}):
-        front.say(nonsense)
-    front.say({"v": 1, "type": "command", "id": "early", "do": "report"})
-    assert front.hear(0.3) == []
-    assert value(kernel, "ONLOOKERS") == []
-    front.hello()
-    front.until(lambda: front.state)
-    front.say({"v": 1, "type": "command", "id": "k1", "do": "eval", "code": "1/0"})
-    front.until(lambda: front.of("result"))
-    assert front.of("result") == [
-        {
-            "v": 1, "type": "result", "id": "k1", "ok": False, "data": None,
-            "message": "This version of nbllm does not understand that.",
-        }
-    ]  # fmt: skip
-    for _ in range(50):
-        front.say({"v": 1, "type": "pace", "updates_per_s": 99})
-    assert front.run("r = nbllm.ask('Say hi', model='sim/small')")["status"] == "ok"
 
 
 def test_a_missing_number_is_made_good_by_a_snapshot(kernel: Kernel, fronts: Any) -> None:
@@ -273,7 +115,7 @@ def test_a_missing_number_is_made_good_by_a_snapshot(kernel: Kernel, fronts: Any
     front.run("r = nbllm.ask('Say hi', model='sim/small')")
     front.until(lambda: front.gaps == 1 and len(front.of("snapshot")) == 2)
     front.run("r = nbllm.ask('Say ho', model='sim/small')")
-    calls = value(kernel, "nbllm.get_client().usage('total').rows[0].calls")
+    calls = kernel.literal("nbllm.get_client().usage('total').rows[0].calls")
     front.until(lambda: front.state["session"]["calls"] == calls)
     assert front.gaps == 1
 
@@ -286,7 +128,7 @@ def test_a_page_that_was_reloaded_is_found_out(kernel: Kernel, fronts: Any) -> N
     second.until(lambda: second.state)
     first.until(lambda: first.gaps == 1 and len(first.of("snapshot")) == 2)
     first.run("r = nbllm.ask('Say hi', model='sim/small')")
-    calls = value(kernel, "nbllm.get_client().usage('total').rows[0].calls")
+    calls = kernel.literal("nbllm.get_client().usage('total').rows[0].calls")
     first.until(lambda: first.state["session"]["calls"] == calls)
     second.until(lambda: second.state["session"]["calls"] == calls)
 
@@ -303,7 +145,7 @@ def test_a_call_that_began_before_anybody_looked_is_shown_and_cannot_be_stopped(
     assert "began before" in front.command("stop", call_id=under_way["call_id"])["message"]
     front.replied(asked)
     front.until(lambda: not front.state["running"] and front.state["calls"][0]["call_id"] == under_way["call_id"])
-    usage = value(kernel, "(lambda r: (r.calls, float(r.cost_usd), r.input_tokens))(nbllm.get_client().usage('total').rows[0])")
+    usage = kernel.literal("(lambda r: (r.calls, float(r.cost_usd), r.input_tokens))(nbllm.get_client().usage('total').rows[0])")
     session = front.state["session"]
     assert (session["calls"], float(session["cost_usd"]), session["input_tokens"]) == pytest.approx(usage)
 
@@ -315,12 +157,12 @@ def test_figures_of_the_running_cell_are_left_alone(kernel: Kernel, fronts: Any)
     )
     front = fronts(subshell=True).hello()
     front.until(lambda: front.state)
-    before = value(kernel, "len(ran)")
+    before = kernel.literal("len(ran)")
     for _ in range(5):
         front.say({"v": 1, "type": "ask_snapshot"})
     front.until(lambda: len(front.of("snapshot")) >= 2)
     front.hear(0.3)
-    assert value(kernel, "len(ran)") == before + 1
+    assert kernel.literal("len(ran)") == before + 1
     kernel.run("get_ipython().events.unregister('post_execute', f)")
 
 
@@ -350,9 +192,9 @@ def test_badges_are_in_the_metadata_of_the_final_display(kernel: Kernel) -> None
         shown = kernel.of("display_data", "update_display_data")
         assert [one["metadata"] for one in shown[:-1]] == [{}] * (len(shown) - 1)
         badge = shown[-1]["metadata"]["nbllm"]
-        cost = "0" if source == "cache" else value(kernel, "str(b.cost_usd)")
+        cost = "0" if source == "cache" else kernel.literal("str(b.cost_usd)")
         assert float(badge.pop("cost_usd")) == pytest.approx(float(cost))
-        assert badge == {"v": 1, "model": "sim/small", "source": source, "call_id": value(kernel, "b.call_id")}
+        assert badge == {"v": 1, "model": "sim/small", "source": source, "call_id": kernel.literal("b.call_id")}
 
 
 def test_a_cell_that_broke_off_has_its_badge_too(kernel: Kernel) -> None:
@@ -360,13 +202,13 @@ def test_a_cell_that_broke_off_has_its_badge_too(kernel: Kernel) -> None:
     spent = "str(nbllm.get_client().usage('total').rows[0].cost_usd)"
     cut = "%%llm -m sim/small?fault=cut -o a --cache off --set retries=0\nWhat is a badge?"
     for code, stop in ((STREAM, lambda one: " out · " in one["content"].get("data", {}).get("text/plain", "")), (cut, None)):
-        before = value(kernel, spent)
+        before = kernel.literal(spent)
         assert kernel.run(code, interrupt_when=stop) == "error"
         badge = kernel.of("display_data", "update_display_data")[-1]["metadata"]["nbllm"]
         cost_usd = Decimal(badge["cost_usd"])
         assert cost_usd > 0
-        assert cost_usd == Decimal(value(kernel, spent)) - Decimal(before)
-        assert (badge["model"], badge["call_id"], "model") == (*value(kernel, "(a.rung, a.call_id)"), badge["source"])
+        assert cost_usd == Decimal(kernel.literal(spent)) - Decimal(before)
+        assert (badge["model"], badge["call_id"], "model") == (*kernel.literal("(a.rung, a.call_id)"), badge["source"])
 
 
 def test_unloading_says_goodbye_and_leaves_nothing(kernel: Kernel, fronts: Any) -> None:
@@ -377,7 +219,7 @@ def test_unloading_says_goodbye_and_leaves_nothing(kernel: Kernel, fronts: Any) 
     front.until(lambda: any(m["msg_type"] == "comm_close" and m["content"]["comm_id"] == front.comm_id for m in front.seen))
     kernel.run("targets = get_ipython().kernel.comm_manager.targets")
     left = "[t.name for t in threading.enumerate() if t.name == 'nbllm-lab'], ONLOOKERS, 'nbllm' in targets"
-    assert value(kernel, left) == ([], [], False)
+    assert kernel.literal(left) == ([], [], False)
     assert kernel.run("%load_ext nbllm") == "ok"
     assert [one["data"]["type"] for one in kernel.of("comm_open")] == ["announce"]
     front.hello()
