@@ -14,7 +14,10 @@ from playwright.sync_api import Locator, expect
 from nbllm.money import format_usd
 from tests.browser.lab import Lab
 from tests.browser.visit import Visit
+from tests.fault_server import FaultServer
 
+ASK = "nbllm.ask('Many words', model='up/words', cache='off');"
+"""A line that costs a cent at conftest's upstream."""
 PICODOLLARS = Decimal(10) ** 12
 RECORD = """() => {
   window.metered = [];
@@ -115,6 +118,13 @@ def wait_cell(tab: Visit, number: int) -> None:
         }""",
         arg=number,
     )
+
+
+def open_loaded(tab: Visit, upstream: FaultServer, name: str, *cells: str) -> str:
+    """Open a new notebook whose first cell, which is run, loads nbllm and knows the upstream as `up`; return its name."""
+    tab.open(tab.lab.write(name, [load_and_point(up=upstream.base_url), *cells]))
+    finish_cell(tab, 0)
+    return name
 
 
 def load_and_point(**models_at: str) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab
-from tests.browser.lab_panel import call_rows, expect_meter, finish_cell, load_and_point, open_panel, run_cell, section
+from tests.browser.lab_panel import call_rows, expect_meter, finish_cell, open_loaded, open_panel, run_cell, section
 from tests.browser.visit import Visit
 from tests.fault_behaviours import drip, error, ok
 from tests.fault_server import FaultServer
@@ -19,6 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.usefixt
 
 WORKS = {"button", "searchbox", "combobox", "checkbox", "link", "textbox", "meter", "image", "row", "treegrid", "list", "region"}
 """Roles that say nothing without a name."""
+COLUMNS = {"Model", "Rung", "Source", "TTFT", "Latency", "Cost", "Cell"}
 CHATTER = """() => {
   const live = '[aria-live]:not([aria-live=off]), [role=status], [role=alert], [role=log], [role=timer], [role=marquee], output';
   const own = '.jp-nbllm-Panel, .jp-nbllm-Meter, .jp-nbllm-Badge';
@@ -80,46 +80,48 @@ def said(node: dict[str, Any], what: str) -> str:
     return str(node.get(what, {}).get("value", ""))
 
 
-def test_all_of_it_has_a_role_and_a_name_in_words(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_all_of_it_has_a_role_and_a_name_in_words(tab: Visit, upstream: FaultServer) -> None:
     """Buttons, bars, lights, rows, columns, the meter and badges say in words what they are and how they do, not by colour."""
-    cells = [
-        load_and_point(up=upstream.base_url),
-        "%%llm -m up/quick --cache off\nHi.",
-        FIVE_FAIL,
-        "%llm_budget session 0.003 --soft 50%",
-        "%llm_budget session 0.001",
-        "%llm_budget session 5\nnbllm.ask('Hi', model='up/drip', cache='off')",
-    ]
-    tab.open(lab.write("heard.ipynb", cells))
-    for number in (0, 1, 2, 3):
+    hi, drip_on = "%%llm -m up/quick --cache off\nHi.", "%llm_budget session 5\nnbllm.ask('Hi', model='up/drip', cache='off')"
+    limits = ("%llm_budget session 0.003 --soft 50%", "%llm_budget session 0.001")
+    open_loaded(tab, upstream, "heard.ipynb", hi, FIVE_FAIL, *limits, drip_on)
+    for number in (1, 2, 3):
         finish_cell(tab, number)
     open_panel(tab)
     expect(section(tab, "endpoints")).to_contain_text("breaker open")
-    for number, warning in ((None, "Soft limit of $0.0015 reached."), (4, "Limit reached: further calls are refused.")):
-        if number is not None:
-            finish_cell(tab, number)
-        expect(section(tab, "session")).to_contain_text(warning)
-        ((name, words),) = [(n, w) for role, n, w in Heard(tab).below("region", "LLM calls") if role == "meter"]
-        assert name == "Budget: Session"
-        assert "spent $0.0017" in words
-        bar = section(tab, "session").get_by_role("meter")
-        expect(bar).to_have_attribute("aria-valuetext", re.compile(r"^\$0\.0017 of \$0\.00\d\. " + re.escape(warning)))
+    expect_limit_in_words(tab, "Soft limit of $0.0015 reached.")
+    finish_cell(tab, 4)
+    expect_limit_in_words(tab, "Limit reached: further calls are refused.")
     run_cell(tab, 5)
-    expect(section(tab, "running").get_by_role("button", name="Stop up/drip")).to_be_visible()
+    stop = section(tab, "running").get_by_role("button", name="Stop up/drip")
+    expect(stop).to_be_visible()
     heard = Heard(tab)
-    panel = heard.below("region", "LLM calls")
+    check_panel_in_words(heard.below("region", "LLM calls"))
+    (badge,) = heard.all("image", re.compile("^LLM call"))
+    assert badge == "LLM call: up/quick, $0.0017, model"
+    (meter,) = heard.all("button", re.compile("^nbllm:"))
+    assert "Not asked for a while after failures: up/broken." in meter
+    assert "Opens the panel." in meter
+    stop.click()
+    expect(section(tab, "running")).to_contain_text("Nothing is running")
+
+
+def expect_limit_in_words(tab: Visit, warning: str) -> None:
+    """Wait until the session's budget warns, and hold its bar to saying so, with what was spent."""
+    expect(section(tab, "session")).to_contain_text(warning)
+    ((name, words),) = [(n, w) for role, n, w in Heard(tab).below("region", "LLM calls") if role == "meter"]
+    assert name == "Budget: Session"
+    assert "spent $0.0017" in words
+    bar = section(tab, "session").get_by_role("meter")
+    expect(bar).to_have_attribute("aria-valuetext", re.compile(r"^\$0\.0017 of \$0\.00\d\. " + re.escape(warning)))
+
+
+def check_panel_in_words(panel: list[tuple[str, str, str]]) -> None:
+    """Hold what is heard of the panel to names for all that can be used, and to words for what its lights and rows show."""
     nameless = [(role, words) for role, name, words in panel if role in WORKS and not name.strip() and role != "row"]
     assert nameless == []
     names = [(role, name) for role, name, _ in panel]
-    assert {name for role, name in names if role == "columnheader"} == {
-        "Model",
-        "Rung",
-        "Source",
-        "TTFT",
-        "Latency",
-        "Cost",
-        "Cell",
-    }
+    assert {name for role, name in names if role == "columnheader"} == COLUMNS
     assert ("button", "Stop up/drip") in names
     assert ("list", "Calls under way") in names
     assert ("treegrid", "Last calls, newest first") in names
@@ -129,19 +131,11 @@ def test_all_of_it_has_a_role_and_a_name_in_words(tab: Visit, lab: Lab, upstream
     words = " ".join(name for role, name in names if role == "StaticText")
     for word in ("Cost of this session:", "breaker open", "ok", "% of", "failed"):
         assert word in words
-    (badge,) = heard.all("image", re.compile("^LLM call"))
-    assert badge == "LLM call: up/quick, $0.0017, model"
-    (meter,) = heard.all("button", re.compile("^nbllm:"))
-    assert "Not asked for a while after failures: up/broken." in meter
-    assert "Opens the panel." in meter
-    section(tab, "running").get_by_role("button", name="Stop up/drip").click()
-    expect(section(tab, "running")).to_contain_text("Nothing is running")
 
 
-def test_live_regions_are_quiet_while_numbers_change(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_live_regions_are_quiet_while_numbers_change(tab: Visit, upstream: FaultServer) -> None:
     """While a call streams, tokens, time and cost change many times; none of it is read aloud by itself."""
-    tab.open(lab.write("quiet.ipynb", [load_and_point(up=upstream.base_url), "%%llm -m up/drip --cache off\nGo on."]))
-    finish_cell(tab, 0)
+    open_loaded(tab, upstream, "quiet.ipynb", "%%llm -m up/drip --cache off\nGo on.")
     open_panel(tab)
     tab.page.evaluate(CHATTER)
     run_cell(tab, 1)
@@ -154,12 +148,11 @@ def test_live_regions_are_quiet_while_numbers_change(tab: Visit, lab: Lab, upstr
     assert tab.page.evaluate("() => window.chatter.filter(text => text.trim())") == []
 
 
-def test_keys_alone_are_enough(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_keys_alone_are_enough(tab: Visit, upstream: FaultServer) -> None:
     """From the palette into the panel, to the filter, to a call, to its cell, and to Stop: no mouse."""
     quick = "%%llm -m up/quick --cache off\nHi."
-    cells = [load_and_point(up=upstream.base_url), quick, *["# between" + "\n" * 20] * 4, "%%llm -m up/drip --cache off\nGo on."]
-    tab.open(lab.write("keys.ipynb", cells))
-    finish_cell(tab, 0)
+    between = ["# between" + "\n" * 20] * 4
+    open_loaded(tab, upstream, "keys.ipynb", quick, *between, "%%llm -m up/drip --cache off\nGo on.")
     finish_cell(tab, 1)
     run_cell(tab, 6)
     expect_meter(tab, "tok/s")

@@ -12,8 +12,8 @@ from tests.browser.lab import Lab
 from tests.browser.lab_panel import (
     call_rows,
     finish_cell,
-    load_and_point,
     meter,
+    open_loaded,
     open_panel,
     run_cell,
     section,
@@ -104,9 +104,7 @@ def test_no_field_runs_what_it_shows(tab: Visit, lab: Lab, upstream: FaultServer
     asked = ASK_ALL.format(texts=json.dumps(ATTACKS), names=json.dumps(names))
     endless = f"nbllm.ask('Hi', model={f'up/{ATTACK}'!r}, cache='off')"
     limits = LIMIT_ALL.format(names=json.dumps(ATTACKS[:MOST_SCOPES]))
-    name = lab.write(f"{ATTACK}.ipynb", [load_and_point(up=upstream.base_url), asked, endless, limits])
-    tab.open(name)
-    finish_cell(tab, 0)
+    open_loaded(tab, upstream, f"{ATTACK}.ipynb", asked, endless, limits)
     panel = open_panel(tab)
     finish_cell(tab, 1)
     expect(call_rows(tab)).to_have_count(200)

@@ -9,11 +9,13 @@ from playwright.sync_api import expect
 
 from tests.browser.lab import Lab
 from tests.browser.lab_panel import (
+    ASK,
     call_rows,
     expect_meter,
     finish_cell,
     load_and_point,
     meter,
+    open_loaded,
     open_panel,
     run_cell,
     section,
@@ -23,7 +25,6 @@ from tests.fault_server import FaultServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.usefixtures("labextension")]
 
-ASK = "nbllm.ask('Many words', model='up/words', cache='off');"
 FRONT = """path => {
   const panel = window.jupyterapp.shell.currentWidget;
   return panel?.context?.path === path && panel.sessionContext.session?.kernel?.status === 'idle';
@@ -43,15 +44,19 @@ def bring(tab: Visit, name: str, kernel: str | None = None) -> None:
     tab.page.wait_for_function(FRONT, arg=name)
 
 
-def test_the_meter_follows_the_notebook_in_front(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
-    """Two notebooks with two kernels: each has its own cost and its own calls, and none before it has loaded nbllm."""
-    cells = [load_and_point(up=upstream.base_url), ASK, ASK]
-    one, two = lab.write("one.ipynb", cells), lab.write("two.ipynb", cells)
-    tab.open(one)
-    finish_cell(tab, 0)
+def open_and_spend_a_cent(tab: Visit, upstream: FaultServer, name: str) -> str:
+    """Open a new notebook with one call, which is made and may be made again in cell 1, and the panel; return its name."""
+    open_loaded(tab, upstream, name, ASK)
     finish_cell(tab, 1)
     expect_meter(tab, "$0.01")
     open_panel(tab)
+    return name
+
+
+def test_the_meter_follows_the_notebook_in_front(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+    """Two notebooks with two kernels: each has its own cost and its own calls, and none before it has loaded nbllm."""
+    two = lab.write("two.ipynb", [load_and_point(up=upstream.base_url), ASK, ASK])
+    one = open_and_spend_a_cent(tab, upstream, "one.ipynb")
     bring(tab, two)
     expect(meter(tab)).to_have_count(0)
     expect(tab.page.locator(".jp-nbllm-Panel")).to_contain_text("has not loaded nbllm")
@@ -70,12 +75,8 @@ def test_two_notebooks_and_a_console_on_one_kernel(tab: Visit, lab: Lab, upstrea
 
     The second goes on when the first, whose connection has the comms of the page, is closed.
     """
-    one = lab.write("shared-one.ipynb", [load_and_point(up=upstream.base_url), ASK])
     two = lab.write("shared-two.ipynb", [ASK, ASK])
-    tab.open(one)
-    finish_cell(tab, 0)
-    finish_cell(tab, 1)
-    open_panel(tab)
+    one = open_and_spend_a_cent(tab, upstream, "shared-one.ipynb")
     expect(call_rows(tab)).to_have_count(1)
     bring(tab, two, tab.page.evaluate(KERNEL))
     expect_meter(tab, "$0.01")
@@ -101,10 +102,9 @@ def test_two_notebooks_and_a_console_on_one_kernel(tab: Visit, lab: Lab, upstrea
     assert tab.errors == []
 
 
-def test_a_page_that_is_reloaded_while_a_cell_runs_is_live_at_once(fresh: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_a_page_that_is_reloaded_while_a_cell_runs_is_live_at_once(fresh: Visit, upstream: FaultServer) -> None:
     """After the reload the running call is there, counts on, and is stopped from the panel, although the cell still runs."""
-    fresh.open(lab.write("reload.ipynb", [load_and_point(up=upstream.base_url), "%%llm -m up/drip --cache off\nGo on."]))
-    finish_cell(fresh, 0)
+    open_loaded(fresh, upstream, "reload.ipynb", "%%llm -m up/drip --cache off\nGo on.")
     run_cell(fresh, 1)
     expect_meter(fresh, "tok/s")
     fresh.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
@@ -117,10 +117,9 @@ def test_a_page_that_is_reloaded_while_a_cell_runs_is_live_at_once(fresh: Visit,
     assert upstream.requests[0].closed_at is not None
 
 
-def test_a_connection_that_comes_back_goes_on(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_a_connection_that_comes_back_goes_on(tab: Visit, upstream: FaultServer) -> None:
     """After the page's connection to its kernel was made anew, the meter has what it had, and follows the next call."""
-    tab.open(lab.write("reconnect.ipynb", [load_and_point(up=upstream.base_url), ASK]))
-    finish_cell(tab, 0)
+    open_loaded(tab, upstream, "reconnect.ipynb", ASK)
     finish_cell(tab, 1)
     expect_meter(tab, "$0.01")
     tab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.reconnect()")
@@ -140,13 +139,9 @@ def in_console(tab: Visit, code: str) -> None:
     expect(tab.page.locator(".jp-CodeConsole-content .jp-InputPrompt").last).to_have_text(re.compile(r"\[\d+\]:"))
 
 
-def test_a_console_on_a_notebooks_kernel_adds_to_its_session(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_a_console_on_a_notebooks_kernel_adds_to_its_session(tab: Visit, upstream: FaultServer) -> None:
     """What is asked in the console is the kernel's: it counts in both, and the console lists it beside the notebook's calls."""
-    tab.open(lab.write("with-console.ipynb", [load_and_point(up=upstream.base_url), ASK]))
-    finish_cell(tab, 0)
-    finish_cell(tab, 1)
-    expect_meter(tab, "$0.01")
-    open_panel(tab)
+    open_and_spend_a_cent(tab, upstream, "with-console.ipynb")
     expect(section(tab, "calls").get_by_role("combobox")).to_have_count(1)
     tab.command("notebook:create-console")
     expect(tab.page.locator(".jp-CodeConsole")).to_be_visible()
@@ -160,13 +155,9 @@ def test_a_console_on_a_notebooks_kernel_adds_to_its_session(tab: Visit, lab: La
     assert tab.errors == []
 
 
-def test_a_console_of_its_own_has_its_own_session(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_a_console_of_its_own_has_its_own_session(tab: Visit, upstream: FaultServer) -> None:
     """A console with its own kernel shows nothing before it has loaded nbllm, then its own calls; the notebook keeps its own."""
-    tab.open(lab.write("beside-console.ipynb", [load_and_point(up=upstream.base_url), ASK]))
-    finish_cell(tab, 0)
-    finish_cell(tab, 1)
-    expect_meter(tab, "$0.01")
-    open_panel(tab)
+    open_and_spend_a_cent(tab, upstream, "beside-console.ipynb")
     tab.command("console:create", {"kernelPreference": {"name": "python3"}})
     expect(tab.page.locator(".jp-CodeConsole")).to_be_visible()
     expect(meter(tab)).to_have_count(0)

@@ -12,12 +12,13 @@ from tests.browser.cable import Cable
 from tests.browser.conftest import LAPTOP
 from tests.browser.lab import Lab
 from tests.browser.lab_panel import (
+    ASK,
     alarm,
     call_rows,
     expect_meter,
     finish_cell,
-    load_and_point,
     meter,
+    open_loaded,
     open_panel,
     run_cell,
     section,
@@ -27,7 +28,6 @@ from tests.fault_server import FaultServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.usefixtures("labextension")]
 
-ASK = "nbllm.ask('Many words', model='up/words', cache='off');"
 WHEN_TOLD = f"""
 import pathlib, time
 while not pathlib.Path("ask-now").exists(): time.sleep(0.05)
@@ -38,14 +38,12 @@ pathlib.Path("asked").touch()
 
 def test_a_page_whose_network_is_cut_says_so_and_catches_up(browser: Browser, lab: Lab, upstream: FaultServer) -> None:
     """Pulled out in the middle of a cell: the last numbers are marked as such; put back they are what the kernel did meanwhile."""
-    name = lab.write("cut.ipynb", [load_and_point(up=upstream.base_url), ASK, WHEN_TOLD])
     context = browser.new_context(viewport=LAPTOP)
     with Cable(lab.port) as cable:
         there = copy.copy(lab)
         there.origin = f"http://127.0.0.1:{cable.port}"
         with visit(context, there) as tab:
-            tab.open(name)
-            finish_cell(tab, 0)
+            open_loaded(tab, upstream, "cut.ipynb", ASK, WHEN_TOLD)
             finish_cell(tab, 1)
             expect_meter(tab, "$0.01")
             panel = open_panel(tab)
@@ -66,10 +64,9 @@ def test_a_page_whose_network_is_cut_says_so_and_catches_up(browser: Browser, la
     context.close()
 
 
-def test_a_browser_that_goes_offline_and_online_goes_on(fresh: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_a_browser_that_goes_offline_and_online_goes_on(fresh: Visit, upstream: FaultServer) -> None:
     """Offline in mid-stream nothing arrives and nothing fails; online again the call counts on and can be stopped."""
-    fresh.open(lab.write("offline.ipynb", [load_and_point(up=upstream.base_url), "%%llm -m up/drip --cache off\nGo on."]))
-    finish_cell(fresh, 0)
+    open_loaded(fresh, upstream, "offline.ipynb", "%%llm -m up/drip --cache off\nGo on.")
     open_panel(fresh)
     run_cell(fresh, 1)
     expect_meter(fresh, "tok/s")

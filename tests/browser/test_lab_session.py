@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -20,6 +21,7 @@ from tests.browser.lab_panel import (
     ledger_calls,
     load_and_point,
     meter,
+    open_loaded,
     open_panel,
     run_cell,
     section,
@@ -34,6 +36,7 @@ from tests.fault_server import FaultServer
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.usefixtures("labextension")]
 
 WORDS = tuple(f"word{n} " for n in range(150))
+SAY_MANY = "%llm -m up/whole --cache off Say many words."
 USAGE = {"prompt_tokens": 12, "completion_tokens": 150, "total_tokens": 162}
 
 
@@ -51,16 +54,9 @@ def test_a_streamed_call_moves_the_meter_and_its_row_is_the_ledgers(
     tab: Visit, lab: Lab, upstream: FaultServer, pictures: Path
 ) -> None:
     """Nothing without nbllm; tokens and speed count up while a call streams; then cost only, and rows that equal the ledger's."""
-    name = lab.write(
-        "moves.ipynb",
-        [
-            load_and_point(up=upstream.base_url),
-            "%%llm -m up/words --feature tour\nSay many words.",
-            "%%llm -m up/words --feature tour\nSay many words.",
-            "%%llm -m up/broken --cache off\nHello.",
-            "r = nbllm.ask('Whole', model='up/whole', cache='off')",
-        ],
-    )
+    streamed = "%%llm -m up/words --feature tour\nSay many words."
+    others = ("%%llm -m up/broken --cache off\nHello.", "r = nbllm.ask('Whole', model='up/whole', cache='off')")
+    name = lab.write("moves.ipynb", [load_and_point(up=upstream.base_url), streamed, streamed, *others])
     tab.open(name)
     expect(meter(tab)).to_have_count(0)
     finish_cell(tab, 0)
@@ -73,23 +69,13 @@ def test_a_streamed_call_moves_the_meter_and_its_row_is_the_ledgers(
     tab.page.screenshot(path=pictures / "panel-streaming.png")
     wait_cell(tab, 1)
     expect_meter(tab, re.compile(r"^\W*\$0\.016"))
-    texts = tab.page.evaluate(RECORDED)
-    seen = [int(found[1]) for text in texts if (found := re.search(r"(\d+) tokens\s· \d+ tok/s$", text))]
-    assert len(set(seen)) >= 5
-    assert seen == sorted(seen)
+    check_counted_up(tab.page.evaluate(RECORDED))
     expect(meter(tab)).not_to_contain_text("tok")
     for number in (2, 3, 4):
         finish_cell(tab, number)
     expect(call_rows(tab)).to_have_count(4)
     shown, kept = shown_calls(tab), ledger_calls(lab, name)
-    assert [row["call_id"] for row in shown] == [row["call_id"] for row in kept]
-    for row, true in zip(shown, kept, strict=True):
-        assert (row["status"], row["model"], row["rung"]) == (true["status"], true["model"], true["rung"] or "")
-        assert row["source"] == (true["source"] if true["status"] == "done" else true["status"])
-        assert row["cost"] == usd(true["cost"] or 0)
-        for column in ("ttft", "latency"):
-            true_s = true[f"{column}_s"]
-            assert in_seconds(row[column]) == (None if true_s is None else pytest.approx(true_s, rel=0.05, abs=0.06))
+    check_rows(shown, kept)
     assert [row["cell"] for row in shown] == ["[5]", "[4]", "[3]", "[2]"]
     assert [row["source"] for row in shown] == ["model", "failed", "cache", "model"]
     total = usd(sum(true["cost"] or 0 for true in kept))
@@ -100,6 +86,25 @@ def test_a_streamed_call_moves_the_meter_and_its_row_is_the_ledgers(
     expect(panel).to_be_visible()
     tab.page.screenshot(path=pictures / "panel-calls.png")
     assert [*tab.errors, *tab.dialogs, *tab.foreign] == []
+
+
+def check_counted_up(texts: list[str]) -> None:
+    """Hold the texts that the meter showed during a stream to counting tokens, several times and never down."""
+    seen = [int(found[1]) for text in texts if (found := re.search(r"(\d+) tokens\s· \d+ tok/s$", text))]
+    assert len(set(seen)) >= 5
+    assert seen == sorted(seen)
+
+
+def check_rows(shown: list[dict[str, str]], kept: list[dict[str, Any]]) -> None:
+    """Hold the rows of the panel to the calls of the ledger, one by one and column by column."""
+    assert [row["call_id"] for row in shown] == [row["call_id"] for row in kept]
+    for row, true in zip(shown, kept, strict=True):
+        assert (row["status"], row["model"], row["rung"]) == (true["status"], true["model"], true["rung"] or "")
+        assert row["source"] == (true["source"] if true["status"] == "done" else true["status"])
+        assert row["cost"] == usd(true["cost"] or 0)
+        for column in ("ttft", "latency"):
+            true_s = true[f"{column}_s"]
+            assert in_seconds(row[column]) == (None if true_s is None else pytest.approx(true_s, rel=0.05, abs=0.06))
 
 
 def test_an_amount_is_written_alike_everywhere(tab: Visit, lab: Lab) -> None:
@@ -126,21 +131,12 @@ def in_seconds(shown: str) -> float | None:
     return float(value.replace(",", "")) * {"ms": 0.001, "s": 1}[unit]
 
 
-def test_soft_and_hard_limits_show(tab: Visit, lab: Lab, upstream: FaultServer, pictures: Path) -> None:
+def test_soft_and_hard_limits_show(tab: Visit, upstream: FaultServer, pictures: Path) -> None:
     """Near its limit the session wears a sign in meter and bar, at its limit another, and the call that is refused has its row."""
-    name = lab.write(
-        "limits.ipynb",
-        [
-            load_and_point(up=upstream.base_url),
-            "%llm -m up/whole --cache off Say many words.",
-            "%llm_budget session 0.02 --soft 50%",
-            "%llm_budget session 0.01",
-            "%llm -m up/whole --cache off Say more.",
-        ],
-    )
-    tab.open(name)
-    for number in (0, 1, 2):
-        finish_cell(tab, number)
+    limits = ("%llm_budget session 0.02 --soft 50%", "%llm_budget session 0.01")
+    open_loaded(tab, upstream, "limits.ipynb", SAY_MANY, *limits, "%llm -m up/whole --cache off Say more.")
+    finish_cell(tab, 1)
+    finish_cell(tab, 2)
     open_panel(tab)
     bar = section(tab, "session").locator(".jp-nbllm-Budget", has=tab.page.get_by_role("meter", name="Budget: Session"))
     expect_meter(tab, "$0.016 of $0.02")
@@ -161,11 +157,9 @@ def test_soft_and_hard_limits_show(tab: Visit, lab: Lab, upstream: FaultServer, 
     assert "budget" in tab.error_texts()[0].lower()
 
 
-def test_a_restart_begins_at_nothing_and_hides_nothing(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
+def test_a_restart_begins_at_nothing_and_hides_nothing(tab: Visit, upstream: FaultServer) -> None:
     """A restarted kernel says nothing without nbllm; loaded again it says $0.00 and today's total, and no old call is listed."""
-    name = lab.write("restart.ipynb", [load_and_point(up=upstream.base_url), "%llm -m up/whole --cache off Say many words."])
-    tab.open(name)
-    finish_cell(tab, 0)
+    open_loaded(tab, upstream, "restart.ipynb", SAY_MANY)
     finish_cell(tab, 1)
     expect_meter(tab, re.compile(r"^\W*\$0\.016"))
     panel = open_panel(tab)
