@@ -20,6 +20,10 @@ HELPING = frozenset({"embed", "judge", "verify", "classify"})
 """What attempts are for that help to decide. Embeddings that a caller asked for are "embed" too."""
 
 
+MOST_TOKENS = 2**53 - 1
+"""What JSON's numbers, SQLite's and Prometheus' hold exactly; nothing has more tokens."""
+
+
 class Usage(Struct, frozen=True, gc=False):
     """Token counts; None is unknown. `estimated`: counted by us from text, not by the provider. Adds up with +."""
 
@@ -28,6 +32,20 @@ class Usage(Struct, frozen=True, gc=False):
     reasoning_tokens: int | None = None
     cached_input_tokens: int | None = None
     estimated: bool = False
+
+    def plausible(self) -> Usage:
+        """Return it with what cannot be a count (negative, broken, beyond MOST_TOKENS) as unknown: a provider may say anything."""
+
+        def known(count: int | None) -> int | None:
+            return count if isinstance(count, int) and 0 <= count <= MOST_TOKENS else None
+
+        return Usage(
+            known(self.input_tokens),
+            known(self.output_tokens),
+            known(self.reasoning_tokens),
+            known(self.cached_input_tokens),
+            self.estimated,
+        )
 
     def __add__(self, other: Usage) -> Usage:
         """Return the sum; a count that only one side knows is that side's."""

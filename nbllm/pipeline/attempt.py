@@ -131,7 +131,7 @@ class _Watch:
         self._learn(rung_of(self._request), limits)
 
     def usage(self, usage: Usage) -> None:
-        self.counts = usage
+        self.counts = usage.plausible()
 
     def delta(self, delta: Delta) -> None:
         self._last_s = self._now_s()
@@ -229,10 +229,11 @@ def _closed(
     else:
         status = AttemptStatus.FAILED
     http_status = getattr(failure, "status", None)
+    said = ending.usage.plausible() if ending else Usage()
     billed = bill(
         request.content,
         came,
-        (ending.usage if ending and ending.usage != Usage() else None) or watch.counts,
+        watch.counts if said == Usage() else said,
         rung_of(request).price,
         sent=watch.was_sent,
         failed=failure is not None,

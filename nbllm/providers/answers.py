@@ -12,6 +12,7 @@ from typing import Any
 
 from nbllm.core.messages import Delta, Ending, ToolCallFragment, Usage
 from nbllm.core.ports import Progress
+from nbllm.core.records import MOST_TOKENS
 
 FINISH_NAMES = {
     "eos": "stop",  # Together
@@ -263,5 +264,5 @@ def _text(raw: Any) -> str:
 
 def _count_of(raw: Any) -> int | None:
     if type(raw) is int or (type(raw) is float and raw.is_integer()):
-        return int(raw) if 0 <= raw < 2**53 else None
+        return int(raw) if 0 <= raw <= MOST_TOKENS else None
     return None

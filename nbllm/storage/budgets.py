@@ -51,7 +51,7 @@ class SqliteBudgets:
         self._sweep_at_s = 0.0
         self._reserved: dict[str, Reserving] = {}
         self._booked: OrderedDict[str, None] = OrderedDict()
-        """Ids that this process has settled. Asked where a reservation is not there; until a commit it may be there again."""
+        """Ids that this process has settled. Asked where a reservation is not there: a commit that failed puts it back."""
         self._due = _Due(closed=True)
         self._dropped = 0
 
@@ -98,14 +98,14 @@ class SqliteBudgets:
         return rows.reserve_many(con, asked)
 
     async def settle(self, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> Balances:
-        """Book the cost, once per id, and drop the reservation.
+        """Book the cost, once per id, and drop the reservation. What raised may be repeated.
 
         Where nothing is limited and nothing was reserved there is nothing to decide: no balances are read or returned.
         """
         cost = to_pico(cost_usd)
         limited = _limited(scopes)
         reserved = self._reserved.pop(reservation_id, None)
-        if reserved is None and not limited:
+        if reserved is None and not limited and reservation_id not in self._booked:
             self._book(reservation_id, scopes, cost)
             return {}
         names = tuple(dict.fromkeys([scope.name for scope in scopes]))
@@ -118,10 +118,11 @@ class SqliteBudgets:
         if asked.usual and rows.take(con, asked):  # its row is gone with it: nothing else has to say that it is settled
             self._note_booked(asked.id)
             return rows.balances(con, limited)
-        if asked.id in self._booked or not rows.note_settled(con, asked.id):
-            return rows.balances(con, limited)
+        booked = asked.id in self._booked or not rows.note_settled(con, asked.id)
         held = rows.taken(con, asked.id)
-        if held is not None:
+        if held is None and booked:
+            return rows.balances(con, limited)
+        if held is not None:  # maybe there again, after a commit that came to nothing
             rows.add(con, held[1], spent=0, reserved=-held[0])
         rows.add(con, asked.names, spent=asked.cost, reserved=0)
         return rows.balances(con, limited)
@@ -141,9 +142,7 @@ class SqliteBudgets:
             self._booked.popitem(last=False)
 
     def _book(self, reservation_id: str, scopes: Sequence[Scope], cost: int) -> None:
-        """Add to each scope, once per id, together with the next write: no decision hangs on it."""
-        if reservation_id in self._booked:
-            return
+        """Add to each scope, together with the next write: no decision hangs on it."""
         self._note_booked(reservation_id)
         names = list(dict.fromkeys([scope.name for scope in scopes]))
         if cost and (self._dropped != self._db.dropped or not self._due.add(reservation_id, names, cost)):

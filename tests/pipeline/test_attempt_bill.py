@@ -57,6 +57,44 @@ def test_missing_counts_are_estimated_and_say_so(usage: Usage) -> None:
     run_virtual(run())
 
 
+@pytest.mark.parametrize("wrong", [-1, -(10**9), 2**53, 7.5, "12"])
+def test_counts_that_cannot_be_are_unknown(wrong: Any) -> None:
+    """A provider of the user's own that reports nonsense: we count ourselves, and neither the row nor the money has it."""
+
+    async def run() -> None:
+        cached = Usage(input_tokens=1001, output_tokens=7, reasoning_tokens=wrong, cached_input_tokens=wrong)
+        for usage, basis in ((Usage(input_tokens=wrong, output_tokens=wrong), "estimated"), (cached, "exact")):
+            world = World(Counts(usage, "four words of text"))
+            reply = await world.ask("what is it?")
+            (attempt,) = world.ledger.attempts_by_id.values()
+            assert attempt.usage == reply.usage
+            assert (reply.usage.reasoning_tokens, reply.usage.cached_input_tokens) == (None, None)
+            counted = (3, 5) if basis == "estimated" else (1001, 7)
+            assert (reply.usage.input_tokens, reply.usage.output_tokens) == counted
+            assert (attempt.cost_usd, attempt.cost_basis) == (Decimal(counted[0] + 2 * counted[1]).scaleb(-6), basis)
+            await world.close()
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("last", [Usage(), Usage(input_tokens=-1, output_tokens=-1)])
+def test_counts_told_meanwhile_stand_where_the_last_ones_say_nothing(last: Usage) -> None:
+    """What a provider told during the answer is used when it ends without counts, or with some that cannot be."""
+
+    async def run() -> None:
+        class Tells(Counts):
+            async def send(self, wire: Any, progress: Any) -> Ending:
+                progress.usage(Usage(input_tokens=1000, output_tokens=7, cached_input_tokens=-7))
+                return await super().send(wire, progress)
+
+        world = World(Tells(last, "four words of text"))
+        reply = await world.ask("what is it?")
+        assert (reply.usage, reply.cost_basis) == (Usage(input_tokens=1000, output_tokens=7), "exact")
+        await world.close()
+
+    run_virtual(run())
+
+
 def test_counts_that_came_before_the_cut_are_used() -> None:
     """A stream that tells its input tokens and is then cut: input as counted, output estimated from what came."""
 

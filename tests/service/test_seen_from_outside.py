@@ -7,7 +7,6 @@ import io
 import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from nbllm.errors import ServerFailed, StorageError
 from nbllm.service import create_app
 from nbllm.service.configuration import ServiceSettings
 from nbllm.service.logs import LineWriter, access_log, logging_to
-from nbllm.service.metrics import Metrics
 from nbllm.service.opening import opening_lines
 from nbllm.service.passage import log_failure
 from nbllm.service.problems import problem_of
@@ -141,33 +139,6 @@ def test_what_is_asked_is_logged_where_the_settings_say_so(tmp_path: Path) -> No
     writer.close()
     assert b"hello log" in kept.getvalue()
     assert b"abcdefghijklmnop" not in kept.getvalue()
-
-
-def test_labels_are_bounded() -> None:
-    """Whatever routes, methods and rungs are named, the number of series stays small."""
-    metrics = Metrics({"sim/small"})
-    for number in range(3000):
-        metrics.request(f"/r{number}", f"VERB{number}", 200, 0.1)
-    assert metrics.text().count(b"nbllm_requests_total{") <= 502
-
-
-def test_every_request_is_counted_by_whatever_thread_and_whenever_it_is_read() -> None:
-    """What waits to be counted is in the numbers that are read, once, those of several threads too."""
-    metrics = Metrics({"sim/small"})
-
-    def requests() -> None:
-        for _ in range(1001):
-            metrics.request("/v1/models", "GET", 200, 0.1)
-
-    threads = [threading.Thread(target=requests) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for _ in range(2):
-        page = metrics.text()
-        assert b'nbllm_requests_total{method="GET",route="/v1/models",status="200"} 4004.0' in page
-        assert b'nbllm_request_seconds_count{route="/v1/models"} 4004.0' in page
 
 
 class Stuck(io.BytesIO):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Mapping
 from decimal import Decimal
 from itertools import count
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nbllm.core.ports import Balance, Scope
-from nbllm.errors import BudgetExceeded
+from nbllm.errors import BudgetExceeded, BudgetUnavailable
 from nbllm.storage.memory import MemoryBudgets
 from nbllm.storage.open import open_storage
 from tests.storage.locking import locked
@@ -135,6 +136,47 @@ def test_what_was_reserved_and_settled_leaves_no_row_and_is_booked_once(storage,
     asyncio.run(run())
     rows = "SELECT (SELECT count(*) FROM reservations), (SELECT count(*) FROM settled)"
     assert storage.budgets._db.first_row(rows, ()) == (0, 0)
+
+
+class _FullDisk:
+    """A writing connection whose commits meet a full disk."""
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str):
+        return getattr(self._real, name)
+
+    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return self._real.execute(sql, *parameters)
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+@pytest.mark.parametrize("hard_usd", [D(10), None], ids=["limited", "unlimited"])
+def test_a_settling_whose_commit_met_a_full_disk_can_be_repeated(storage, calls, hard_usd):
+    """It raises, and what is held stays held; once there is room again a second one books it, and a third changes nothing."""
+    scope, files = [Scope("s", hard_usd)], storage.budgets._db._files
+
+    async def settled() -> list[object]:
+        each = (storage.budgets.settle(f"r{n}", scope, D("0.1")) for n in range(calls))
+        return await asyncio.gather(*each, return_exceptions=True)
+
+    async def run() -> None:
+        await asyncio.gather(*(storage.budgets.reserve(f"r{n}", scope, D("0.5")) for n in range(calls)))
+        real = files.writing
+        files.writing = _FullDisk(real)
+        assert [type(outcome) for outcome in await settled()] == [BudgetUnavailable] * calls
+        files.writing = real
+        assert (await storage.budgets.balance(["s"]))["s"] == Balance(D(0), D("0.5") * calls)
+        for _ in range(2):
+            await settled()
+            assert (await storage.budgets.balance(["s"]))["s"] == Balance(D("0.1") * calls, D(0))
+
+    asyncio.run(run())
 
 
 def test_a_settling_that_came_to_nothing_is_done_again(storage):
