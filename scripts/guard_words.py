@@ -10,7 +10,9 @@ and wbritish. The German and Spanish lists, and everything in words_*.txt and ge
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from nbllm.core.guards.lemmas import candidates
 
@@ -79,6 +81,49 @@ NO_COMPARATIVES = frozenset(
 )
 
 
+class Pointer(NamedTuple):
+    """What leads from one synset to another. source, target: numbers of the words that it is between, from 1; 0: all of them."""
+
+    symbol: str
+    pos: str
+    offset: str
+    source: int
+    target: int
+
+
+class Synset(NamedTuple):
+    """Words that mean the same. offset: its name within its part of speech. field: the number of the file it was written in."""
+
+    offset: str
+    field: str
+    words: list[str]
+    pointers: list[Pointer]
+
+
+def synsets(wordnet: Path, pos: str) -> Iterator[Synset]:
+    """Yield what a part of speech has; the layout is that of wndb(5WN), and satellites of adjectives count as adjectives."""
+    for line in _entries(wordnet / f"data.{pos}"):
+        parts = line.split(" | ")[0].split()
+        at = 4 + 2 * int(parts[3], base=16)
+        words = [word.split("(")[0] for word in parts[4:at:2]]
+        pointers = []
+        for i in range(at + 1, at + 1 + 4 * int(parts[at]), 4):
+            symbol, offset, letter, ends = parts[i : i + 4]
+            pointers.append(Pointer(symbol, letter.replace("s", "a"), offset, *divmod(int(ends, base=16), 256)))
+        yield Synset(parts[0], parts[1], words, pointers)
+
+
+def senses(wordnet: Path, pos: str) -> dict[str, list[str]]:
+    """Return word -> the offsets of its synsets, the most frequent sense first."""
+    lines = (line.split() for line in _entries(wordnet / f"index.{pos}"))
+    return {line[0]: line[-int(line[2]) :] for line in lines}
+
+
+def _entries(file: Path) -> Iterator[str]:
+    """Yield the lines of a file of WordNet but for its licence, which is indented."""
+    return (line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith(" "))
+
+
 def plain_words(scowl: Path) -> set[str]:
     """Return words written in small ASCII letters: no names, no possessives."""
     lines = scowl.read_text(encoding="utf-8").split()
@@ -93,10 +138,8 @@ def irregular_forms(wordnet: Path, plain: set[str]) -> dict[str, str]:
             form, base = line.split()[:2]
             if form in plain and base in plain and form != base:
                 forms.setdefault(form, base)
-    adjectives = {
-        line.split()[0] for line in (wordnet / "index.adj").read_text(encoding="utf-8").splitlines() if not line.startswith(" ")
-    }
-    for word in sorted(adjectives & plain):
+    adjectives = senses(wordnet, "adj")
+    for word in sorted(adjectives.keys() & plain):
         stem = word[:-1] if word.endswith("e") else word[:-1] + "i" if word.endswith("y") else word
         for form in (stem + "er", stem + "est"):
             if form in plain and form not in adjectives and form not in NO_COMPARATIVES:
@@ -130,24 +173,16 @@ def rare(common: set[str], irregular: dict[str, str], files: list[Path]) -> set[
 def antonyms(wordnet: Path, common: set[str], irregular: dict[str, str]) -> set[tuple[str, str]]:
     """Return pairs of common words that are opposites."""
     words_of: dict[tuple[str, str], list[str]] = {}
-    found: list[tuple[str, str, int, str, int]] = []
+    found: list[tuple[tuple[str, str], Pointer]] = []
     for pos, letter in POS.items():
-        for line in (wordnet / f"data.{pos}").read_text(encoding="utf-8").splitlines():
-            if line.startswith(" "):
-                continue
-            parts = line.split(" | ")[0].split()
-            count = int(parts[3], base=16)
-            words_of[letter, parts[0]] = [parts[4 + 2 * i].split("(")[0] for i in range(count)]
-            at = 4 + 2 * count
-            for i in range(int(parts[at])):
-                symbol, target, target_pos, ends = parts[at + 1 + 4 * i : at + 5 + 4 * i]
-                if symbol == "!":
-                    source, to = divmod(int(ends, base=16), 256)
-                    found.append((letter, parts[0], source, target_pos + target, to))
+        for synset in synsets(wordnet, pos):
+            here = letter, synset.offset
+            words_of[here] = synset.words
+            found.extend((here, pointer) for pointer in synset.pointers if pointer.symbol == "!")
     pairs = set()
-    for letter, offset, source, target, to in found:
-        a, b = words_of[letter, offset][source - 1].lower(), words_of[target[0], target[1:]][to - 1].lower()
-        a, b = lemma(a, common, irregular), lemma(b, common, irregular)
+    for here, pointer in found:
+        a, b = words_of[here][pointer.source - 1], words_of[pointer.pos, pointer.offset][pointer.target - 1]
+        a, b = lemma(a.lower(), common, irregular), lemma(b.lower(), common, irregular)
         if a in common and b in common and a != b:
             pairs.add((min(a, b), max(a, b)))
     return pairs
@@ -158,21 +193,14 @@ def indirect(wordnet: Path, common: set[str]) -> set[tuple[str, str]]:
     words: dict[str, list[str]] = {}
     similar: list[tuple[str, str]] = []
     opposite: dict[str, str] = {}
-    for line in (wordnet / "data.adj").read_text(encoding="utf-8").splitlines():
-        if line.startswith(" "):
-            continue
-        parts = line.split(" | ")[0].split()
-        count = int(parts[3], base=16)
-        words[parts[0]] = [parts[4 + 2 * i].split("(")[0].lower() for i in range(count)]
-        at = 4 + 2 * count
-        for i in range(int(parts[at])):
-            symbol, target = parts[at + 1 + 4 * i : at + 3 + 4 * i]
-            if symbol == "&":
-                similar.append((parts[0], target))
-            elif symbol == "!":
-                opposite[parts[0]] = target
-    lines = [line.split() for line in (wordnet / "index.adj").read_text(encoding="utf-8").splitlines() if not line.startswith(" ")]
-    first = {line[0]: line[-int(line[2])] for line in lines}
+    for synset in synsets(wordnet, "adj"):
+        words[synset.offset] = [word.lower() for word in synset.words]
+        for pointer in synset.pointers:
+            if pointer.symbol == "&":
+                similar.append((synset.offset, pointer.offset))
+            elif pointer.symbol == "!":
+                opposite[synset.offset] = pointer.offset
+    first = {word: offsets[0] for word, offsets in senses(wordnet, "adj").items()}
     return {
         (min(word, other), max(word, other))
         for head, satellite in similar
@@ -189,69 +217,49 @@ def sense_antonyms(wordnet: Path, listed: set[str]) -> set[tuple[str, str]]:
     words: dict[tuple[str, str], list[str]] = {}
     opposed: set[tuple[tuple[str, str], tuple[str, str]]] = set()
     for pos, letter in POS.items():
-        for line in (wordnet / f"data.{pos}").read_text(encoding="utf-8").splitlines():
-            if line.startswith(" "):
-                continue
-            parts = line.split(" | ")[0].split()
-            count = int(parts[3], base=16)
-            here = (letter, parts[0])
-            found = (parts[4 + 2 * i].split("(")[0].lower() for i in range(count))
+        for synset in synsets(wordnet, pos):
+            here = (letter, synset.offset)
+            found = (word.lower() for word in synset.words)
             words[here] = [word for word in found if (word, *here) in early and _usable(word, listed)]
-            at = 4 + 2 * count
-            for i in range(int(parts[at])):
-                symbol, target, target_pos = parts[at + 1 + 4 * i : at + 4 + 4 * i]
-                if symbol == "!":
-                    opposed.add((here, (target_pos.replace("s", "a"), target)))
+            opposed.update((here, (pointer.pos, pointer.offset)) for pointer in synset.pointers if pointer.symbol == "!")
     pairs = ((one, two) for here, there in opposed for one in words[here] for two in words[there])
     return {(min(one, two), max(one, two)) for one, two in pairs if one != two}
 
 
 def early_senses(wordnet: Path) -> set[tuple[str, str, str]]:
-    """Return (word, part of speech, offset) of the first senses of each word."""
-    found: set[tuple[str, str, str]] = set()
-    for pos, letter in POS.items():
-        for line in (wordnet / f"index.{pos}").read_text(encoding="utf-8").splitlines():
-            parts = line.split()
-            if line[0] != " ":
-                senses = parts[-int(parts[2]) :][: 1 if "_" in parts[0] else EARLY_SENSES]
-                found.update((parts[0], letter, offset) for offset in senses)
-    return found
+    """Return (word, part of speech, offset) of the first senses of each word.
+
+    A verb of two words says too many things in others than its first.
+    """
+    return {
+        (word, letter, offset)
+        for pos, letter in POS.items()
+        for word, offsets in senses(wordnet, pos).items()
+        for offset in offsets[: 1 if "_" in word else EARLY_SENSES]
+    }
 
 
 def kinds(wordnet: Path, listed: set[str]) -> set[tuple[str, ...]]:
     """Return groups of animals, parts of the body, foods and plants that are the same sort of thing: each is another one."""
-    lines = (wordnet / "index.noun").read_text(encoding="utf-8").splitlines()
-    first = {line.split()[0]: line.split()[-int(line.split()[2])] for line in lines if line[0] != " "}
+    first = {word: offsets[0] for word, offsets in senses(wordnet, "noun").items()}
     groups: dict[str, set[str]] = {}
-    for line in (wordnet / "data.noun").read_text(encoding="utf-8").splitlines():
-        parts = line.split(" | ")[0].split()
-        if line.startswith(" ") or parts[1] not in NATURAL:
+    for synset in synsets(wordnet, "noun"):
+        if synset.field not in NATURAL:
             continue
-        count = int(parts[3], base=16)
-        words = [word for word in (parts[4 + 2 * i].lower() for i in range(count)) if word in listed and first[word] == parts[0]]
-        at = 4 + 2 * count
-        for i in range(int(parts[at])):
-            symbol, target = parts[at + 1 + 4 * i : at + 3 + 4 * i]
-            if symbol.startswith("@"):
-                groups.setdefault(target, set()).update(words)
+        words = [word for word in map(str.lower, synset.words) if word in listed and first[word] == synset.offset]
+        for pointer in synset.pointers:
+            if pointer.symbol.startswith("@"):
+                groups.setdefault(pointer.offset, set()).update(words)
     return {tuple(sorted(group)) for group in groups.values() if 1 < len(group) <= MOST_OF_A_KIND}
 
 
 def synonyms(wordnet: Path, common: set[str], listed: set[str]) -> set[tuple[str, ...]]:
     """Return groups of words that mean the same in one of their first senses, one of them common; with verbs such as "take out"."""
+    early = early_senses(wordnet)
     groups: set[tuple[str, ...]] = set()
-    for pos in POS:
-        index = [line.split() for line in (wordnet / f"index.{pos}").read_text(encoding="utf-8").splitlines() if line[0] != " "]
-        senses = (
-            (line[0], line[-int(line[2]) :]) for line in index
-        )  # a verb of two words says too many things in others than its first
-        early = {(word, offset) for word, offsets in senses for offset in offsets[: 1 if "_" in word else EARLY_SENSES]}
-        for line in (wordnet / f"data.{pos}").read_text(encoding="utf-8").splitlines():
-            parts = line.split(" | ")[0].split()
-            if line.startswith(" "):
-                continue
-            words = (parts[4 + 2 * i].split("(")[0] for i in range(int(parts[3], base=16)))
-            group = {word for word in words if (word, parts[0]) in early and _usable(word, listed)}
+    for pos, letter in POS.items():
+        for synset in synsets(wordnet, pos):
+            group = {word for word in synset.words if (word, letter, synset.offset) in early and _usable(word, listed)}
             if len(group) > 1 and not group.isdisjoint(common):
                 groups.add(tuple(sorted(group)))
     return groups
