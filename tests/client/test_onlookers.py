@@ -18,6 +18,7 @@ from nbllm.core.messages import Attempt, AttemptStatus, CallRecord, Delta, Origi
 from nbllm.errors import AllRungsFailed, BudgetExceeded, CallFailed, ConnectionFailed, NbllmWarning
 from nbllm.flow_context import CELLS, ONLOOKERS, ORIGIN
 from nbllm.testing import FakeProvider, Script
+from tests.client.helpers import fake_client
 
 SLOW = Script(pieces=["a", "b"], hang=True)
 
@@ -85,7 +86,7 @@ def fake() -> FakeProvider:
 
 @pytest.fixture
 def client(tmp_path: Any, fake: FakeProvider) -> Iterator[Client]:
-    with Client(home=tmp_path / "home", providers={"simulated": fake}, model="sim/small") as made:
+    with fake_client(tmp_path / "home", fake) as made:
         yield made
 
 
@@ -102,7 +103,7 @@ def test_every_door_and_every_client_is_seen(seen: Seen, client: Client, tmp_pat
     asyncio.run(asynchronous())
     list(client.stream("four"))
     client.embed(["five"])
-    with Client(home=tmp_path / "other", providers={"simulated": FakeProvider()}, model="sim/small") as other:
+    with fake_client(tmp_path / "other") as other:
         other.ask("six")
     assert [record.call.source for record in seen.records] == ["model", "cache", "model", "model", "model", "model", "model"]
     assert [home.name for home in seen.homes] == ["home"] * 6 + ["other"]

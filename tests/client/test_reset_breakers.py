@@ -9,6 +9,7 @@ import pytest
 
 from nbllm import Client, errors
 from nbllm.testing import FakeProvider, Script
+from tests.client.helpers import fake_client
 
 DOWN = Script(then=errors.ConnectionFailed("refused", whole_endpoint=True), sent=False)
 
@@ -28,7 +29,7 @@ both = pytest.mark.parametrize("door", ["sync", "async"])
 def test_a_breaker_says_when_it_is_tried_again_and_how_to_reset_it(door: str, tmp_path: Path) -> None:
     """BreakerOpen names the seconds and the method; calling it lets the very next call through."""
     fake = FakeProvider(default=DOWN)
-    with Client(home=tmp_path, providers={"simulated": fake}, model="sim/small") as client:
+    with fake_client(tmp_path, fake) as client:
         reset(client, door)  # before the first call there is nothing to reset
         for number in range(5):
             with pytest.raises(errors.CallFailed):
@@ -47,7 +48,7 @@ def test_a_breaker_says_when_it_is_tried_again_and_how_to_reset_it(door: str, tm
 def test_what_a_wrong_key_switched_off_is_on_again(door: str, tmp_path: Path) -> None:
     """A 401 stays refused without being sent until the breakers are reset."""
     fake = FakeProvider(errors.AuthenticationFailed("no", status=401))
-    with Client(home=tmp_path, providers={"simulated": fake}, model="sim/small") as client:
+    with fake_client(tmp_path, fake) as client:
         for _ in range(2):
             with pytest.raises(errors.AuthenticationFailed):
                 client.ask("q", retries=0)
@@ -61,7 +62,7 @@ def test_on_the_loop_that_answers(tmp_path: Path) -> None:
 
     async def main() -> None:
         fake = FakeProvider(errors.AuthenticationFailed("no", status=401))
-        async with Client(home=tmp_path, providers={"simulated": fake}, model="sim/small") as client:
+        async with fake_client(tmp_path, fake) as client:
             client.adopt_loop()
             with pytest.raises(errors.AuthenticationFailed):
                 await client.aask("q", retries=0)

@@ -13,6 +13,7 @@ from nbllm.current import get_client, set_process_client
 from nbllm.flow_context import ONLOOKERS
 from nbllm.notebook.lab.bridge import Bridge
 from nbllm.testing import FakeProvider
+from tests.client.helpers import fake_client
 from tests.notebook.kernel import Kernel, kernel_with_a_home
 from tests.notebook.lab.fakes import Shell
 from tests.notebook.lab.fronts import Front
@@ -29,7 +30,7 @@ def fake() -> FakeProvider:
 
 @pytest.fixture
 def client(tmp_path: Any, fake: FakeProvider) -> Iterator[Client]:
-    with Client(home=tmp_path / "home", providers={"simulated": fake}, model="sim/small") as made:
+    with fake_client(tmp_path / "home", fake) as made:
         set_process_client(made)
         yield made
         set_process_client(None)

@@ -13,6 +13,7 @@ from nbllm.current import get_client, set_process_client
 from nbllm.flow_context import ONLOOKERS
 from nbllm.notebook.lab.bridge import Bridge
 from nbllm.testing import FakeProvider, Script
+from tests.client.helpers import fake_client
 from tests.notebook.lab.conftest import threads
 from tests.notebook.lab.fakes import Shell
 
@@ -51,7 +52,7 @@ def test_calls_of_many_threads_and_clients_are_all_counted(bridge: Bridge, shell
     page = shell.kernel.page("a")
     page.until(lambda: page.state)
     with (
-        Client(home=tmp_path / "home", providers={"simulated": FakeProvider()}, model="sim/small") as other,
+        fake_client(tmp_path / "home") as other,
         ThreadPoolExecutor(8) as pool,
     ):
         list(pool.map(lambda n: (other if n % 10 == 0 else client).ask(f"q{n % 50}"), range(100)))
@@ -66,7 +67,7 @@ def test_calls_on_another_account_are_not_counted_here(bridge: Bridge, shell: Sh
     client.ask("mine")
     page = shell.kernel.page("a")
     page.until(lambda: page.state and page.state["session"]["calls"] == 1)
-    with Client(home=tmp_path / "other", providers={"simulated": fake}, model="sim/small") as other, ThreadPoolExecutor(1) as pool:
+    with fake_client(tmp_path / "other", fake) as other, ThreadPoolExecutor(1) as pool:
         other.ask("theirs")
         fake.enqueue(Script(pieces=["a", "b"], gap_s=0.3))
         pending = pool.submit(lambda: list(other.stream("theirs, too")))
@@ -91,7 +92,7 @@ def test_what_other_processes_add_to_a_named_session_is_seen(shell: Shell, tmp_p
     monkeypatch.setattr("nbllm.notebook.lab.desk.IDLE_S", 0.1)
     monkeypatch.setenv("NBLLM_SESSION", "shared")
     monkeypatch.setattr("nbllm.notebook.lab.bridge.ONLOOKERS", [])  # as in another process, nobody tells of the calls
-    with Client(home=tmp_path / "home", providers={"simulated": FakeProvider()}, model="sim/small") as made:
+    with fake_client(tmp_path / "home") as made:
         set_process_client(made)
         bridge = Bridge(shell, get_client, "0.1.0")
         bridge.open()
