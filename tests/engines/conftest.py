@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nbllm import Client, Endpoint
+from nbllm.engines import Engine, EngineEvent, Plan, start
 from tests.engines.server import CONTEXT_TOKENS, KEY, PYTHON, ROOT, EngineServer
 from tests.engines.vllm_kernel import VllmKernel
 from tests.engines_room.processes import marked
@@ -31,6 +32,19 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert made.returncode == 0, made.stderr[-2000:]
     return directory
+
+
+@pytest.fixture(scope="module")
+def events() -> list[EngineEvent]:
+    """What was told during the start of `started`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def started(plan: Plan, events: list[EngineEvent]) -> Iterator[Engine]:
+    """One engine for the tests of a file that do not end it. plan: the file's own fixture."""
+    with start(plan, events.append) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

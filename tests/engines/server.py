@@ -13,6 +13,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from nbllm.engines import Engine
+from nbllm.engines.door import Door
+from nbllm.engines.status import samples
 from nbllm.engines.supervised import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,3 +104,9 @@ class EngineServer:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(timeout=20)
+
+
+def metrics_of(engine: Engine) -> dict[str, list[float]]:
+    """Read the metrics page of an engine that nbllm started: name -> its values, one for each set of labels."""
+    door = Door(engine.endpoint.base_url, engine.endpoint.api_key)
+    return samples(door.ask(door.root("/metrics"), limit_s=10.0).body.decode())

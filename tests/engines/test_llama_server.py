@@ -13,11 +13,9 @@ import pytest
 from nbllm import Client
 from nbllm.engines import Engine, EngineEvent, Plan, plan_launch, start
 from nbllm.engines.catalog import ENGINES
-from nbllm.engines.door import Door
-from nbllm.engines.status import samples
 from nbllm.engines.supervisor import below
 from nbllm.errors import CallFailed, ContextTooLong, EngineFailed
-from tests.engines.server import PYTHON, ROOT
+from tests.engines.server import PYTHON, ROOT, metrics_of
 from tests.engines_room.processes import linux_only, wait_until_ended
 from tests.wheels import program, unpacked
 
@@ -61,16 +59,9 @@ def plan_for(model: Path, name: str | None = None) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def events() -> list[EngineEvent]:
-    """What was told during the start."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def started(gguf: Path, events: list[EngineEvent]) -> Iterator[Engine]:
-    """One llama-server for the tests of this file that do not end it."""
-    with start(plan_for(gguf), events.append) as engine:
-        yield engine
+def plan(gguf: Path) -> Plan:
+    """The one that `started` runs by."""
+    return plan_for(gguf)
 
 
 @pytest.fixture
@@ -99,10 +90,8 @@ def test_it_is_started_answers_and_is_looked_at(started: Engine, events: list[En
 
 def test_it_has_the_counts_that_are_asked_for(started: Engine) -> None:
     """The names of the table's row are those of its page, the ones that tell a long prompt from a wedge too."""
-    door = Door(started.endpoint.base_url, started.endpoint.api_key)
-    page = samples(door.ask(door.root("/metrics"), limit_s=10.0).body.decode())
     names = ENGINES["llama-server"].metrics
-    assert {names.running, names.waiting, names.output_tokens, *names.work} - page.keys() == set()
+    assert {names.running, names.waiting, names.output_tokens, *names.work} - metrics_of(started).keys() == set()
 
 
 def test_a_prompt_over_its_window_is_typed(client: Client, started: Engine) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,9 @@ import pytest
 from nbllm import Client
 from nbllm.engines import Engine, EngineEvent, Plan, plan_launch, start
 from nbllm.engines.catalog import ENGINES
-from nbllm.engines.door import Door
-from nbllm.engines.status import samples
 from nbllm.engines.supervisor import below
 from nbllm.errors import EngineFailed
-from tests.engines.server import CONTEXT_TOKENS, PYTHON
+from tests.engines.server import CONTEXT_TOKENS, PYTHON, metrics_of
 from tests.engines.vllm_kernel import VllmKernel
 from tests.engines_room.processes import linux_only, wait_until_ended
 
@@ -30,16 +27,9 @@ def plan_for(model_dir: Path, name: str | None = None) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def events() -> list[EngineEvent]:
-    """What was told during the start."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def started(model_dir: Path, events: list[EngineEvent]) -> Iterator[Engine]:
-    """One vLLM for the tests of this file that do not end it."""
-    with start(plan_for(model_dir), events.append) as engine:
-        yield engine
+def plan(model_dir: Path) -> Plan:
+    """The one that `started` runs by."""
+    return plan_for(model_dir)
 
 
 def test_it_is_started_watched_and_answers(started: Engine, events: list[EngineEvent], tmp_path: Path) -> None:
@@ -59,11 +49,9 @@ def test_it_is_started_watched_and_answers(started: Engine, events: list[EngineE
 
 def test_vllm_has_every_count_that_is_asked_for(started: Engine) -> None:
     """The names of the table's row are those of its page, the ones that tell a long prompt from a wedge too."""
-    door = Door(started.endpoint.base_url, started.endpoint.api_key)
-    page = samples(door.ask(door.root("/metrics"), limit_s=10.0).body.decode())
     names = ENGINES["vllm"].metrics
     wanted = {names.running, names.waiting, names.kv_cache_use, names.output_tokens, names.input_tokens, *names.work}
-    assert wanted - page.keys() == set()
+    assert wanted - metrics_of(started).keys() == set()
 
 
 def test_the_arithmetic_is_what_vllm_found(model_dir: Path, started: Engine, events: list[EngineEvent]) -> None:

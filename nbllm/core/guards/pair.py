@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nbllm.core.guards.contrast import opposed, turned_around
+from nbllm.core.guards.grouped import Grouped
 from nbllm.core.guards.lazy import lazy
 from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.reading import Reading
@@ -15,23 +16,11 @@ NEAR, FAR = 2, 6  # words between a denial and what it denies
 WIDE = frozenset({"enough", "still"})  # "doesn't challenge our boy enough", "don't think it was still valid"
 
 
-class Alone:
-    """The groups of synonyms that some words are in: of the shorter list, and of the larger."""
+class Alone(Grouped):
+    """Words that only one of two texts has."""
 
     def __init__(self, bases: frozenset[str], lexicon: Lexicon) -> None:
-        self._bases, self._lexicon = bases, lexicon
-
-    @lazy
-    def synonyms(self) -> frozenset[int]:
-        """Groups of the shorter list."""
-        table = self._lexicon.synonyms
-        return frozenset().union(*(table[base] for base in self._bases if base in table))
-
-    @lazy
-    def senses(self) -> frozenset[int]:
-        """Groups of the larger list."""
-        table = self._lexicon.thesaurus
-        return frozenset().union(*(table[base] for base in self._bases if base in table))
+        self.bases, self.lexicon = bases, lexicon
 
 
 class Pair:

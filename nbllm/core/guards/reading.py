@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from nbllm.core.guards.facts import Fact
+from nbllm.core.guards.grouped import Grouped
 from nbllm.core.guards.lazy import lazy
 from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.quantities import facts_of
@@ -44,7 +45,7 @@ def is_short(token: Token) -> bool:
     return token.raw.isupper() and 2 <= len(token.raw) <= 6
 
 
-class Reading:
+class Reading(Grouped):
     """One text, cut and read in one language. Lives for one comparison, or for as long as its text is compared with others."""
 
     def __init__(self, text: Text, lexicon: Lexicon, words: GuardWords) -> None:
@@ -129,22 +130,10 @@ class Reading:
         return found
 
     @lazy
-    def synonyms(self) -> frozenset[int]:
-        """Return the groups of synonyms that words of the text are in."""
-        table = self.lexicon.synonyms
-        return frozenset().union(*(table[base] for base in self.bases if base in table))
-
-    @lazy
     def unlisted(self) -> list[Token]:
         """Return the words that no list of the language has."""
         listed = self.lexicon.listed
         return [token for token in self.content if token.word not in listed and token.base not in listed]
-
-    @lazy
-    def senses(self) -> frozenset[int]:
-        """Return the groups of the larger list of synonyms that words of the text are in."""
-        table = self.lexicon.thesaurus
-        return frozenset().union(*(table[base] for base in self.bases if base in table))
 
     @lazy
     def terms(self) -> frozenset[str]:
