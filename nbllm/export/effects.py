@@ -6,6 +6,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from nbllm.export.changeable import changing_functions
 from nbllm.export.names import ANYTHING, Definition, Statement
 
 
@@ -18,6 +19,7 @@ class Effects:
 
     def __init__(self, statements: Sequence[Statement], *, tried: Collection[str] = ()) -> None:
         loose = {name for s in statements for name in (s.binds - s.settled) | s.bound_later}
+        loose |= _changed_definitions(statements, loose) - set(tried)
         self.bound = {name for s in statements for name in s.binds | s.bound_later}
         self.settled = self.bound - loose
         self._reads = _closed(statements, self.settled, lambda s: s.later)
@@ -56,6 +58,21 @@ class Effects:
             self._parent[name] = self._parent.get(above, above)
             name = above
         return name
+
+
+def _changed_definitions(statements: Sequence[Statement], loose: Collection[str]) -> set[str]:
+    """Return the classes and functions that a notebook may change: through functions, as decorators, as bases of others."""
+    nodes = [s.node for s in statements]
+    defined = {node.name for node in nodes if isinstance(node, Definition)}
+    changing = changing_functions([node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)])
+    found = {name for s in statements for function, name in s.handed if function in changing}
+    found |= {name for s in statements for name in s.signs_up}
+    found &= defined
+    while True:  # a class shares what its bases keep
+        more = {s.node.name for s in statements if isinstance(s.node, ast.ClassDef) and s.bases & (found | set(loose)) & defined}
+        if more <= found:
+            return found
+        found |= more
 
 
 def _may_call(statement: Statement) -> bool:

@@ -1,7 +1,7 @@
 """What one statement of a cell does to the notebook's names: binds, reads, may change, now or when its functions run.
 
 Everything errs on the side of more: a cell that is kept without need costs a line to read, one that is missing costs the answer.
-What is not seen: operators and attribute lookups that change their operands, and what C code does behind a name.
+What is not seen: attribute lookups and operators (but for << and >>) that change their operands, what C code does behind a name.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Statement:
     binds: global names it may bind or delete; kills: those that it certainly does. now, later: global names read when it runs and
     when functions in it run. touched, touched_later: those whose objects may be changed, kept by another name or handed to a
     call. stores: names whose attributes or parts are set. settled: names that it binds to what cannot change (a definition,
-    an import, a literal). soft: read, but need not exist. first_line: name -> the line where it is read first.
+    an import, a literal). handed: (function, name) for each name that it hands to a function. signs_up: names under whose methods
+    it decorates. bases: what its class is made of. soft: read, but need not exist. first_line: name -> the line where it is read
+    first.
     """
 
     node: ast.stmt | None
@@ -72,6 +74,9 @@ class Statement:
     bound_later: set[str] = field(default_factory=set)
     stores: set[str] = field(default_factory=set)
     settled: set[str] = field(default_factory=set)
+    handed: set[tuple[str, str]] = field(default_factory=set)
+    signs_up: set[str] = field(default_factory=set)
+    bases: set[str] = field(default_factory=set)
     soft: set[str] = field(default_factory=set)
     first_line: dict[str, int] = field(default_factory=dict)
 

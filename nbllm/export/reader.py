@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nbllm.export import scopes as sc
-from nbllm.export.names import Statement
+from nbllm.export.names import Statement, root_of
 
 
 class NameReader(ast.NodeVisitor):
@@ -124,9 +124,11 @@ class NameReader(ast.NodeVisitor):
     # ------------------------------------------------------------------ scopes
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self._decorated(node)
         for part in sc.evaluated_outside(node):
-            with self.being(quiet=isinstance(part, ast.Name)):
-                self.visit(part)
+            if part not in node.decorator_list:
+                with self.being(quiet=isinstance(part, ast.Name)):
+                    self.visit(part)
         self._keep_defaults(node)
         self.bind_name(node.name)
         self._with_types(node)
@@ -137,6 +139,15 @@ class NameReader(ast.NodeVisitor):
         self.scopes.pop()
 
     visit_FunctionDef = visit_AsyncFunctionDef = _function
+
+    def _decorated(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+        """Note that decorators are called, and that a method of a name may take note of what it decorates."""
+        for decorator in node.decorator_list:
+            with self.being(quiet=False):
+                self.visit(decorator)
+            name, depth = root_of(decorator)
+            if name is not None and depth and sc.is_global(name, self.scopes):
+                self.done.signs_up.add(name)
 
     def _keep_defaults(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> None:
         """Note that calls may change the objects of defaults: a function keeps them, and hands them to itself."""
@@ -168,9 +179,11 @@ class NameReader(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """Read the body now, in a scope of its own."""
-        for part in sc.evaluated_outside(node):
-            with self.being(quiet=True):
+        self._decorated(node)
+        for part in (*node.bases, *(keyword.value for keyword in node.keywords)):
+            with self.being(quiet=False):
                 self.visit(part)
+            self.done.bases |= {n.id for n in ast.walk(part) if isinstance(n, ast.Name)}
         self.bind_name(node.name)
         self.scopes.append(sc.Scope("function", {p.name for p in getattr(node, "type_params", ())}))
         self.scopes.append(sc.body_scope("class", node.body))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 
 from nbllm.export import scopes as sc
+from nbllm.export.changeable import keeps_state
 from nbllm.export.imports import full_name
 from nbllm.export.names import ANYTHING, LOOKING, LOOKING_CALLS, SETS_UP, Statement, is_plain, root_of
 from nbllm.export.reader import NameReader
@@ -48,7 +49,7 @@ class _StatementReader(NameReader):
         match node:
             case ast.Assign(targets=targets):
                 done.kills = {n for target in targets for n in sc.stored_names(target)}
-                if is_plain(node.value, self.rebound):
+                if self._is_settled(node.value):
                     done.settled |= {target.id for target in targets if isinstance(target, ast.Name)}
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 done.kills = {name}
@@ -57,7 +58,8 @@ class _StatementReader(NameReader):
                 done.settled |= {name} if is_plain(value, self.rebound) else set()
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 done.kills = {name}
-                done.settled.add(name)
+                if not (isinstance(node, ast.ClassDef) and keeps_state(node)):
+                    done.settled.add(name)
             case ast.Import(names=aliases):
                 done.kills = {a.asname or a.name for a in aliases if a.asname or "." not in a.name}
                 done.settled |= done.binds
@@ -69,6 +71,18 @@ class _StatementReader(NameReader):
         if "__all__" in done.binds:
             texts = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
             done.later |= {text for text in texts if text.isidentifier()}
+
+    def _is_settled(self, value: ast.expr) -> bool:
+        """Whether a value cannot change; what an imported function is asked with cannot either."""
+        match value:
+            case ast.Lambda(args=ast.arguments(defaults=defaults, kw_defaults=named)):
+                return all(is_plain(one, self.rebound) for one in (*defaults, *named) if one is not None)
+            case ast.Call(func=called, args=[asked, *given], keywords=named_too) if self._is_partial(called, asked):
+                return all(is_plain(one, self.rebound) for one in (*given, *(k.value for k in named_too)))
+        return is_plain(value, self.rebound)
+
+    def _is_partial(self, called: ast.expr, asked: ast.expr) -> bool:
+        return full_name(called, self.imports) == "functools.partial" and bool(full_name(asked, self.imports))
 
     def visit_Expr(self, node: ast.Expr) -> None:
         """Look at a value that nobody keeps."""
@@ -82,9 +96,10 @@ class _StatementReader(NameReader):
         looking = isinstance(function, ast.Name) and name in LOOKING and name not in self.rebound
         only_looks = full_name(function, self.imports) in LOOKING_CALLS and name in self.imports
         if isinstance(function, ast.Name):
-            with self.being(quiet=True):
+            with self.being(quiet=name not in self.rebound):  # an object that is called may remember it
                 self.visit(function)
             self._hidden(node, function.id)
+            self._handed(node, function.id)
         else:
             with self.being(quiet=False):
                 self.visit(function)
@@ -99,6 +114,17 @@ class _StatementReader(NameReader):
         with self.being(quiet=only_looks):
             for keyword in node.keywords:
                 self.visit(keyword.value)
+
+    def _handed(self, node: ast.Call, function: str) -> None:
+        for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+            name = root_of(argument)[0]
+            if name is not None and sc.is_global(name, self.scopes):
+                self.done.handed.add((function, name))
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        """Look; << and >> are written for what they do to their operands, too."""
+        with self.being(quiet=False if isinstance(node.op, ast.LShift | ast.RShift) else None):
+            self.generic_visit(node)
 
     def _hidden(self, node: ast.Call, name: str) -> None:
         """Note what writes into the namespace from behind."""

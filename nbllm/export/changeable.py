@@ -1,0 +1,92 @@
+"""Which definitions of a notebook can change once they are made, and which functions change what they are given.
+
+A class of fields and methods, or a function, is the same for good, so that a cell which only tries it out is not kept. A class that
+keeps state of its own, or lets others sign up with it, is another thing. Everything errs on the side of "it can change".
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator, Sequence
+
+from nbllm.export.names import root_of
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_OF_CLASS = {"__init_subclass__", "__class_getitem__"}
+"""Methods that are given the class without being told to."""
+_CONTAINERS = {"list", "dict", "set", "bytearray", "defaultdict", "deque", "Counter", "OrderedDict", "count"}
+
+
+def keeps_state(node: ast.ClassDef) -> bool:
+    """Whether a class holds something of its own that may change: a container, or what its methods set on the class."""
+    return any(_holds(part, node) for part in node.body)
+
+
+def changed_parameters(node: _Function, functions: Collection[str] = ()) -> set[str]:
+    """Return the parameters whose objects a function may change: it sets parts of them, calls methods of parts, hands them on.
+
+    functions: names of functions that change what they are given.
+    """
+    parameters = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+    parameters |= {a.arg for a in (node.args.vararg, node.args.kwarg) if a is not None}
+    return parameters & set(_changed_in(node.body, functions))
+
+
+def _holds(part: ast.stmt, of: ast.ClassDef) -> bool:
+    match part:
+        case ast.Assign(value=value):
+            return _is_container(value)
+        case ast.AnnAssign(value=ast.expr() as value, annotation=hint):
+            # Where a base class makes fields of annotations, each object gets its own.
+            return (not (of.bases or of.decorator_list) or "ClassVar" in ast.unparse(hint)) and _is_container(value)
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            return part.name == "__init_subclass__" or not _own_names(part, of).isdisjoint(_changed_in(part.body, ()))
+    return False
+
+
+def _own_names(method: _Function, of: ast.ClassDef) -> set[str]:
+    """Return the names by which a method knows its class."""
+    first = {a.arg for a in (*method.args.posonlyargs, *method.args.args)[:1]}
+    of_class = method.name in _OF_CLASS or any(isinstance(d, ast.Name) and d.id == "classmethod" for d in method.decorator_list)
+    return {of.name, *(first if of_class else ())}
+
+
+def _is_container(value: ast.expr) -> bool:
+    """Whether a value of a class's body is a container, or made by a call that makes one."""
+    match value:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+            return name in _CONTAINERS
+        case ast.List() | ast.Dict() | ast.Set() | ast.ListComp() | ast.DictComp() | ast.SetComp():
+            return True
+    return False
+
+
+def _changed_in(body: Sequence[ast.stmt], functions: Collection[str]) -> Iterator[str]:
+    """Yield the names whose objects statements change: parts that are set, methods of parts, setattr, what is handed on."""
+    for node in (n for statement in body for n in ast.walk(statement)):
+        match node:
+            case ast.Attribute() | ast.Subscript() if not isinstance(node.ctx, ast.Load):
+                yield from _root(node)
+            case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[target, *_]):
+                yield from _root(target)
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in functions:
+                for one in (*args, *(k.value for k in keywords)):
+                    yield from _root(one)
+            case ast.Call(func=ast.Attribute() as method) if root_of(method)[1] > 1:
+                yield from _root(method)
+
+
+def _root(node: ast.expr) -> Iterator[str]:
+    name, _ = root_of(node)
+    if name is not None:
+        yield name
+
+
+def changing_functions(nodes: Sequence[_Function]) -> set[str]:
+    """Return the names of those functions that may change what they are given, themselves or through one another."""
+    found: set[str] = set()
+    while True:
+        more = {node.name for node in nodes if node.name not in found and changed_parameters(node, found)}
+        if not more:
+            return found
+        found |= more
