@@ -20,7 +20,6 @@ from nbllm.storage.home import Home
 from nbllm.storage.money import to_pico, to_usd
 from nbllm.storage.sqlite import Database
 from nbllm.storage.texts import storable
-from nbllm.storage.writer import Many
 
 WAIT_S = 1.0
 SWEEP_EVERY_S = 60.0
@@ -41,8 +40,8 @@ class SqliteBudgets:
     """The BudgetStore of one home. Names of scopes are stored as given; a reservation of a process that ended is spent in full.
 
     A database that stays locked for WAIT_S, is read-only or on a full disk makes reserve and settle raise BudgetUnavailable; what
-    was to be settled while it was locked is still booked when the lock is free. What several calls reserve or settle in one turn
-    of their loop is read, decided in their order, and written in one go.
+    was to be settled while it was locked is still booked when the lock is free. What several calls ask in one turn of their loop
+    is read, decided and written in one go: first what is settled, then what is reserved, each in its order.
     """
 
     def __init__(self, home: Home, database: Database) -> None:
@@ -64,7 +63,7 @@ class SqliteBudgets:
         asked = Reserving(reservation_id, names, _limited(scopes), to_pico(amount_usd), amount_usd, self._token())
         known = self._reserved.setdefault(reservation_id, asked)
         try:
-            return await self._run(lambda con: self._reserve(con, asked), self._reserve_many, asked)
+            return await self._run(lambda con: self._reserve(con, asked), asked)
         except BaseException as exc:
             if known is asked:
                 self._reserved.pop(reservation_id, None)
@@ -110,7 +109,7 @@ class SqliteBudgets:
             return {}
         names = tuple(dict.fromkeys([scope.name for scope in scopes]))
         asked = Settling(reservation_id, names, limited, cost, reserved)
-        return await self._run(lambda con: self._settle(con, asked), self._settle_many, asked, kept=True)
+        return await self._run(lambda con: self._settle(con, asked), asked, kept=True)
 
     def _settle(self, con: sqlite3.Connection, asked: Settling) -> Balances:
         self._sweep_now_and_then(con)
@@ -135,6 +134,14 @@ class SqliteBudgets:
         for one in asked:
             self._note_booked(one.id)
         return balances
+
+    def _turn(self, con: sqlite3.Connection, asked: list[Reserving | Settling]) -> list[Balances | BudgetExceeded]:
+        """Do what a turn of the loop asked for. What was spent is known before more is reserved, and what it gave back is there."""
+        settling = [one for one in asked if isinstance(one, Settling)]
+        reserving = [one for one in asked if isinstance(one, Reserving)]
+        settled = iter(self._settle_many(con, settling) if settling else ())
+        reserved = iter(self._reserve_many(con, reserving) if reserving else ())
+        return [next(settled) if isinstance(one, Settling) else next(reserved) for one in asked]
 
     def _note_booked(self, reservation_id: str) -> None:
         self._booked[reservation_id] = None
@@ -169,10 +176,10 @@ class SqliteBudgets:
             raise _unavailable(exc) from exc
 
     async def _run(
-        self, run: Callable[[sqlite3.Connection], Balances], many: Many, asked: Reserving | Settling, *, kept: bool = False
+        self, run: Callable[[sqlite3.Connection], Balances], asked: Reserving | Settling, *, kept: bool = False
     ) -> Balances:
         try:
-            return await self._db.run(run, wait_s=WAIT_S, kept=kept, many=many, asked=asked)
+            return await self._db.run(run, wait_s=WAIT_S, kept=kept, many=self._turn, asked=asked)
         except (StorageError, HomeUnusable) as exc:
             raise _unavailable(exc) from exc
 
