@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import os
-import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 from nbllm.core.messages import NOWHERE, CacheMode, CallRecord, DayScope, Origin, Request, Sink
 from nbllm.core.reply import Reply
+from nbllm.once import Once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ class Flow:
         self._arguments = arguments
         self._run = uuid4().hex[:12]
         outer = FLOW.get()
-        self.answers: dict[Any, _Once[Any]] = {} if outer is None else outer.answers
+        self.answers: dict[Any, Once[Any]] = {} if outer is None else outer.answers
         """What once_in_a_flow keeps: one for a flow and the flows that it calls."""
 
     @property
@@ -44,21 +44,6 @@ class Flow:
     def shown(self) -> Mapping[str, Any]:
         """The flow as recordings keep it: name, run (an id that all its calls share) and arguments."""
         return {"name": self._name, "run": self._run, "arguments": {k: plain(v) for k, v in self._arguments.items()}}
-
-
-class _Once(Generic[T]):
-    """One value, worked out by the first who asks; others wait for it."""
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._lock = threading.Lock()
-        self._value: list[T] = []
-
-    def get(self) -> T:
-        with self._lock:
-            if not self._value:
-                self._value.append(self._work())
-            return self._value[0]
 
 
 FLOW: ContextVar[Flow | None] = ContextVar("nbllm_flow", default=None)
@@ -217,7 +202,8 @@ def stored_constant(path: str) -> Any:
 def once_in_a_flow(function: Callable[[], T]) -> Callable[[], T]:
     """Return the function, run at most once in a call of a flow: later calls in it get the same value, other threads wait.
 
-    Outside of a flow it runs each time. A run that raises is not kept. Exported notebooks use it: what a %%llm cell asked once for
+    Outside of a flow it runs each time. A run that raises is not kept; one that needs its own value to end raises InvalidRequest
+    instead of waiting for itself. Exported notebooks use it: what a %%llm cell asked once for
     all cells below, a flow asks once for all of its code.
     """
 
@@ -227,7 +213,7 @@ def once_in_a_flow(function: Callable[[], T]) -> Callable[[], T]:
         if flow is None:
             return function()
         # setdefault is one step for other threads, so all of them wait for the same one
-        kept: T = flow.answers.setdefault(function, _Once(function)).get()
+        kept: T = flow.answers.setdefault(function, Once(function, getattr(function, "__name__", "A function"))).get()
         return kept
 
     return wrapper

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from nbllm.core.templates import required_names_in
 from nbllm.errors import TemplateError
+from nbllm.export.answers import tell_apart
 from nbllm.export.cells import Cell
 from nbllm.export.checks import World, buying_names
 from nbllm.export.effects import Effects
@@ -61,6 +62,10 @@ def read_book(cells: Sequence[Cell]) -> Book:
     imports = {one.bound: one.stands_for for tree in trees for one in _imports(tree)}
     read = [_unit(cell, code, rebound, imports, lazy=lazy) for cell, code in every]
     units = tuple(unit for unit in read if not unit.cell.left_out)
+    tell_apart(units, rebound.union(imports, *(unit.binds for unit in units)))
+    for unit in units:
+        if unit.llm is not None and unit.llm.out:
+            unit.statements = [_answer(unit.llm, unit.code)]
     flows: dict[str, list[Unit]] = {}
     for unit in units:
         for name in _flows(unit, imports):
@@ -95,8 +100,9 @@ def _answer(llm: LlmCell, code: Code) -> Statement:
             required |= required_names_in(llm.prompt) | required_names_in(llm.options.get("system") or "")
         except TemplateError:  # it was read before: it cannot be
             required |= llm.names
+    required = {llm.earlier.get(name, name) for name in required}
     reads = set(llm.reads)
-    found = {llm.out}
+    found = {llm.out, llm.called}
     lines = dict.fromkeys(reads, line)
     return Statement(
         None,

@@ -37,7 +37,7 @@ class _Builder:
         self._choice = choice
         self._statements = list(kept_statements(book, choice))
         units = [book.units[index] for index in choice.reasons]
-        self._answers = frozenset(u.llm.out for u in units if u.llm is not None and u.llm.out)
+        self._answers = frozenset(u.llm.called for u in units if u.llm is not None and u.llm.out)
         self._bound = frozenset(name for _, s in self._statements for name in s.binds | s.bound_later)
         self._in_place = _staying(self._statements)
         self._is_async = any(isinstance(s.node, ast.AsyncFunctionDef) and s.node.name == flow for u in units for s in u.statements)

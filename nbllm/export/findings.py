@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from nbllm.export import checks
+from nbllm.export.answers import circles
 from nbllm.export.book import Book, Unit
 from nbllm.export.imports import imported
 from nbllm.export.keys import key_refusals
@@ -164,7 +165,8 @@ def _same_import(name: str, one: Unit, other: Unit) -> bool:
 
 def _answers(book: Book, choice: Choice) -> Iterator[Refusal]:
     """What is wrong with the use of answers of %%llm cells."""
-    asked = {u.llm.out: (i, u) for i, u in enumerate(book.units) if i in choice.reasons and u.llm is not None and u.llm.out}
+    asking = [(i, u, u.llm) for i, u in enumerate(book.units) if i in choice.reasons and u.llm is not None and u.llm.out]
+    asked = {llm.out: unit for _, unit, llm in asking}
     for unit, statement in kept_statements(book, choice):
         for name in sorted(statement.now & asked.keys()):
             yield Refusal(
@@ -174,17 +176,20 @@ def _answers(book: Book, choice: Choice) -> Iterator[Refusal]:
                 reason=f"it uses the answer {name}, which would be asked for each time when the service starts",
                 todo="Move it into the flow",
             )
+        if unit.llm is not None and unit.llm.function:  # it has a function of its own
+            continue
         for name in sorted((statement.binds | statement.bound_later) & asked.keys()):
-            if unit is not asked[name][1]:
+            if unit is not asked[name]:
                 yield Refusal(
                     kind="llm cell",
                     cell=unit.cell.number,
                     line=statement.line,
-                    reason=f"it sets {name}, which the %%llm cell {asked[name][1].cell.number} sets too",
+                    reason=f"it sets {name}, which the %%llm cell {asked[name].cell.number} sets too",
                     todo="Rename one of them",
                 )
-    for name, (index, asking) in asked.items():
-        yield from _changed_after(book, choice, name, index, asking)
+    yield from circles([unit for _, unit, _ in asking])
+    for index, unit, llm in asking:
+        yield from _changed_after(book, choice, llm.out, index, unit)
 
 
 def _changed_after(book: Book, choice: Choice, name: str, index: int, asking: Unit) -> Iterator[Refusal]:

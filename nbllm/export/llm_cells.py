@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nbllm.core.templates import names_in
@@ -21,7 +21,9 @@ MAGICS = {"llm", "nbllm"}
 class LlmCell:
     """What a %%llm cell asks. out: the variable of its answer, "" without one. code: options that name something of the notebook.
 
-    templates: texts by place ("prompt", "system") with the names that they take. problem: why it cannot be exported.
+    templates: texts by place ("prompt", "system") with the names that they take. problem: why it cannot be exported. earlier: those
+    of its names that are answers which were asked for anew since, each with the function of the one that it had. function: what its
+    own answer is called in the module, where that is not `out` because a later cell's is.
     """
 
     out: str
@@ -31,11 +33,19 @@ class LlmCell:
     names: frozenset[str]
     raw: bool
     problem: str = ""
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    function: str = ""
+
+    @property
+    def called(self) -> str:
+        """The name of its function, "" for a cell whose answer has no name."""
+        return self.function or self.out
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the notebook that it takes: those of its templates, its schema and its check."""
-        return self.names | {name.partition(".")[0] for name in self.code.values()}
+        """The names of the module that it takes: those of its templates, its schema and its check."""
+        taken = {self.earlier.get(name, name) for name in self.names}
+        return frozenset(taken | {name.partition(".")[0] for name in self.code.values()})
 
 
 def read_llm_cell(magic: Magic, body: str) -> LlmCell:
@@ -70,7 +80,8 @@ def function_text(cell: LlmCell, number: int, *, defined: frozenset[str], answer
     that are functions of %%llm cells themselves. face: how the module calls nbllm and `once_in_a_flow`.
     """
     nbllm = face["nbllm"]
-    values = {name: f"{name}()" if name in answers else name for name in sorted(cell.names) if name in defined}
+    meant = {name: cell.earlier.get(name, name) for name in sorted(cell.names)}
+    values = {name: f"{one}()" if one in answers else one for name, one in meant.items() if one in defined}
 
     def text(template: str, depth: int) -> str:
         tagged = not cell.raw and ("{{" in template or "{%" in template)
@@ -87,7 +98,7 @@ def function_text(cell: LlmCell, number: int, *, defined: frozenset[str], answer
     lines += [f"        {name}={value},\n" for name, value in sorted(cell.code.items())]
     return (
         f"@{face['once']}\n"
-        f"def {cell.out}() -> {nbllm}.Reply:\n"
+        f"def {cell.called}() -> {nbllm}.Reply:\n"
         f'    """Ask what cell {number} of the notebook asked, at most once in a call of a flow."""\n'
         f"    return {nbllm}.ask(\n{''.join(lines)}    )\n"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 import nbllm
 from nbllm import Client, flow
+from nbllm.export import history_cells, render_flows, slice_notebook
 from nbllm.export.literals import literal
 from nbllm.flow_context import once_in_a_flow
 from nbllm.testing import FakeProvider
 from tests.client.helpers import fake_client
-from tests.export.making import HEAD, module_of, run
+from tests.export.making import HEAD, module_of, reasons, refused, run
 
 
 @pytest.fixture
@@ -125,6 +126,91 @@ def test_a_failed_run_is_not_kept() -> None:
         return answer()
 
     assert two() == 1
+
+
+def test_who_waits_for_itself_is_told() -> None:
+    """A function that needs its own answer, alone, through another or over two threads, raises instead of waiting for ever."""
+    import contextvars
+
+    begun = [threading.Event(), threading.Event()]
+    done: list[object] = []
+
+    @once_in_a_flow
+    def alone() -> int:
+        return alone()
+
+    @once_in_a_flow
+    def one() -> int:
+        begun[0].set()
+        begun[1].wait(30)
+        return other()
+
+    @once_in_a_flow
+    def other() -> int:
+        begun[1].set()
+        begun[0].wait(30)
+        return one()
+
+    @flow
+    def asks() -> None:
+        with pytest.raises(nbllm.errors.InvalidRequest, match=r"alone\(\) needs its own answer"):
+            alone()
+
+        def ask(function: Callable[[], int]) -> None:
+            try:
+                function()
+            except nbllm.errors.InvalidRequest as error:
+                done.append(error)
+
+        threads = [threading.Thread(target=contextvars.copy_context().run, args=(ask, f), daemon=True) for f in (one, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads)
+
+    asks()
+    assert done
+
+
+REFINED = ("topic = 'tea'", "%%llm -o draft\nDraft {{ topic }}", "%%llm -o verdict\nJudge {{ draft.text }}",
+           "%%llm -o draft\nRefine {{ draft.text }} by {{ verdict.text }}")  # fmt: skip
+
+
+def test_a_cell_that_refines_its_own_answer_calls_the_one_before(fake: FakeProvider) -> None:
+    """Two cells of one output name are two functions: who stands between them has the first answer, who comes after the second."""
+    fake.enqueue("one", "good", "two")
+    text = module_of(HEAD, *REFINED, "@flow\ndef f(): return draft.text")
+    assert run(text)["f"]() == "two"
+    assert [m[-1]["content"] for m in asked(fake)] == ["Draft tea", "Judge one", "Refine one by good"]
+
+
+def test_a_cell_that_ran_three_times_asks_three_times(fake: FakeProvider) -> None:
+    """A session's history says how often a cell refined its answer: each run is a function; a run that failed is none."""
+    fake.enqueue("one", "two", "three")
+    ran = [HEAD, "%%llm -o draft\nDraft", *["%%llm -o draft\nRefine {{ draft.text }}"] * 3, "@flow\ndef f(): return draft.text"]
+    text = render_flows(slice_notebook(history_cells(["", *ran], failed=[3]), flow="f"))
+    assert run(text)["f"]() == "three"
+    assert [m[-1]["content"] for m in asked(fake)] == ["Draft", "Refine one", "Refine two"]
+
+
+def test_an_answer_that_needs_itself_is_refused() -> None:
+    """Nothing to begin with, code that sets the name before, a circle of two, a schema of the answer's name: cell, line, reason."""
+    end = "@flow\ndef f(): return draft.text"
+    assert reasons(HEAD, "%%llm -o draft\nMore of\n{{ draft.text }}", end) == [("llm cell", 2, 3)]
+    assert reasons(HEAD, "draft = 'x'", "%%llm -o draft\nMore of {{ draft }}", end) == [("llm cell", 3, 2)]
+    circle = reasons(HEAD, "%%llm -o a\n{{ draft.text }}", "%%llm -o draft\n{{ a.text }}", end)
+    assert {("llm cell", 2, 2), ("llm cell", 3, 2)} <= set(circle)
+    assert reasons(HEAD, "class draft: n: int", "%%llm -o draft --schema draft\nhi", end) == [("llm cell", 3, 1)]
+    told = str(refused(HEAD, "%%llm -o draft\nMore of {{ draft.text }}", end))
+    assert "no %%llm cell before it asked for that" in told
+    assert "another name (-o)" in told
+
+
+def test_an_answer_that_is_replaced_may_not_be_bought_at_start() -> None:
+    """Code that reads the first of two answers when the module is loaded is refused as it is for a single one."""
+    found = reasons(HEAD, "%%llm -o g\nhello", "x = g.text", "%%llm -o g\nRefine {{ g.text }}", "@flow\ndef f(): return x, g.text")
+    assert found == [("buys at start", 3, 1)]
 
 
 @given(st.text(), st.booleans())
