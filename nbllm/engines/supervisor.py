@@ -31,8 +31,8 @@ LOOK_EVERY_S = 0.05
 TERM_S = 3.0
 ORPHANS_S = 0.6
 """TERM_S for what an engine that died by itself left behind: why it died is told when all of it is gone, 2 s later at most."""
-LAST_WORDS_S = 0.3
-"""How long the log of an engine that died is waited for; what it left behind may hold the pipe open."""
+LAST_WORDS_S, LATE_WORDS_S = 0.3, 1.2
+"""How long the log of an engine that died is waited for: where what it left behind holds the pipe open, and where nothing does."""
 KILL_S = 1.5
 """With TERM_S under the 5 s within which nothing is left: a process that the system does not let go of is not waited for longer."""
 LOG_BYTES = 4_000_000
@@ -132,7 +132,7 @@ class Tree:
         end_s = time.monotonic() + limit_s
         while True:
             children = self.reap()
-            left = self._left()
+            left = self.left()
             # A look at /proc takes its time: who becomes an orphan meanwhile may be seen below neither parent, old or new. On
             # Linux orphans come here, so that nobody is left when there is no child.
             if not left and not (LINUX and children):
@@ -146,7 +146,8 @@ class Tree:
                 return False
             time.sleep(0.02)
 
-    def _left(self) -> list[int]:
+    def left(self) -> list[int]:
+        """Return who of it still lives."""
         left = below(os.getpid())
         if LINUX or self.exit_code is not None:
             return left
@@ -255,13 +256,21 @@ def main() -> int:
     _say("started", pid=tree.process.pid)
     _watch(tree, closed, kernel)
     if tree.exit_code is not None:
-        pump.join(LAST_WORDS_S)  # its last words are on their way through the pipe
+        _last_words(pump, tree)
         _say("exited", code=tree.exit_code)
     tree.end()
     _say("ended")
     closed.wait(LOG_READ_S)  # the kernel reads why, then closes the pipe
     shutil.rmtree(spec["folder"], ignore_errors=True)
     return 0
+
+
+def _last_words(pump: threading.Thread, tree: Tree) -> None:
+    """Wait for what is on its way through the pipe: on a busy machine who reads it may be late."""
+    pump.join(LAST_WORDS_S)
+    end_s = time.monotonic() + LATE_WORDS_S - LAST_WORDS_S
+    while pump.is_alive() and time.monotonic() < end_s and not tree.left():
+        pump.join(LOOK_EVERY_S)
 
 
 def _watch(tree: Tree, closed: threading.Event, kernel: int) -> None:

@@ -165,15 +165,20 @@ def test_a_locked_file_and_a_short_deadline(tmp_path: Path, file: str) -> None:
     """Whichever file another program holds, an answer that comes at once is delivered within half a second."""
     with fake_client(tmp_path, FakeProvider()) as client:
         client.ask("before")
-        while True:
-            watch = Stopwatch()
+        reply, said = warned(lambda: in_half_a_second(client, tmp_path / file))
+    assert reply.text == "ok"
+    assert any("locked" in text or "too slow" in text for text in said)
+
+
+def in_half_a_second(client: Client, file: Path) -> Reply:
+    """Ask beside a program that holds a file; once more where the machine's other work took the time."""
+    while True:
+        watch = Stopwatch()
+        with locked(file):
             try:
-                with locked(tmp_path / file), pytest.warns(NbllmWarning, match="locked|too slow"):
-                    assert client.ask("meanwhile", deadline_s=0.5).text == "ok"
+                return client.ask("meanwhile", deadline_s=0.5)
             except errors.DeadlineExceeded:
                 assert watch.lost_s > 0.1  # else half a second was enough
-            else:
-                break
 
 
 def test_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nbllm.engines import Plan, start
+from nbllm.engines import Plan, start, supervisor
 from nbllm.engines.watch import Rhythm
 from nbllm.errors import EngineFailed
 from tests.engines_room.processes import linux_only, marked, until, wait_until_gone
@@ -98,3 +98,22 @@ def test_a_supervisor_that_has_ended_is_no_zombie(fake: MakePlan, mark: str) -> 
     supervisor = engine._process._process.pid if engine._process else 0
     until(lambda: not Path(f"/proc/{supervisor}").exists())
     engine.stop()
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["by nobody", "by a child"])
+def test_last_words_that_come_late_are_waited_for_where_nothing_holds_the_pipe(held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads the pipe may be late on a busy machine; a child that lives on would hold it for ever."""
+    monkeypatch.setattr(supervisor, "LATE_WORDS_S", 30.0)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    tree = supervisor.Tree(ended)
+    tree.exit_code = 0
+    monkeypatch.setattr(supervisor.Tree, "left", lambda _: [1] if held else [])
+    written = threading.Event()
+    pump = threading.Thread(target=written.wait, args=(30,), daemon=True)
+    pump.start()
+    threading.Timer(supervisor.LAST_WORDS_S + 0.2, lambda: None if held else written.set()).start()
+    supervisor._last_words(pump, tree)
+    assert pump.is_alive() is held
+    written.set()
+    pump.join(30)
