@@ -32,6 +32,7 @@ def serve(given: argparse.Namespace) -> int:
         port=given.port,
         say=lambda line: print(line, file=paper.out, flush=True),
         keys_command=f"nbllm keys make {shown}",
+        show_key=paper.out.isatty(),
     )
     return 0
 
@@ -39,7 +40,7 @@ def serve(given: argparse.Namespace) -> int:
 def keys(given: argparse.Namespace) -> int:
     """Make, list or revoke keys of the app in a folder."""
     from nbllm.service.configuration import load_service
-    from nbllm.service.keys import open_keys
+    from nbllm.service.keys import former_keys, open_keys
 
     folder = _folder(given.folder)
     settings, config = load_service(folder / "settings.toml")
@@ -58,6 +59,8 @@ def keys(given: argparse.Namespace) -> int:
         if rows:
             paper.table(("id", "tier", "#age", "note"), rows)
         paper.line(f"  {plural(len(rows), 'key')} in {store.path}")
+        if store.former is not None:
+            paper.line(f"  {former_keys(store.former)}")
     return 0
 
 

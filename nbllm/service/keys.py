@@ -64,9 +64,17 @@ class KeyStore:
     """
 
     def __init__(
-        self, path: Path, *, environ: Mapping[str, str] | None = None, now_s: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        former: Path | None = None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
+        self.former = None if former is None or path.exists() or not former.exists() else former
+        """A file of an nbllm from before, which is not read: its keys opened every app of a folder of this name. None: there is
+        none, or there were keys of this app's own when the store was opened."""
         self._now_s = now_s
         self._looked_at_s = float("-inf")
         self._mark: tuple[int, int, int] | None = None
@@ -177,21 +185,27 @@ class KeyStore:
 def open_keys(home: Path, keys_file: str, environ: Mapping[str, str] | None = None, *, folder: Path | None = None) -> KeyStore:
     """Return the keys of an app: of the file that the variable names, else the settings', else one in the home.
 
-    folder: the app's. In a home that it may share with other apps it has a file of its own, named after the folder: a key of one
-    app opens no other.
+    folder: the app's. In a home that it may share with other apps it has a file of its own, told apart by the whole path: a key of
+    one app opens no other. An app that is moved needs new keys, as it begins without jobs there.
     """
     environ = os.environ if environ is None else environ
-    path = environ.get(FILE_VARIABLE) or keys_file or str(home / _file_of(home, folder))
-    return KeyStore(Path(path).expanduser().absolute(), environ=environ)
-
-
-def _file_of(home: Path, folder: Path | None) -> str:
-    if folder is None or home.resolve() == folder.resolve() / ".state":
-        return FILE
+    given = environ.get(FILE_VARIABLE) or keys_file
+    if given or folder is None or home.resolve() == folder.resolve() / ".state":
+        return KeyStore(Path(given or home / FILE).expanduser().absolute(), environ=environ)
     name = folder.resolve().name
     plain = re.sub("[^A-Za-z0-9_.-]+", "-", name)[:60]
-    told_apart = "" if plain == name else f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return f"service-keys-{plain}{told_apart}.json"
+    told_apart = "" if plain == name else f"-{_short_hash(name)}"
+    path = home / f"service-keys-{plain}-{_short_hash(str(folder.resolve()), 16)}.json"
+    return KeyStore(path.absolute(), environ=environ, former=home / f"service-keys-{plain}{told_apart}.json")
+
+
+def former_keys(path: Path) -> str:
+    """Return what a person is told of a file that is not read any more."""
+    return f"Keys in {path} count no more: they opened every app of that folder name. Make new ones, then delete it."
+
+
+def _short_hash(text: str, digits: int = 8) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:digits]
 
 
 def _given_key(environ: Mapping[str, str]) -> tuple[bytes, Key] | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from nbllm.service.context import Service
 from nbllm.service.docs_page import for_this_machine
+from nbllm.service.keys import former_keys
 from nbllm.service.remote_hands import WORKER
 
 _WIDTH = 11
@@ -23,11 +24,7 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
     yield _line("open to", f"{whom}; a key is needed for all but /health and /ready")
     if config.public:
         yield _line("", "It speaks plain HTTP: put a proxy with TLS before it.")
-    if key is not None:
-        yield _line("key", f"{key} (shown once; more: {keys_command})")
-    else:
-        count = len(service.keys.list())
-        yield _line("keys", f"{count} in {service.keys.path} (more: {keys_command})")
+    yield from _keys(service, key, keys_command)
     for name in service.flows:
         yield _line("flow", f"POST /flows/{name}, /flows/{name}/stream, /flows/{name}/jobs; WebSocket /flows/{name}/ws")
     yield _line("models", f"{address}/v1 (OpenAI's interface): {_models(service)}")
@@ -44,6 +41,18 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
         yield _line("docs", "off (docs = true shows them to everybody who can reach it)")
     share = "each key has its own part" if config.cache_partition == "key" else "all keys share one"
     yield _line("cache", f"/v1: {share}; flows: all keys share one")
+
+
+def _keys(service: Service, key: str | None, keys_command: str) -> Iterator[str]:
+    """Yield who has a key. Where no person looks on, none is made: it would stand in a log file."""
+    if key is not None:
+        yield _line("key", f"{key} (shown once; more: {keys_command})")
+    elif count := len(service.keys.list()):
+        yield _line("keys", f"{count} in {service.keys.path} (more: {keys_command})")
+    else:
+        yield _line("keys", f"none yet. Make one, it works at once: {keys_command}")
+    if (former := service.keys.former) is not None:
+        yield _line("", former_keys(former))
 
 
 def _models(service: Service) -> str:

@@ -15,7 +15,7 @@ import uvicorn
 from nbllm.errors import ConfigurationError
 from nbllm.service.context import Service
 from nbllm.service.flow_prints import flows_print_into_the_log
-from nbllm.service.keys import KEY_VARIABLE, MINIMUM_BYTES
+from nbllm.service.keys import KEY_VARIABLE, MINIMUM_BYTES, former_keys
 from nbllm.service.logs import access_log, logging_to, stdout_writer
 from nbllm.service.opening import opening_lines
 
@@ -34,17 +34,21 @@ def serve(
     port: int | None = None,
     say: Callable[[str], object],
     keys_command: str = "nbllm keys make DIR",
+    show_key: bool = True,
 ) -> None:
     """Serve an app until SIGTERM or Ctrl-C; what is under way then has the settings' grace to finish.
 
-    host, port: instead of the settings'. say: gets lines for a person, about what is open to whom; the log goes to stdout. Raises
-    ConfigurationError before anything is open: no key for a public address, a port that is taken, a home that cannot be used.
+    host, port: instead of the settings'. say: gets lines for a person, about what is open to whom; the log goes to stdout.
+    show_key: whether a person reads these lines: then a service without a key makes its first one, which is shown there only.
+    Raises ConfigurationError before anything is open: no key for a public address, a port that is taken, a home that cannot be used.
     """
     service: Service = app.state.service
     changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     service.config = replace(service.config, **changes)  # type: ignore[arg-type]  # the two have their own types
-    key = _first_key(service, keys_command)
+    _refuse_open(service, keys_command)
     with _bound(service.config.host, service.config.port) as listening:
+        # only now: of a start that fails no key would be left that nobody was shown
+        key = service.keys.make(note="made at the first start")[0] if show_key and not service.keys.list() else None
         writer = stdout_writer()
         try:
             prints = flows_print_into_the_log(sys.stdout, say_what=service.config.log_prompts)
@@ -131,16 +135,15 @@ def _run(app: FastAPI, service: Service, listening: socket.socket, opened: Calla
         raise
 
 
-def _first_key(service: Service, keys_command: str) -> str | None:
-    """Return a new key where there is none yet and only this machine can reach the service; refuse a public address without."""
-    if service.keys.list():
-        return None
-    if service.config.public:
+def _refuse_open(service: Service, keys_command: str) -> None:
+    """Refuse a public address without a key. Raises ConfigurationError."""
+    if service.config.public and not service.keys.list():
+        former = service.keys.former
         raise ConfigurationError(
-            f"{service.config.host} can be reached from other machines, and this service has no key. Nothing was opened.",
+            f"{service.config.host} can be reached from other machines, and this service has no key. Nothing was opened."
+            + (f" {former_keys(former)}" if former else ""),
             hint=f"Make one: {keys_command} - or set {KEY_VARIABLE} to {MINIMUM_BYTES} random bytes or more.",
         )
-    return service.keys.make(note="made at the first start")[0]
 
 
 def _bound(host: str, port: int) -> socket.socket:

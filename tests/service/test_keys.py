@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -223,18 +225,37 @@ def test_the_file_is_json_that_a_person_can_read(path: Path) -> None:
 
 
 def test_apps_that_share_a_home_share_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is made for one app opens no other on the same home, however alike their names are; a folder may be moved."""
+    """A key that is made for one app opens no other on the same home, however alike their names are, equal ones included."""
     monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
-    keys: dict[str, str] = {}
-    for name in ("a-b", "a b", "other/a-b-2"):
-        folder = tmp_path / name
-        write_settings(folder)
+    texts: dict[str, str] = {}
+    for name in ("a-b", "a b", "other/a-b", "other/a b"):
+        write_settings(tmp_path / name)
+        texts[name] = _made(tmp_path / name)
+    for name in texts:
+        keys = create_app(settings=tmp_path / name / "settings.toml").state.service.keys
+        assert [other for other, text in texts.items() if keys.verify(text)] == [name]
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    assert create_app(settings=tmp_path / "link" / "a-b" / "settings.toml").state.service.keys.verify(texts["other/a-b"])
+
+
+def test_keys_of_before_that_opened_several_apps_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file named after the folder alone opens nothing any more; the list says so until there are keys of the app's own."""
+    home, folder = tmp_path / "home", tmp_path / "app"
+    monkeypatch.setenv("NBLLM_HOME", str(home))
+    text, _ = KeyStore(home / "service-keys-app.json", environ={}).make()
+    write_settings(folder)
+    assert create_app(settings=folder / "settings.toml").state.service.keys.verify(text) is None
+    assert main(["keys", "list", str(folder)]) == 0
+    assert "service-keys-app.json count no more" in capsys.readouterr().out
+    _made(folder)
+    assert main(["keys", "list", str(folder)]) == 0
+    assert "count no more" not in capsys.readouterr().out
+
+
+def _made(folder: Path) -> str:
+    """A key that `nbllm keys` makes for the app of a folder."""
+    with redirect_stdout(StringIO()) as out:
         assert main(["keys", "make", str(folder)]) == 0
-        keys[name] = create_app(settings=folder / "settings.toml").state.service.keys.list()[0].id
-    assert len(set(keys.values())) == 3
-    for name, key_id in keys.items():
-        (key,) = create_app(settings=tmp_path / name / "settings.toml").state.service.keys.list()
-        assert key.id == key_id
-    (tmp_path / "other" / "a-b-2").rename(tmp_path / "a-b-2")
-    (key,) = create_app(settings=tmp_path / "a-b-2" / "settings.toml").state.service.keys.list()
-    assert key.id == keys["other/a-b-2"]
+    return out.getvalue().strip()

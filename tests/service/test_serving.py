@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,9 @@ class Process:
         return {"Authorization": f"Bearer {self.key}"}
 
 
+KEY = "a-key-of-these-tests-of-40-characters-at-least"
+
+
 def environ(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NBLLM_")}
     return {**kept, "NBLLM_SIM_SPEED": "0", **more}
@@ -71,24 +74,45 @@ def environ(**more: str) -> dict[str, str]:
 
 @contextmanager
 def served(folder: Path, *more: str) -> Iterator[Process]:
-    """Run `nbllm serve` on a folder until the block ends."""
+    """Run `nbllm serve` on a folder until the block ends; KEY opens it."""
     command = [sys.executable, "-m", "nbllm.cli", "serve", str(folder), "--port", "0", *more]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ())
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ(NBLLM_SERVICE_KEY=KEY))
     try:
         assert process.stderr is not None
-        said = ""
-        while "  cache" not in said:
-            line = process.stderr.readline().decode()
-            if not line:
-                raise AssertionError(f"it did not start: {said}")
-            said += line
+        said = said_by(process.stderr.readline)
         port = re.search(r"http://[^:]+:(\d+)", said)
-        key = re.search(r"nbllm_[0-9a-f]{8}_\S{43}", said)
         assert port
-        yield Process(process, int(port[1]), key[0] if key else "", said)
+        yield Process(process, int(port[1]), KEY, said)
     finally:
         process.kill()
         process.communicate()
+
+
+def said_by(readline: Callable[[], bytes]) -> str:
+    """What a service says when it opens."""
+    said = ""
+    while "  cache" not in said:
+        line = readline().decode()
+        if not line:
+            raise AssertionError(f"it did not start: {said}")
+        said += line
+    return said
+
+
+def first_key(folder: Path, *, terminal: bool) -> str:
+    """What `nbllm serve` without a key says when it opens, to a terminal or into a log file."""
+    import pty  # POSIX has it
+
+    command = [sys.executable, "-m", "nbllm.cli", "serve", str(folder), "--port", "0"]
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environ())
+    os.close(theirs)
+    try:
+        with os.fdopen(ours, "rb", buffering=0) as reader:
+            return said_by(reader.readline)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -148,22 +172,30 @@ def test_what_does_not_end_within_the_grace_is_cut(folder: Path) -> None:
         assert watch.s < 4
 
 
-def test_it_says_what_is_open_to_whom_and_the_key_once(folder: Path) -> None:
-    """On the first start a key is made and shown; on the second it is not shown again. The numbers' own port needs no key."""
+def test_it_says_what_is_open_to_whom(folder: Path) -> None:
+    """The opening lines name who may come; the numbers' own port needs no key, and answers to no other name."""
     with served(folder) as it:
         assert "programs on this machine only" in it.said
         assert "none may call it" in it.said
-        assert it.key
         port = int(re.search(r"metrics +http://127.0.0.1:(\d+)", it.said)[1])  # type: ignore[index]
         with Line(Running("127.0.0.1", port, "", None, None)) as line:  # type: ignore[arg-type]
             assert b"nbllm_requests_running" in line.ask("/metrics").body
         with Line(Running("127.0.0.1", port, "", None, None)) as line:  # type: ignore[arg-type]
             assert line.ask("/metrics", headers={"Host": "evil.example"}).status == 421
+
+
+def test_the_first_key_is_shown_to_a_person_and_to_no_log(folder: Path) -> None:
+    """On a terminal the first start makes a key and shows it once. Where the lines go into a file none is made, and it says how."""
     key_file = folder / ".state" / "service-keys.json"
-    assert it.key not in key_file.read_text()
+    said = first_key(folder, terminal=False)
+    assert f"none yet. Make one, it works at once: nbllm keys make {folder}" in said
+    assert not key_file.exists()
+    said = first_key(folder, terminal=True)
+    key = re.search(r"nbllm_[0-9a-f]{8}_[\w-]{43}", said)
+    assert key
+    assert key[0] not in key_file.read_text()
     assert key_file.stat().st_mode & 0o777 == 0o600
-    with served(folder) as it:
-        assert not it.key
+    assert "nbllm_" not in first_key(folder, terminal=True).replace("nbllm_requests", "")
 
 
 def refused(folder: Path, *more: str, **variables: str) -> str:
@@ -183,10 +215,11 @@ def test_a_public_address_needs_a_key(folder: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_said(folder: Path) -> None:
-    """The address is named, and what to do."""
+    """The address is named, and what to do; no key is made that nobody would see."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = refused(folder, "--port", str(port))
+    assert not (folder / ".state" / "service-keys.json").exists()
     assert f"127.0.0.1 port {port} cannot be opened" in said
     assert "Name another port" in said
 
