@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from nbllm.core.messages import Chat, Embed, Message, Options, Request
 from nbllm.errors import InvalidRequest
-from nbllm.flow_context import CALLER, CallerContext, partition_of, payers
+from nbllm.flow_context import CallerContext, caller_now, partition_of, payers
 from nbllm.plain_values import check_text, checked, plain
 from nbllm.settings import Settings
 
@@ -88,7 +88,7 @@ def _options(
     on_interrupt: Literal["restart", "raise"],
 ) -> Options:
     """Return the options of a call: the usual ones, with what it gives of its own."""
-    caller = CALLER.get()
+    caller = caller_now()
     usual = _usual_options(settings.call, caller, watched=watched, on_interrupt=on_interrupt)
     own = {name: values[name] for name in given if name in _OPTIONS}
     if "schema" in given:
@@ -145,7 +145,7 @@ def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Sett
         sample=values["sample"],
         partition=partition_of(values["partition"]),
     )
-    named = {name: values[name] for name in _OPTIONS if name not in _CHAT_ONLY} | payers(values["user"], CALLER.get())
+    named = {name: values[name] for name in _OPTIONS if name not in _CHAT_ONLY} | payers(values["user"], caller_now())
     options = Options(on_interrupt="restart", **named)
     return Request(content=content, options=options, models=values["model"] or ())
 

@@ -169,6 +169,8 @@ def render(template: str, /, **values: Any) -> str:
 def flow(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a function as a flow: its calls are recorded as one unit, with its name and arguments. Plain and async functions.
 
+    Calls of threads that it starts are its own, too (nbllm.flow_threads).
+
     Raises InvalidRequest for what is no such function.
     """
     given: Any = function  # what is refused here may be anything
@@ -176,8 +178,11 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
         raise InvalidRequest(
             f"@flow is on {function!r:.80}, which is no plain or async function.", hint="Let it return its answer in one piece."
         )
+    from nbllm.flow_threads import follow_threads  # who has no flow needs no pool of threads
+
     name = function.__name__
     signature = inspect.signature(function)
+    follow_threads()
 
     def entered(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Flow:
         bound = signature.bind(*args, **kwargs)

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from nbllm.core.messages import NOWHERE, CacheMode, CallRecord, DayScope, Origin, Request, Sink
 from nbllm.core.reply import Reply
+from nbllm.errors import InvalidRequest
 from nbllm.once import Once
 
 if TYPE_CHECKING:
@@ -127,6 +128,27 @@ class CallerContext(NamedTuple):
 
 
 CALLER: ContextVar[CallerContext | None] = ContextVar("nbllm_caller", default=None)
+
+
+class _Payers:
+    """What holds for the process. required: a call that runs for nobody is refused, as where all that is asked is for callers."""
+
+    required = False
+
+
+PAYERS = _Payers()
+
+
+def caller_now() -> CallerContext | None:
+    """Return for whom the current code works. Raises InvalidRequest where that must be known and is not."""
+    caller = CALLER.get()
+    if caller is None and PAYERS.required:
+        raise InvalidRequest(
+            "Something asked a model that no caller of this service waits for, so nobody would pay for it. Nothing was sent.",
+            hint="A thread belongs to the flow that starts it, or submits to its ThreadPoolExecutor. What a module started asks "
+            "for nobody: start it inside the flow, or hand it contextvars.copy_context().run.",
+        )
+    return caller
 
 
 ORIGIN: ContextVar[Origin | None] = ContextVar("nbllm_origin", default=None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from nbllm.errors import ConfigurationError
+from nbllm.flow_context import PAYERS
 from nbllm.service.context import Service
 from nbllm.service.flow_prints import flows_print_into_the_log
 from nbllm.service.keys import KEY_VARIABLE, MINIMUM_BYTES, former_keys
@@ -127,12 +128,15 @@ def _run(app: FastAPI, service: Service, listening: socket.socket, opened: Calla
         opened()
 
     server = server_for(app, service, begun)
+    PAYERS.required = True  # whatever asks a model in this process does so for a caller
     try:
         server.run(sockets=[listening])
     except SystemExit:  # uvicorn's way to say that the app did not start
         if service.failure is not None:
             raise service.failure from None
         raise
+    finally:
+        PAYERS.required = False
 
 
 def _refuse_open(service: Service, keys_command: str) -> None:
