@@ -24,6 +24,7 @@ from nbllm.doors import door
 from nbllm.errors import InvalidRequest
 from nbllm.flow_context import FLOW, Flow
 from nbllm.notices import say
+from nbllm.preparing import PREPARE
 from nbllm.settings import CallOptions, EmbedOptions
 from nbllm.streams import AsyncStream, Stream
 
@@ -52,7 +53,10 @@ def _default() -> Client:
     global _process  # noqa: PLW0603 - one default client a process is the point
     with _lock:
         if _process is None:
-            _process = Client()
+            made = Client()
+            for prepare in PREPARE:
+                prepare(made)
+            _process = made
         return _process
 
 

@@ -21,6 +21,7 @@ from nbllm.notebook.panel_magics import PanelMagics
 from nbllm.notebook.questions import Questions
 from nbllm.notebook.serve_magic import ServeMagics
 from nbllm.notebook.serve_manual import EXPORT
+from nbllm.preparing import PREPARE
 from nbllm.settings.llm_manual import LLM
 
 _BOOKS = ("llm_config", "llm_models", "llm_usage", "llm_plot", "llm_calls", "llm_cache", "llm_budget")
@@ -33,9 +34,21 @@ def current_client() -> Any:
     from nbllm.current import get_client
 
     client = get_client()
+    _record(client)
+    return client
+
+
+def _record(client: Any) -> None:
     if not client.settings.recordings and client.settings.origin("recordings") == "default":
         client.configure(origin="extension", recordings=True)
-    return client
+
+
+def _record_from_the_first_call() -> None:
+    """Have what functions ask recorded as well as what magics ask, whichever comes first."""
+    PREPARE.append(_record)
+    current = sys.modules.get("nbllm.current")  # not imported for this: loading is light
+    if current is not None and (client := current.client_if_any()) is not None:
+        _record(client)
 
 
 def _client() -> Any:
@@ -132,6 +145,7 @@ def load_ipython_extension(shell: Any) -> None:
     loaded.register("line", "serve", servers.serve)
     loaded.register("cell", "serve", servers.serve_cell)
     setattr(shell, _ATTRIBUTE, loaded)
+    _record_from_the_first_call()
     if others:
         marks = " and ".join(("%%" if kind == "cell" else "%") + "llm" for kind in others)
         owner = _owner(next(iter(others.values())))
@@ -144,5 +158,6 @@ def unload_ipython_extension(shell: Any) -> None:
     """Take the extension out of the shell. Calls, cache and budgets stay as they are."""
     loaded = getattr(shell, _ATTRIBUTE, None)
     if loaded is not None:
+        PREPARE.remove(_record)
         loaded.remove()
         setattr(shell, _ATTRIBUTE, None)

@@ -41,7 +41,7 @@ def serve(
 
     host, port: instead of the settings'. say: gets lines for a person, about what is open to whom; the log goes to stdout.
     show_key: whether a person reads these lines: then a service without a key makes its first one, which is shown there only.
-    Raises ConfigurationError before anything is open: no key for a public address, a port that is taken, a home that cannot be used.
+    Raises ConfigurationError before anything is open: no key for a public address, a taken port, a home that cannot be used.
     """
     service: Service = app.state.service
     changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import nbllm
 from nbllm.notebook import extension
 from nbllm.notebook.completion import offered
 from nbllm.notebook.manuals import MANUALS
+from nbllm.preparing import PREPARE
 from tests.notebook.fakes import FakeClient
 
 NAMES = {
@@ -150,3 +153,24 @@ def test_loading_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("first", ["before", "after"])
+def test_functions_are_recorded_from_the_first_call(
+    one_shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Loaded before or after the first `nbllm.ask`, no magic needed: the runs of a flow are there for an export."""
+    monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("nbllm.current._process", None)
+    answer = nbllm.flow(lambda: nbllm.ask("Say hello.", model="sim/small?ttft_s=0&tok_s=100000"))
+    if first == "before":
+        answer()
+    extension.load_ipython_extension(one_shell)
+    try:
+        reply = answer()
+        client = nbllm.get_client()
+        assert client.recordings.get(reply.call_id) is not None
+        client.close()
+    finally:
+        extension.unload_ipython_extension(one_shell)
+    assert PREPARE == []
