@@ -34,6 +34,8 @@ def _refusal(problem: str, places: Places, read: Sequence[str]) -> Refusal:
 def _todo(problem: str, read: Sequence[str]) -> str:
     if "FileNotFoundError" in problem and read:
         return f"Take the file along: --include {' '.join(read)}"
+    if "open from the start" in problem:
+        return "Open it inside the flow, in a with block"
     if "took longer" in problem:
         return "Does a cell wait for something, or never end?"
     if problem.startswith("A recorded run"):

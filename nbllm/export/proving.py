@@ -20,6 +20,7 @@ from nbllm import Client, Endpoint, Settings, set_process_client
 from nbllm.core.messages import Chat, Request
 from nbllm.core.ports import Wire
 from nbllm.core.routing_facts import Facts
+from nbllm.export.open_things import open_things
 from nbllm.export.proof import APP_PROBLEM, report
 from nbllm.following import Following
 from nbllm.redaction import redact
@@ -130,6 +131,7 @@ def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvi
         )
         return None
     told["imported_s"] = round(time.monotonic() - started_s, 3)
+    told["problems"] += open_things(module, Path(task["module"]).read_text(encoding="utf-8"))
     if provider.calls:
         told["problems"].append(f"Importing the module asks a model {provider.calls} times; a service would at each start.")
     if not callable(getattr(module, task["flow"], None)):
