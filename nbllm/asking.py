@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from nbllm.core.messages import Chat, Embed, Message, Options, Request
-from nbllm.errors import InvalidRequest
+from nbllm.errors import InvalidRequest, UnusableText
 from nbllm.flow_context import CallerContext, caller_now, partition_of, payers
 from nbllm.plain_values import check_text, checked, plain
 from nbllm.settings import Settings
@@ -133,7 +133,8 @@ def embed_request(texts: Sequence[str], given: Mapping[str, Any], settings: Sett
         raise InvalidRequest("embed() got no texts. Nothing was sent.", hint="Give at least one.")
     for number, text in enumerate(texts):
         if not isinstance(text, str) or not text:
-            raise InvalidRequest(f"Text {number} is {text!r:.40}; every text to embed must be a non-empty string.")
+            kind = UnusableText if text == "" else InvalidRequest
+            raise kind(f"Text {number} is {text!r:.40}; every text to embed must be a non-empty string.")
         check_text(text, f"text {number}")
     values = _values(given, settings)
     for name in _CHAT_ONLY:
@@ -183,7 +184,7 @@ def _messages(prompt: Prompt, system: str | None, *, insists: bool, from_json: b
     """Return the messages. insists: the system prompt is the call's own; one of the settings gives way to one in the messages."""
     if isinstance(prompt, str):
         if not prompt.strip():
-            raise InvalidRequest("The prompt is empty. Nothing was sent.", hint="Write what the model is to do.")
+            raise UnusableText("The prompt is empty. Nothing was sent.", hint="Write what the model is to do.")
         check_text(prompt, "prompt")
         messages: tuple[Message, ...] = ({"role": "user", "content": prompt},)
     else:
@@ -218,7 +219,7 @@ def _listed(prompt: object, *, from_json: bool) -> tuple[Message, ...]:
                 hint="Give a string, or a list of content parts in OpenAI's shape.",
             )
         if not content and message["role"] != "tool" and not any(message.get(name) for name in ("tool_calls", "function_call")):
-            raise InvalidRequest(
+            raise UnusableText(
                 f"Message {number} ({message['role']}) has no content. Nothing was sent.",
                 hint="Write what it says, or leave it out.",
             )

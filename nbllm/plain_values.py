@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nbllm.errors import InvalidRequest
+from nbllm.errors import InvalidRequest, UnusableText
 
 
 def check_text(text: str, where: str) -> None:
     """Refuse what cannot be sent as UTF-8 (lone surrogates) and what servers choke on (NUL); names the place."""
     nul = text.find("\0")
     if nul >= 0:
-        raise InvalidRequest(
+        raise UnusableText(
             f"The {where} holds a NUL character at position {nul}.", hint='Remove it, for example with text.replace("\\0", "").'
         )
     if text.isascii():
@@ -21,7 +21,7 @@ def check_text(text: str, where: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as exc:
-        raise InvalidRequest(
+        raise UnusableText(
             f"The {where} holds a lone surrogate (U+{ord(text[exc.start]):04X}) at position {exc.start}, which is no text.",
             hint='Was it read with errors="surrogateescape"? Decode it properly, or use text.encode("utf-8", "replace").decode().',
         ) from None

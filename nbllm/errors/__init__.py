@@ -9,6 +9,7 @@ NbllmError
  |    +-- HomeUnusable             NBLLM_HOME cannot be written, belongs to somebody else, or is a link
  |    +-- InvalidPlan              a calibrated plan that cannot be read, or contradicts itself
  +-- InvalidRequest (ValueError)  a request that makes no sense; nothing was sent
+ |    +-- UnusableText             an empty prompt, or a text with NUL or half of a surrogate pair
  |    +-- TemplateError            undefined name or syntax error in a prompt template
  |    +-- SchemaError              `schema=` is no schema
  |    +-- InvalidLabels            scores, labels or rates that nothing can be calibrated on
@@ -113,6 +114,7 @@ from nbllm.errors.unsent import (
     TemplateError,
     UnknownModel,
     UnpricedModel,
+    UnusableText,
     scope_named,
 )
 
@@ -173,6 +175,7 @@ __all__ = [
     "Truncated",
     "UnknownModel",
     "UnpricedModel",
+    "UnusableText",
     "UnusableVector",
     "ValidationFailed",
     "drop_frames",

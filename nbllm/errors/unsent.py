@@ -52,6 +52,10 @@ class InvalidRequest(NbllmError, ValueError):
     """A request that makes no sense. Nothing was sent."""
 
 
+class UnusableText(InvalidRequest):
+    """A text that no model can be sent: an empty one, or one with NUL or half of a surrogate pair. Nothing was sent."""
+
+
 class TemplateError(InvalidRequest):
     """An undefined name or a syntax error in a prompt template. Nothing was sent."""
 

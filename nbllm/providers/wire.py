@@ -12,7 +12,7 @@ from typing import Any
 from nbllm.core.json_text import encode_text_in_order, only_text
 from nbllm.core.messages import Chat, Content, Embed, Message, Rung
 from nbllm.core.ports import Wire
-from nbllm.errors import InvalidRequest
+from nbllm.errors import InvalidRequest, UnusableText
 from nbllm.providers.hosts import provider_of
 
 MEDIA_ALLOWANCE_BYTES = 49_152
@@ -101,7 +101,7 @@ def _dump(body: dict[str, Any], *, simple: bool = False) -> bytes:
         return _encode(body).encode("utf-8")
     except UnicodeEncodeError as exc:
         code = ord(exc.object[exc.start])
-        raise InvalidRequest(
+        raise UnusableText(
             f"The request holds U+{code:04X}, half of a surrogate pair, which no text may hold. Nothing was sent.",
             hint="Clean the text first: text.encode('utf-8', 'replace').decode().",
         ) from None

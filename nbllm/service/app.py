@@ -28,7 +28,8 @@ from nbllm.errors import ConfigurationError, NbllmError
 from nbllm.service import docs_page, feedback, flow_app, health
 from nbllm.service.caller import Caller
 from nbllm.service.configuration import ServiceSettings, load_service
-from nbllm.service.context import ASKING, Service, exchange_of
+from nbllm.service.context import ASKING, Service, exchange_of, service_of
+from nbllm.service.failures import log_failure
 from nbllm.service.flow_events import ANSWER_HEADERS
 from nbllm.service.flow_specs import Example, describe_all
 from nbllm.service.gate import Gate
@@ -39,7 +40,6 @@ from nbllm.service.limiting import Limiter
 from nbllm.service.logs import access_log, logging_to, stdout_writer
 from nbllm.service.metrics import Metrics
 from nbllm.service.metrics_port import metrics_port
-from nbllm.service.passage import log_failure
 from nbllm.service.problems import problem_answer, problem_of
 from nbllm.service.sharing import share, shared_of
 from nbllm.service.v1_docs import describe
@@ -202,7 +202,7 @@ async def _open(service: Service, stack: AsyncExitStack) -> None:
         if service.access_log is None:
             writer = stdout_writer()
             stack.callback(writer.close)
-            stack.enter_context(logging_to(writer, "nbllm"))
+            stack.enter_context(logging_to(writer, "nbllm", say_why=service.config.log_prompts))
             service.access_log = access_log(writer)
         service.client.adopt_loop()
         stack.push_async_callback(service.client.aclose)
@@ -248,7 +248,7 @@ async def _failed(connection: HTTPConnection, error: Exception) -> Response:
         problem = replace(problem, headers={"Allow": ", ".join(_allowed(connection))})
     exchange = exchange_of(connection)
     exchange.noted["problem"] = problem.type
-    log_failure(exchange.request_id, error, problem)
+    log_failure(exchange.request_id, error, problem, say_why=service_of(connection).config.log_prompts)
     return problem_answer(connection.scope["path"], problem, exchange.request_id)
 
 

@@ -37,6 +37,8 @@ _log = logging.getLogger("nbllm.service")
 
 
 ASKING: ContextVar[Caller | None] = ContextVar("nbllm_asking", default=None)
+REQUEST_ID: ContextVar[str] = ContextVar("nbllm_request_id", default="-")
+"""The id of the request, or of the job, that the current code works for: lines of the log name it."""
 """Whose calls are made just now; set by Service.paying."""
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from nbllm.background import mailbox_of
 from nbllm.service.caller import Caller
 from nbllm.service.context import Service
+from nbllm.service.failures import log_failure
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import CallsMade, Event, Follower
 from nbllm.service.problems import Problem, ServiceProblem, problem_of, problem_response
@@ -61,7 +62,9 @@ async def run_events(
             bell.clear()
         yield Event("reply", {"result": msgspec.Raw(_outcome(run)), **shown(follower.made())})
     except Exception as exc:
-        yield Event("error", problem_data(problem_of(exc), request_id))
+        problem = problem_of(exc)
+        log_failure(request_id, exc, problem, say_why=service.config.log_prompts)
+        yield Event("error", problem_data(problem, request_id))
     finally:
         if not run.done():
             run.cancel()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections import Counter
 from concurrent.futures import Future
 from contextvars import copy_context
@@ -19,10 +18,11 @@ from pydantic import BaseModel
 from nbllm import current
 from nbllm.client import Client
 from nbllm.crew import Crew
-from nbllm.errors import NbllmError, Truncated, UnknownModel
+from nbllm.errors import BadParameter, InvalidRequest, NbllmError, Truncated, UnknownModel, UnusableText
 from nbllm.flow_context import WATCHER, FlowStopped
 from nbllm.redaction import redact
-from nbllm.service.context import ASKING
+from nbllm.service.context import ASKING, REQUEST_ID
+from nbllm.service.failures import place_of
 from nbllm.service.flow_loop import FlowLoop
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import Follower
@@ -33,7 +33,6 @@ MOST_STUCK = 128
 MOST_STUCK_OF_ONE = 16
 """The same of one key: beyond that its runs are refused, and everybody else's go on."""
 _COMES_BACK_S = 1.0
-_FRAMES = 5
 _log = logging.getLogger("nbllm.service")
 
 
@@ -152,19 +151,23 @@ class FlowRunner:
     def _raise(self, spec: FlowSpec, exc: BaseException) -> NoReturn:
         """Raise what a caller gets for what a flow raised: never a SystemExit, which would end the service."""
         if isinstance(exc, UnknownModel):  # the flow named it, not its caller
+            self._log(spec, exc)
             raise ServiceProblem(500, "unknown-model", "The flow asks a model that is not there.", exc.summary) from None
         if isinstance(exc, Truncated):  # the flow set the limit
+            self._log(spec, exc)
             raise ServiceProblem(502, "upstream-failed", "The model gave no answer.") from None
-        if isinstance(exc, NbllmError):
+        if isinstance(exc, NbllmError) and not _is_its_own(exc):
             raise exc
         kind = type(exc).__name__
         if not isinstance(exc, FlowStopped):
-            frames = traceback.extract_tb(exc.__traceback__)[-_FRAMES:]
-            where = " < ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames))
-            _log.error("The flow %s raised %s in %s%s", spec.name, kind, where, f": {redact(str(exc))}" if self._say_why else "")
+            self._log(spec, exc)
         raise ServiceProblem(
             500, "flow-failed", "The flow failed.", f"{spec.name} raised {kind}; the service's log says where."
         ) from None
+
+    def _log(self, spec: FlowSpec, exc: BaseException) -> None:
+        kind, why = type(exc).__name__, f": {redact(str(exc))}" if self._say_why else ""
+        _log.error("Request %s: the flow %s raised %s in %s%s", REQUEST_ID.get(), spec.name, kind, place_of(exc), why)
 
     async def aclose(self) -> None:
         """End what is idle; what is stuck is left behind and does not keep the process."""
@@ -174,6 +177,14 @@ class FlowRunner:
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
+
+
+def _is_its_own(error: NbllmError) -> bool:
+    """Whether an error is the mistake of the flow's code, which no caller could have made: an option, a template, a schema.
+
+    A text that no model can be sent may be the caller's; so may one that is too long, or that a filter refuses.
+    """
+    return isinstance(error, (InvalidRequest, BadParameter)) and not isinstance(error, UnusableText)
 
 
 def _looked_at(run: asyncio.Future[bytes]) -> None:

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from nbllm.service.bodies import check_json
 from nbllm.service.caller import Caller
 from nbllm.service.context import Service
+from nbllm.service.failures import log_failure
 from nbllm.service.flow_events import encoded, problem_data, run_events
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import Event
@@ -59,7 +60,9 @@ class EventStream(Response):
         except Exception as exc:
             if began:
                 raise
-            await problem_response(problem_of(exc), self._request_id)(scope, receive, send)
+            problem = problem_of(exc)
+            log_failure(self._request_id, exc, problem, say_why=self._of[0].config.log_prompts)
+            await problem_response(problem, self._request_id)(scope, receive, send)
 
     async def _stream(self, send: Callable[[Message], Awaitable[None]]) -> None:
         service, spec, arguments, caller = self._of
@@ -67,10 +70,7 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with aclosing(run_events(service, spec, arguments, caller, request_id=self._request_id)) as events:
                 async for event in events:
-                    body = (
-                        KEEPALIVE_COMMENT if event is None else format_sse_event(event=event.name, data_str=encoded(event).decode())
-                    )
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    await send({"type": "http.response.body", "body": _sse(event), "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -142,6 +142,7 @@ class FlowSocket:
 
     async def _end_with(self, error: Exception) -> None:
         problem = problem_of(error)
+        log_failure(self._request_id, error, problem, say_why=self._service.config.log_prompts)
         try:
             await self._send(Event("error", problem_data(problem, self._request_id)))
             await self._socket.close(GOES_AWAY if isinstance(error, GateClosed) else _CLOSE_POLICY + problem.status)

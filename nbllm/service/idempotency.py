@@ -20,7 +20,8 @@ from starlette.responses import Response
 
 from nbllm.errors import NbllmError
 from nbllm.service.caller import Caller
-from nbllm.service.context import Service, exchange_of
+from nbllm.service.context import Service, exchange_of, service_of
+from nbllm.service.failures import log_failure
 from nbllm.service.ports import Blocked, Claim, IdempotencyStore, Stored
 from nbllm.service.problems import Problem, ServiceProblem, problem_of, problem_response
 
@@ -81,8 +82,7 @@ async def _run_and_keep(
         problem = problem_of(exc)
         exchange = exchange_of(request)
         exchange.noted["problem"] = problem.type
-        if problem.type == "internal":
-            _log.error("A request failed with an error of the service's own.", exc_info=exc)
+        log_failure(exchange.request_id, exc, problem, say_why=service_of(request).config.log_prompts)
         response = as_response(problem, exchange.request_id)
     except BaseException:
         await _quietly(store.release(claim), "freed")

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from nbllm.errors import NbllmError, StorageError
 from nbllm.service.caller import Caller
-from nbllm.service.context import Service
+from nbllm.service.context import REQUEST_ID, Service
+from nbllm.service.failures import log_failure
 from nbllm.service.flow_events import problem_data
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import Follower
@@ -170,6 +171,7 @@ class JobHands:
 
     async def _work(self, job: Job) -> _Ending:
         """Run the flow; return how it ended."""
+        REQUEST_ID.set(job.job_id)
         try:
             caller, spec = self._caller(job), self._spec(job)
             arguments = spec.parse(json.loads(job.arguments))
@@ -179,8 +181,7 @@ class JobHands:
             problem = ServiceProblem(422, "invalid-fields", "The flow takes other arguments now.").problem
         except Exception as exc:
             problem = problem_of(exc)
-            if problem.type == "internal":
-                _log.error("Job %s failed with an error of the service's own.", job.job_id, exc_info=exc)
+            log_failure(job.job_id, exc, problem, say_why=self._service.config.log_prompts)
         else:
             return "done", body.decode(), None
         return "failed", None, json.dumps(problem_data(problem, job.job_id))

@@ -1,7 +1,7 @@
 """Logs of a service: one JSON object a line, on stdout, written by a thread so that a full pipe stalls no request.
 
-A request's line holds ids, numbers and names; what was asked and answered is in none, unless log_prompts says so. Every other
-record, tracebacks too, goes through the redactor.
+A request's line holds ids, numbers and names; what was asked and answered is in none, unless log_prompts says so: errors are their
+kinds and places then, without what they say. Every other record, tracebacks too, goes through the redactor.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from nbllm.redaction import redact
+from nbllm.service.failures import way_of
 
 _MOST_LINES = 50_000
 _PAUSE_S = 0.05
@@ -108,17 +109,21 @@ def access_log(writer: LineWriter) -> AccessLog:
 
 
 class JsonHandler(logging.Handler):
-    """Records of the standard library's logging as lines of the same shape."""
+    """Records of the standard library's logging as lines of the same shape.
 
-    def __init__(self, writer: LineWriter) -> None:
+    say_why: with what exceptions say, which may be what callers sent. Else a traceback has their kinds and the way they took.
+    """
+
+    def __init__(self, writer: LineWriter, *, say_why: bool = False) -> None:
         super().__init__()
         self._writer = writer
+        self._say_why = say_why
         self._formatter = structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                structlog.processors.format_exc_info if say_why else _kinds_and_places,
                 _redacted,
             ],
         )
@@ -126,9 +131,22 @@ class JsonHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         try:
+            if (
+                record.name == "asyncio" and not self._say_why
+            ):  # below its first line it shows tasks, and with them what they raised
+                record = logging.makeLogRecord({**record.__dict__, "msg": record.getMessage().partition("\n")[0], "args": None})
             self._writer.write(self._formatter.format(record).encode("utf-8", "replace"))
         except Exception:
             self.handleError(record)
+
+
+def _kinds_and_places(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put a traceback without what its exceptions say in the place of exc_info."""
+    given = fields.pop("exc_info", None)
+    error = given if isinstance(given, BaseException) else given[1] if isinstance(given, tuple) else None
+    if error is not None:
+        fields["exception"] = way_of(error)
+    return fields
 
 
 def _redacted(_: Any, __: str, fields: MutableMapping[str, Any]) -> str:
@@ -137,9 +155,12 @@ def _redacted(_: Any, __: str, fields: MutableMapping[str, Any]) -> str:
 
 
 @contextmanager
-def logging_to(writer: LineWriter, *names: str) -> Iterator[None]:
-    """Have these loggers, and Python's warnings, write JSON lines for a with block, and to nothing else."""
-    handler = JsonHandler(writer)
+def logging_to(writer: LineWriter, *names: str, say_why: bool = False) -> Iterator[None]:
+    """Have these loggers, and Python's warnings, write JSON lines for a with block, and to nothing else.
+
+    say_why: see JsonHandler.
+    """
+    handler = JsonHandler(writer, say_why=say_why)
     loggers = [logging.getLogger(name) for name in (*names, "py.warnings")]
     shown = warnings.showwarning
     logging.captureWarnings(True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nbllm.service.context import EXCHANGE, Exchange, Service
+from nbllm.service.context import EXCHANGE, REQUEST_ID, Exchange, Service
+from nbllm.service.failures import log_failure
 from nbllm.service.gate import GateClosed
 from nbllm.service.heads import MOST_HEADERS, Head, check_origin, head_of
 from nbllm.service.metrics import OTHER
 from nbllm.service.problems import Problem, ServiceProblem, problem_of
 
-_log = logging.getLogger("nbllm.service")
 _SAFE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -38,6 +37,7 @@ class Passage:
         self.status = 0
         self.head: Head = head_of(scope["headers"])
         self.exchange = scope[EXCHANGE] = Exchange(request_id=self.head.request_id, started_s=time.monotonic())
+        REQUEST_ID.set(self.exchange.request_id)
 
     def check(self) -> None:
         """Refuse what comes from a wrong place, and everything new while the service ends."""
@@ -88,15 +88,5 @@ class Passage:
         """Return what is told of an error; one that nobody expected is logged, with the id that the caller gets."""
         problem = problem_of(error)
         self.exchange.noted["problem"] = problem.type
-        log_failure(self.exchange.request_id, error, problem)
+        log_failure(self.exchange.request_id, error, problem, say_why=self.service.config.log_prompts)
         return problem
-
-
-def log_failure(request_id: str, error: Exception, problem: Problem) -> None:
-    """Log why a request failed, where the caller is not told: one line for what is known, the traceback for what is a bug."""
-    if problem.status < 500 or isinstance(error, ServiceProblem):
-        return
-    if problem.type == "internal":
-        _log.error("Request %s failed.", request_id, exc_info=error)
-    else:
-        _log.error("Request %s failed: %s: %s", request_id, type(error).__name__, getattr(error, "summary", error))

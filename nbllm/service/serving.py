@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _BACKLOG = 2048
+_LOGGERS = ("nbllm", "uvicorn", "uvicorn.error", "asyncio")
 _YOUNG_OBJECTS = 10_000
 """New objects between two collections; Python's own is 700."""
 
@@ -53,7 +54,7 @@ def serve(
         writer = stdout_writer()
         try:
             prints = flows_print_into_the_log(sys.stdout, say_what=service.config.log_prompts)
-            with logging_to(writer, "nbllm", "uvicorn", "uvicorn.error", "asyncio"), prints:
+            with logging_to(writer, *_LOGGERS, say_why=service.config.log_prompts), prints:
                 service.access_log = access_log(writer)
                 _run(app, service, listening, lambda: [say(line) for line in opening_lines(service, listening, key, keys_command)])
         finally:

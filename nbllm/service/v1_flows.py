@@ -19,10 +19,10 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Send
 
 from nbllm.core.messages import Delta, Usage
-from nbllm.errors import NbllmError
 from nbllm.providers.served_answer import DONE, ChunkWriter, completion, encode, error_event
 from nbllm.providers.served_body import ChatBody
 from nbllm.service.context import exchange_of
+from nbllm.service.failures import log_failure
 from nbllm.service.flow_events import answer_headers, shown
 from nbllm.service.flow_specs import FlowSpec
 from nbllm.service.flow_watch import CallsMade, Follower
@@ -154,8 +154,7 @@ async def _broke(ask: Ask, send: Send, error: Exception) -> None:
     """Say in the stream what went wrong."""
     problem = problem_of(error)
     exchange_of(ask.http).noted["problem"] = problem.type
-    if not isinstance(error, NbllmError):
-        exchange_of(ask.http).noted["error"] = type(error).__name__
+    log_failure(exchange_of(ask.http).request_id, error, problem, say_why=ask.service.config.log_prompts)
     await _sent(send, error_event(openai_body(problem)), more=False)
 
 

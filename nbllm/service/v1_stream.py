@@ -7,7 +7,6 @@ An answer cannot be taken back once it is on its way, so a stream that breaks en
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,13 +17,11 @@ from starlette.types import Send
 from nbllm.background import mailbox_of
 from nbllm.core.messages import Attempt, Delta, Request
 from nbllm.core.reply import Reply
-from nbllm.errors import NbllmError
 from nbllm.providers.served_answer import DONE, ChunkWriter, error_event
 from nbllm.service.context import Service, exchange_of
+from nbllm.service.failures import log_failure
 from nbllm.service.problems import ServiceProblem, openai_body, problem_of
 from nbllm.service.v1_endpoint import STREAM_HEADERS, header_text, told
-
-_log = logging.getLogger("nbllm.service")
 
 
 class Restarted(ServiceProblem):
@@ -88,8 +85,7 @@ async def stream_answer(service: Service, http: HttpRequest, send: Send, request
             raise
         problem = problem_of(error)
         exchange_of(http).noted["problem"] = problem.type
-        if not isinstance(error, NbllmError):
-            _log.error("Request %s failed in mid-stream.", exchange_of(http).request_id, exc_info=error)
+        log_failure(exchange_of(http).request_id, error, problem, say_why=service.config.log_prompts)
         await sending.broke(error_event(openai_body(problem)))
     finally:
         if not call.done():

@@ -19,9 +19,9 @@ from nbllm import ask, flow
 from nbllm.errors import ServerFailed, StorageError
 from nbllm.service import create_app
 from nbllm.service.configuration import ServiceSettings
+from nbllm.service.failures import log_failure
 from nbllm.service.logs import LineWriter, access_log, logging_to
 from nbllm.service.opening import opening_lines
-from nbllm.service.passage import log_failure
 from nbllm.service.problems import problem_of
 from tests.service.probes import probe_app
 from tests.service.raw import ask as ask_raw
@@ -168,7 +168,7 @@ def test_what_goes_to_the_log_by_pythons_own_way_is_redacted(capsys: pytest.Capt
     writer = LineWriter(kept)
     logger = logging.getLogger("nbllm.test")
     before = logging.getLogger("nbllm").handlers[:]
-    with logging_to(writer, "nbllm"):
+    with logging_to(writer, "nbllm", say_why=True):
         try:
             int("Authorization: Bearer sk-proj-abcdefghijklmnopqrstuvwxyz0123456789ABCD")
         except ValueError:
@@ -274,11 +274,11 @@ def test_a_socket_that_is_not_there_is_404(sockets: Running) -> None:
     asyncio.run(main())
 
 
-def test_what_is_expected_is_one_line_of_the_log_and_a_bug_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """A disk that refuses or a model that fails is a line with its reason; only what nobody expected brings its traceback."""
+def test_what_is_expected_is_one_line_of_the_log_and_a_bug_its_way(caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that refuses or a model that fails is a line; what nobody expected brings its traceback, where texts are logged."""
     for error in (StorageError("the disk is full"), ServerFailed("lab/x answered 500"), ZeroDivisionError("a bug")):
         with caplog.at_level("ERROR", logger="nbllm.service"):
-            log_failure("r1", error, problem_of(error))
+            log_failure("r1", error, problem_of(error), say_why=True)
     known, failed, bug = caplog.records
     assert known.exc_info is None
     assert known.getMessage() == "Request r1 failed: StorageError: the disk is full"
