@@ -22,6 +22,7 @@ TAKEN = frozenset({"app", "flows", "tests", "nbllm"})
 """Names of modules that an export has itself."""
 _COMPILED = {".so", ".pyd", ".dylib", ".dll", ".pyx"}
 _MOST_MODULE_BYTES = 1_000_000
+_NO_MODULE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,14 @@ class _Finder:
 
     def read(self, text: str, path: str) -> None:
         """Follow every import of a module's text. path: within the export; relative imports stay within its package."""
-        for node in ast.walk(ast.parse(text)):
+        nodes = list(ast.walk(ast.parse(text)))
+        optional = {id(inner) for node in nodes if isinstance(node, ast.Try) for inner in _tried_imports(node)}
+        for node in nodes:
             if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
                 for one in imported(node):
-                    self._follow(one.module, one.name, path, node.lineno)
+                    self._follow(one.module, one.name, path, node.lineno, optional=id(node) in optional)
 
-    def _follow(self, module: str, name: str, path: str, line: int) -> None:
+    def _follow(self, module: str, name: str, path: str, line: int, *, optional: bool) -> None:
         top = module.partition(".")[0]
         where = f"{module}.{name}" if name else module
         if where in self._seen:
@@ -96,7 +99,7 @@ class _Finder:
         elif beside is not None:
             self._copy(top, beside, module, path, line)
         else:
-            self._installed(module, name, path, line)
+            self._installed(module, name, path, line, optional=optional)
 
     def _beside(self, top: str) -> Path | None:
         """Return the module of that name beside the notebook, None without one; a mere folder gives way to what is installed."""
@@ -148,12 +151,14 @@ class _Finder:
         self.local[inside] = data
         self.read(text, inside)
 
-    def _installed(self, module: str, name: str, path: str, line: int) -> None:
+    def _installed(self, module: str, name: str, path: str, line: int, *, optional: bool) -> None:
         top = module.partition(".")[0]
         names = sorted(set(self._by_module.get(top, ())))
         if len(names) > 1:  # several share a namespace: those that hold the module
             narrow = [n for n in names if _holds(n, module, name)]
             names = narrow or names
+        if not names and optional:
+            return  # the code does without it here, and so it does there
         if not names:
             meant = nearest(top, self._by_module, cutoff=0.8)
             hint = f"Did you mean {meant}?" if meant else "Install it here, or put the module beside the notebook"
@@ -178,6 +183,14 @@ class _Finder:
         cell, at = self._places.get(module, (None, None)) if path == "flows.py" else (None, None)
         beside = "" if path == "flows.py" else f" (imported by {path}, line {line})"
         self.refusals.append(Refusal(kind=kind, cell=cell, line=at, reason=f"{reason}{beside}", todo=todo))
+
+
+def _tried_imports(node: ast.Try) -> Iterator[ast.AST]:
+    """Yield what is in a try that goes on without a module that is not there."""
+    caught = [n for h in node.handlers for n in ([h.type] if not isinstance(h.type, ast.Tuple) else h.type.elts)]
+    if any(n is None or (isinstance(n, ast.Name) and n.id in _NO_MODULE) for n in caught):
+        for statement in node.body:
+            yield from ast.walk(statement)
 
 
 def _holds(distribution: str, module: str, name: str) -> bool:

@@ -34,6 +34,10 @@ def _refusal(problem: str, places: Places, read: Sequence[str]) -> Refusal:
 def _todo(problem: str, read: Sequence[str]) -> str:
     if "FileNotFoundError" in problem and read:
         return f"Take the file along: --include {' '.join(read)}"
+    if "KeyError" in problem and (named := re.search(r"KeyError: '([A-Z][A-Z0-9_]+)'", problem)):
+        return (
+            f"A proof has no variables of this machine. Read {named[1]} inside the flow, or with os.environ.get({named[1]!r}, ...)"
+        )
     if "open from the start" in problem:
         return "Open it inside the flow, in a with block"
     if "took longer" in problem:

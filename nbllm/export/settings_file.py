@@ -175,6 +175,12 @@ class _Writer:
         found = (
             self._asked.models(known) | _named(plain) | {m for spec in routes.values() for m in (*named(spec), *helpers_of(spec))}
         )
+        if self._asked.hidden:  # what answered in the notebook is asked in the service, too
+            found |= set(self._used)
+            self.notes.append(
+                "A call takes its model from what cannot be seen in the code. The service has keys and packages for the models that are "
+                f"texts, in settings or recorded ({', '.join(sorted(found)) or 'none'}); write others as texts, too."
+            )
         return {m for m in found if m not in self._settings.routes}
 
     def _look_at(self, models: Iterable[str], endpoints: Mapping[str, Endpoint]) -> bool:

@@ -125,6 +125,21 @@ def test_modules_that_are_refused(tmp_path: Path, files: dict[str, str], imports
     assert error.refusals[0].cell in {2, None}
 
 
+@pytest.mark.parametrize("expected", ["ImportError", "(KeyError, ModuleNotFoundError)", "Exception"])
+def test_a_module_that_code_does_without_is_not_asked_for(tmp_path: Path, expected: str) -> None:
+    """`try: import ...` with another way out: what is not installed here does not travel; what is does."""
+    imports = f"try:\n    import nowhere_at_all as js\nexcept {expected}:\n    import json as js\n"
+    imports += "try:\n    import yaml\nexcept ImportError:\n    yaml = None"
+    done = exported(tmp_path / "app", *with_imports(imports, "js.dumps(str(yaml))"))
+    assert done.proof is not None
+    assert done.proof.ok
+    text = tree(done.out)["requirements.txt"].decode()
+    assert "nowhere" not in text
+    assert "\npyyaml==" in text
+    error = refused(tmp_path / "out", *with_imports(imports.replace(expected, "KeyError", 1), "js"))
+    assert "nowhere_at_all is neither installed here" in str(error)
+
+
 def test_compiled_modules_beside_the_notebook_are_refused(tmp_path: Path) -> None:
     """What was compiled for this machine does not go into another's image."""
     local(tmp_path, c____init__="")

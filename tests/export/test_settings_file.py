@@ -131,6 +131,17 @@ def test_the_model_is_settled() -> None:
     assert settings_file(Settings(), HEAD + "ask('x', model='sim/small')").refusals == ()
 
 
+def test_a_model_that_code_puts_together_is_told() -> None:
+    """The service has what the recorded calls asked, its key and LiteLLM; which models it has, and how to name others, is said."""
+    flows = HEAD + "def f(m):\n    return ask('x', model='anthropic/' + m)"
+    found = settings_file(Settings(model="sim/small"), flows, used=("anthropic/claude-sonnet-4-5",))
+    assert (found.litellm, dict(found.keys)) == (True, {"ANTHROPIC_API_KEY": "anthropic"})
+    (note,) = found.notes
+    assert "anthropic/claude-sonnet-4-5" in note
+    assert "write others as texts" in note
+    assert settings_file(Settings(model="sim/small"), HEAD + "ask('x', model='sim/small')").notes == ()
+
+
 def test_servers_of_this_machine_are_told() -> None:
     """An endpoint on loopback cannot be reached from a container: the file and the notes say so, and who started it."""
     settings = Settings().replace_values("%serve", **{"endpoints.vllm": Endpoint(base_url="http://127.0.0.1:4567/v1")})
