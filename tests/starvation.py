@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _THREADS = Path("/proc/self/task")
+_PROCESSORS = os.cpu_count() or 1
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -29,7 +30,7 @@ def starved_s() -> dict[str, float]:
 
 def machine_lost_s() -> dict[str, float]:
     """Return for how many seconds anything on the machine waited for a processor ("cpu"), for its disks ("io"), and how long a
-    host took the processors away ("stolen"); {} where no system tells.
+    host took processors away ("stolen", added up over all of them); {} where no system tells.
 
     From Linux's pressure stall information (Documentation/accounting/psi.rst, total of "some", in us) and /proc/stat.
     """
@@ -43,11 +44,13 @@ def machine_lost_s() -> dict[str, float]:
 
 
 class Stopwatch:
-    """Seconds since it was made, what the machine's other work took left out.
+    """Seconds since it was made, what the machine's other work took left out, up to half of the time.
+
+    No system tells apart whose work it was that the disks were busy with, or that a thread waited behind: it may be what is timed
+    itself. So a limit gives at most once more on a busy machine, and nothing that takes longer than twice its limit passes.
 
     others: what is timed runs in other processes, or in threads that end meanwhile. How long these waited for a processor nobody
-    tells apart, so what anybody waited is left out, up to half of the time: on a busy machine somebody always waits, and a
-    limit that leaves all of that out could not be missed.
+    tells apart, so what anybody waited counts.
     """
 
     def __init__(self, *, others: bool = False) -> None:
@@ -58,14 +61,16 @@ class Stopwatch:
     def lost_s(self) -> float:
         """What the machine's other work took."""
         lost = {name: max(0.0, now_s - self._machine[name]) for name, now_s in machine_lost_s().items() if name in self._machine}
-        here = sum(max(0.0, now_s - self._threads.get(thread, 0.0)) for thread, now_s in starved_s().items())
-        there = min(lost.get("cpu", 0.0), self.all_s / 2) if self._others else 0.0
-        return max(here, there) + lost.get("io", 0.0) + lost.get("stolen", 0.0)
+        here = max((now_s - self._threads.get(thread, 0.0) for thread, now_s in starved_s().items()), default=0.0)
+        there = lost.get("cpu", 0.0) if self._others else 0.0
+        stolen = lost.get("stolen", 0.0) / _PROCESSORS
+        return min(max(here, there) + lost.get("io", 0.0) + stolen, self.all_s / 2)
 
     @property
     def s(self) -> float:
         """What was taken without that."""
-        return self.all_s - self.lost_s
+        lost_s = self.lost_s  # first: it is up to half of all until then
+        return self.all_s - lost_s
 
     @property
     def all_s(self) -> float:

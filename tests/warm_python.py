@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,18 +67,33 @@ class WarmPython:
             streams = [str(Path(name) / stream) for stream in ("stdin", "stdout", "stderr")]
             Path(streams[0]).write_text(input, encoding="utf-8")
             task = {"command": list(command[1:]), "streams": streams, "env": dict(env), "cwd": str(cwd), "timeout": timeout}
-            process = self._process = self._process or subprocess.Popen(
-                [sys.executable, "-I", "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps(task).encode() + b"\n")
-            process.stdin.flush()
-            code = json.loads(process.stdout.readline())
+            code = self._code(json.dumps(task).encode() + b"\n")
             if code is None:
                 raise subprocess.TimeoutExpired(command, timeout)
             out, err = (Path(stream).read_text(encoding="utf-8", errors="replace") for stream in streams[1:])
         return subprocess.CompletedProcess(command, code, out, err)
+
+    def _code(self, task: bytes) -> int | None:
+        """Have a task done and return how it ended; None: it took too long.
+
+        Who is interrupted meanwhile, as by the time limit of a test, leaves no Python that would give this answer to the next task.
+        """
+        process = self._process = self._process or subprocess.Popen(
+            [sys.executable, "-I", "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(task)
+            process.stdin.flush()
+            code: int | None = json.loads(process.stdout.readline())
+        except BaseException:
+            self._process = None
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the fork that does the task, too
+            process.communicate()
+            raise
+        return code
 
 
 def forks() -> None:

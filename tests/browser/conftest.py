@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,22 +52,25 @@ def shared_page(browser: Browser, lab: Lab) -> SharedPage:
 
 
 @pytest.fixture(scope="session")
-def behind() -> Iterator[ThreadPoolExecutor]:
-    """Does what no test has to wait for."""
+def behind(lab: Lab) -> Iterator[Callable[[], None]]:
+    """Ends the sessions of a test, which nobody has to wait for. One that could not be ended fails the last test."""
+    ended: list[Future[None]] = []
     with ThreadPoolExecutor(1) as one:
-        yield one
+        yield lambda: ended.append(one.submit(lab.end, lab.sessions()))
+    for future in ended:
+        future.result()
 
 
 @pytest.fixture
-def tab(shared_page: SharedPage, lab: Lab, behind: ThreadPoolExecutor) -> Iterator[Visit]:
+def tab(shared_page: SharedPage, behind: Callable[[], None]) -> Iterator[Visit]:
     """JupyterLab with nothing open, in a page that other tests had before."""
     with shared_page.lent() as page:
         yield page
-    behind.submit(lab.end, lab.sessions())
+    behind()
 
 
 @pytest.fixture
-def fresh(browser: Browser, lab: Lab, behind: ThreadPoolExecutor) -> Iterator[Visit]:
+def fresh(browser: Browser, lab: Lab, behind: Callable[[], None]) -> Iterator[Visit]:
     """A page of the test's own: for what has to be there when it is loaded, for reloads, and for what spoils a page."""
     context = browser.new_context(viewport=LAPTOP)
     try:
@@ -75,7 +78,7 @@ def fresh(browser: Browser, lab: Lab, behind: ThreadPoolExecutor) -> Iterator[Vi
             yield page
     finally:
         context.close()
-    behind.submit(lab.end, lab.sessions())
+    behind()
 
 
 @pytest.fixture

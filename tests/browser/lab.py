@@ -160,6 +160,11 @@ class Lab:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(timeout=15)
 
+    def forget(self, *names: str) -> None:
+        """Delete files of the work folder: those that a test, which may run a second time, waits for."""
+        for name in names:
+            (self.work / name).unlink(missing_ok=True)
+
     def write(self, name: str, cells: Sequence[str]) -> str:
         """Write a notebook of code cells into the work folder and return its name."""
         notebook = nbformat.v4.new_notebook(

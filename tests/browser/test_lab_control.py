@@ -105,10 +105,7 @@ def test_stop_ends_the_upstream_request_within_a_second(tab: Visit, lab: Lab, up
 
 def asked(tab: Visit, server: FaultServer, number: int) -> None:
     """Wait until so many requests have reached a server: what is stopped before that never reaches it."""
-    end_s = time.monotonic() + LIMIT_S
-    while len(server.requests) < number:
-        assert time.monotonic() < end_s
-        tab.frames(1)
+    tab.wait_for(lambda: len(server.requests) >= number)
 
 
 def closed_after_s(tab: Visit, server: FaultServer, watch: Stopwatch, number: int = 1) -> float:
@@ -173,6 +170,7 @@ def comms_wait(tab: Visit) -> Iterator[None]:
 @pytest.mark.usefixtures("comms_wait")
 def test_where_comms_wait_another_cell_is_left_alone(tab: Visit, lab: Lab, upstream: FaultServer) -> None:
     """The call began in a cell that is over and another one runs: it is not interrupted, and the button says why."""
+    lab.forget("go-on")
     name = lab.write("other-cell.ipynb", [load_and_point(up=upstream.base_url), BEGIN_AND_LEAVE, BUSY])
     tab.open(name)
     finish_cell(tab, 0)

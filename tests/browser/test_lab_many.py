@@ -114,7 +114,7 @@ def test_a_page_that_is_reloaded_while_a_cell_runs_is_live_at_once(fresh: Visit,
     stop = section(fresh, "running").get_by_role("button", name="Stop up/drip")
     stop.click()
     expect(call_rows(fresh).first).to_have_attribute("data-status", "cancelled")
-    assert upstream.requests[0].closed_at is not None
+    fresh.wait_for(lambda: upstream.requests[0].closed_at is not None)
 
 
 def test_a_connection_that_comes_back_goes_on(tab: Visit, upstream: FaultServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from contextlib import closing
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -38,8 +39,8 @@ pathlib.Path("asked").touch()
 
 def test_a_page_whose_network_is_cut_says_so_and_catches_up(browser: Browser, lab: Lab, upstream: FaultServer) -> None:
     """Pulled out in the middle of a cell: the last numbers are marked as such; put back they are what the kernel did meanwhile."""
-    context = browser.new_context(viewport=LAPTOP)
-    with Cable(lab.port) as cable:
+    lab.forget("ask-now", "asked")
+    with closing(browser.new_context(viewport=LAPTOP)) as context, Cable(lab.port) as cable:
         there = copy.copy(lab)
         there.origin = f"http://127.0.0.1:{cable.port}"
         with visit(context, there) as tab:
@@ -54,14 +55,12 @@ def test_a_page_whose_network_is_cut_says_so_and_catches_up(browser: Browser, la
             expect(meter(tab).locator("button")).to_have_attribute("aria-label", re.compile("cannot be reached"))
             expect_meter(tab, "$0.01")
             (lab.work / "ask-now").touch()
-            while not (lab.work / "asked").exists():
-                tab.frames(1)
+            tab.wait_for((lab.work / "asked").exists)
             cable.plug_in()
             expect(alarm(tab, "none")).to_contain_text("$0.02")
             expect(call_rows(tab)).to_have_count(2)
             expect(panel).not_to_contain_text("cannot be reached")
             assert [*tab.errors, *tab.foreign] == []
-    context.close()
 
 
 def test_a_browser_that_goes_offline_and_online_goes_on(fresh: Visit, upstream: FaultServer) -> None:

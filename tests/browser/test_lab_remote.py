@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -35,8 +36,7 @@ def test_a_remote_kernel_has_meter_panel_badges_and_stop(browser: Browser, lab: 
     streamed = "%%llm -m up/drip --cache off\nGo on."
     cells = [load_and_point(up=upstream.base_url), "%%llm -m up/words --cache off\nMany words.", WHERE, streamed]
     name = near.write("remote.ipynb", cells)
-    context = browser.new_context(viewport=LAPTOP)
-    with visit(context, near) as tab:
+    with closing(browser.new_context(viewport=LAPTOP)) as context, visit(context, near) as tab:
         tab.open(name)
         for number in (0, 1, 2):
             finish_cell(tab, number)
@@ -51,4 +51,3 @@ def test_a_remote_kernel_has_meter_panel_badges_and_stop(browser: Browser, lab: 
         section(tab, "running").get_by_role("button", name="Stop up/drip").click()
         expect(call_rows(tab).first).to_have_attribute("data-status", "cancelled")
         assert [*tab.errors, *tab.dialogs, *tab.foreign] == []
-    context.close()

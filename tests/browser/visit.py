@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -158,6 +159,13 @@ class Visit:
     def frames(self, count: int) -> None:
         """Wait until the page was drawn so many times: what follows a change in the next frame is there, or does not come."""
         self.page.evaluate(FRAMES, count)
+
+    def wait_for(self, true: Callable[[], object]) -> None:
+        """Wait until something is true that happens outside of the page, which goes on meanwhile."""
+        end_s = time.monotonic() + LIMIT_S
+        while not true():
+            assert time.monotonic() < end_s, "it did not happen in time"
+            self.frames(1)
 
     def outputs(self, number: int) -> str:
         """Return the visible text of a code cell's output, by its place among the code cells."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nbllm import Client
-from nbllm.core.messages import AttemptStatus, CallRow
-from nbllm.core.ports import Filter
-from nbllm.testing import FakeProvider
+from nbllm.core.messages import AttemptStatus, CallRow, Ending
+from nbllm.core.ports import Filter, Progress, Wire
+from nbllm.testing import FakeProvider, Script, Step
 from tests.fault_server import FaultServer
 
 ALL = Filter()
@@ -21,6 +23,20 @@ def fake_client(home: Path, fake: FakeProvider | None = None, **values: Any) -> 
     """A client whose sim/ models are played by a FakeProvider."""
     values.setdefault("model", "sim/small")
     return Client(home=home, providers={"simulated": fake or FakeProvider()}, **values)
+
+
+class HeldProvider(FakeProvider):
+    """A FakeProvider whose scripts that hang come to their end when `go` is set."""
+
+    def __init__(self, *steps: Step) -> None:
+        super().__init__(*steps)
+        self.go = threading.Event()
+
+    async def _play(self, script: Script, wire: Wire, progress: Progress) -> Ending:
+        ending = await super()._play(replace(script, hang=False), wire, progress)
+        while script.hang and not self.go.is_set():
+            await asyncio.sleep(0.002)
+        return ending
 
 
 def rows(client: Client) -> list[CallRow]:

@@ -18,7 +18,7 @@ from nbllm.core.messages import Attempt, AttemptStatus, CallRecord, Delta, Origi
 from nbllm.errors import AllRungsFailed, BudgetExceeded, CallFailed, ConnectionFailed, NbllmWarning
 from nbllm.flow_context import CELLS, ONLOOKERS, ORIGIN
 from nbllm.testing import FakeProvider, Script
-from tests.client.helpers import fake_client
+from tests.client.helpers import HeldProvider, fake_client, until
 
 SLOW = Script(pieces=["a", "b"], hang=True)
 
@@ -80,8 +80,8 @@ def seen() -> Iterator[Seen]:
 
 
 @pytest.fixture
-def fake() -> FakeProvider:
-    return FakeProvider()
+def fake() -> HeldProvider:
+    return HeldProvider()
 
 
 @pytest.fixture
@@ -220,20 +220,18 @@ def test_a_task_of_the_user_lives_on_after_a_stop(client: Client, fake: FakeProv
     assert asyncio.run(work()) == ("Stopped from the panel.", 0)
 
 
-def test_a_stop_ends_one_waiter_of_a_shared_run(client: Client, fake: FakeProvider, seen: Seen) -> None:
+def test_a_stop_ends_one_waiter_of_a_shared_run(client: Client, fake: HeldProvider, seen: Seen) -> None:
     """Whoever waits for the same answer gets it."""
-    release = threading.Event()
-    fake.enqueue(Script(pieces=["long", " answer"], gap_s=0.15))
+    fake.enqueue(Script(pieces=["long", " answer"], hang=True))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(lambda: list(client.stream("same")))
-        while not seen.under_way:
-            release.wait(0.001)
+        until(lambda: seen.under_way)
         second = pool.submit(lambda: list(client.stream("same")))
-        while len(seen.under_way) < 2:
-            release.wait(0.001)
+        until(lambda: len(seen.under_way) == 2)
         next(iter(seen.under_way.values()))()
         with pytest.raises(CallFailed, match="Stopped"):
             first.result(30)
+        fake.go.set()
         assert "".join(second.result(30)).endswith("long answer")
     assert fake.calls == 1
 

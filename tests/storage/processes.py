@@ -39,7 +39,7 @@ class Worker:
                 self.said.append((what, which))
 
     def wait_for(self, what: str, which: str = "") -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 60
         while not any(word == what and it.startswith(which) for word, it in self.said):
             assert time.monotonic() < deadline, self.said[-3:]
             time.sleep(0.001)

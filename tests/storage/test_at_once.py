@@ -216,7 +216,7 @@ def test_a_rolled_back_batch_teaches_nothing(storage):
     """A job that fails rolls its batch back: rows that are run again must not refer to what was rolled back."""
     storage.ledger._db.write(lambda _: None)
     begun, go = threading.Event(), threading.Event()
-    storage.ledger._db.defer(lambda _: (begun.set(), go.wait(5)))
+    storage.ledger._db.defer(lambda _: (begun.set(), go.wait(30)))
     assert begun.wait(30)
     row = call()
     queued = storage.ledger.add_call(row)  # while the thread is busy, these two become one batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from nbllm.current import get_client, set_process_client
 from nbllm.flow_context import ONLOOKERS
 from nbllm.notebook.lab.bridge import Bridge
 from nbllm.testing import FakeProvider
-from tests.client.helpers import fake_client
+from tests.client.helpers import HeldProvider, fake_client
 from tests.notebook.kernel import Kernel, kernel_with_a_home
 from tests.notebook.lab.fakes import Shell
 from tests.notebook.lab.fronts import Front
@@ -24,8 +25,8 @@ def threads() -> list[str]:
 
 
 @pytest.fixture
-def fake() -> FakeProvider:
-    return FakeProvider()
+def fake() -> HeldProvider:
+    return HeldProvider()
 
 
 @pytest.fixture
@@ -34,6 +35,19 @@ def client(tmp_path: Any, fake: FakeProvider) -> Iterator[Client]:
         set_process_client(made)
         yield made
         set_process_client(None)
+
+
+@pytest.fixture(autouse=True)
+def one_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Today is the day on which the test begins, also when it ends after midnight, UTC."""
+    began = dt.datetime.now(dt.UTC)
+
+    class Day:
+        @staticmethod
+        def now(_: dt.tzinfo) -> dt.datetime:
+            return began
+
+    monkeypatch.setattr("nbllm.notebook.lab.reading.datetime", Day)
 
 
 @pytest.fixture

@@ -7,13 +7,18 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nbllm.core.messages import Attempt, AttemptStatus, CallRecord, CallRow, Usage
+from nbllm.core.messages import Attempt, AttemptStatus, Call, CallRecord, CallRow, Options, Usage
 from nbllm.notebook.lab.rows import call_line
 from nbllm.notebook.lab.state import empty, merged
 from nbllm.notebook.lab.values import money
 
 LEVELS = st.sampled_from(["ok", "soft", "hard"])
 MONEY = st.decimals(min_value=0, max_value=10**6, places=12).map(money)
+
+
+def open_call(number: int) -> Call:
+    """A call that has begun."""
+    return Call(call_id=f"c{number:06}", session="s", started_at=1000.0 + number, started_s=1.0, deadline_at_s=9.0, payer=Options())
 
 
 def row(number: int, **changes: Any) -> CallRow:

@@ -12,8 +12,8 @@ from nbllm import Client
 from nbllm.current import get_client, set_process_client
 from nbllm.flow_context import ONLOOKERS
 from nbllm.notebook.lab.bridge import Bridge
-from nbllm.testing import FakeProvider, Script
-from tests.client.helpers import fake_client
+from nbllm.testing import Script
+from tests.client.helpers import HeldProvider, fake_client
 from tests.notebook.lab.conftest import threads
 from tests.notebook.lab.fakes import Shell
 
@@ -63,18 +63,20 @@ def test_calls_of_many_threads_and_clients_are_all_counted(bridge: Bridge, shell
 
 def test_calls_on_another_account_are_not_counted_here(bridge: Bridge, shell: Shell, client: Client, tmp_path: Any) -> None:
     """A client on another home, as a parity check has, pays into another ledger: the page shows what its own ledger has."""
-    fake = FakeProvider()
+    fake = HeldProvider()
     client.ask("mine")
     page = shell.kernel.page("a")
     page.until(lambda: page.state and page.state["session"]["calls"] == 1)
     with fake_client(tmp_path / "other", fake) as other, ThreadPoolExecutor(1) as pool:
         other.ask("theirs")
-        fake.enqueue(Script(pieces=["a", "b"], gap_s=0.3))
+        fake.enqueue(Script(pieces=["a", "b"], hang=True))
         pending = pool.submit(lambda: list(other.stream("theirs, too")))
+        page.until(lambda: fake.in_flight)
         client.ask("mine, too")
         page.until(lambda: page.state["session"]["calls"] == 2)
         assert bridge._desk is not None
         assert bridge._desk.watching.lives() == []
+        fake.go.set()
         pending.result(30)
         client.ask("mine, at last")
         page.until(lambda: page.state["session"]["calls"] == 3)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nbllm import Client
-from nbllm.core.messages import Call, Chat, NullSink, Options, Origin, Request
+from nbllm.core.messages import Chat, NullSink, Options, Origin, Request
 from nbllm.current import get_client
 from nbllm.errors import BudgetExceeded, CallFailed
 from nbllm.flow_context import ONLOOKERS, ORIGIN, origin_now
@@ -23,19 +23,16 @@ from nbllm.notebook.lab.origin import tag_of
 from nbllm.notebook.lab.picture import Picture
 from nbllm.notebook.lab.watching import Watching
 from nbllm.testing import FakeProvider, Script
+from tests.client.helpers import HeldProvider
 from tests.notebook.lab.fakes import Comm, Shell
-from tests.notebook.lab.making import record
+from tests.notebook.lab.making import open_call, record
 
 
-def open_call(number: int) -> Call:
-    return Call(call_id=f"c{number:06}", session="s", started_at=1000.0 + number, started_s=1.0, deadline_at_s=9.0, payer=Options())
-
-
-def test_a_stop_ends_the_call_and_nothing_else(bridge: Bridge, shell: Shell, client: Client, fake: FakeProvider) -> None:
+def test_a_stop_ends_the_call_and_nothing_else(bridge: Bridge, shell: Shell, client: Client, fake: HeldProvider) -> None:
     """Of two calls the one that is named."""
     del bridge
     page = shell.kernel.page("a")
-    fake.enqueue(Script(pieces=["a"], hang=True), Script(pieces=["b", "c"], gap_s=0.3))
+    fake.enqueue(Script(pieces=["a"], hang=True), Script(pieces=["b", "c"], hang=True))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(lambda: list(client.stream("one")))
         page.until(lambda: page.state and page.state["running"])
@@ -44,6 +41,7 @@ def test_a_stop_ends_the_call_and_nothing_else(bridge: Bridge, shell: Shell, cli
         page.say({"v": 1, "type": "command", "id": "k", "do": "stop", "call_id": page.state["running"][0]["call_id"]})
         with pytest.raises(CallFailed, match="Stopped from the panel"):
             first.result(30)
+        fake.go.set()
         assert second.result(30) == "bc"
     page.until(lambda: page.state["session"]["calls"] == 2)
     assert sorted(line["status"] for line in page.state["calls"]) == ["cancelled", "done"]
@@ -89,8 +87,7 @@ def test_nobody_is_waited_for_long(announcing: Bridge, client: Client, monkeypat
     assert len(ONLOOKERS) == 1
     client.ask("x")
     assert len(ONLOOKERS) == 1
-    later_s = time.monotonic() + EARLY_S + 1
-    monkeypatch.setattr("nbllm.notebook.lab.bridge.time.monotonic", lambda: later_s)
+    monkeypatch.setattr("nbllm.notebook.lab.bridge._clock_s", lambda: time.monotonic() + EARLY_S + 1)
     client.ask("y")
     assert ONLOOKERS == []
     assert announcing._desk is None
@@ -122,16 +119,17 @@ def test_a_limit_that_is_set_shows_at_once(bridge: Bridge, shell: Shell, client:
         page.until(lambda limit_usd=limit_usd: limit_usd in [one["hard_usd"] for one in page.state["budgets"]])
 
 
-def test_calls_that_share_a_run_say_so(bridge: Bridge, shell: Shell, client: Client, fake: FakeProvider) -> None:
+def test_calls_that_share_a_run_say_so(bridge: Bridge, shell: Shell, client: Client, fake: HeldProvider) -> None:
     """Two that wait for the same answer are marked; one alone is not."""
     del bridge
     page = shell.kernel.page("a")
-    fake.enqueue(Script(pieces=["a", "b"], gap_s=0.6))
+    fake.enqueue(Script(pieces=["a", "b"], hang=True))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(lambda: list(client.stream("same")))
         page.until(lambda: page.state and page.state["running"] and not page.state["running"][0]["shared"])
         second = pool.submit(lambda: list(client.stream("same")))
         page.until(lambda: [one["shared"] for one in page.state["running"]] == [True, True])
+        fake.go.set()
         first.result(30), second.result(30)
     assert fake.calls == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from nbllm import Client
 from nbllm.core.ports import Filter
 from nbllm.notebook.lab.bridge import Bridge
+from nbllm.notebook.lab.desk import Desk
 from nbllm.notebook.lab.reading import Day, TodayRead, read_today
 from nbllm.testing import FakeProvider
 from tests.notebook.lab.fakes import Shell
@@ -94,11 +94,12 @@ def test_a_client_that_was_closed_is_not_counted_twice(
     del bridge
     monkeypatch.setattr("nbllm.notebook.lab.desk.TODAY_S", 0.05)
     monkeypatch.setattr("nbllm.notebook.lab.desk.IDLE_S", 0.05)
+    looked: list[bool] = []
+    look = Desk._read_today
+    monkeypatch.setattr(Desk, "_read_today", lambda desk, of, now_s: (look(desk, of, now_s), looked.append(not of.is_open)))
     client.ask("x")
     page = shell.kernel.page("a")
     page.until(lambda: page.state and page.state["today"]["calls"] == 1)
     client.close()
-    until_s = time.monotonic() + 0.4
-    while time.monotonic() < until_s:
-        assert page.state["today"]["calls"] == 1
-        time.sleep(0.01)
+    page.until(lambda: sum(looked) >= 8)  # eight times it was due to be read since then
+    assert page.state["today"]["calls"] == 1
