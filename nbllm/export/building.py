@@ -14,6 +14,7 @@ from nbllm.export.names import Statement
 from nbllm.export.patching import key_notes
 from nbllm.export.refusals import Refusal
 from nbllm.export.rewriting import with_calls, without
+from nbllm.export.shared_defaults import default_notes
 from nbllm.export.slicer import Choice, FileRead, Kept, Slice
 from nbllm.redaction import redact
 
@@ -27,7 +28,8 @@ def build(book: Book, choice: Choice, flow: str) -> tuple[Slice | None, list[Ref
     if builder.refusals:
         return None, builder.refusals
     wanted = tuple(sorted(builder.hoisted))
-    return Slice(flow, tuple(kept), wanted, builder.comments, tuple(_notes(book)), tuple(_files_read(book, choice))), []
+    notes = (*_notes(book), *default_notes(book, choice, flow))
+    return Slice(flow, tuple(kept), wanted, builder.comments, notes, tuple(_files_read(book, choice))), []
 
 
 class _Builder:

@@ -5,14 +5,18 @@ All that cannot be served is refused when the service starts, everything at once
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import keyword
 import math
 import re
 import typing
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -25,6 +29,7 @@ from nbllm.errors import FlowsNotServable, InvalidRequest
 from nbllm.service.problems import ServiceProblem
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_CHANGEABLE = (list, dict, set, bytearray, deque, tuple)
 _ANNOTATE = "Annotate it with what JSON can hold: str, int, list[str], a dataclass, a TypedDict or a pydantic model."
 
 
@@ -46,7 +51,11 @@ class Example:
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """A flow that can be served. arguments: a model whose fields are, by alias, the parameters; result: of what it returns."""
+    """A flow that can be served. arguments: a model whose fields are, by alias, the parameters; result: of what it returns.
+
+    own_defaults: by parameter, defaults that a run could change, as they were when the service began: each run gets copies, so that
+    nothing of one caller stays in a list for the next.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -57,6 +66,7 @@ class FlowSpec:
     summary: str = ""
     description: str = ""
     examples: tuple[Example, ...] = ()
+    own_defaults: Mapping[str, Any] = dataclass_field(default_factory=dict)
 
     def parse(self, value: Any) -> BaseModel:
         """Return the arguments of a JSON value: each of its own type, nothing turned into another ("5" is no number, false no 0).
@@ -72,10 +82,17 @@ class FlowSpec:
         for field, parameter in zip(
             type(arguments).model_fields, inspect.signature(self.function).parameters.values(), strict=True
         ):
+            given = field in arguments.model_fields_set
+            if not given and parameter.name in self.own_defaults:
+                value = copy.deepcopy(self.own_defaults[parameter.name])
+            elif given or parameter.kind is parameter.POSITIONAL_ONLY:
+                value = getattr(arguments, field)
+            else:
+                continue
             if parameter.kind is parameter.POSITIONAL_ONLY:
-                positional.append(getattr(arguments, field))
-            elif field in arguments.model_fields_set:
-                named[parameter.name] = getattr(arguments, field)
+                positional.append(value)
+            else:
+                named[parameter.name] = value
         return self.function(*positional, **named)
 
     def result_json(self, value: Any) -> bytes:
@@ -153,7 +170,8 @@ def _described(given: Any) -> tuple[FlowSpec | None, list[str]]:
     arguments: type[BaseModel] = create_model(f"{title}Arguments", __config__=config, **fields)
     summary, _, description = inspect.cleandoc(given.__doc__ or "").partition("\n")
     is_async = inspect.iscoroutinefunction(function)
-    return FlowSpec(name, function, arguments, result[1], result[0], is_async, summary, description.strip()), []
+    about = (summary, description.strip())
+    return FlowSpec(name, function, arguments, result[1], result[0], is_async, *about, own_defaults=_own_defaults(function)), []
 
 
 def _fields(name: str, function: Callable[..., Any], hints: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -180,6 +198,17 @@ def _field(alias: str, default: Any, adapter: Any) -> Any:
     except Exception:  # a default that is no JSON is used all the same, and not shown
         return Field(alias=alias, default_factory=lambda: default)
     return Field(default=default, alias=alias)
+
+
+def _own_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return copies of the defaults that a run could change. Any other object stays what it is: it may be known by its identity."""
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        default = parameter.default
+        if isinstance(default, (*_CHANGEABLE, BaseModel)) or (is_dataclass(default) and not isinstance(default, type)):
+            with suppress(Exception):  # what is in it is the user's, and so is the code that copies it
+                found[name] = copy.deepcopy(default)
+    return found
 
 
 def _result(name: str, hints: Mapping[str, Any], problems: list[str]) -> tuple[Any, TypeAdapter[Any]] | None:

@@ -200,3 +200,18 @@ def test_the_notebook_about_services_can_be_exported_from_its_file() -> None:
     """All of its cells are there, those that call the flow, the service and the gateway too; three are what the flow needs."""
     found = slice_notebook(read_ipynb(Path(__file__).resolve().parents[2] / "notebooks" / "02_to_a_service.ipynb"), "triage")
     assert [kept.reason for kept in found.kept] == ["defines QUEUES, Triage, policy", "asks for rules", "defines the flow triage"]
+
+
+def test_a_default_that_calls_share_is_noted() -> None:
+    """A list as a default is copied for each run of the flow; of another function a person is told, since all share it."""
+    found = sliced(
+        HEAD, "def helper(x, seen={}, *, also=set(), n=3, t=()):\n    return seen", "def unused(x=[]): pass",
+        "@flow\ndef f(a, found=[y for y in 'ab']):\n    return helper(a)",
+    )  # fmt: skip
+    assert [note.partition(";")[0].partition(",")[0] for note in found.notes] == [
+        "Cell 2: helper(seen=...) has a dict as its default",
+        "Cell 2: helper(also=...) has a set as its default",
+        "Cell 4: f(found=...) has a list as its default",
+    ]
+    assert "share" in found.notes[0]
+    assert "of its own" in found.notes[2]

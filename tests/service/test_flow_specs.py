@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import json
 import math
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict
@@ -137,7 +138,8 @@ SHARED: list[str] = []
 
 
 def defaults(names: list[str] = SHARED, when: datetime = datetime(2026, 1, 2, tzinfo=UTC), scale: float = math.inf) -> list[str]:
-    assert names is SHARED
+    assert names == SHARED
+    assert names is not SHARED
     return [*names, str(scale)]
 
 
@@ -243,6 +245,33 @@ def test_any_name_is_safe_in_a_path_or_refused(name: str) -> None:
         return
     assert spec.name.isascii()
     assert spec.name.isidentifier()
+
+
+MISSING: Any = object()
+LOCKED: Any = [threading.Lock()]
+
+
+def test_a_default_that_a_run_changes_is_as_new_for_the_next() -> None:
+    """Lists and dicts that are defaults are each run's own, also below others and by position. Marks and what has no copy stay what they are."""
+
+    def gathers(text: str, /, found: list[str] = [], *, deep: dict[str, list[str]] = {"a": []}) -> list[str]:  # noqa: B006 - meant
+        found.append(text)
+        deep["a"].append(text)
+        return [*found, *deep["a"]]
+
+    def placed(found: list[str] = [], /) -> list[str]:  # noqa: B006 - meant
+        found.append("x")
+        return found
+
+    def whole(text: str = MISSING, odd: list[Any] = LOCKED) -> bool:
+        return text is MISSING and odd is LOCKED
+
+    spec = describe(gathers)
+    assert [spec.call(spec.parse({"text": text})) for text in ("one", "two")] == [["one", "one"], ["two", "two"]]
+    assert spec.call(spec.parse({"text": "three", "found": ["mine"]})) == ["mine", "three", "three"]
+    spec = describe(placed)
+    assert [spec.call(spec.parse({})) for _ in range(2)] == [["x"], ["x"]]
+    assert describe(whole).call(describe(whole).parse({})) is True
 
 
 def test_two_flows_of_one_name() -> None:
