@@ -16,7 +16,7 @@ from nbllm.providers.discovery import DEFAULTS, SERVERS, Found, discover, models
 from nbllm.providers.listeners import Listener, listener_at
 from nbllm.settings import Endpoint, Settings
 from nbllm.testing import run_virtual
-from tests.starvation import within
+from tests.starvation import Stopwatch
 
 MINE = Listener(listens=True, mine=True, owner="you")
 NOBODY = Listener(listens=False, mine=None)
@@ -243,5 +243,9 @@ def test_elsewhere_owners_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_takes_no_time_when_nothing_is_there() -> None:
     """Without servers the whole look-around is over at once."""
-    with within(0.25):
+    for tries_left in (2, 1, 0):  # three times shorter than one probe would take: the machine's other work may come between
+        watch = Stopwatch()
         asyncio.run(discover(Settings(), {}, listener=lambda _: NOBODY))
+        if watch.s < 0.1:
+            break
+        assert tries_left

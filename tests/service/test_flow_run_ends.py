@@ -106,6 +106,8 @@ def test_flows_behind_one_that_blocks_are_begun_elsewhere(tmp_path: Path, monkey
             told = asyncio.ensure_future(runner.run(first, first.arguments.model_validate({}), Follower(), timeout_s=1))
             while not BEGUN:
                 await asyncio.sleep(0.01)
+            old = runner._loop._thread
+            assert old is not None
             late = [run(runner, counts) for _ in range(3)]
             over = runner.run(behind, behind.arguments.model_validate({}), Follower(), timeout_s=0.02)
             got = await asyncio.wait_for(asyncio.gather(told, over, *late, return_exceptions=True), 30)
@@ -114,7 +116,7 @@ def test_flows_behind_one_that_blocks_are_begun_elsewhere(tmp_path: Path, monkey
             while runner.stuck != 1:
                 await asyncio.sleep(0.01)
             RELEASED.set()
-            while runner.stuck:
+            while runner.stuck or old.is_alive():
                 await asyncio.sleep(0.01)
             assert len(begun) == 3, "the loop that came back begins nothing again"
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +24,14 @@ KEY = "a-key-of-more-than-thirty-two-bytes-for-tests"
 CYCLES = 12
 FLOWS = '''
 import time
+from pathlib import Path
 from nbllm import ask, flow
 
 
 @flow
 def work(number: int, seconds: float) -> str:
-    """Sleep, ask, sleep."""
+    """Say that it has begun, sleep, ask, sleep."""
+    Path(__file__).with_name(f"begun-{number}").touch()
     time.sleep(seconds)
     text = ask(f"number {number}").text
     time.sleep(seconds)
@@ -136,7 +137,7 @@ def test_a_key_whose_process_was_killed(app: Path) -> None:
         kept = process.http.post("/flows/work", json=body, headers={"Idempotency-Key": "kept"})
         sent = threading.Thread(target=lambda: _swallowed(process, {"number": 2, "seconds": 20.0}, "died"))
         sent.start()
-        time.sleep(2.0)
+        until((app / "begun-2").exists)
         process.kill()
         sent.join()
     with served(app) as process:
@@ -180,7 +181,7 @@ def test_a_request_under_way_at_sigterm_is_answered(app: Path) -> None:
         got: list[httpx.Response] = []
         sent = threading.Thread(target=lambda: got.append(process.http.post("/flows/work", json={"number": 1, "seconds": 1.0})))
         sent.start()
-        time.sleep(0.7)
+        until((app / "begun-1").exists)
         process.process.send_signal(signal.SIGTERM)
         sent.join()
         assert (got[0].status_code, got[0].json()[:3]) == (200, "1: ")

@@ -189,24 +189,26 @@ def test_a_frozen_redis_costs_one_short_wait(server):
     """The first caller waits for the time of one command, those after it not at all, until it answers again."""
 
     async def run() -> None:
-        link = Link(server.url, op_s=0.15, rest_s=0.1)
+        link = Link(server.url, op_s=0.5, rest_s=1.0)
         assert await link.ping()
         server.freeze()
         try:
             watch = Stopwatch(others=True)
             with pytest.raises(RedisGone):
                 await link.call("PING")
-            assert watch.all_s > 0.1
-            assert watch.s < 0.4
+            assert watch.all_s > 0.4
+            assert watch.s < 0.9
             watch = Stopwatch(others=True)
             for _ in range(20):
                 with pytest.raises(RedisGone):
                     await link.call("PING")
-            assert watch.s < 0.05
+            assert watch.s < 0.5
         finally:
             server.thaw()
-        await asyncio.sleep(0.15)
-        assert await link.ping()
+        end_s = time.monotonic() + 30
+        while not await link.ping():
+            assert time.monotonic() < end_s
+            await asyncio.sleep(0.05)
         await link.aclose()
 
     asyncio.run(run())

@@ -307,7 +307,7 @@ def test_a_locked_cache_stalls_nobody(home, store):
     other.execute("BEGIN IMMEDIATE")
 
     async def run() -> None:
-        with within(0.2):
+        with within(1.0):
             task = asyncio.ensure_future(store.put(entry("new")))
             await asyncio.sleep(0)
         assert store.get_now("k") is not None
