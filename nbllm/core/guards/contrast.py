@@ -43,7 +43,6 @@ OVER_UNDER = {
 }
 PLACES = frozenset({"on", "off", "in", "out"})  # before most things they say where, and turn nothing
 CONVERSE = {"buy": "sell", "purchase": "sell", "borrow": "lend", "learn": "teach", "receive": "send", "get": "give"}
-COMPARING = frozenset(["than", "before", "after", "above", "below", "als", "vor", "nach", "antes", "despues"])
 EXCESS = {"over": frozenset({"little", "few", "less"}), "under": frozenset({"much", "many", "more"})}
 FIRM = frozenset({"only", "more", "less", "but_one"})
 
@@ -53,7 +52,7 @@ def opposites(here: Reading, there: Reading) -> Verdict:
     pair = here.pair
     for word, other in pair.opposed:
         one, two = (word, other) if pair.here is here else (other, word)
-        if one not in pair.turned and not pair.turned_around and not _converse(here, one, there, two):
+        if one not in pair.turned and (word, other) not in pair.turned_around and not _converse(here, one, there, two):
             return apart("opposites", _show(one), _show(two))
     return _particles(here, there)
 
@@ -123,24 +122,6 @@ def _converse(here: Reading, one: str, there: Reading, two: str) -> bool:
     if CONVERSE.get(one) != two and CONVERSE.get(two) != one:
         return False
     return (_mine(here, one) and _to_me(there, two)) or (_to_me(here, one) and _mine(there, two))
-
-
-def turned_around(here: Reading, one: str, there: Reading, two: str) -> bool:
-    """Say whether two opposites compare the same things from both sides: "A is less risky than B", "B is more risky than A"."""
-    if not (COMPARING & here.keys and COMPARING & there.keys) and not {one, two} <= COMPARING:
-        return False
-    ahead, behind = _around(here, one)
-    ahead_there, behind_there = _around(there, two)
-    moved = (ahead & behind_there) - behind - ahead_there
-    return bool(moved and (behind & ahead_there) - ahead - behind_there)
-
-
-def _around(reading: Reading, word: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Return what the words of meaning before and behind a word are compared by."""
-    words = reading.plain_words
-    at = next((at for at, token in enumerate(words) if word in (token.word, token.base)), 0)
-    ahead, behind = (frozenset(token.key for token in part if not token.stop) for part in (words[:at], words[at + 1 :]))
-    return ahead, behind
 
 
 def _mine(reading: Reading, verb: str) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nbllm.core.guards.contrast import opposed, turned_around
+from nbllm.core.guards.contrast import opposed
 from nbllm.core.guards.grouped import Grouped
 from nbllm.core.guards.lazy import lazy
 from nbllm.core.guards.lexicon import Lexicon
 from nbllm.core.guards.reading import Reading
+from nbllm.core.guards.sides import Sides, turned_around
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.wording import strange
 
@@ -36,9 +37,10 @@ class Pair:
         return list(opposed(self.here, self.there))
 
     @lazy
-    def turned_around(self) -> bool:
-        """Whether two opposites compare the same things from both sides ("less risky than", "more risky than")."""
-        return any(turned_around(self.here, one, self.there, two) for one, two in self.opposed)
+    def turned_around(self) -> dict[tuple[str, str], Sides]:
+        """The pairs of opposites that compare the same things from both sides ("less risky than", "more risky than"), and these."""
+        found = ((pair, turned_around(self.here, pair[0], self.there, pair[1])) for pair in self.opposed)
+        return {pair: sides for pair, sides in found if sides is not None and pair[0] not in self.turned}
 
     @lazy
     def turned(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice, pairwise
 
 from nbllm.core.guards.reading import Reading
+from nbllm.core.guards.sides import Sides
 from nbllm.core.guards.tokens import Token
 from nbllm.core.guards.verdicts import Verdict, failed, passed
 
@@ -34,13 +35,13 @@ EITHER_WAY = MUTUAL | {
 
 def roles(here: Reading, there: Reading) -> Verdict:
     """Return whether no two things have changed places: "from euros to dollars" and "from dollars to euros"."""
-    if here.pair.turned_around:
-        return passed("roles")
     near, far = _places(here)
     near_there, far_there = _places(there)
     stayed = frozenset(word for word in near if near_there.get(word) == near[word])
     same = here.lexicon.symmetric
-    swapped = _swapped(near, near_there, frozenset(near), same) or _swapped(far, far_there, stayed, same | {""})
+    sides = tuple(here.pair.turned_around.values())
+    swapped = _swapped(near, near_there, frozenset(near), same, sides)
+    swapped = swapped or _swapped(far, far_there, stayed, same | {""}, sides)
     swapped = swapped or _exchanged(here, there) or _acted(here, there)
     if swapped:
         return failed("roles", f'"{swapped[0]}" and "{swapped[1]}" have changed places')
@@ -205,11 +206,15 @@ def _done_to(here: Reading, there: Reading) -> str:
     return ""
 
 
-def _swapped(mine: dict[str, str], theirs: dict[str, str], among: frozenset[str], same: frozenset[str]) -> tuple[str, str] | None:
+def _swapped(
+    mine: dict[str, str], theirs: dict[str, str], among: frozenset[str], same: frozenset[str], sides: tuple[Sides, ...]
+) -> tuple[str, str] | None:
+    """Return two words that have changed places, but not the two sides of a comparison that was turned around."""
     moved = [word for word in mine if word in among and word in theirs and mine[word] != theirs[word]][:MOST_MOVED]
     for at, one in enumerate(moved):
         for two in moved[at + 1 :]:
-            if mine[one] == theirs[two] and mine[two] == theirs[one] and not {mine[one], mine[two]} & {*same, one, two}:
+            crossed = mine[one] == theirs[two] and mine[two] == theirs[one] and not {mine[one], mine[two]} & {*same, one, two}
+            if crossed and not any(compared.hold(one, two) for compared in sides):
                 return one, two
     return None
 

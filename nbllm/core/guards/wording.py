@@ -52,22 +52,25 @@ def _one_place(here: Reading, there: Reading, strange: list[Token]) -> bool:
         - _asked(there)
     )
     between = [row[start : len(row) - end] for row in (a, b)]
-    if _more_words(here, there, between, strange):
-        return False  # said at greater length ("failing to file" for "not filing"), not something else
+    if _more_words(here, between, strange):
+        return False
     ids = told & {id(token) for token in strange}
     if not all(any(not token.stop or (token.raw[0].isupper() and not token.first) for token in row) for row in between):
         return False  # a word more, which tells more of the same
     return any(id(token) in ids for row in between for token in row)
 
 
-def _more_words(here: Reading, there: Reading, between: list[list[Token]], strange: list[Token]) -> bool:
-    """Say whether only the longer of two texts has strange words: it tells more, or the same in more words."""
+def _more_words(here: Reading, between: list[list[Token]], strange: list[Token]) -> bool:
+    """Say whether all that one text has in the place where two differ is in the other too, to the letter and in its order: it tells
+    more of the same ("Tokyo an expensive city", "Tokyo expensive"). "Save a file" and "delete a saved file" do not.
+    """
     names = any(token.raw[0].isupper() and not token.first for row in between for token in row)
     denials = here.lexicon.weak_negators
     if names or any(token.base in denials for token in strange):
         return False
-    longer = len(here.plain_words) - len(there.plain_words)
-    return longer != 0 and {id(token) in here.places for token in strange} == {longer > 0}
+    shorter, longer = sorted(([token.word for token in row] for row in between), key=len)
+    rest = iter(longer)
+    return all(word in rest for word in shorter)
 
 
 def _asked(reading: Reading) -> set[int]:
