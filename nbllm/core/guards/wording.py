@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from nbllm.core.guards.done import done_already
 from nbllm.core.guards.letters import shared
 from nbllm.core.guards.naming import initials
 from nbllm.core.guards.reading import BEGINNING as RELATED
@@ -25,7 +26,7 @@ def wording(here: Reading, there: Reading) -> Verdict:
     mine, theirs = here.pair.strange(here), here.pair.strange(there)
     if not (mine or theirs):
         return _steering(here, there)
-    if _one_place(here, there, [*mine, *theirs]):
+    if _one_place(here, there, [*mine, *theirs]) or done_already(here, there, mine, theirs) or done_already(there, here, theirs, mine):
         return apart("wording", _listed(mine), _listed(theirs))
     if not (mine and theirs):
         return _one_for_a_small_word(here, there, mine or theirs)
