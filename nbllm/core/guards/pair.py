@@ -43,6 +43,11 @@ class Pair:
         return {pair: sides for pair, sides in found if sides is not None and pair[0] not in self.turned}
 
     @lazy
+    def excused(self) -> frozenset[str]:
+        """Words of both texts that are opposites and say the same here: one is denied, or they compare from both sides."""
+        return self.turned.union(*self.turned_around)
+
+    @lazy
     def turned(self) -> frozenset[str]:
         """Words of both texts that are opposites and of which exactly one is denied: "not safe" and "unsafe"."""
         return self._turned(self.opposed)

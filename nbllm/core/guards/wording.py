@@ -138,7 +138,7 @@ def _known_otherwise(here: Reading, token: Token, there: Reading) -> bool:
         return True
     if base in lexicon.thesaurus and not lexicon.thesaurus[base].isdisjoint(alone.senses):
         return True
-    if base in here.pair.turned or initials(here, token, there) or slipped(here, token, there):
+    if base in here.pair.excused or initials(here, token, there) or slipped(here, token, there):
         return True
     for term in here.terms:  # "turn off" for "disable"
         if base in term.split("_") and (
