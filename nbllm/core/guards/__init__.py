@@ -15,7 +15,7 @@ from nbllm.core.guards.checking import ALL, LONGEST, check
 from nbllm.core.guards.verdicts import Verdict
 from nbllm.core.guards.words import GuardWords, shipped
 
-VERSION = "4"
+VERSION = "5"
 """Raised when a verdict may be another than before: plans are made for one version."""
 
 __all__ = ["ALL", "LONGEST", "VERSION", "GuardWords", "Verdict", "check", "shipped"]

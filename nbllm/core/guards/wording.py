@@ -26,7 +26,11 @@ def wording(here: Reading, there: Reading) -> Verdict:
     mine, theirs = here.pair.strange(here), here.pair.strange(there)
     if not (mine or theirs):
         return _steering(here, there)
-    if _one_place(here, there, [*mine, *theirs]) or done_already(here, there, mine, theirs) or done_already(there, here, theirs, mine):
+    if (
+        _one_place(here, there, [*mine, *theirs])
+        or done_already(here, there, mine, theirs)
+        or done_already(there, here, theirs, mine)
+    ):
         return apart("wording", _listed(mine), _listed(theirs))
     if not (mine and theirs):
         return _one_for_a_small_word(here, there, mine or theirs)
