@@ -60,11 +60,14 @@ class _Split(Struct, frozen=True, gc=False):
 
 
 def _split(reading: Reading, word: str) -> _Split | None:
-    """Return the words before a word that compares and behind it, or behind its "than"; None when it compares nothing."""
+    """Return the words before a word that compares and behind it, or behind its "than"; None when it compares nothing, or stands
+    there twice.
+    """
     words = reading.plain_words
-    at = next((at for at, token in enumerate(words) if word in (token.word, token.base)), None)
-    if at is None:
+    places = [at for at, token in enumerate(words) if word in (token.word, token.base)]
+    if len(places) != 1:
         return None
+    at = places[0]
     if word in ORDER:
         return _Split(words[:at], words[at + 1 :], False)
     than = next((i for i in range(at + 1, min(len(words), at + 1 + FURTHEST_THAN)) if words[i].word in THAN), None)

@@ -38,7 +38,7 @@ def refused(one: str, other: str) -> set[str]:
 def test_the_other_side_is_the_same_under_the_same_condition_only(
     pair: list[str], words: tuple[str, str], when: tuple[str, str]
 ) -> None:
-    """Such as "A is cheaper than B", "B is more expensive than A": they pass, with one condition too, and not where it is turned."""
+    """As in "A is cheaper than B", "B is more expensive than A": they pass, with one condition too, and not where it is turned."""
     (a, b), (one, two), (now, then) = pair, words, when
     assert not refused(f"Is {a} {one} than {b}?", f"Is {b} {two} than {a}?")
     assert not refused(f"Is {a} {one} than {b} {now}?", f"Is {b} {two} than {a} {now}?")
@@ -74,3 +74,12 @@ def test_two_reversals_are_none() -> None:
     assert not refused("Is a van less dangerous than a bike?", "Is a bike less safe than a van?")
     assert "opposites" in refused("Is a van less dangerous than a bike?", "Is a bike more safe than a van?")
     assert "opposites" in refused("Is a van less dangerous than a bike?", "Is a bike safer than a van?")
+
+
+def test_a_word_that_stands_twice_is_not_excused() -> None:
+    """Where the same opposites say how two things compare and when, it is seen that the second is turned too."""
+    assert not refused("Should I take zinc before iron at night?", "Should I take iron after zinc at night?")
+    assert "opposites" in refused("Should I take zinc before iron before surgery?", "Should I take iron after zinc after surgery?")
+    assert "opposites" in refused(
+        "Is gold less risky than silver with less cash?", "Is silver more risky than gold with more cash?"
+    )
