@@ -178,7 +178,7 @@ class _Writer:
         if self._asked.hidden:  # what answered in the notebook is asked in the service, too
             found |= set(self._used)
             self.notes.append(
-                "A call takes its model from what cannot be seen in the code. The service has keys and packages for the models that "
+                "A call takes its model from what cannot be seen in the code. The service has keys and packages for models that "
                 f"are texts, in settings or recorded ({', '.join(sorted(found)) or 'none'}); write others as texts, too."
             )
         return {m for m in found if m not in self._settings.routes}
