@@ -11,10 +11,10 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack, cast
 
 from nbllm.asking import Prompt
 from nbllm.client import Client
@@ -22,6 +22,7 @@ from nbllm.core.reply import Reply
 from nbllm.core.usage_table import UsageTable
 from nbllm.doors import door
 from nbllm.errors import InvalidRequest
+from nbllm.flow_arguments import Parameters
 from nbllm.flow_context import FLOW, Flow
 from nbllm.notices import say
 from nbllm.preparing import PREPARE
@@ -187,28 +188,43 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
     name = function.__name__
     signature = inspect.signature(function)
     follow_threads()
+    parameters = Parameters(function, signature)
 
     def entered(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Flow:
         bound = signature.bind(*args, **kwargs)
+        given = frozenset(bound.arguments)
         bound.apply_defaults()
-        return Flow(name, bound.arguments)
+        made = Flow(name, lambda: parameters.recorded(bound.arguments, given))
+        client = client_if_any()
+        if client is not None and client.settings.recordings:
+            made.shown  # noqa: B018 - worked out here: the flow may change what it was given before it asks
+        return made
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        token = FLOW.set(entered(args, kwargs))
+        made = entered(args, kwargs)
+        token = FLOW.set(made)
+        status = "failed"
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            status = "done"
+            return result
         finally:
             FLOW.reset(token)
+            made.over(status)
 
     @functools.wraps(function)
     async def async_wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-        token = FLOW.set(entered(args, kwargs))
+        made = entered(args, kwargs)
+        token = FLOW.set(made)
+        status = "failed"
         try:
-            result: Any = function(*args, **kwargs)
-            return await result
+            result: Any = await cast("Awaitable[Any]", function(*args, **kwargs))
+            status = "done"
+            return result
         finally:
             FLOW.reset(token)
+            made.over(status)
 
     chosen: Any = async_wrapper if inspect.iscoroutinefunction(function) else wrapper
     chosen.__nbllm_flow__ = name

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 from nbllm.core.messages import NOWHERE, CacheMode, CallRecord, DayScope, Origin, Request, Sink
+from nbllm.core.ports import Recordings
 from nbllm.core.reply import Reply
-from nbllm.errors import InvalidRequest
+from nbllm.errors import InvalidRequest, NbllmError
 from nbllm.once import Once
 
 if TYPE_CHECKING:
@@ -21,19 +24,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MOST_LEVELS = 20
-_MOST_ITEMS = 10_000
+
+class RunEnds:
+    """Where a client keeps how runs of flows ended. Losing that is no reason to lose the result."""
+
+    def __init__(self, recordings: Callable[[], Recordings]) -> None:
+        self._recordings = recordings
+
+    def run_ended(self, run: str, status: str, calls: int) -> None:
+        """A run is over: "done" or "failed"; calls: how many of this client's it opened."""
+        try:
+            self._recordings().end_run(run, status, calls)
+        except NbllmError as exc:
+            logging.getLogger("nbllm").warning("The end of the flow's run %s was not recorded: %s", run, exc.summary)
 
 
 class Flow:
-    """One run of a flow. Its arguments are turned into plain values only when a recording wants them."""
+    """One run of a flow. arguments: returns them as recordings keep them, with doubts; asked once, when a recording wants them."""
 
-    def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, arguments: Callable[[], tuple[dict[str, Any], dict[str, str]]]) -> None:
         self._name = name
         self._arguments = arguments
         self._run = uuid4().hex[:12]
-        outer = FLOW.get()
-        self.answers: dict[Any, Once[Any]] = {} if outer is None else outer.answers
+        self._outer = FLOW.get()
+        self._calls: dict[RunEnds, int] = {}
+        self._counting = threading.Lock()
+        self.answers: dict[Any, Once[Any]] = {} if self._outer is None else self._outer.answers
         """What once_in_a_flow keeps: one for a flow and the flows that it calls."""
 
     @property
@@ -43,8 +59,31 @@ class Flow:
 
     @cached_property
     def shown(self) -> Mapping[str, Any]:
-        """The flow as recordings keep it: name, run (an id that all its calls share) and arguments."""
-        return {"name": self._name, "run": self._run, "arguments": {k: plain(v) for k, v in self._arguments.items()}}
+        """The flow as recordings keep it: name, run (an id that all its calls share) and arguments.
+
+        doubts: by name, why an argument could not be recorded as what it is. outer: the same of the flows around this one, the
+        nearest first. Both only where there are any.
+        """
+        arguments, doubts = self._arguments()
+        told: dict[str, Any] = {"name": self._name, "run": self._run, "arguments": arguments}
+        if doubts:
+            told["doubts"] = doubts
+        if self._outer is not None:
+            nearest = {name: value for name, value in self._outer.shown.items() if name != "outer"}
+            told["outer"] = [nearest, *self._outer.shown.get("outer", ())]
+        return told
+
+    def opened(self, ends: RunEnds) -> None:
+        """Count a call of this run, and of those around it, that is recorded where ends are kept too."""
+        with self._counting:
+            self._calls[ends] = self._calls.get(ends, 0) + 1
+        if self._outer is not None:
+            self._outer.opened(ends)
+
+    def over(self, status: str) -> None:
+        """Tell everybody who recorded a call of it how it ended."""
+        for ends, calls in self._calls.items():
+            ends.run_ended(self._run, status, calls)
 
 
 FLOW: ContextVar[Flow | None] = ContextVar("nbllm_flow", default=None)
@@ -247,17 +286,10 @@ def current_flow() -> Mapping[str, Any] | None:
     return None if flow is None else flow.shown
 
 
-def plain(value: Any, levels: int = _MOST_LEVELS) -> Any:
-    """Return a value as JSON would hold it; what is none of JSON's types, too deep or too long as its repr, cut."""
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if levels and isinstance(value, Mapping) and len(value) <= _MOST_ITEMS:
-        return {str(k): plain(v, levels - 1) for k, v in value.items()}
-    if levels and isinstance(value, (list, tuple)) and len(value) <= _MOST_ITEMS:
-        return [plain(v, levels - 1) for v in value]
-    if isinstance(value, (Mapping, list, tuple)):
-        return f"<{type(value).__name__} of {len(value)}>"
-    try:
-        return repr(value)[:1000]
-    except Exception:  # a user's __repr__; a recording is not worth a flow
-        return f"<{type(value).__name__}>"
+def recorded_flow(ends: RunEnds) -> Mapping[str, Any] | None:
+    """Return the same for a call that is opened now and will be recorded; `ends` is told how the run ends."""
+    flow = FLOW.get()
+    if flow is None:
+        return None
+    flow.opened(ends)
+    return flow.shown

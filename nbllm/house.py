@@ -20,7 +20,7 @@ from nbllm.core.routing import Route, fixed
 from nbllm.core.throttle import BucketState
 from nbllm.core.why import Why
 from nbllm.errors import CallFailed, ConfigurationError, NbllmError
-from nbllm.flow_context import ONLOOKERS, Onlooker, current_flow, origin_now
+from nbllm.flow_context import ONLOOKERS, Onlooker, RunEnds, origin_now, recorded_flow
 from nbllm.pipeline.road import Parts, Road
 from nbllm.pipeline.route import Router
 from nbllm.pipeline.stage import SETTLE_S, looked_at, settle_now
@@ -88,7 +88,7 @@ class House:
 
     def _parts(self, session: str, executor: Callable[[], Executor]) -> Parts:
         """Return everything the road stands on."""
-        settings, shared = self._settings, self._shared
+        settings, shared, ends = self._settings, self._shared, RunEnds(lambda: self.storage.recordings)
         return Parts(
             settings=settings,
             session=session,
@@ -106,7 +106,7 @@ class House:
             breaker_states=MemoryState[BreakerState]() if shared is None else shared.breaker_states,
             bucket_states=MemoryState[BucketState]() if shared is None else shared.bucket_states,
             executor=executor,
-            flow=lambda: current_flow() if settings().recordings else None,
+            flow=lambda: recorded_flow(ends) if settings().recordings else None,
             origin=origin_now,
             onlookers=ONLOOKERS,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nbllm.cli.paper import Paper, plural
 from nbllm.core.ports import Recording
+from nbllm.core.recorded import of_file, own_recordings
 from nbllm.export import Exported, export_flow, read_ipynb
 from nbllm.export.project import as_dict
 from nbllm.settings import Settings
@@ -29,7 +30,7 @@ def export(given: argparse.Namespace) -> int:
         given.flow,
         Path(given.out),
         settings=settings,
-        recordings=recordings_of(settings),
+        recordings=own_recordings(recordings_of(settings), [given.flow], of_file(notebook)),
         examples=given.examples,
         include=given.include,
         folder=folder,
@@ -61,8 +62,9 @@ def recordings_of(settings: Settings) -> Sequence[Recording]:
 def _tell(paper: Paper, done: Exported) -> None:
     same = f", {len(done.same)} were as they are" if done.same else ""
     paper.line(f"  {done.flow} is exported to {done.out}: {plural(len(done.written), 'file')} written{same}.")
-    proved = f"; {plural(done.proof.runs, 'recorded run')} asked the same" if done.proof.runs else ""
-    paper.line(f"  Proved: imported in a clean process without network{', app included' if done.proof.app else ''}{proved}.")
+    paper.line(
+        f"  Proved: imported in a clean process without network{', app included' if done.proof.app else ''}; {done.compared}."
+    )
     if done.kept:
         paper.line(f"  Kept as you changed or deleted them: {', '.join(done.kept)}. --force overwrites them.")
     if done.removed:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from nbllm.cli.export import recordings_of
+from nbllm.core.recorded import of_file, own_recordings
 from nbllm.export import read_ipynb, render_flows, slice_notebook
 from nbllm.export.magic_settings import with_magics
 from nbllm.export.refusals import ExportRefused
-from nbllm.service.recorded import RecordedRun, recorded_runs
-from nbllm.service.replay import NotebookSide, app_runs, every_run, flows_named_in, parity
+from nbllm.service.recorded import RecordedRun, runs_to_replay
+from nbllm.service.replay import NotebookSide, app_runs, flows_named_in, parity
 from nbllm.settings import Settings
 
 
@@ -26,9 +27,10 @@ def compare(given: argparse.Namespace) -> int:
     settings = Settings.load(start=notebook.absolute().parent if notebook else None)
     travelling = app_runs(folder)
     served = flows_named_in(folder)
-    runs = every_run(travelling, recorded_runs(recordings_of(settings), served))
-    runs = [run for run in runs if run.flow in served] or travelling
-    report = parity(folder, runs, notebook=_side(notebook, settings, runs) if notebook else None)
+    own = own_recordings(recordings_of(settings), served, None if notebook is None else of_file(notebook))
+    runs, notes = runs_to_replay(own, travelling, served)
+    runs = runs or travelling
+    report = parity(folder, runs, notebook=_side(notebook, settings, runs) if notebook else None, notes=notes)
     print(report)
     return 0 if report.ok else 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nbllm.core.ports import Recording
@@ -19,30 +19,45 @@ _SHOWN_RUNS = 10
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """runs: those that were picked, oldest first. models: rungs that answered calls, newest first. newest: the last run."""
+    """runs: those that were picked, oldest first. newest: the last run that can be run again. models: rungs that answered calls,
+    newest first. recorded: how many runs of the flow are recorded.
+    """
 
     runs: tuple[Mapping[str, Any], ...]
     newest: Mapping[str, Any] | None
     models: tuple[str, ...]
     notes: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    recorded: int = 0
 
     @property
     def proving(self) -> frozenset[str]:
-        """The ids of the runs that the slice is held against: the newest, and those that travel."""
+        """The ids of the runs that are tried with the slice: the newest, which has to fit, and those that travel if they do."""
         return frozenset(str(run["run"]) for run in (*self.runs, *((self.newest,) if self.newest else ())))
+
+    def fitting(self, left_out: Mapping[str, str]) -> Picked:
+        """Return it without the runs that do not fit, and with a note on each. left_out: why, by the run's id."""
+        notes = tuple(
+            f"The recorded run {run['run']} does not travel: {left_out[run['run']]}." for run in self.runs if run["run"] in left_out
+        )
+        return replace(self, runs=tuple(run for run in self.runs if run["run"] not in left_out), notes=(*self.notes, *notes))
 
 
 def pick(flow: str, recordings: Iterable[Recording], which: Sequence[str]) -> Picked:
-    """Return the runs that are meant. which: "all", a number (so many of the newest) or ids of runs."""
+    """Return the runs that are meant. which: "all", a number (so many of the newest) or ids of runs.
+
+    Runs that asked and got the very same count once, the newest of them. One that cannot be run again is left out, with a note.
+    """
     every = recorded_runs(flow, recordings)
+    good = [run for run in every if not run["problem"]]
+    apart = list({_told(run): run for run in good}.values())
     chosen: dict[str, Mapping[str, Any]] = {}
     refusals = []
     for word in which:
         if word == "all":
-            found = every
+            found = apart or every
         elif _NUMBER.match(word):
-            found = every[-int(word) :]
+            found = (apart or every)[-int(word) :]
         else:
             found = [run for run in every if len(word) >= 4 and run["run"].startswith(word)]
         if not found:
@@ -52,7 +67,12 @@ def pick(flow: str, recordings: Iterable[Recording], which: Sequence[str]) -> Pi
     notes = (f"{_what_there_is(flow, every)} --examples takes them along.",) if every and not which else ()
     models = dict.fromkeys(str(call["rung"]) for run in reversed(every) for call in run["calls"])
     runs = tuple(run for run in every if run["run"] in chosen)
-    return Picked(runs, every[-1] if every else None, tuple(models), notes, tuple(refusals))
+    picked = Picked(runs, good[-1] if good else None, tuple(models), notes, tuple(refusals), len(every))
+    return picked.fitting({run["run"]: run["problem"] for run in runs if run["problem"]})
+
+
+def _told(run: Mapping[str, Any]) -> str:
+    return json.dumps([run["arguments"], run["calls"]], sort_keys=True, default=str)
 
 
 def _what_there_is(flow: str, every: Sequence[Mapping[str, Any]]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import nbllm
 from nbllm.core.ports import Recording
+from nbllm.core.recorded import Own
 from nbllm.export.cells import Cell
 from nbllm.export.constants import move_constants
 from nbllm.export.data_files import DataFiles, data_files
@@ -24,6 +25,7 @@ from nbllm.export.places import Places
 from nbllm.export.plan import Plan, digest, write
 from nbllm.export.proof import Proof, prove
 from nbllm.export.proof_refusals import proof_refusals
+from nbllm.export.proof_words import compared_words, left_out, notes_on_newest
 from nbllm.export.refusals import ExportRefused, Refusal
 from nbllm.export.requirements import Requirements, closure, requirements_text, unhashed_text
 from nbllm.export.settings_file import SettingsFile, settings_file
@@ -41,7 +43,7 @@ class Exported:
 
     out: its folder. written, same, kept, removed: paths in it; kept: those that the user had changed, or deleted, and that stay as
     they are. notes: what a person should know. keys: environment variable -> endpoint or provider whose key it holds. examples:
-    how many recorded runs travel. proof: what the clean process found.
+    how many recorded runs travel. proof: what the clean process found. compared: what of recorded runs was compared, in words.
     """
 
     out: Path
@@ -55,6 +57,7 @@ class Exported:
     keys: Mapping[str, str]
     examples: int
     proof: Proof
+    compared: str
 
 
 def export_flow(
@@ -63,7 +66,7 @@ def export_flow(
     out: Path,
     *,
     settings: Settings,
-    recordings: Iterable[Recording] = (),
+    recordings: Iterable[Recording] | Own = (),
     examples: Sequence[str] = (),
     include: Sequence[str] = (),
     folder: Path | None = None,
@@ -72,22 +75,24 @@ def export_flow(
     """Write the service of a flow into a folder: code, settings, requirements, tests, containers, deployment, monitoring.
 
     cells: a notebook's (`read_ipynb`) or a session's (`history_cells`). settings: what calls are made with; lines of %llm_config
-    and %llm_budget in a notebook's cells come on top. recordings: calls as a client keeps them; the newest run of the flow and
-    those that `examples` picks ("all", a number, ids of runs) are held against the slice. include: what travels in data/: files by
-    their path from `folder`, the notebook's, and constants by their name. force: overwrite what the user changed, too.
+    and %llm_budget in a notebook's cells come on top. recordings: the notebook's calls as a client keeps them, or what
+    `own_recordings` made of them; the newest whole run of the flow has to ask the same in the slice, and those that `examples`
+    picks ("all", a number, ids of runs) travel if they do. include: what travels in data/: files by their path from `folder`, the
+    notebook's, and constants by their name. force: overwrite what the user changed, too.
 
     Raises ExportRefused with every reason at once, and ExportError for the target folder. Nothing is written then.
     """
     out = Path(out).expanduser().absolute()
     app_name(out)
-    parts = _gather(cells, flow, settings, recordings, examples, include, folder)
-    plan, proof = _proved(parts, out, force=force)
+    own = recordings if isinstance(recordings, Own) else Own(tuple(recordings))
+    parts = _gather(cells, flow, settings, own, examples, include, folder)
+    plan, proof, parts = _proved(parts, out, force=force)
     about = {"made_by": f"nbllm {nbllm.__version__}", "flow": parts.found.flow}
     done = write(plan, out, about, force=force)
     return Exported(
         out=out, flow=parts.found.flow, app=app_name(out), written=done.written, same=done.same, kept=done.kept,
         removed=done.removed, notes=tuple(_notes(parts, proof)),
-        keys=parts.settings.keys, examples=len(parts.picked.runs), proof=proof,
+        keys=parts.settings.keys, examples=len(parts.picked.runs), proof=proof, compared=compared_words(flow, parts.picked, proof),
     )  # fmt: skip
 
 
@@ -114,16 +119,15 @@ class _Parts:
     needs: Requirements
     data: DataFiles
     picked: Picked
-    recordings: Sequence[Recording] = field(repr=False)
+    own: Own = field(repr=False)
 
 
 def _gather(
-    cells: Sequence[Cell], flow: str, settings: Settings, recordings: Iterable[Recording], examples: Sequence[str],
+    cells: Sequence[Cell], flow: str, settings: Settings, own: Own, examples: Sequence[str],
     include: Sequence[str], folder: Path | None,
 ) -> _Parts:  # fmt: skip
     """Work out all parts. Raises ExportRefused with what is in the way of any of them."""
     settings, refusals = with_magics(settings, cells)
-    recordings = tuple(recordings)
     try:
         found = slice_notebook(cells, flow=flow)
     except ExportRefused as error:
@@ -132,7 +136,7 @@ def _gather(
             raise ExportRefused(flow, refusals, untried=_NOT_SLICED) from None
         found = error.partial
     try:
-        parts = _worked_out(found, cells, settings, recordings, examples, include, folder, tuple(refusals))
+        parts = _worked_out(found, cells, settings, own, examples, include, folder, tuple(refusals))
     except (SyntaxError, ValueError, AssertionError):
         if not refusals:
             raise
@@ -143,7 +147,7 @@ def _gather(
 
 
 def _worked_out(
-    found: Slice, cells: Sequence[Cell], settings: Settings, recordings: Sequence[Recording], examples: Sequence[str],
+    found: Slice, cells: Sequence[Cell], settings: Settings, own: Own, examples: Sequence[str],
     include: Sequence[str], folder: Path | None, refusals: tuple[Refusal, ...],
 ) -> _Parts:  # fmt: skip
     """Return the parts for a slice, or for what there is of one. refusals: what was in the way before."""
@@ -151,19 +155,19 @@ def _worked_out(
     found = moved.found
     where = origins(render_flows(found), cells, folder)
     flows = tidied(render_flows(found, local_modules=where.local_modules), local_modules=where.local_modules)
-    picked = pick(found.flow, recordings, examples)
-    own = settings_file(settings, flows.text, used=picked.models, others=bool(where.local))
+    picked = pick(found.flow, own.recordings, examples)
+    made = settings_file(settings, flows.text, used=picked.models, others=bool(where.local))
     data = data_files(found, moved.rest, folder, constants=moved.files)
-    needs = closure(where.distributions, litellm=own.litellm)
+    needs = closure(where.distributions, litellm=made.litellm)
     missing = [
         Refusal(kind="module", reason=f"the service needs {name}, which is not installed here, so its version is not known",
                 todo="pip install 'nbllm[service,service-redis]'")
         for name in needs.missing
     ]  # fmt: skip
     return _Parts(
-        refusals=(*refusals, *where.refusals, *own.refusals, *moved.refusals, *data.refusals, *picked.refusals, *missing),
-        found=found, flows=flows, cells=cells, origins=where, settings=own, live=settings, needs=needs, data=data, picked=picked,
-        recordings=recordings,
+        refusals=(*refusals, *where.refusals, *made.refusals, *moved.refusals, *data.refusals, *picked.refusals, *missing),
+        found=found, flows=flows, cells=cells, origins=where, settings=made, live=settings, needs=needs, data=data, picked=picked,
+        own=own,
     )  # fmt: skip
 
 
@@ -193,38 +197,57 @@ def _files(parts: _Parts, out: Path) -> dict[str, bytes]:
     return files
 
 
-def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof]:
-    """Return the plan and its proof. Raises ExportRefused with what the clean process found."""
+def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof, _Parts]:
+    """Return the plan, its proof, and the parts without examples that do not fit. Raises ExportRefused with what was found."""
     files = _files(parts, out)
     Plan(files)
     # Before the time that a proof takes.
     check_target(out, {path: digest(one) for path, one in files.items()}, flow=parts.found.flow, force=force)
-    code = {path: one for path, one in files.items() if not path.startswith("vendor/")}
-    proving = parts.picked.proving
-    runs = [r for r in parts.recordings if r.flow is None or str(r.flow.get("run")) in proving]
-    if parts.picked.runs:
-        code["examples.json"] = examples_json(parts.found.flow, parts.picked, {})
-    works_in = "data" if parts.data.below else ""
-    try:
-        proof = prove(parts.found, runs, settings=parts.live, beside=code, works_in=works_in)
-    except OSError as error:
-        raise ExportError(
-            f"The export could not be proved: {error.strerror or error} ({error.filename}). Nothing was written.",
-            hint="Is the disk full? The proof needs a few MB in the folder for temporary files.",
-        ) from None
+    proof = _tried(parts, files)
+    if unfit := left_out(parts.picked, proof):
+        parts = replace(parts, picked=parts.picked.fitting(unfit))
+        files = _files(parts, out)
+        proof = _tried(parts, files)
     if parts.refusals or not proof.ok:
         found = proof_refusals(proof, Places(parts.found, parts.flows.text, parts.cells), parts.data.read)
         untried = "" if proof.imported_s is not None else _NOT_IMPORTED
         raise ExportRefused(parts.found.flow, [*parts.refusals, *found], untried=untried)
     if parts.picked.runs:
         files["examples.json"] = examples_json(parts.found.flow, parts.picked, proof.results, proof.around)
-    return Plan(files), proof
+    return Plan(files), proof, parts
+
+
+def _tried(parts: _Parts, files: Mapping[str, bytes]) -> Proof:
+    """Return the proof of these files. The newest run has to ask the same, where it is known to be the notebook's."""
+    code = {path: one for path, one in files.items() if not path.startswith("vendor/")}
+    picked = parts.picked
+    if picked.runs:
+        code["examples.json"] = examples_json(parts.found.flow, picked, {})
+    must = {str(picked.newest["run"])} if picked.newest and parts.own.certain else set()
+    works_in = "data" if parts.data.below else ""
+    try:
+        return prove(
+            parts.found, parts.own.recordings, settings=parts.live, beside=code, works_in=works_in, only=picked.proving, must=must
+        )
+    except OSError as error:
+        raise ExportError(
+            f"The export could not be proved: {error.strerror or error} ({error.filename}). Nothing was written.",
+            hint="Is the disk full? The proof needs a few MB in the folder for temporary files.",
+        ) from None
 
 
 def _notes(parts: _Parts, proof: Proof) -> Iterable[str]:
     taken = tuple(f"%{name}" for name in NAMES)
     yield from (note for note in parts.found.notes if not any(name in note for name in taken))
-    yield from (*parts.settings.notes, *parts.data.notes, *parts.picked.notes, *proof.skipped, *parts.flows.notes())
+    yield from (
+        *parts.settings.notes,
+        *parts.data.notes,
+        *parts.own.notes,
+        *parts.picked.notes,
+        *proof.skipped,
+        *parts.flows.notes(),
+    )
+    yield from notes_on_newest(parts.picked, proof, certain=parts.own.certain)
     if parts.origins.local:
         yield f"Copied from beside the notebook: {', '.join(parts.origins.local)}."
     if parts.data.files:
@@ -250,4 +273,5 @@ def as_dict(exported: Exported) -> dict[str, Any]:
         "out": str(exported.out), "flow": exported.flow, "app": exported.app, "written": list(exported.written),
         "same": list(exported.same), "kept": list(exported.kept), "removed": list(exported.removed), "notes": list(exported.notes),
         "keys": dict(exported.keys), "examples": exported.examples, "recorded_runs_proved": exported.proof.runs,
+        "compared": exported.compared,
     }  # fmt: skip

@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nbllm
 from nbllm.core.ports import Recording
+from nbllm.core.recorded import runs_of
+from nbllm.export.comparing import Verdict, asks_the_same, judged
 from nbllm.export.module import render_flows
 from nbllm.export.slicer import Slice
 from nbllm.redaction import redact
@@ -32,10 +34,11 @@ _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TEMP", "TMP", "TMPDI
 class Proof:
     """What the clean process found.
 
-    problems: why the slice is not proved, () when it is. runs: recorded runs whose prompts came out the same. skipped: runs that
-    could not be tried, and why. imported_s: how long the import took, in seconds; None when it failed. results: what each run
-    returned, as JSON, by the run's id. app: whether the app around the flow was made too. around: by the run's id, recorded calls
-    outside of the flow that it made: those of %%llm cells.
+    problems: why the slice is not proved, () when it is. runs: recorded runs whose prompts came out the same. varying: by the run's
+    id, how the prompts of others are different each time; what stays the same of them did so. unfit: by the run's id, why it is
+    none of this code; runs that had to fit are problems instead. skipped: what could not be tried, and why. imported_s: how long
+    the import took, in seconds; None when it failed. results: what each run returned, as JSON, by the run's id. app: whether the
+    app around the flow was made too. around: by the run's id, recorded calls outside of the flow that it made: %%llm cells'.
     """
 
     problems: tuple[str, ...]
@@ -45,6 +48,8 @@ class Proof:
     results: Mapping[str, Any] = field(default_factory=dict)
     app: bool = False
     around: Mapping[str, Any] = field(default_factory=dict)
+    varying: Mapping[str, str] = field(default_factory=dict)
+    unfit: Mapping[str, str] = field(default_factory=dict)
     stdout: str = field(default="", repr=False)
 
     @property
@@ -62,14 +67,18 @@ def prove(
     limit_s: float = LIMIT_S,
     beside: Mapping[str, bytes] | None = None,
     works_in: str = "",
+    only: Collection[str] | None = None,
+    must: Collection[str] | None = None,
 ) -> Proof:
     """Import the slice's module in a clean process: no network, no keys, nothing of this session; then run what was recorded.
 
     recordings: calls of the flow, as a client keeps them; each run's prompts are rendered again, on a provider that answers what
-    was recorded, and compared. folder: the notebook's, where relative paths lead (default: an empty one). settings: for the names
-    of endpoints, routes and models; keys stay here. limit_s: longest time for everything, in seconds. beside: the other files of
-    an export, which are laid around the module; an app.py among them is imported too. works_in: the folder among these where
-    relative paths lead then.
+    was recorded, and compared. What differs is rendered some times more in another process, at other times of the clock: a prompt
+    that holds the hour, or something random, is compared in what stays. folder: the notebook's, where relative paths lead (default:
+    an empty one). settings: for the names of endpoints, routes and models; keys stay here. limit_s: longest time for everything in
+    a process, in seconds. beside: the other files of an export, which are laid around the module; an app.py among them is imported
+    too. works_in: the folder among these where relative paths lead then. only: ids of the runs to try, None: all. must: ids of the
+    runs that have to ask the same, None: all.
     """
     with tempfile.TemporaryDirectory(prefix="nbllm-proof-") as name:
         place = Path(name)
@@ -80,25 +89,89 @@ def prove(
             file.write_bytes(data)
         if beside is not None:
             folder = path.parent / works_in
-        task = {
+        recordings = tuple(recordings)
+        every = [run for run in recorded_runs(found.flow, recordings) if only is None or run["run"] in only]
+        task: dict[str, Any] = {
             "module": str(path),
             "flow": found.flow,
             "home": str(place / "home"),
-            "runs": recorded_runs(found.flow, recordings := tuple(recordings)),
+            "runs": [run for run in every if not run["problem"]],
+            "again": False,
             "around": calls_around(recordings),
             "settings": _settings(settings),
             "app": "app.py" in (beside or {}),
         }
-        return _run(task, folder or place, place, limit_s)
+        told = _run(task, folder or place, place, limit_s)
+        if isinstance(told, Proof):
+            return told
+        differing = [run for run in task["runs"] if (seen := told["seen"].get(run["run"])) and _differs(seen[0])]
+        again: Any = {}
+        if differing:
+            later = _run({**task, "runs": differing, "again": True, "app": False}, folder or place, place, limit_s)
+            again = {} if isinstance(later, Proof) else later["seen"]
+    return _proof(told, again, every, None if must is None else set(must))
 
 
-def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> Proof:
+def _differs(seen: Mapping[str, Any]) -> bool:
+    return "error" not in seen and not asks_the_same(seen["recorded"], seen["sent"])
+
+
+def _proof(
+    told: Mapping[str, Any], again: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], must: Collection[str] | None
+) -> Proof:
+    """Return what both processes found. runs: those that were meant to be tried."""
+    problems, unfit, varying = list(told["problems"]), {}, {}
+    same: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        name = run["run"]
+        if run["problem"]:
+            unfit[name] = run["problem"]
+            continue
+        if name not in told["seen"]:  # the module could not be imported
+            continue
+        seen = told["seen"][name][0]
+        verdict = _verdict(seen, [one for one in again.get(name, ()) if "error" not in one])
+        if not verdict.problem:
+            same[name] = seen
+            if verdict.varies:
+                varying[name] = verdict.varies
+        elif must is None or name in must:
+            problems.append(f"A recorded run ({name}): {verdict.problem}")
+        else:
+            unfit[name] = verdict.problem
+    return Proof(
+        tuple(redact(problem) for problem in problems),
+        len(same) - len(varying),
+        tuple(redact(reason) for reason in told["skipped"]),
+        told["imported_s"],
+        {name: seen["result"] for name, seen in same.items()},
+        told["app"],
+        {name: seen["around"] for name, seen in same.items()},
+        varying,
+        {name: redact(why) for name, why in unfit.items()},
+        told["stdout"],
+    )
+
+
+def _verdict(seen: Mapping[str, Any], again: Sequence[Mapping[str, Any]]) -> Verdict:
+    if "error" in seen:
+        return Verdict(problem=seen["error"])
+    if not _differs(seen):
+        return Verdict()
+    verdict = judged(seen["recorded"], seen["sent"], [one["sent"] for one in again])
+    return Verdict(f"it asks something else. {verdict.problem}") if verdict.problem else verdict
+
+
+def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> dict[str, Any] | Proof:
+    """Return what a clean process told, or the proof that failed because it told nothing."""
     root = str(Path(nbllm.__file__).resolve().parents[1])
     # This very nbllm, whichever one is installed. Its folder may be site-packages, which must not stand before Python's own.
     first = f"import sys; sys.path.insert(0, {root!r}); import nbllm; del sys.path[0]; sys.path.append({root!r})"
     code = f"{first}; from nbllm.export.proving import main; main()"
     variables = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    variables |= {"HOME": str(place), "USERPROFILE": str(place), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    # Another order of sets shows what hangs on it.
+    seed = "1" if task["again"] else "0"
+    variables |= {"HOME": str(place), "USERPROFILE": str(place), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": seed}
     command = [sys.executable, "-I", "-c", code]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and code; the user's code is what is to be tried
@@ -111,17 +184,7 @@ def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> 
     if line is None:
         last = redact(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}")
         return Proof((f"The process that imports the module ended without a word: {last:.300}",))
-    told = json.loads(line.removeprefix(_MARK))
-    return Proof(
-        tuple(redact(problem) for problem in told["problems"]),
-        told["runs"],
-        tuple(redact(reason) for reason in told["skipped"]),
-        told["imported_s"],
-        told["results"],
-        told["app"],
-        told["around"],
-        done.stdout,
-    )
+    return {**json.loads(line.removeprefix(_MARK)), "stdout": done.stdout}
 
 
 def report(told: Mapping[str, Any]) -> None:
@@ -131,15 +194,19 @@ def report(told: Mapping[str, Any]) -> None:
 
 
 def recorded_runs(flow: str, recordings: Iterable[Recording]) -> list[dict[str, Any]]:
-    """Return the recorded runs of a flow, oldest first: their id, arguments, and the calls in their order."""
-    by_run: dict[str, dict[str, Any]] = {}
-    for one in sorted(recordings, key=lambda r: r.started_at):
-        if one.flow is None or one.flow.get("name") != flow or "messages" not in one.prompt:
-            continue
-        key = str(one.flow.get("run"))
-        run = by_run.setdefault(key, {"run": key, "arguments": one.flow.get("arguments", {}), "calls": []})
-        run["calls"].append({"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")})
-    return list(by_run.values())
+    """Return the recorded runs of a flow, oldest first: their id, when they began in Unix time, their arguments, the calls in their
+    order, those of inner flows too, and why they cannot be run again, "" when they can.
+    """
+    return [
+        {
+            "run": run.run,
+            "started_at": run.calls[0].started_at,
+            "arguments": run.arguments,
+            "problem": run.problem,
+            "calls": [{"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")} for one in run.calls],
+        }
+        for run in runs_of(recordings, {flow})
+    ]
 
 
 def calls_around(recordings: Iterable[Recording]) -> list[dict[str, Any]]:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
+from nbllm.core.recorded import Own
 from nbllm.notebook import wording
 from nbllm.notebook.app_keys import engine_variables, key_of_tier
 from nbllm.notebook.app_view import Card
 from nbllm.notebook.live_card import LiveCard
+from nbllm.notebook.own_runs import own_runs
 from nbllm.notebook.running_app import App, running, start_app
 from nbllm.notebook.views import Text, View
 from nbllm.settings import reading
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 _PLAN = ("users", "seconds", "every_s", "ramp_s", "even", "limit_s")
 _TICK_S = 0.25
-_RECORDINGS = 2_000
 
 
 class AppVerbs:
@@ -98,16 +99,16 @@ class AppVerbs:
 
     def parity(self, words: list[str], values: Mapping[str, Any]) -> View:
         """Replay recorded runs here and in the app; a difference makes the cell fail."""
-        from nbllm.service.recorded import recorded_runs
-        from nbllm.service.replay import NotebookSide, app_runs, every_run, flows_named_in, parity
+        from nbllm.service.recorded import runs_to_replay
+        from nbllm.service.replay import NotebookSide, app_runs, flows_named_in, parity
 
         folder = _folder("parity", words)
         client = self._client()
         here = {name: value for name, value in self._shell.user_ns.items() if getattr(value, "__nbllm_flow__", "") == name}
-        ours = recorded_runs(client.recordings.newest(_RECORDINGS), here)
-        runs = [run for run in every_run(ours, app_runs(folder)) if run.flow in flows_named_in(folder)]
+        served = flows_named_in(folder)
+        runs, notes = runs_to_replay(own_runs(client, served), app_runs(folder), served)
         side = NotebookSide(here, client.settings) if here else None
-        report = parity(folder, runs, notebook=side)
+        report = parity(folder, runs, notebook=side, notes=notes)
         self._keep(values, report)
         if not report.ok:
             raise NoParity(report)
@@ -162,13 +163,16 @@ class AppVerbs:
         return test.result()
 
     def _runs(self, app: App, flow: str) -> list[RecordedRun]:
-        from nbllm.service.recorded import recorded_runs
-        from nbllm.service.replay import app_runs, every_run
+        from nbllm.service.recorded import runs_to_replay
+        from nbllm.service.replay import app_runs
 
-        ours = recorded_runs(self._client().recordings.newest(_RECORDINGS), {flow})
-        runs = [run for run in every_run(ours, app_runs(app.folder)) if run.flow == flow]
+        own = own_runs(self._client(), {flow})
+        # Arguments of another notebook's runs may be what nobody wants to send.
+        runs, _ = runs_to_replay(own if own.certain else Own(()), app_runs(app.folder), {flow})
         if not runs:
-            raise UsageError(f"There is no recorded run of {flow} whose arguments could be sent: run it once in this notebook.")
+            raise UsageError(
+                f"There is no recorded run of {flow} of this notebook whose arguments could be sent: run it once, to its end."
+            )
         return runs
 
     # ------------------------------------------------------------------ gateway

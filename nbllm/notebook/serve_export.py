@@ -11,13 +11,12 @@ from IPython.core.error import UsageError
 
 from nbllm.notebook import wording
 from nbllm.notebook.names import users_names
+from nbllm.notebook.own_runs import own_runs
 from nbllm.notebook.views import Table, View, columns
 from nbllm.settings.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from nbllm.export import Exported, Kept
-
-_RECORDINGS = 2_000
 
 
 def export_cell(shell: Any, client: Any, values: Mapping[str, Any], cell: str) -> View:
@@ -48,7 +47,7 @@ def export_here(shell: Any, client: Any, flow: str, values: Mapping[str, Any]) -
         flow,
         Path(values["out"]),
         settings=client.settings,
-        recordings=client.recordings.newest(_RECORDINGS),
+        recordings=own_runs(client, [flow]),
         examples=tuple(values.get("examples", ())),
         include=tuple(values.get("include", ())),
         folder=Path.cwd(),
@@ -106,9 +105,7 @@ def exported_view(done: Exported, kept: Sequence[Kept]) -> View:
     shown = os.path.relpath(done.out)
     files = wording.plural(len(done.written), "file")
     same = f", {len(done.same)} as before" if done.same else ""
-    proof = f"imported in a clean process without network{', the app too' if done.proof.app else ''}"
-    if done.proof.runs:
-        proof += f"; {wording.plural(done.proof.runs, 'recorded run')} asked the same"
+    proof = f"imported in a clean process without network{', the app too' if done.proof.app else ''}; {done.compared}"
     rows: list[Sequence[str]] = [
         ("project", f"{shown}: {files} written{same}"),
         *((f"cell {cell.number}", cell.reason) for cell in kept),

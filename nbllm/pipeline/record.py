@@ -145,8 +145,9 @@ class Recorder:
         if reply.why.matched_text is not None:
             answer["matched"] = reply.why.matched_text
         recording = Recording(
-            call_id=call.call_id, started_at=call.started_at, model=reply.rung, prompt=content, answer=answer, flow=call.flow
-        )
+            call_id=call.call_id, started_at=call.started_at, model=reply.rung, prompt=content, answer=answer, flow=call.flow,
+            session=call.session, notebook=call.origin.notebook,
+        )  # fmt: skip
         try:
             self._recordings().keep(recording)
         except NbllmError as exc:

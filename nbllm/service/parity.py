@@ -121,7 +121,14 @@ class ParityReport:
             return "Parity: nothing to compare"
         runs = f"{self.equal} of {self.runs} run{'s' if self.runs != 1 else ''}"
         calls = f"{self.calls} call{'s' if self.calls != 1 else ''}"
-        return f"Parity {self.share:.0%}: {runs} the same ({calls} compared), at no cost"
+        same = f"{runs} the same ({calls} compared), at no cost"
+        return f"Parity {self.share:.0%}: {same}" if self.ok or self.equal < self.runs else f"No parity: {self._failed()}; {same}"
+
+    def _failed(self) -> str:
+        """Return what failed although all runs are the same."""
+        settings = [f"{len(self.differences)} setting{'s differ' if len(self.differences) > 1 else ' differs'}"]
+        flows = [f"{len(self.skipped)} flow{'s were' if len(self.skipped) > 1 else ' was'} not compared"]
+        return ", ".join([*(settings if self.differences else ()), *(flows if self.skipped else ())])
 
     def __str__(self) -> str:
         """Return the verdict and each difference."""

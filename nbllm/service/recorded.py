@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nbllm.core.messages import Chat, Request
 from nbllm.core.ports import Recording, Wire
+from nbllm.core.recorded import Own, runs_of
 from nbllm.redaction import redact
 from nbllm.service.parity import CallTrace, RunTrace
 from nbllm.testing import FakeProvider
@@ -50,24 +51,48 @@ def _recorded_trace(call: Mapping[str, Any]) -> CallTrace:
 
 
 def recorded_runs(recordings: Iterable[Recording], flows: Iterable[str]) -> list[RecordedRun]:
-    """Return the recorded runs of these flows, oldest first, each set of arguments once (its newest run).
+    """Return the recorded runs of these flows that can be run again, oldest first, each set of arguments once (its newest run).
 
-    A call within a flow within a flow belongs to the inner one: only runs of whole calls are replayed.
+    A call within a flow within a flow belongs to the runs of both: whoever runs the outer one again runs the inner one too.
     """
-    wanted = set(flows)
-    around: dict[str, Mapping[str, Any]] = {}
-    runs: dict[tuple[str, str], list[Recording]] = defaultdict(list)
-    for one in sorted(recordings, key=lambda r: r.started_at):
-        if one.flow is not None and one.flow.get("name") in wanted:
-            runs[one.flow["name"], str(one.flow.get("run"))].append(one)
-        elif one.flow is None and "messages" in one.prompt:
-            around[json.dumps(one.prompt["messages"], sort_keys=True, default=str)] = _told(one)
+    recordings = sorted(recordings, key=lambda r: r.started_at)
+    beside = [one for one in recordings if one.flow is None and "messages" in one.prompt]
+    around = {json.dumps(one.prompt["messages"], sort_keys=True, default=str): _told(one) for one in beside}
     by_arguments: dict[str, RecordedRun] = {}
-    for (name, _), calls in runs.items():
-        arguments = (calls[0].flow or {}).get("arguments", {})
-        known = json.dumps([name, arguments], sort_keys=True, default=str)
-        by_arguments[known] = RecordedRun(name, arguments, tuple(map(_told, calls)), around=tuple(around.values())[-_MOST_AROUND:])
+    for run in runs_of(recordings, flows):
+        if not run.problem:
+            known = json.dumps([run.flow, run.arguments], sort_keys=True, default=str)
+            calls = tuple(map(_told, run.calls))
+            by_arguments[known] = RecordedRun(run.flow, run.arguments, calls, around=tuple(around.values())[-_MOST_AROUND:])
     return list(by_arguments.values())
+
+
+def runs_to_replay(
+    own: Own, travelling: Sequence[RecordedRun], flows: Collection[str]
+) -> tuple[list[RecordedRun], tuple[str, ...]]:
+    """Return the runs of these flows that a notebook and its app are compared with, and what a person should know of that.
+
+    own: the notebook's recordings; where these may be another notebook's, only the runs that travel with the app count, if any do.
+    """
+    travelling = [run for run in travelling if run.flow in flows]
+    if travelling and not own.certain:
+        return every_run(travelling), ()
+    reasons = Counter((run.flow, run.problem) for run in runs_of(own.recordings, flows) if run.problem)
+    notes = [f"Not replayed: {_runs(count)} of {flow}: {why}." for (flow, why), count in reasons.items()]
+    return every_run(recorded_runs(own.recordings, flows), travelling), (*own.notes, *notes)
+
+
+def every_run(*groups: Iterable[RecordedRun]) -> list[RecordedRun]:
+    """Return the runs of several sources, each flow's set of arguments once; earlier groups win."""
+    found: dict[str, RecordedRun] = {}
+    for group in groups:
+        for run in group:
+            found.setdefault(json.dumps([run.flow, run.arguments], sort_keys=True, default=str), run)
+    return list(found.values())
+
+
+def _runs(count: int) -> str:
+    return f"{count} recorded run{'' if count == 1 else 's'}"
 
 
 def _told(one: Recording) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,22 +78,15 @@ def flows_named_in(folder: Path) -> set[str]:
     return found | {alias.name for n in imported for alias in n.names}
 
 
-def every_run(*groups: Iterable[RecordedRun]) -> list[RecordedRun]:
-    """Return the runs of several sources, each flow's set of arguments once; earlier groups win."""
-    found: dict[str, RecordedRun] = {}
-    for group in groups:
-        for run in group:
-            found.setdefault(json.dumps([run.flow, run.arguments], sort_keys=True, default=str), run)
-    return list(found.values())
-
-
 def parity(
-    folder: Path, runs: Sequence[RecordedRun], *, notebook: NotebookSide | None = None, limit_s: float = LIMIT_S
-) -> ParityReport:
+    folder: Path, runs: Sequence[RecordedRun], *, notebook: NotebookSide | None = None, limit_s: float = LIMIT_S,
+    notes: Sequence[str] = (),
+) -> ParityReport:  # fmt: skip
     """Replay runs on both sides and compare; without a notebook the service is held against the recordings alone.
 
-    folder: the app's. limit_s: longest time for the service's side. Raises ParityFailed, and ConfigurationError for settings or
-    flows that cannot work. Nothing is sent to a model, nothing is written to the app's home. Not on an event loop.
+    folder: the app's. limit_s: longest time for the service's side. notes: on where the runs come from, for the report. Raises
+    ParityFailed, and ConfigurationError for settings or flows that cannot work. Nothing is sent to a model, nothing is written to
+    the app's home. Not on an event loop.
     """
     folder = folder.expanduser().resolve()
     if not (folder / "app.py").is_file():
@@ -103,7 +96,9 @@ def parity(
     if not runs:
         raise ParityFailed(
             f"There is no recorded run of a flow of {folder.name} to replay.",
-            hint="Run the flow once where recordings are on (in a notebook they are), or export it with --examples.",
+            hint=" ".join(
+                [*notes, "Run the flow once where recordings are on (in a notebook they are), or export it with --examples."]
+            ),
         )
     with tempfile.TemporaryDirectory(prefix="nbllm-parity-", ignore_cleanup_errors=True) as name:
         home = Path(name) / "home"
@@ -119,7 +114,7 @@ def parity(
         [before[number] for number in known], [after[number] for number in known], names=names, settings=settings,
         around=[runs[number].around_traces() for number in known],
         skipped=(*missing, *(f"{flow}: {why}" for flow, why in skipped.items())),
-        notes=notes_on(after, [app] if notebook is None else [notebook.settings, app]),
+        notes=(*notes, *notes_on(after, [app] if notebook is None else [notebook.settings, app])),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from nbllm.core.messages import Chat, Embed, Options, Request
 from nbllm.core.reply import Reply
 from nbllm.current import use
 from nbllm.errors import NbllmError
-from nbllm.flow_context import plain
+from nbllm.flow_arguments import plain
 from nbllm.following import Following
 from nbllm.live import LiveCall
 from nbllm.service.parity import CallTrace, RunTrace
@@ -174,7 +174,7 @@ def run_here(spec: Any, run: RecordedRun, client: TracingClient, answers: Record
     result: Any = None
     error = ""
     try:
-        arguments = spec.arguments.model_validate(dict(run.arguments))
+        arguments = spec.parse(dict(run.arguments))
         with use(client):
             value = spec.call(arguments)
             if spec.is_async:

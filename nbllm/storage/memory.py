@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
 from nbllm.core.ports import Balance, CacheStats, Lease, Recording, Scope, Stored, Written
+from nbllm.core.recorded import with_ends
 from nbllm.storage.budget_rows import refuse_if_full
 from nbllm.storage.entries import decode, encode
 
@@ -226,6 +227,7 @@ class MemoryRecordings:
     def __init__(self, *, limit: int = 1000) -> None:
         self._limit = limit
         self._kept: dict[str, Recording] = {}
+        self._ends: dict[str, Mapping[str, Any]] = {}
 
     def keep(self, recording: Recording) -> Written:
         """Keep one."""
@@ -234,13 +236,22 @@ class MemoryRecordings:
             del self._kept[next(iter(self._kept))]
         return None
 
+    def end_run(self, run: str, status: str, calls: int) -> Written:
+        """Note how a run of a flow ended."""
+        self._ends[run] = {"status": status, "calls": calls}
+        while len(self._ends) > self._limit:
+            del self._ends[next(iter(self._ends))]
+        return None
+
     def get(self, call_id: str) -> Recording | None:
         """Return one or None."""
-        return self._kept.get(call_id)
+        found = self._kept.get(call_id)
+        return None if found is None else with_ends(found, self._ends)
 
     def newest(self, limit: int) -> Sequence[Recording]:
         """Return the newest, newest first."""
-        return sorted(self._kept.values(), key=lambda recording: -recording.started_at)[:limit]
+        newest = sorted(self._kept.values(), key=lambda recording: -recording.started_at)[:limit]
+        return [with_ends(recording, self._ends) for recording in newest]
 
     def forget(self, *, call_id: str | None = None) -> int:
         """Delete one or all, and return how many there were."""

@@ -6,9 +6,11 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from nbllm.core.ports import Recording, Written
+from nbllm.core.recorded import flows_of, with_ends
 from nbllm.redaction import redact
 from nbllm.storage.faults import OnTrouble
 from nbllm.storage.home import Home
@@ -19,8 +21,10 @@ from nbllm.storage.texts import storable
 DEFAULT_DAYS = 30.0
 DEFAULT_BYTES = 500_000_000
 _TRIM_EVERY = 50
-_COLUMNS = "call_id, started_at, model, prompt, answer, flow"
-_KEEP = f"INSERT OR REPLACE INTO recordings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 - our own
+_COLUMNS = "call_id, started_at, model, prompt, answer, flow, session, notebook"
+_KEEP = f"INSERT OR REPLACE INTO recordings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our own
+_MOST_NAMES = 500
+"""How many values one statement is given: SQLite takes 999 at least."""
 
 
 def _first(con: sqlite3.Connection) -> None:
@@ -29,6 +33,15 @@ def _first(con: sqlite3.Connection) -> None:
         "model TEXT NOT NULL, prompt TEXT NOT NULL, answer TEXT NOT NULL, flow TEXT)"
     )
     con.execute("CREATE INDEX recordings_by_time ON recordings(started_at)")
+
+
+def _second(con: sqlite3.Connection) -> None:
+    con.execute("ALTER TABLE recordings ADD COLUMN session TEXT")
+    con.execute("ALTER TABLE recordings ADD COLUMN notebook TEXT")
+    con.execute(
+        "CREATE TABLE runs (run TEXT PRIMARY KEY, ended_at REAL NOT NULL, status TEXT NOT NULL, calls INTEGER NOT NULL) "
+        "WITHOUT ROWID"
+    )
 
 
 class SqliteRecordings:
@@ -48,15 +61,15 @@ class SqliteRecordings:
         self._days = days
         self._limit_bytes = limit_bytes
         self._kept = 0
-        self._db = Database(home, "recordings.db", migrations=(_first,), on_trouble=on_trouble)
+        self._db = Database(home, "recordings.db", migrations=(_first, _second), on_trouble=on_trouble)
 
     def keep(self, recording: Recording) -> Written:
         """Keep one; redacting and writing are the writer thread's. Raises HomeUnusable."""
 
         def run(con: sqlite3.Connection) -> None:
             texts = [_redacted(part) for part in (recording.prompt, recording.answer, recording.flow)]
-            values = (recording.call_id, recording.started_at, storable(recording.model), *texts)
-            con.execute(_KEEP, values)
+            where = (recording.session, recording.notebook)
+            con.execute(_KEEP, (recording.call_id, recording.started_at, storable(recording.model), *texts, *where))
             if self._kept % _TRIM_EVERY == 0:
                 self._trim(con)
             self._kept += 1
@@ -64,7 +77,9 @@ class SqliteRecordings:
         return self._db.defer(run)
 
     def _trim(self, con: sqlite3.Connection) -> None:
-        con.execute("DELETE FROM recordings WHERE started_at < ?", (time.time() - self._days * 86400,))
+        oldest_at = time.time() - self._days * 86400
+        con.execute("DELETE FROM recordings WHERE started_at < ?", (oldest_at,))
+        con.execute("DELETE FROM runs WHERE ended_at < ?", (oldest_at,))
         (page_bytes,) = con.execute("PRAGMA page_size").fetchone()
         while True:
             (pages,) = con.execute("PRAGMA page_count").fetchone()
@@ -74,6 +89,15 @@ class SqliteRecordings:
             oldest = "SELECT id FROM recordings ORDER BY started_at LIMIT 20"
             if con.execute(f"DELETE FROM recordings WHERE id IN ({oldest})").rowcount == 0:  # noqa: S608 - our own
                 return
+
+    def end_run(self, run: str, status: str, calls: int) -> Written:
+        """Note how a run of a flow ended. Raises HomeUnusable."""
+        values = (run, time.time(), status, calls)
+
+        def run_over(con: sqlite3.Connection) -> None:
+            con.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", values)
+
+        return self._db.defer(run_over)
 
     def get(self, call_id: str) -> Recording | None:
         """Return one or None."""
@@ -87,7 +111,15 @@ class SqliteRecordings:
     def _select(self, rest: str, values: tuple[Any, ...]) -> list[Recording]:
         self._db.flush()
         sql = f"SELECT {_COLUMNS} FROM recordings {rest}"  # noqa: S608 - our own
-        return [_recording(*row) for row in self._db.read(lambda con: con.execute(sql, values).fetchall())]
+        found = [_recording(*row) for row in self._db.read(partial(_rows, sql, values))]
+        runs = sorted({str(one.get("run")) for recording in found for one in flows_of(recording)})
+        ends: dict[str, Mapping[str, Any]] = {}
+        for at in range(0, len(runs), _MOST_NAMES):
+            some = tuple(runs[at : at + _MOST_NAMES])
+            wanted = f"SELECT run, status, calls FROM runs WHERE run IN ({','.join('?' * len(some))})"  # noqa: S608 - our own
+            rows = self._db.read(partial(_rows, wanted, some))
+            ends |= {run: {"status": status, "calls": calls} for run, status, calls in rows}
+        return [with_ends(recording, ends) for recording in found]
 
     def forget(self, *, call_id: str | None = None) -> int:
         """Delete one or all, give the space back, and return how many there were."""
@@ -96,6 +128,8 @@ class SqliteRecordings:
         def run(con: sqlite3.Connection) -> int:
             con.execute("PRAGMA secure_delete=1").fetchall()  # forgotten texts are overwritten, not only unlinked
             count = con.execute(f"DELETE FROM recordings{where}", values).rowcount  # noqa: S608 - our own
+            if call_id is None:
+                con.execute("DELETE FROM runs")
             give_back(con)
             return count
 
@@ -109,12 +143,19 @@ class SqliteRecordings:
         self._db.close()
 
 
+def _rows(sql: str, values: tuple[Any, ...], con: sqlite3.Connection) -> list[Any]:
+    return con.execute(sql, values).fetchall()
+
+
 def _redacted(part: Mapping[str, Any] | None) -> str | None:
     # default=str: a user's argument of a flow may be anything, and a recording is to be looked at.
     return None if part is None else redact(json.dumps(part, default=str))
 
 
-def _recording(call_id: str, started_at: float, model: str, prompt: str, answer: str, flow: str | None) -> Recording:
+def _recording(
+    call_id: str, started_at: float, model: str, prompt: str, answer: str, flow: str | None, *where: str | None
+) -> Recording:  # fmt: skip
+    session, notebook = where
     return Recording(
         call_id=call_id,
         started_at=started_at,
@@ -122,6 +163,8 @@ def _recording(call_id: str, started_at: float, model: str, prompt: str, answer:
         prompt=_parsed(prompt),
         answer=_parsed(answer),
         flow=None if flow is None else _parsed(flow),
+        session=session,
+        notebook=notebook,
     )
 
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field
 
 import nbllm
 from nbllm import Client, errors, flow
 from nbllm.core.ports import Recording
-from nbllm.flow_context import current_flow, plain
+from nbllm.core.recorded import runs_of
+from nbllm.flow_arguments import plain
+from nbllm.flow_context import current_flow
+from nbllm.service.flow_specs import describe
 from nbllm.testing import FakeProvider
 from tests.client.helpers import fake_client
 
@@ -95,6 +102,7 @@ def test_async_flows_at_once(client: Client) -> None:
             "name": "translation",
             "run": found[f"Translate text {n} to {n}"]["run"],
             "arguments": {"text": f"text {n}", "to": str(n)},
+            "ended": {"status": "done", "calls": 1},
         }
         for n in range(5)
     }
@@ -109,6 +117,24 @@ def test_nested_flows(client: Client) -> None:
     assert current_flow() is None
 
 
+def test_calls_know_the_flows_around_theirs(client: Client) -> None:
+    """A call of an inner flow names the outer run too; each run's end says how many calls it opened, inner ones too."""
+    outer("x")
+    before, first, *_ = recorded(client)
+    (around,) = first.flow["outer"]
+    assert (around["name"], around["run"], around["arguments"]) == ("outer", before.flow["run"], {"text": "x"})
+    assert (around["ended"], first.flow["ended"]) == ({"status": "done", "calls": 4}, {"status": "done", "calls": 2})
+    assert [(run.flow, len(run.calls), run.problem) for run in runs_of(recorded(client), ["outer", "summary"])] == [
+        ("outer", 4, ""), ("summary", 2, ""),
+    ]  # fmt: skip
+
+
+def test_where_a_call_was_made(client: Client) -> None:
+    """A recording says of which session it is."""
+    nbllm.ask("x")
+    assert [(one.session, one.notebook) for one in recorded(client)] == [(client.session, None)]
+
+
 def test_a_flow_that_fails(client: Client) -> None:
     """An error leaves the flow as it found the context; what came before it is recorded."""
 
@@ -121,6 +147,95 @@ def test_a_flow_that_fails(client: Client) -> None:
         failing()
     assert current_flow() is None
     assert [r.flow["name"] for r in recorded(client)] == ["failing"]
+    assert [run.problem for run in runs_of(recorded(client), ["failing"])] == ["it did not come to its end"]
+
+
+def test_a_call_that_fails_is_missed(tmp_path: Path) -> None:
+    """A run that came to its end without one of its answers says so: it cannot be run again as it was."""
+
+    @flow
+    def brave() -> str:
+        try:
+            nbllm.ask("first", retries=0)
+        except errors.CallFailed:
+            return nbllm.ask("second").text
+        return ""
+
+    with (
+        fake_client(tmp_path, FakeProvider(errors.ConnectionFailed("gone"), "fine"), recordings=True) as client,
+        nbllm.use(client),
+    ):
+        assert brave() == "fine"
+        (run,) = runs_of(recorded(client), ["brave"])
+    assert run.problem == "1 of its 2 calls failed, or are not recorded any more"
+
+
+class Colour(Enum):
+    """A type that JSON holds as a text."""
+
+    RED = "red"
+
+
+class Book(BaseModel):
+    """A model with models in it."""
+
+    title: str = Field(alias="Title")
+    pages: list[Document] = []
+
+
+@flow
+def typed(
+    one: Document, book: Book, at: datetime, price: Decimal, where: Path, colours: list[Colour], pair: tuple[int, float],
+    seen: set[str], maybe: Document | None = None, by_year: dict[int, Colour] | None = None,
+) -> str:  # fmt: skip
+    """A flow that takes whatever a service takes."""
+    one.title += " read"
+    return nbllm.ask(f"{one} {book} {at} {price} {where} {colours} {pair} {seen} {maybe} {by_year}").text
+
+
+def test_arguments_are_recorded_as_the_service_takes_them(client: Client) -> None:
+    """Dataclasses, models, dates, decimals, paths, enums and containers of them come back as what they were when the flow began."""
+    book = Book(Title="A", pages=[Document("p")])
+    given = (
+        Document("x"), book, datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC), Decimal("1.10"), Path("a/b"), [Colour.RED], (1, 2.0),
+        {"z"}, Document("y"), {2026: Colour.RED},
+    )  # fmt: skip
+    typed(*given)
+    (run,) = runs_of(recorded(client), ["typed"])
+    assert (run.problem, run.arguments["one"], run.arguments["price"]) == ("", {"title": "x"}, "1.10")
+    spec = describe(typed)
+    again = spec.parse(run.arguments)
+    assert [getattr(again, name) for name in type(again).model_fields] == [Document("x"), *given[1:]]
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [(1, "is an int"), (float("nan"), "JSON"), (object(), "JSON"), ({"title": "x"}, "JSON"), ([1] * 20_000, "JSON")],
+)
+def test_arguments_that_json_changes_are_doubted(client: Client, value: object, word: str) -> None:
+    """An int for a float, no number, a dict for a dataclass, what no type says: recorded to be looked at, and marked."""
+
+    @flow
+    def taking(one: float | Document) -> str:
+        return nbllm.ask(str(type(one))).text
+
+    taking(value)  # type: ignore[arg-type]  # that is the point
+    (run,) = runs_of(recorded(client), ["taking"])
+    assert word in run.problem
+    assert run.problem.startswith("its argument one ")
+
+
+def test_a_default_that_json_cannot_hold_is_left_out(client: Client) -> None:
+    """A replay has it again from the signature, so the run is as good as any."""
+    sentinel: Any = object()
+
+    @flow
+    def taking(one: str, two: str = sentinel) -> str:
+        return nbllm.ask(f"{one} {two is sentinel}").text
+
+    taking("x")
+    (run,) = runs_of(recorded(client), ["taking"])
+    assert (run.arguments, run.problem) == ({"one": "x"}, "")
 
 
 def test_every_door_records_its_flow(client: Client) -> None:

@@ -140,7 +140,12 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """The texts of one call, redacted: what parity, examples and the call list need."""
+    """The texts of one call, redacted: what parity, examples and the call list need.
+
+    flow: the innermost flow that made it (flow_context.Flow.shown); `outer` in it has the flows around that one. When it is read,
+    a flow whose run is over has `ended`: its status ("done" or "failed") and how many calls it had opened. session, notebook: where
+    the call was made, as the ledger has it; None: not known.
+    """
 
     call_id: str
     started_at: float
@@ -148,6 +153,8 @@ class Recording:
     prompt: Mapping[str, Any]
     answer: Mapping[str, Any]
     flow: Mapping[str, Any] | None = None
+    session: str | None = None
+    notebook: str | None = None
 
 
 class Recordings(Protocol):
@@ -155,6 +162,9 @@ class Recordings(Protocol):
 
     def keep(self, recording: Recording) -> Written:
         """Keep one (handed to the writer thread; losing one is no error)."""
+
+    def end_run(self, run: str, status: str, calls: int) -> Written:
+        """Note that a run of a flow is over: "done" or "failed", and how many calls it had opened, those of inner flows too."""
 
     def get(self, call_id: str) -> Recording | None:
         """Return one or None."""

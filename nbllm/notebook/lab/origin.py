@@ -5,7 +5,6 @@ A notebook is named by the first 16 hex digits of the SHA-256 of its path, so th
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -14,17 +13,13 @@ from contextvars import ContextVar
 from typing import Any
 
 from nbllm.core.messages import NOWHERE, Origin
+from nbllm.core.recorded import tag_of
 from nbllm.flow_context import CELLS, ORIGIN, nothing_beside
 
 _MOST_SESSIONS = 1000
 _MOST_FORMER = 20
 _CELL_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 """What the notebook format allows; other front ends give addresses, with paths in them."""
-
-
-def tag_of(path: str) -> str:
-    """Return what a notebook's path is called in the ledger and in messages."""
-    return hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Notebooks:
