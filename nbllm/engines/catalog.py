@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from nbllm.errors import EngineNotPossible
 from nbllm.settings.suggest import did_you_mean
 
-_INSTEAD = 'Without it: "sim-server" serves simulated models, and attach(URL) takes any server that already runs.'
+_INSTEAD = "Without it: `%serve start sim large` serves simulated models, `%serve attach URL` takes any server that already runs."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +196,8 @@ def engine_kind(name: str) -> EngineKind:
     kind = ENGINES.get(_MEANT.get(folded, folded))
     if folded == "attach":
         raise EngineNotPossible(
-            "A server that runs already is not started.", hint="Take it with %serve attach URL, or attach(URL)."
+            "A server that runs already is not started.",
+            hint="Take it with %serve attach URL, in a script with nbllm.engines.attach(URL).",
         )
     if kind is None:
         raise EngineNotPossible(f"There is no engine {name!r:.60}.", hint=did_you_mean(name, (*ENGINES, "attach")))

@@ -17,7 +17,7 @@ _WEIGHT_BITS = {"awq": 4.0, "awq_marlin": 4.0, "gptq": 4.0, "gptq_marlin": 4.0, 
 _GIB = 1024.0**3
 _NO_GPU = (
     "No NVIDIA GPU was found here. vLLM and SGLang need one, or a build for CPUs (vLLM has one); llama-server and Ollama work "
-    'without; "sim-server" works everywhere and is simulated.'
+    "without; `%serve start sim large` works everywhere and is simulated."
 )
 
 

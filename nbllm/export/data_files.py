@@ -90,7 +90,7 @@ class _NotTaken(Exception):
 def _file_notes(found: Slice, chosen: Iterable[str]) -> Iterable[str]:
     travelling = set(chosen)
     for one in found.files:
-        if PurePosixPath(one.path).as_posix().removeprefix("./") not in travelling:
+        if PurePosixPath(one.path).name and PurePosixPath(one.path).as_posix().removeprefix("./") not in travelling:
             yield (
                 f"Cell {one.cell} reads the file {redact(one.path)!r}, which is not part of the export. "
                 "Copy it with --include, or let the service find it in another way."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from nbllm.export.places import Places
 from nbllm.export.proof import APP_PROBLEM, Proof
@@ -11,6 +12,7 @@ from nbllm.export.refusals import Refusal
 
 _LINE = re.compile(r" \(line (\d+) of the module\)")
 _SYNTAX_LINE = re.compile(r" \(flows\.py, line (\d+)\)")
+_MISSING = re.compile(r"No such file or directory: '([^']+)'")
 _PARAMETER = re.compile(r": the parameter (\w+)\b|: \*{1,2}(\w+) takes anything")
 
 
@@ -32,8 +34,11 @@ def _refusal(problem: str, places: Places, read: Sequence[str]) -> Refusal:
 
 
 def _todo(problem: str, read: Sequence[str]) -> str:
-    if "FileNotFoundError" in problem and read:
-        return f"Take the file along: --include {' '.join(read)}"
+    if "FileNotFoundError" in problem:
+        missing = _MISSING.search(problem)
+        wanted = [missing[1]] if missing else read
+        files = [path for path in wanted if PurePosixPath(path).name and not PurePosixPath(path).is_absolute()]
+        return f"Take the file along: --include {' '.join(files)}" if files else ""
     if "KeyError" in problem and (named := re.search(r"KeyError: '([A-Z][A-Z0-9_]+)'", problem)):
         return (
             f"A proof has no variables of this machine. Read {named[1]} inside the flow, or with os.environ.get({named[1]!r}, ...)"

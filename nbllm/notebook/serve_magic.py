@@ -22,6 +22,7 @@ _ORIGIN = "%serve"
 _LINE_EVERY_S = 10.0
 _OWN = {flag.dest for flag in (*APPS, *OWN)}
 _PLANNED = ("python", "name", "served_name", "port", "force", "usd_per_hour")
+_NAMES_IT = "Its endpoint gets a name with --name NAME, and nbllm.engines.running() has the server itself."
 APP_VERBS = ("up", "parity", "load", "gateway")
 _ATTACHED = ("name", "model", "api_key_env", "usd_per_hour")
 
@@ -239,8 +240,9 @@ def _only_for(verb: str, values: Mapping[str, Any], own: set[str]) -> None:
     """Raise UsageError for an option that belongs to another word; `start` takes the engines' options too."""
     wrong = [name for name in values if name not in own and (verb != "start" or name in _OWN)]
     if wrong:
-        flag = next(flag.names[-1] for flag in SERVE.flags if flag.dest == wrong[0])
-        raise UsageError(f"{flag} does not go with %serve {verb}. (%serve? is the manual.)")
+        flag = next(flag for flag in SERVE.flags if flag.dest == wrong[0])
+        meant = _NAMES_IT if wrong[0] == "out" and verb in ("start", "attach") else f"It is for {flag.help}"
+        raise UsageError(f"{flag.names[-1]} does not go with %serve {verb}. {meant} (%serve? is the manual.)")
 
 
 def _table(found: list[EngineStatus]) -> Any:

@@ -90,7 +90,9 @@ def chat_body(body: Mapping[str, Any]) -> ChatBody:
     """Return what a body asks for. Raises BadBody, which names the field."""
     get = body.get
     messages = get("messages")
-    if type(messages) is not list or not messages or not all(type(m) is dict and m.get("role") for m in messages):
+    if messages == []:
+        raise BadBody("messages is empty; it needs at least one message", "messages")
+    if type(messages) is not list or not all(type(m) is dict and m.get("role") for m in messages):
         raise BadBody("messages must be a list of messages, each with a role", "messages")
     streamed, counted = _streams(body)
     options = _options(body)

@@ -163,9 +163,8 @@ def _service(
 def _include(app: FastAPI, service: Service) -> None:
     """Add all routes."""
     app.router.routes[:0] = v1_routes()  # first, because a router compares paths in order
-    app.include_router(health.router)
-    app.include_router(feedback.router)
-    app.include_router(docs_page.router)
+    for router in (health.router, feedback.router, docs_page.router):
+        service.include(app, router)
     flow_app.install(app, service)
 
 

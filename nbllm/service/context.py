@@ -19,6 +19,7 @@ from nbllm.service.configuration import ServiceSettings
 from nbllm.service.heads import new_id
 
 if TYPE_CHECKING:
+    from fastapi import APIRouter, FastAPI
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp
 
@@ -84,6 +85,8 @@ class Service:
     jobs_elsewhere: bool = False
     endpoints: Mapping[tuple[str, str], ASGIApp] = field(default_factory=dict)
     """Endpoints that need no router, by method and path."""
+    routes: list[Any] = field(default_factory=list)
+    """All of its own routes. The app's list has routers instead, and only FastAPI knows what is in them."""
     parts: list[Callable[[Service], AbstractAsyncContextManager[Any]]] = field(default_factory=list)
     draining: bool = False
     ending: asyncio.Event = field(default_factory=asyncio.Event)
@@ -96,6 +99,11 @@ class Service:
     """When /ready last looked, on the monotonic clock, and what was missing."""
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _contexts: dict[tuple[str, str, Face], CallerContext] = field(default_factory=dict)
+
+    def include(self, app: FastAPI, router: APIRouter) -> None:
+        """Add routes to the app, and remember them."""
+        app.include_router(router)
+        self.routes += router.routes
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run something in the background; it ends with the app. What it raises is logged."""

@@ -36,10 +36,10 @@ _LEAST_BYTES = 32
 def install(app: FastAPI, service: Service) -> None:
     """Add the routes of the service's flows, and what they need, to an app that has not begun."""
     for spec in service.flows.values():
-        app.include_router(flow_router(spec))
-        app.include_router(job_router(spec))
+        service.include(app, flow_router(spec))
+        service.include(app, job_router(spec))
     if service.flows:
-        app.include_router(_secrets)
+        service.include(app, _secrets)
     service.parts.append(_kept_between_requests)
     service.parts.append(_at_work)
 

@@ -37,7 +37,10 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 WebhookUrl = Annotated[
     str,
     Header(
-        alias="Webhook-Url", pattern=PATTERN, max_length=2000, description="Told, signed, when the job ends. See /webhooks/secret."
+        alias="Webhook-Url",
+        json_schema_extra={"pattern": PATTERN},  # told here, and checked by Webhooks, which says in words what is wrong
+        max_length=2000,
+        description="Told, signed, when the job ends. See /webhooks/secret.",
     ),
 ]
 
@@ -67,7 +70,7 @@ def _taken(spec: FlowSpec) -> Callable[..., Any]:
         """Have the flow run without waiting for it. It runs at least once, whatever process dies meanwhile."""
         service = service_of(request)
         del arguments  # they fit; kept is what came, so that nothing is lost on a way through types
-        if webhook:
+        if webhook is not None:
             service.webhooks.check(webhook)
 
         async def run() -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nbllm.service.context import EXCHANGE, REQUEST_ID, Exchange, Service
@@ -65,7 +66,7 @@ class Passage:
     def done(self, method: str) -> None:
         """Count and log."""
         seconds = time.monotonic() - self.exchange.started_s
-        route = getattr(self.scope.get("route"), "path_format", OTHER)
+        route = getattr(self.scope.get("route") or self._meant(), "path_format", OTHER)
         self.service.metrics.request(route, method, self.status, seconds)
         if (reason := self.exchange.noted.get("problem")) is not None:
             self.service.metrics.refused.labels(reason).inc()
@@ -83,6 +84,15 @@ class Passage:
             key=caller.key_id if caller else None,
             **self.exchange.noted,
         )
+
+    def _meant(self) -> object:
+        """Return the route that a request was for which was refused before it came there; None where there is none."""
+        scope = self.scope
+        direct = self.service.endpoints.get((scope.get("method", ""), scope["path"]))
+        if direct is not None:
+            return direct
+        routes = (*self.service.routes, *(scope["app"].routes if "app" in scope else ()))
+        return next((route for route in routes if hasattr(route, "path_format") and route.matches(scope)[0] is Match.FULL), None)
 
     def problem(self, error: Exception) -> Problem:
         """Return what is told of an error; one that nobody expected is logged, with the id that the caller gets."""

@@ -50,7 +50,8 @@ def test_an_engine_that_is_not_here_says_how_to_get_it(tmp_path: Path, monkeypat
     for kind, program in (("vllm", "vllm"), ("llama-server", "llama-server"), ("ollama", "ollama")):
         with pytest.raises(EngineNotPossible, match=f"{program} is not on PATH") as caught:
             plan_launch(kind, "some-model")
-        assert "sim-server" in caught.value.hint
+        assert "%serve start sim large" in caught.value.hint
+        assert "%serve attach URL" in caught.value.hint
         assert "attach" in caught.value.hint
     with pytest.raises(EngineNotPossible, match="has no vllm"):
         plan_launch("vllm", "some-model", python=sys.executable)

@@ -150,7 +150,7 @@ def test_without_a_gpu_it_is_said_what_would_work() -> None:
     found = fit(VLLM, "m", {}, files(QWEN_05), None, 16 * GIB)
     found.check()
     assert "No NVIDIA GPU" in found.notes[0]
-    assert "sim-server" in found.notes[0]
+    assert "%serve start sim large" in found.notes[0]
     assert found.sizing is not None
     assert found.sizing.memory_name == "this machine's memory"
     limited = fit(VLLM, "m", {"cpu_kvcache_gb": 1}, files(QWEN_05), None, 16 * GIB).sizing

@@ -8,6 +8,8 @@ import pytest
 
 import nbllm
 from nbllm.export import prove, render_flows
+from nbllm.export.places import Places
+from nbllm.export.proof_refusals import proof_refusals
 from nbllm.testing import FakeProvider
 from tests.client.helpers import fake_client
 from tests.export.making import HEAD, run, sliced
@@ -78,4 +80,7 @@ def test_the_process_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
                        "assert 'SOME_API_KEY' not in os.environ",
                        "@flow\ndef f(): return x")  # fmt: skip
     assert prove(found, folder=tmp_path).ok
-    assert "FileNotFoundError" in prove(found).problems[0]
+    proof = prove(found)
+    assert "FileNotFoundError" in proof.problems[0]
+    (refusal,) = proof_refusals(proof, Places(found, render_flows(found), []), ["."])
+    assert refusal.todo == "Take the file along: --include a.txt"

@@ -80,6 +80,8 @@ def test_a_server_that_runs_is_attached_and_let_go_of(shell: Any, client: FakeCl
         ("start sim", "Write %serve start ENGINE MODEL"),
         ("start sim large --max-modl-len 3", "Did you mean --max-model-len"),
         ("start sim large --key-env X", "--key-env does not go with %serve start"),
+        ("start sim large -o eng", "--out does not go with %serve start. Its endpoint gets a name with --name NAME"),
+        ("status --users 3", "--users does not go with %serve status. It is for load: people who ask"),
         ("status --force", "--force does not go with %serve status"),
         ("stop lab", "No server 'lab' runs here"),
         ("attach", "Write %serve attach URL"),

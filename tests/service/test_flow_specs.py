@@ -252,7 +252,7 @@ LOCKED: Any = [threading.Lock()]
 
 
 def test_a_default_that_a_run_changes_is_as_new_for_the_next() -> None:
-    """Lists and dicts that are defaults are each run's own, also below others and by position. Marks and what has no copy stay what they are."""
+    """Lists and dicts that are defaults are each run's own, by position too. Marks and what has no copy stay."""
 
     def gathers(text: str, /, found: list[str] = [], *, deep: dict[str, list[str]] = {"a": []}) -> list[str]:  # noqa: B006 - meant
         found.append(text)

@@ -24,8 +24,8 @@ from nbllm.service.logs import LineWriter, access_log, logging_to
 from nbllm.service.opening import opening_lines
 from nbllm.service.problems import problem_of
 from tests.service.probes import probe_app
+from tests.service.raw import Line, post
 from tests.service.raw import ask as ask_raw
-from tests.service.raw import post
 from tests.service.running import Running, running, write_settings
 from tests.starvation import Stopwatch
 
@@ -126,6 +126,29 @@ def test_the_log_has_a_line_a_request_and_no_text(app: Running, log: io.BytesIO)
     assert float(str(line["ms"])) > 0
     for secret in (b"CONFIDENTIAL", b"TOP-SECRET", b"in-a-query", app.key.encode()):
         assert secret not in log.getvalue()
+
+
+def test_what_is_refused_at_the_door_is_counted_under_its_route(app: Running, log: io.BytesIO) -> None:
+    """Without a key, of a wrong type, by a wrong name: line and numbers name the route that was meant, if there is one."""
+    json_type = {"Content-Type": "application/json"}
+    refused = (
+        (401, "/flows/greet/jobs/" + "0" * 32 + "/cancel", "/flows/greet/jobs/{job_id}/cancel", json_type),
+        (401, "/v1/chat/completions", "/v1/chat/completions", json_type),
+        (415, "/flows/greet", "/flows/greet", {**app.headers, "Content-Type": "text/plain"}),
+        (421, "/flows/greet/stream", "/flows/greet/stream", {**app.headers, **json_type, "Host": "evil.example"}),
+        (401, "/nothing/4712", "other", json_type),
+    )
+    for number, (status, path, _, headers) in enumerate(refused):
+        with Line(app) as line:
+            assert line.ask(path, method="POST", body=b"{}", headers={"X-Request-Id": f"door-{number}", **headers}).status == status
+    until_s = time.monotonic() + 30
+    while b"door-4" not in log.getvalue() and time.monotonic() < until_s:
+        time.sleep(0.02)
+    found = {line["request_id"]: line["route"] for line in lines(log)}
+    assert [found[f"door-{number}"] for number in range(5)] == [route for _, _, route, _ in refused]
+    text = ask_raw(app, "/metrics", headers=app.headers).body.decode()
+    assert 'nbllm_requests_total{method="POST",route="/flows/greet",status="415"} 1.0' in text
+    assert "4712" not in text
 
 
 def test_what_is_asked_is_logged_where_the_settings_say_so(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nbllm.core.ports import Filter
 from nbllm.providers.served_body import BadBody, body_of, chat_body, embed_body, refuse_others
 from nbllm.service import create_app
+from tests.service.raw import post
 from tests.service.running import Running, running, write_settings
 
 ASKED = [{"role": "user", "content": "Say hello"}]
@@ -70,6 +71,12 @@ def test_what_makes_no_sense_is_named(served: Running, change: dict[str, Any], f
     assert body["error"]["type"] == "invalid_request_error"
     assert field is None or body["error"]["param"] == field
     assert len(served.service.client.ledger.calls(Filter(), limit=1000)) == before
+
+
+def test_an_empty_list_of_messages_is_said_to_be_empty(served: Running) -> None:
+    """It is a list: what it lacks is a message."""
+    answer = post(served, "/v1/chat/completions", b'{"model": "sim/small", "messages": []}')
+    assert "messages is empty" in answer.json["error"]["message"]
 
 
 @pytest.mark.parametrize(

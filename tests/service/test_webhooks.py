@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nbllm import errors
 from nbllm.service import jobs, webhooks
 from nbllm.service.flow_app import webhook_secret
-from nbllm.service.webhooks import WebhookRefused, Webhooks, is_public
+from nbllm.service.webhooks import PATTERN, WebhookRefused, Webhooks, is_public
 from nbllm.testing import FakeProvider
 from tests.client.helpers import until
 from tests.service.flow_apps import Served, raises, say, serving
@@ -253,13 +253,30 @@ def test_a_webhook_that_is_given_up(tmp_path: Path, receiver: Receiver, monkeypa
     assert len(receiver.seen) == 6
 
 
-@pytest.mark.parametrize("where", ["https://127.0.0.1/", "https://evil.example.org/", "http://hooks.example.org/", "nonsense"])
-def test_a_job_with_an_address_that_is_refused(where: str, tmp_path: Path) -> None:
-    """It is not taken."""
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("https://127.0.0.1/", "must name its host"),
+        ("https://evil.example.org/", "not among webhook_hosts"),
+        ("http://hooks.example.org/", "must be https://NAME/PATH"),
+        ("nonsense", "must be https://NAME/PATH"),
+        ("", "must be https://NAME/PATH"),
+    ],
+)
+def test_a_job_with_an_address_that_is_refused(where: str, said: str, tmp_path: Path) -> None:
+    """It is not taken, and what is wrong is said in words; the documentation has the pattern."""
     with serving(tmp_path, flows=(say,), service='webhook_hosts = ["hooks.example.org"]') as served:
         answer = served.http.post("/flows/say/jobs", json={"text": "a"}, headers={"Webhook-Url": where})
         assert (answer.status_code, problem(answer)["parameter"].rpartition(".")[2]) == (422, "Webhook-Url")
+        assert problem(answer)["type"] == "urn:nbllm:problem:webhook-refused"
+        assert said in problem(answer)["detail"]
         assert served.http.get("/flows/say/jobs").json()["jobs"] == []
+        (header,) = (
+            one
+            for one in served.http.get("/openapi.json").json()["paths"]["/flows/say/jobs"]["post"]["parameters"]
+            if one["name"] == "Webhook-Url"
+        )
+        assert header["schema"]["pattern"] == PATTERN
 
 
 def test_the_secret_of_the_app(tmp_path: Path) -> None:
