@@ -55,7 +55,8 @@ def keys(given: argparse.Namespace) -> int:
         key = store.revoke(given.key_id.removeprefix("nbllm_")[:8] if given.key_id.startswith("nbllm_") else given.key_id)
         paper.line(f"  Key {key.id} of tier {key.tier} is revoked; running services know within a second.")
     else:
-        rows = [(k.id, k.tier, age(time.time() - k.made_at) if k.made_at else "", k.note) for k in store.list()]
+        tiers = {k.tier: k.tier if k.tier in config.tiers else f"{k.tier} (not in the settings: refused)" for k in store.list()}
+        rows = [(k.id, tiers[k.tier], age(time.time() - k.made_at) if k.made_at else "", k.note) for k in store.list()]
         if rows:
             paper.table(("id", "tier", "#age", "note"), rows)
         paper.line(f"  {plural(len(rows), 'key')} in {store.path}")

@@ -31,7 +31,7 @@ class NotAuthenticated(ServiceProblem):
 
 
 def identified(service: Service, exchange: Exchange, authorization: str | None) -> Caller:
-    """Return who an Authorization header stands for, once a request. Raises NotAuthenticated."""
+    """Return who an Authorization header stands for, once a request. Raises NotAuthenticated, and as caller_of does."""
     if exchange.caller is not None:
         return exchange.caller
     scheme, _, text = (authorization or "").partition(" ")
@@ -40,8 +40,17 @@ def identified(service: Service, exchange: Exchange, authorization: str | None) 
     key = service.keys.verify(text.strip())
     if key is None:
         raise NotAuthenticated("The one that was sent is not known here, or was revoked.")
-    exchange.caller = Caller(key.id, service.config.tier(key.tier))
+    exchange.caller = caller_of(service, key.id, key.tier)
     return exchange.caller
+
+
+def caller_of(service: Service, key_id: str, tier: str) -> Caller:
+    """Return who has a key. Raises ServiceProblem (403) for a tier that the settings do not have: its limits are not known."""
+    found = service.config.tier(tier)
+    if found is None:
+        detail = "The settings of this service name it no more. Ask whoever runs it for another key."
+        raise ServiceProblem(403, "no-such-tier", "This key is of a tier that there is not.", detail)
+    return Caller(key_id, found)
 
 
 async def known(connection: HTTPConnection, _: Annotated[object, Security(_bearer)]) -> Caller:

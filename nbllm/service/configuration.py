@@ -104,9 +104,9 @@ class ServiceSettings:
         """Whether others than this machine can reach the address."""
         return not is_loopback(self.host)
 
-    def tier(self, name: str) -> Tier:
-        """Return a tier; one that is not in the settings any more gives what "default" gives."""
-        return self.tiers.get(name) or self.tiers[DEFAULT_TIER]
+    def tier(self, name: str) -> Tier | None:
+        """Return a tier; None for one that is not in the settings any more: nobody knows what its keys may spend."""
+        return self.tiers.get(name)
 
 
 def is_loopback(host: str) -> bool:

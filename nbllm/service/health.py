@@ -114,8 +114,9 @@ async def _count_jobs(service: Service) -> None:
 
 async def _budgets_left(service: Service) -> dict[str, float]:
     """Return what hard budgets leave, in USD: by scope, and for each tier what the key of it has that has least ("tier:NAME")."""
-    limited = [key for key in service.keys.list() if service.config.tier(key.tier).day_usd is not None][:_MOST_KEYS]
-    tiers = {f"key:{key.id}": service.config.tier(key.tier) for key in limited}
+    of_keys = [(f"key:{key.id}", service.config.tier(key.tier)) for key in service.keys.list()]
+    limited = [(name, tier) for name, tier in of_keys if tier is not None and tier.day_usd is not None]
+    tiers = dict(limited[:_MOST_KEYS])
     left: dict[str, float] = {}
     for line in await service.client.abudget_lines([DayScope(name, tier.day_usd) for name, tier in tiers.items()]):
         if line.hard_usd is not None:

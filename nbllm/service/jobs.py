@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from nbllm.errors import NbllmError, StorageError
+from nbllm.service.access import caller_of
 from nbllm.service.caller import Caller
 from nbllm.service.context import REQUEST_ID, Service
 from nbllm.service.failures import log_failure
@@ -190,7 +191,7 @@ class JobHands:
         """Return whose job it is. A key that was revoked meanwhile pays for nothing any more."""
         if not self._service.keys.knows(job.caller):
             raise ServiceProblem(401, "unauthenticated", "The key of this job was revoked.")
-        return Caller(job.caller, self._service.config.tier(job.tier))
+        return caller_of(self._service, job.caller, job.tier)
 
     def _spec(self, job: Job) -> FlowSpec:
         spec: FlowSpec | None = self._service.flows.get(job.flow)

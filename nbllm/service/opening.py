@@ -49,6 +49,9 @@ def _keys(service: Service, key: str | None, keys_command: str) -> Iterator[str]
         yield _line("key", f"{key} (shown once; more: {keys_command})")
     elif count := len(service.keys.list()):
         yield _line("keys", f"{count} in {service.keys.path} (more: {keys_command})")
+        gone = sorted({key.tier for key in service.keys.list() if service.config.tier(key.tier) is None})
+        if gone:
+            yield _line("", f"Keys of tiers that the settings do not have are refused: {', '.join(gone)}.")
     else:
         yield _line("keys", f"none yet. Make one, it works at once: {keys_command}")
     if (former := service.keys.former) is not None:

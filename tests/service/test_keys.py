@@ -18,7 +18,8 @@ from nbllm.errors import ConfigurationError, InvalidRequest, StorageError
 from nbllm.redaction import redact
 from nbllm.service.app import create_app
 from nbllm.service.keys import FILE_VARIABLE, KEY_VARIABLE, KeyStore, open_keys
-from tests.service.running import write_settings
+from tests.service.raw import ask as ask_raw
+from tests.service.running import running, write_settings
 
 
 class Clock:
@@ -259,3 +260,24 @@ def _made(folder: Path) -> str:
     with redirect_stdout(StringIO()) as out:
         assert main(["keys", "make", str(folder)]) == 0
     return out.getvalue().strip()
+
+
+def test_a_key_of_a_tier_that_is_gone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tier that the settings name no more does not become another, which may have no limit: its keys get 403, and it is said."""
+    monkeypatch.setenv("NBLLM_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "app"
+    write_settings(folder, '[service.tiers.poor]\nday_usd = "0.01"')
+    assert main(["keys", "make", str(folder), "--tier", "poor"]) == 0
+    text = capsys.readouterr().out.strip()
+    for tier, status in (("poor", 200), ("rich", 403)):
+        write_settings(folder, f'[service.tiers.{tier}]\nday_usd = "0.01"')
+        with running(create_app(settings=folder / "settings.toml")) as it:
+            answer = ask_raw(it, "/v1/models", headers={"Authorization": f"Bearer {text}"})
+            assert answer.status == status
+            assert ask_raw(it, "/metrics", headers=it.headers).status == 200
+    assert answer.json["error"]["code"] == "no_such_tier"
+    capsys.readouterr()
+    assert main(["keys", "list", str(folder)]) == 0
+    assert "poor (not in the settings: refused)" in capsys.readouterr().out

@@ -27,12 +27,12 @@ def test_defaults_are_closed() -> None:
     assert not config.log_prompts
     assert config.cache_partition == "key"
     assert config.on_state_loss == "refuse"
-    assert config.tier("default").requests_per_minute == 600
+    assert config.tiers["default"].requests_per_minute == 600
     assert config.max_body_bytes == 1_000_000
 
 
-def test_tiers_are_read_and_one_that_is_gone_is_the_default_one(tmp_path: Path) -> None:
-    """A key whose tier is no longer in the settings has what the default tier gives, not more."""
+def test_tiers_are_read_and_one_that_is_gone_is_none(tmp_path: Path) -> None:
+    """A tier that is no longer in the settings is not another one: the default may cost more than it did."""
     path = write_settings(
         tmp_path, "port = 9\n[service.tiers.gold]\nday_usd = '2.50'\npriority = 7\n[service.tiers.default]\nstreams = 1"
     )
@@ -41,7 +41,8 @@ def test_tiers_are_read_and_one_that_is_gone_is_the_default_one(tmp_path: Path) 
     assert config.tier("gold") == Tier(name="gold", day_usd=Decimal("2.50"), priority=7)
     _, open_ = load_service(write_settings(tmp_path, '[service.tiers.open]\nrequests_per_minute = "none"\nstreams = "none"'), {})
     assert open_.tier("open") == Tier(name="open", requests_per_minute=None, streams=None)
-    assert config.tier("silver") == config.tiers["default"] == Tier(streams=1)
+    assert config.tier("silver") is None
+    assert config.tier("default") == Tier(streams=1)
     assert settings.ladder == ("sim/small",)
     assert settings.home == tmp_path / ".state"
 
