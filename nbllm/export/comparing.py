@@ -15,6 +15,8 @@ _MOST_TOKENS = 4_000
 _LEAST_CHARS = 8
 """A shorter piece between two that differ may be the same by chance: it is not held against anything."""
 _SHOWN_CHARS = 200
+AS_OF_THEN = 3
+"""How many renderings have the time of the recording: one might be the same by chance."""
 _BEFORE_CHARS = 60
 
 
@@ -34,10 +36,10 @@ def asks_the_same(recorded: Sequence[str], sent: Sequence[str]) -> bool:
 def judged(recorded: Sequence[str], sent: Sequence[str], again: Sequence[Sequence[str]]) -> Verdict:
     """Say what it means that a run asks something else than was recorded.
 
-    recorded, sent: messages as JSON texts, in order. again: what it asked in further renderings, at the time of the recording
-    first, then at other times.
+    recorded, sent: messages as JSON texts, in order. again: what it asked in further renderings: AS_OF_THEN at the time of the
+    recording, then some at other times.
     """
-    if again and asks_the_same(recorded, again[0]):
+    if again and all(asks_the_same(recorded, one) for one in again[:AS_OF_THEN]):
         return Verdict(varies="it asks the same when the clock says what it said then")
     if any(asks_the_same(recorded, one) for one in again):
         return Verdict(varies="it asks something else each time (clock, chance or what went before), and this among it")

@@ -64,7 +64,7 @@ def pick(flow: str, recordings: Iterable[Recording], which: Sequence[str]) -> Pi
             refusals.append(Refusal(kind="example", reason=f"--examples {word!r:.40}: no recorded run of {flow} is meant by that",
                                     todo=_what_there_is(flow, every)))  # fmt: skip
         chosen |= {run["run"]: run for run in found}
-    notes = (f"{_what_there_is(flow, every)} --examples takes them along.",) if every and not which else ()
+    notes = (f"{_what_there_is(flow, good)} --examples takes them along.",) if good and not which else ()
     models = dict.fromkeys(str(call["rung"]) for run in reversed(every) for call in run["calls"])
     runs = tuple(run for run in every if run["run"] in chosen)
     picked = Picked(runs, good[-1] if good else None, tuple(models), notes, tuple(refusals), len(every))

@@ -21,6 +21,7 @@ from nbllm.core.messages import Chat, Request
 from nbllm.core.ports import Wire
 from nbllm.core.routing_facts import Facts
 from nbllm.export import other_times
+from nbllm.export.comparing import AS_OF_THEN
 from nbllm.export.open_things import open_things
 from nbllm.export.proof import APP_PROBLEM, report
 from nbllm.following import Following
@@ -210,7 +211,7 @@ def _line_of(error: BaseException, path: str) -> str:
 
 
 _AGAIN_S = 20.0
-_DAYS = (0.0, 1.3, 33.7, 401.9, -97.1, 8.45, -1203.6, 250.2, 3.9, -61.3, 730.8, -12.7)
+_DAYS = (*[0.0] * AS_OF_THEN, 1.3, 33.7, 401.9, -97.1, 8.45, -1203.6, 250.2, 3.9, -61.3, 730.8, -12.7)
 """By how many days from the recording the clock is off, rendering by rendering: weekday, month and year, hour and minute differ."""
 
 

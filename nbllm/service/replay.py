@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,10 +103,14 @@ def parity(
         )
     with tempfile.TemporaryDirectory(prefix="nbllm-parity-", ignore_cleanup_errors=True) as name:
         home = Path(name) / "home"
-        before, skipped = ([run.trace() for run in runs], {}) if notebook is None else _notebook(notebook, runs, home)
+        before, skipped, varying = (
+            ([run.trace() for run in runs], dict[str, str](), set[int]()) if notebook is None else _notebook(notebook, runs, home)
+        )
         told = _service(folder, runs, home, fill=notebook is None, limit_s=limit_s)
     after = [RunTrace.from_json(run) for run in told["runs"]]
-    known = [number for number, run in enumerate(after) if run.flow not in told["unknown"] and run.flow not in skipped]
+    left_out = {*told["unknown"], *skipped}
+    known = [number for number, run in enumerate(after) if run.flow not in left_out and number not in varying]
+    not_compared = _notes_on_varying([runs[number].flow for number in sorted(varying)])
     missing = tuple(f"{flow}: the app does not serve it" for flow in told["unknown"])
     names = ("recorded" if notebook is None else "notebook", "service")
     app = load_service(folder / "settings.toml", {})[0]
@@ -114,12 +119,25 @@ def parity(
         [before[number] for number in known], [after[number] for number in known], names=names, settings=settings,
         around=[runs[number].around_traces() for number in known],
         skipped=(*missing, *(f"{flow}: {why}" for flow, why in skipped.items())),
-        notes=(*notes, *notes_on(after, [app] if notebook is None else [notebook.settings, app])),
+        notes=(*notes, *not_compared, *notes_on(after, [app] if notebook is None else [notebook.settings, app])),
     )  # fmt: skip
 
 
-def _notebook(side: NotebookSide, runs: Sequence[RecordedRun], home: Path) -> tuple[list[RunTrace], dict[str, str]]:
-    """Run everything twice on the notebook's road: once to fill the cache, once from it."""
+def _notes_on_varying(flows: Sequence[str]) -> list[str]:
+    """Return a note on each flow whose runs are not compared: the notebook itself does not ask the same twice."""
+    return [
+        f"Not compared: {count} run{'' if count == 1 else 's'} of {flow}, which asks something else each time (clock or chance)."
+        for flow, count in Counter(flows).items()
+    ]
+
+
+def _notebook(
+    side: NotebookSide, runs: Sequence[RecordedRun], home: Path
+) -> tuple[list[RunTrace], dict[str, str], set[int]]:  # fmt: skip
+    """Run everything twice on the notebook's road: once to fill the cache, once from it.
+
+    Return what was done, the flows that are left out and why, and the runs (by number) that asked something else the second time.
+    """
     specs: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     for flow in dict.fromkeys(run.flow for run in runs):
@@ -132,11 +150,15 @@ def _notebook(side: NotebookSide, runs: Sequence[RecordedRun], home: Path) -> tu
             skipped[flow] = error.summary
     answers = RecordedAnswers()
     with TracingClient(settings_for(side.settings, runs), home, answers) as client:
-        for run in runs:
-            if run.flow in specs:
-                run_here(specs[run.flow], run, client, answers)
-        again = [run_here(specs[run.flow], run, client, answers) if run.flow in specs else run.trace() for run in runs]
-    return again, skipped
+        first, again = (
+            [run_here(specs[run.flow], run, client, answers) if run.flow in specs else run.trace() for run in runs]
+            for _ in range(2)
+        )
+    return again, skipped, {n for n, (one, other) in enumerate(zip(first, again, strict=True)) if _asked(one) != _asked(other)}
+
+
+def _asked(run: RunTrace) -> list[str]:
+    return sorted(call.key for call in run.calls)
 
 
 def settings_for(settings: Settings, runs: Sequence[RecordedRun]) -> Settings:

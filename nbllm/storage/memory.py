@@ -258,6 +258,8 @@ class MemoryRecordings:
         matching = [key for key in self._kept if call_id is None or key == call_id]
         for key in matching:
             del self._kept[key]
+        if call_id is None:
+            self._ends.clear()
         return len(matching)
 
     def close(self) -> None:

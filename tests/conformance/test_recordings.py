@@ -49,3 +49,21 @@ def test_forgetting(backend):
     assert backend.recordings.get("c1") is None
     assert backend.recordings.forget() == 2
     assert backend.recordings.newest(5) == []
+
+
+def test_how_runs_ended(backend):
+    """A run's end is with its calls, at the flow and at those around it, until all is forgotten; before it, nothing is."""
+    flow = {"name": "f", "run": "r1", "outer": [{"name": "g", "run": "r2"}]}
+    keep(backend.recordings, recording(1, flow=flow, session="s", notebook="n"), recording(2, flow={"name": "f", "run": "r3"}))
+    for run, status, calls in (("r1", "failed", 1), ("r2", "done", 2)):
+        written = backend.recordings.end_run(run, status, calls)
+        if isinstance(written, Future):
+            written.result(30)
+    found = backend.recordings.get("c1")
+    assert found.flow["ended"] == {"status": "failed", "calls": 1}
+    assert found.flow["outer"][0]["ended"] == {"status": "done", "calls": 2}
+    assert (found.session, found.notebook) == ("s", "n")
+    assert "ended" not in backend.recordings.newest(1)[0].flow
+    backend.recordings.forget()
+    keep(backend.recordings, recording(1, flow=flow))
+    assert "ended" not in backend.recordings.get("c1").flow

@@ -16,7 +16,7 @@ from nbllm import errors
 from nbllm.core.ports import Recording
 from nbllm.core.recorded import Own
 from nbllm.export import prove, render_flows
-from nbllm.export.comparing import fits, fixed_pieces
+from nbllm.export.comparing import fits, fixed_pieces, judged
 from nbllm.testing import FakeProvider
 from tests.client.helpers import fake_client
 from tests.export.exporting import exported, refused, tree
@@ -218,6 +218,16 @@ def test_cells_are_numbered() -> None:
     """The slice of these notebooks is what is proved: the module's text holds the flow."""
     assert "def f(" in render_flows(sliced(*TWO))
     assert len(cells(*TWO)) == 2
+
+
+def test_chance_is_not_taken_for_the_clock() -> None:
+    """One rendering that is the recorded one by chance does not make the difference one of the clock."""
+    lucky = judged(["x"], ["y"], [["x"], ["z"], ["x"], ["y"]])
+    assert "each time" in lucky.varies
+    assert "clock says" in judged(["x"], ["y"], [["x"], ["x"], ["x"], ["z"]]).varies
+    assert judged(["x"], ["y"], [["y"]] * 12).problem == "Recorded: x Now: y"
+    assert "how many calls" in judged(["x"], ["y"], [["y", "z"], ["y"]]).varies
+    assert judged(["x", "x"], ["y"], [["z"], ["y"]]).problem.startswith("2 recorded, 1 now.")
 
 
 @given(st.lists(st.text("ab, \n", max_size=12), min_size=2, max_size=6), st.text(max_size=20), st.text(max_size=20))

@@ -102,6 +102,22 @@ def test_the_same_flow_is_the_same(app: Path, runs: list[RecordedRun]) -> None:
     assert (report.runs, report.calls, report.share) == (2, 4, 1.0)
 
 
+def test_a_prompt_that_is_another_each_time_is_not_compared(app: Path, runs: list[RecordedRun]) -> None:
+    """What the notebook itself asks differently the second time is named, and is no difference; the rest is compared."""
+    times = iter(range(100))
+
+    @flow
+    def triage(ticket: str, lang: str = "en") -> Triage:
+        facts = ask(f"List the facts, in {lang}:\n{ticket}", model="sim/small", feature="triage")
+        number = next(times) if lang == "de" else ""
+        return ask(f"Classify.\n{facts.text}{number}", schema=Triage, max_tokens=200).data  # type: ignore[no-any-return]
+
+    report = parity(app, runs, notebook=NotebookSide({"triage": triage}, notebook_settings()))
+    assert report.ok, str(report)
+    assert report.runs == 1
+    assert "Not compared: 1 run of triage, which asks something else each time (clock or chance)." in report.notes
+
+
 def test_nothing_of_it_is_left_in_the_apps_folder(app: Path, runs: list[RecordedRun]) -> None:
     """No home, no cache, no ledger: what is compared is not used up."""
     parity(app, runs, notebook=side())

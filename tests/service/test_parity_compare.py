@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbllm.service.parity import CallTrace, RunTrace, compare
+from nbllm.service.parity import CallTrace, Difference, RunTrace, compare
 
 CALL = CallTrace(
     models=("vllm/qwen",),
@@ -33,6 +33,17 @@ def test_the_same_is_the_same() -> None:
     assert report.ok
     assert report.differences == ()
     assert str(report) == "Parity 100%: 2 of 2 runs the same (2 calls compared), at no cost"
+
+
+def test_the_headline_says_what_failed() -> None:
+    """Where all runs are the same and something else is not, it is no parity, and the first line says why."""
+    setting = Difference("settings", "budget.day_usd", "5", "9")
+    report = compare([RUN], [RUN], settings=[setting], skipped=["other: the app does not serve it"])
+    assert not report.ok
+    assert report.title() == (
+        "No parity: 1 setting differs, 1 flow was not compared; 1 of 1 run the same (1 call compared), at no cost"
+    )
+    assert compare([RUN, RUN], [RUN, with_asked(top_p=0.5)]).title().startswith("Parity 50%: 1 of 2 runs the same")
 
 
 @pytest.mark.parametrize(
