@@ -204,7 +204,7 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof, _Par
     # Before the time that a proof takes.
     check_target(out, {path: digest(one) for path, one in files.items()}, flow=parts.found.flow, force=force)
     proof = _tried(parts, files)
-    if unfit := left_out(parts.picked, proof):
+    if unfit := left_out(parts.picked, proof, certain=parts.own.certain):
         parts = replace(parts, picked=parts.picked.fitting(unfit))
         files = _files(parts, out)
         proof = _tried(parts, files)

@@ -29,11 +29,15 @@ def _runs(count: int) -> str:
     return f"{count} recorded run{'' if count == 1 else 's'}"
 
 
-def left_out(picked: Picked, proof: Proof) -> dict[str, str]:
-    """Return which of the picked runs cannot travel, and why: what they ask is not what the app asks, now or every time."""
+def left_out(picked: Picked, proof: Proof, *, certain: bool) -> dict[str, str]:
+    """Return which of the picked runs cannot travel, and why: what they ask is not what the app asks, now or every time.
+
+    certain: they are known to be the notebook's own; else their texts are not shown.
+    """
+    unfit = proof.unfit if certain else dict.fromkeys(proof.unfit, "it does not fit this flow, and may be another notebook's")
     varying = {run: f"{how}, so that tests and parity of the app could not hold it" for run, how in proof.varying.items()}
     tried = {str(run["run"]) for run in picked.runs}
-    return {run: why for run, why in {**proof.unfit, **varying}.items() if run in tried}
+    return {run: why for run, why in {**unfit, **varying}.items() if run in tried}
 
 
 def notes_on_newest(picked: Picked, proof: Proof, *, certain: bool) -> tuple[str, ...]:

@@ -207,7 +207,8 @@ def test_a_run_that_may_be_anothers_is_no_reason_to_refuse(tmp_path: Path) -> No
     """A run of an unknown notebook that asks something else is named, its prompt is not shown, and the export is written."""
     others = (HEAD, "@flow\ndef f(q: str) -> str:\n    return ask('The salary of ' + q).text")
     recordings = recorded(tmp_path, others, ("'Bob'",))
-    done = exported(tmp_path / "app", *TWO, flow="f", recordings=Own(tuple(recordings), certain=False, notes=("Taken.",)))
+    own = Own(tuple(recordings), certain=False, notes=("Taken.",))
+    done = exported(tmp_path / "app", *TWO, flow="f", recordings=own, examples=["all"])
     assert "may be another notebook's" in done.compared
     assert "Taken." in done.notes
     assert "salary" not in f"{done.compared} {done.notes}"
