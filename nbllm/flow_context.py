@@ -195,7 +195,7 @@ ORIGIN: ContextVar[Origin | None] = ContextVar("nbllm_origin", default=None)
 
 
 def nothing_beside() -> bool:
-    """Return that no message is answered beside a cell's: where no notebook face says otherwise."""
+    """Return False: without a notebook face, no code answers a widget's message while a cell runs."""
     return False
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _AT_ONCE = 500
-"""Of so many keys it is asked in one turn of the loop whether they hold an entry: half a millisecond."""
+"""How many keys are looked up in one turn of the client's loop, which takes half a millisecond."""
 _TURNS = 100
 """Of so many matches, at the top of the random order, any may be labelled next."""
 

@@ -54,7 +54,8 @@ def calibrate_threshold(
     greatest seen. alternatives: other scores of the same rows (another embedder's, a judge's; NaN where a guard blocks), measured
     beside when refused. agreement: the judge's with hand labels (judge_agreement). embedder, date: kept in the plan.
 
-    Raises InvalidLabels, a ValueError: empty, of different lengths, NaN, no numbers, only marked labels, rates or look amiss.
+    Raises InvalidLabels, a ValueError: columns that are empty, of different lengths, no numbers, NaN or infinite; only marked
+    labels; a rate or a look outside of its limits.
     """
     max_error, look = checked_rate(max_error, "max_error"), checked_look(look)
     confidence = checked_rate(confidence, "confidence", least=0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 
 from nbllm.engines.process import REASON_LINES, SupervisedProcess
@@ -152,7 +152,8 @@ def shown_as_starting(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _starting.remove(name)
+        with suppress(ValueError):  # in a child that was forked meanwhile, whose list is empty
+            _starting.remove(name)
         tell_changed()
 
 

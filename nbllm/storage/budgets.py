@@ -20,6 +20,7 @@ from nbllm.storage.home import Home
 from nbllm.storage.money import to_pico, to_usd
 from nbllm.storage.sqlite import Database
 from nbllm.storage.texts import storable
+from nbllm.storage.writer import Refused
 
 WAIT_S = 1.0
 SWEEP_EVERY_S = 60.0
@@ -90,15 +91,17 @@ class SqliteBudgets:
         more_usd = to_usd(asked.amount)
         return {name: Balance(held.spent_usd, held.reserved_usd + more_usd) for name, held in before.items()}
 
-    def _reserve_many(self, con: sqlite3.Connection, asked: list[Reserving]) -> list[Balances | BudgetExceeded]:
+    def _reserve_many(self, con: sqlite3.Connection, asked: list[Reserving]) -> list[Balances | Refused]:
         if len(asked) == 1 or any(one.id in self._booked for one in asked):
             return [_or_refusal(partial(self._reserve, con, one)) for one in asked]
         self._sweep_now_and_then(con)
-        return rows.reserve_many(con, asked)
+        return [Refused(one) if isinstance(one, BudgetExceeded) else one for one in rows.reserve_many(con, asked)]
 
     async def settle(self, reservation_id: str, scopes: Sequence[Scope], cost_usd: Decimal) -> Balances:
         """Book the cost, once per id, and drop the reservation. What raised may be repeated.
 
+        Each id is of one attempt. Settled a second time it books nothing as long as it is among the newest 10,000 that this process
+        has settled; and, where no reservation was found, for the day that the database notes it.
         Where nothing is limited and nothing was reserved there is nothing to decide: no balances are read or returned.
         """
         cost = to_pico(cost_usd)
@@ -135,7 +138,7 @@ class SqliteBudgets:
             self._note_booked(one.id)
         return balances
 
-    def _turn(self, con: sqlite3.Connection, asked: list[Reserving | Settling]) -> list[Balances | BudgetExceeded]:
+    def _turn(self, con: sqlite3.Connection, asked: list[Reserving | Settling]) -> list[Balances | Refused]:
         """Do what a turn of the loop asked for. What was spent is known before more is reserved, and what it gave back is there."""
         settling = [one for one in asked if isinstance(one, Settling)]
         reserving = [one for one in asked if isinstance(one, Reserving)]
@@ -239,11 +242,11 @@ def _limited(scopes: Iterable[Scope]) -> list[Scope]:
     return [scope for scope in scopes if scope.hard_usd is not None or scope.soft_usd is not None]
 
 
-def _or_refusal(reserve: Callable[[], Balances]) -> Balances | BudgetExceeded:
+def _or_refusal(reserve: Callable[[], Balances]) -> Balances | Refused:
     try:
         return reserve()
     except BudgetExceeded as exc:
-        return exc
+        return Refused(exc)
 
 
 def _unavailable(exc: StorageError | HomeUnusable) -> BudgetUnavailable:

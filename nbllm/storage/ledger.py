@@ -214,17 +214,17 @@ class SqliteLedger:
 
     # ------------------------------------------------------------------------------------------------ reading
 
-    def usage(self, by: str, where: Filter) -> Sequence[UsageRow]:
+    def usage(self, by: str, where: Filter, *, ended: bool = False) -> Sequence[UsageRow]:
         """Sums by group; see ledger_read.usages."""
-        return self.usages((by,), where)[0]
+        return self.usages((by,), where, ended=ended)[0]
 
-    def usages(self, groupings: Sequence[str], where: Filter) -> Sequence[Sequence[UsageRow]]:
+    def usages(self, groupings: Sequence[str], where: Filter, *, ended: bool = False) -> Sequence[Sequence[UsageRow]]:
         """The sums of each grouping, from one read."""
         from nbllm.storage.ledger_read import check_group, usages
 
         for by in groupings:
             check_group(by)
-        return self._read(lambda con: usages(con, groupings, where))
+        return self._read(lambda con: usages(con, groupings, where, ended=ended))
 
     def series(self, where: Filter, *, costs: bool = True) -> Series:
         """Calls as columns, in order of started_at; without costs no attempt is read."""

@@ -70,13 +70,16 @@ def _failed(calls: Rows) -> NDArray[np.bool_]:
     return failed
 
 
-def usages(con: sqlite3.Connection, groupings: Sequence[str], where: Filter) -> list[list[UsageRow]]:
+def usages(con: sqlite3.Connection, groupings: Sequence[str], where: Filter, *, ended: bool = False) -> list[list[UsageRow]]:
     """Return the sums of each grouping, from one read: days in order, other groups by cost, the dearest first.
 
     Tokens and costs are those of all attempts, so failed ones and repairs count. A call without an answer is in the group of
-    the model that was asked for. An attempt that certainly was not sent costs nothing, whatever is known of its price.
+    the model that was asked for. An attempt that certainly was not sent costs nothing, whatever is known of its price. ended: calls
+    that are under way are left out.
     """
     calls = calls_of(con, where)
+    if ended:
+        calls = calls[calls["status"] != _OPEN]
     costs = costs_of(con, calls)
     return [_sums(con, by, calls, costs) for by in groupings]
 

@@ -12,7 +12,7 @@ from typing import Any
 from nbllm.errors import StorageError
 from nbllm.storage.connections import Connections
 from nbllm.storage.faults import LASTING, Fault, Troubles, fault_of
-from nbllm.storage.writer import Job, Many
+from nbllm.storage.writer import Job, Many, Refused
 
 _TRIES = 2
 """A disk that refused so many jobs of a batch, one after the other, refuses the rest of it."""
@@ -83,8 +83,9 @@ class Transactions:
                 busy = isinstance(exc, sqlite3.Error) and fault_of(exc) is Fault.BUSY
                 return 0 if busy else self._one_by_one(batch)  # whose error it was is found out job by job
             for job in batch:
-                if isinstance(job.result, Exception):
-                    job.error = job.result
+                if isinstance(job.result, Refused):
+                    job.error = job.result.error
+                    continue
                 if job.then is not None:
                     job.then(job.result)
             self._wrote(len(batch))

@@ -24,13 +24,20 @@ BATCH = 64
 Many = Callable[[sqlite3.Connection, list[Any]], list[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What a job gets that its `many` refuses: its own error, which leaves the others alone."""
+
+    error: Exception
+
+
 @dataclass(slots=True)
 class Job:
     """One piece of work on the connection. `then` gets its result after the commit, before anybody else is told.
 
     Past `deadline_s` (monotonic) the future fails; a job to be `kept` stays in line all the same: its row may still be saved.
-    many: does the jobs of its kind that stand in one transaction in one go, each with its `asked`; returns what each gets, which
-    may be an error of its own that leaves the others alone.
+    many: does the jobs of its kind that stand in one transaction in one go, each with its `asked`; returns what each gets, or that
+    it is Refused: then there is no result that `then` could get.
     """
 
     run: Callable[[sqlite3.Connection], Any]

@@ -171,7 +171,7 @@ def test_a_slow_hook_holds_nothing_up() -> None:
     async def run() -> None:
         release = threading.Event()
         world = World(FakeProvider(default="x"))
-        world.road.recorder.hooks.append(lambda _: release.wait(10))
+        world.road.recorder.hooks.append(lambda _: release.wait(30))
         try:
             began = now_s()
             for n in range(12):

@@ -127,5 +127,5 @@ def serving(
     fake = fake or FakeProvider(default="fine")
     app = create_app(flows, write_settings(folder, service, top))
     app.state.service.client._providers = {"simulated": fake}
-    with running(app) as it, httpx.Client(base_url=it.url, headers=it.headers, timeout=10) as http:
+    with running(app) as it, httpx.Client(base_url=it.url, headers=it.headers, timeout=30) as http:
         yield Served(it, fake, http)

@@ -11,7 +11,7 @@ from tests.service.running import Running, running, write_settings
 
 
 def get(app: Running, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
-    connection = HTTPConnection(app.host, app.port, timeout=5)
+    connection = HTTPConnection(app.host, app.port, timeout=30)
     try:
         connection.request("GET", path, headers=headers or {})
         answer = connection.getresponse()

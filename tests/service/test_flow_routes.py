@@ -172,7 +172,7 @@ def test_a_flow_that_sleeps_for_an_hour(tmp_path: Path) -> None:
 def leave_early(served: Served, path: str, body: dict[str, Any], *, after: bytes = b"", key: str = "") -> float:
     """Send a request and close the socket when the flow runs (and after some bytes came); return when, in monotonic seconds."""
     data = json.dumps(body).encode()
-    with socket.create_connection((served.it.host, served.it.port), timeout=5) as sock:
+    with socket.create_connection((served.it.host, served.it.port), timeout=30) as sock:
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{served.it.port}\r\nAuthorization: Bearer {served.it.key}\r\n"
             f"{f'Idempotency-Key: {key}' if key else 'X-None: 1'}\r\n"

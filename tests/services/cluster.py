@@ -132,7 +132,7 @@ class Cluster:
         """Kill -9 a process and its children."""
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(30)
 
     def logs(self) -> str:
         """The ends of all logs."""
@@ -219,7 +219,7 @@ def until_ready(cluster: Cluster, url: str) -> None:
     give_up_s = time.monotonic() + START_S
     address = urlsplit(url)
     while True:
-        asking = HTTPConnection(address.hostname or "", address.port, timeout=5)
+        asking = HTTPConnection(address.hostname or "", address.port, timeout=30)
         with closing(asking), suppress(OSError):
             asking.request("GET", "/ready")
             if asking.getresponse().status == 200:

@@ -73,7 +73,7 @@ class Process:
         with self.log.open("w") as log:
             command = [sys.executable, "-m", "nbllm.cli", "serve", str(folder), "--port", str(self.port)]
             self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {KEY}"}, timeout=10)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {KEY}"}, timeout=30)
         until(self._answers, within_s=30)
 
     def _answers(self) -> bool:

@@ -97,7 +97,7 @@ def replica(
 def asked(app: Running, text: str, **headers: str) -> httpx.Response:
     body = {"model": "sim/small", "messages": [{"role": "user", "content": text}]}
     sent = {**app.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return httpx.post(f"{app.url}/v1/chat/completions", json=body, headers=sent, timeout=10)
+    return httpx.post(f"{app.url}/v1/chat/completions", json=body, headers=sent, timeout=30)
 
 
 def refused(answer: httpx.Response) -> bool:
@@ -105,7 +105,7 @@ def refused(answer: httpx.Response) -> bool:
 
 
 def streams(app: Running) -> httpx.Response:
-    return httpx.post(f"{app.url}/flows/say/stream", json={"text": "a"}, headers=app.headers, timeout=10)
+    return httpx.post(f"{app.url}/flows/say/stream", json={"text": "a"}, headers=app.headers, timeout=30)
 
 
 @pytest.mark.parametrize("mood", MOODS, ids=lambda mood: mood.split()[0].casefold())
@@ -195,7 +195,7 @@ def test_jobs_that_no_worker_takes_are_counted_and_said(
 
 
 def metrics(app: Running) -> dict[str, float]:
-    page = httpx.get(f"{app.url}/metrics", headers=app.headers, timeout=10).text
+    page = httpx.get(f"{app.url}/metrics", headers=app.headers, timeout=30).text
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in page.splitlines() if line[:1] != "#")}
 
 

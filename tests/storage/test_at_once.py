@@ -17,6 +17,7 @@ from nbllm.core.ports import Filter, Scope
 from nbllm.core.statistics import check_slo, summarise
 from nbllm.errors import BudgetExceeded
 from nbllm.storage.open import open_storage
+from nbllm.storage.writer import Job, Refused
 from tests.storage.locking import locked
 from tests.storage.rows import call, open_call
 
@@ -262,3 +263,21 @@ def test_many_threads_remember_more_calls_than_are_kept(storage, monkeypatch):
 
 def _refuse(_: sqlite3.Connection) -> None:
     raise ValueError("no")
+
+
+def test_who_is_refused_has_no_result_and_who_returns_an_error_has_one(storage):
+    """In one transaction: `then` of a job that its kind refuses gets nothing, its caller the error; a plain job may return one."""
+    transactions, got = storage.ledger._db._transactions, []
+    refusal, value = ValueError("refused"), ValueError("a value like any other")
+
+    def many(_, asked):
+        return [Refused(refusal) if one else "done" for one in asked]
+
+    batch = [
+        Job(lambda _: None, then=got.append, many=many, asked=True),
+        Job(lambda _: None, then=got.append, many=many, asked=False),
+        Job(lambda _: value, then=got.append),
+    ]
+    assert transactions.commit(batch) == 3
+    assert got == ["done", value]
+    assert [job.error for job in batch] == [refusal, None, None]

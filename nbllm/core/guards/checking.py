@@ -32,9 +32,8 @@ ALL = frozenset({*amounts.KINDS, *GUARDS})
 def check(query: str, stored: str, *, words: GuardWords | None = None, on: frozenset[str] = ALL) -> tuple[Verdict, ...]:
     """Return one verdict for each guard in `on`: whether the stored question may stand for the query.
 
-    `words`: word lists, `shipped()` when None. Texts over LONGEST characters pass only when they are equal (to the letter): a
-    guard that cannot look must
-    not let pass. Raises ValueError for a guard that does not exist.
+    `words`: word lists, `shipped()` when None. Texts over LONGEST characters pass only when they are equal, spaces aside:
+    what no guard has read is not let pass. Raises ValueError for a guard that does not exist.
     """
     if not on <= ALL:
         raise ValueError(f"no such guard: {', '.join(sorted(on - ALL))}; there are {', '.join(sorted(ALL))}")
@@ -50,8 +49,8 @@ def check(query: str, stored: str, *, words: GuardWords | None = None, on: froze
 
 
 def _read_both(query: str, stored: str, words: GuardWords) -> tuple[Reading, Reading]:
-    """Read both texts in their language. One that does not show it ("KfW 442?") is read in the other's; English when neither
-    does.
+    """Read each text in its language. One that shows none ("KfW 442?") is read in the other's, and both in English where neither
+    shows one.
     """
     a, b = cut(query, words), cut(stored, words)
     code_a, code_b = a.code or b.code or "en", b.code or a.code or "en"

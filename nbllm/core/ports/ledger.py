@@ -104,10 +104,13 @@ class Ledger(Protocol):
     def close_attempt(self, attempt: Attempt) -> Written:
         """Close it: status, sent, times, tokens, cost."""
 
-    def usage(self, by: str, where: Filter) -> Sequence[UsageRow]:
-        """Sums by "model" | "feature" | "user" | "day" | "session" | "source" | "status" | "total"; InvalidRequest for another."""
+    def usage(self, by: str, where: Filter, *, ended: bool = False) -> Sequence[UsageRow]:
+        """Sums by "model" | "feature" | "user" | "day" | "session" | "source" | "status" | "total"; InvalidRequest for another.
 
-    def usages(self, groupings: Sequence[str], where: Filter) -> Sequence[Sequence[UsageRow]]:
+        ended: calls that are under way are left out.
+        """
+
+    def usages(self, groupings: Sequence[str], where: Filter, *, ended: bool = False) -> Sequence[Sequence[UsageRow]]:
         """The sums of each of several groupings of the same calls, which are read once."""
 
     def series(self, where: Filter, *, costs: bool = True) -> Series:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("nbllm")
 _MOST_REPORT_CHARS = 200_000
 COUNT_S = 1.5
-"""How long stored answers are counted at most: somebody waits for a question."""
+"""How long stored answers are counted, the ledger's time to say which included: somebody waits for a question. The ledger's look
+itself has no end: what it says later than this is not counted any more."""
 _MODES = {
     "use": "Stored answers are used in this notebook.",
     "refresh": "Everything is asked anew in this notebook, and kept.",
@@ -114,7 +115,7 @@ class Commands:
         keys = _keys_of(client, tag)
         count = client.semantic.stored(keys, within_s=COUNT_S - (time.monotonic() - began_s))
         if count is None:
-            raise NotDone(f"The stored answers of this notebook could not be counted within {COUNT_S:.0f} s.")
+            raise NotDone(f"The stored answers of this notebook could not be counted within {COUNT_S:g} s.")
         return f"{wording.plural(count, 'answer')} of this notebook stored.", {"entries": count}
 
     def _report(self, _: Any, __: str | None) -> Answer:

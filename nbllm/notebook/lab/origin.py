@@ -5,6 +5,7 @@ A notebook is named by the first 16 hex digits of the SHA-256 of its path, so th
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from nbllm.core.messages import NOWHERE, Origin
 from nbllm.core.recorded import tag_of
 from nbllm.flow_context import CELLS, ORIGIN, nothing_beside
 
+_log = logging.getLogger("nbllm")
 _MOST_SESSIONS = 1000
 _MOST_FORMER = 20
 _CELL_ID = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -41,7 +43,10 @@ class Notebooks:
         self._outermost: Any = None
         # Of messages that are handled beside each other each has its own context; ipykernel before 7 handles one after the other.
         parent = getattr(getattr(shell, "kernel", None), "_shell_parent", None)
-        self._answered: ContextVar[Any] = parent if isinstance(parent, ContextVar) else ContextVar("nbllm_answered")
+        if not isinstance(parent, ContextVar):
+            _log.debug("The kernel does not say which message it answers: a widget's calls count to the cell that runs.")
+            parent = ContextVar("nbllm_answered")
+        self._answered: ContextVar[Any] = parent
 
     def named(self, session: str, path: str | None) -> str | None:
         """Take in what a front end says: its messages' session is that of this notebook, None for a console. Return its tag.

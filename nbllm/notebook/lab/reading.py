@@ -103,8 +103,8 @@ class Day(NamedTuple):
 class TodayRead(NamedTuple):
     """This day, UTC, on this home, but for what the session that is shown has used: that is known up to the last call.
 
-    others: of other sessions. before: what of the session is of the days before. of_session: False where nothing was asked yet, and
-    others are all.
+    others: calls of other sessions that are over. before: what of the session is of the days before. of_session: False where
+    nothing was asked yet, and others are all.
     """
 
     others: Day = Day()
@@ -120,7 +120,7 @@ def read_today(client: Client | None) -> TodayRead:
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
     today = Filter(since=midnight)
     if client is not None and client.is_open:
-        others = _day(row for row in client.ledger.usage("session", today) if row.group != client.session)
+        others = _day(row for row in client.ledger.usage("session", today, ended=True) if row.group != client.session)
         before = _day(client.ledger.usage("total", Filter(session=client.session, until=midnight)))
         return TodayRead(others, before, of_session=True)
     settings = Settings.load() if client is None else client.settings
@@ -129,7 +129,7 @@ def read_today(client: Client | None) -> TodayRead:
         return TodayRead()
     # Only looked at: nothing is made, moved to a newer version or tidied up by a page that is opened.
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as con:
-        return TodayRead(_day(usages(con, ("total",), today)[0]))
+        return TodayRead(_day(usages(con, ("total",), today, ended=True)[0]))
 
 
 def _day(rows: Iterable[UsageRow]) -> Day:

@@ -65,13 +65,12 @@ def test_two_notebooks_on_one_kernel_are_kept_apart(kernel: Kernel, fronts: Any)
     assert one.command("cache_mode", mode="refresh")["ok"]
     one.until(lambda: one.state["cache_mode"] == "refresh")
     one.run(ask.format("one")), two.run(ask.format("two"))
-    two.until(
-        lambda: (
-            two.state["calls"][0]["notebook"] == two.tag and len([c for c in two.state["calls"] if c["notebook"] == one.tag]) == 4
-        )
-    )
-    sources = {tag: [c["source"] for c in two.state["calls"] if c["notebook"] == tag] for tag in (one.tag, two.tag)}
-    assert sources == {one.tag: ["model"] * 4, two.tag: ["cache", "cache", "model", "cache"]}
+
+    def sources() -> dict[Any, list[str]]:
+        return {tag: [c["source"] for c in two.state["calls"] if c["notebook"] == tag] for tag in (one.tag, two.tag)}
+
+    two.until(lambda: [len(of_one) for of_one in sources().values()] == [4, 4])
+    assert sources() == {one.tag: ["model"] * 4, two.tag: ["cache", "cache", "model", "cache"]}
     assert two.state["cache_mode"] is None
     one.until(lambda: one.state["session"] == two.state["session"])
     assert one.command("cache_mode", mode=None)["ok"]

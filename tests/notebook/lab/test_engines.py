@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from nbllm.engines import EngineEvent, plan_launch, start
+from nbllm.engines.engine import shown_as_starting
 from nbllm.errors import EngineFailed
 from nbllm.notebook.lab.bridge import Bridge
 from tests.notebook.lab.fakes import Shell
@@ -51,3 +53,20 @@ def test_an_engine_that_does_not_start_goes_again(bridge: Bridge, shell: Shell) 
     with pytest.raises(EngineFailed):
         start(plan_launch("sim", "small", name="never"), fail)
     page.until(lambda: page.state["endpoints"] == [])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_is_forked_during_a_start_leaves_it_in_peace() -> None:
+    """Its list is empty, and the end of the block there is no error."""
+    code = 1
+    child = None
+    try:
+        with shown_as_starting("lab"):
+            child = os.fork()
+        code = 0
+    finally:
+        if child == 0:
+            os._exit(code)
+    assert child is not None
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -40,7 +40,7 @@ def test_a_front_end_without_the_extension_hides_it_from_nobody(kernel: Kernel, 
         asked = front.client.session.msg("comm_info_request", {"target_name": "nbllm"})
         front.client.shell_channel.send(asked)
         while True:
-            reply = front.client.get_shell_msg(timeout=10)
+            reply = front.client.get_shell_msg(timeout=30)
             if reply["parent_header"].get("msg_id") == asked["header"]["msg_id"]:
                 return list(reply["content"]["comms"])
 

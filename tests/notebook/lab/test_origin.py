@@ -23,6 +23,7 @@ from nbllm.notebook.lab.picture import Picture
 from nbllm.notebook.lab.reading import SessionRead
 from nbllm.notebook.lab.rows import call_line
 from nbllm.notebook.lab.watching import Watching
+from nbllm.semantic_book import SemanticBook
 from nbllm.settings import Settings
 from nbllm.testing import FakeProvider
 from tests.notebook.lab.fakes import Shell
@@ -221,9 +222,12 @@ def test_stored_answers_are_counted_and_stay(tmp_path: Path, monkeypatch: pytest
             assert [done("count_cache")["data"] for _ in range(2)] == [{"entries": 7}] * 2
             assert client.ask("question 3").source == "cache"
             assert done("count_cache", None)["ok"] is False
+            with pytest.MonkeyPatch.context() as slow:
+                slow.setattr(SemanticBook, "stored", lambda *_, **__: None)
+                assert "could not be counted within 1.5 s." in done("count_cache")["message"]
             monkeypatch.setattr("nbllm.notebook.lab.commands.COUNT_S", 0.0)
             late = done("count_cache")
-            assert (late["ok"], "could not be counted" in late["message"]) == (False, True)
+            assert (late["ok"], "could not be counted within" in late["message"]) == (False, True)
             assert done("clear_cache")["data"] == {"entries": 7}
     finally:
         ORIGIN.reset(token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from nbllm.core.ports import Filter
 from nbllm.notebook.lab.bridge import Bridge
 from nbllm.notebook.lab.desk import Desk
 from nbllm.notebook.lab.reading import Day, TodayRead, read_today
-from nbllm.testing import FakeProvider
+from nbllm.testing import FakeProvider, Script
+from tests.client.helpers import HeldProvider, fake_client, until
 from tests.notebook.lab.fakes import Shell
 
 
@@ -36,6 +38,26 @@ def test_a_day_without_a_home_is_free_and_makes_none(tmp_path: Path) -> None:
     """Where there is no ledger yet nothing was spent, and looking makes no folder."""
     assert read_today(Client(home=tmp_path / "none")) == TodayRead()
     assert not (tmp_path / "none").exists()
+
+
+def test_calls_of_others_count_when_they_are_over(tmp_path: Path) -> None:
+    """What another session is still asking is in no number, as with this session's own; nor where no client is open."""
+    home, fake = tmp_path / "home", HeldProvider()
+    with Client(home=home) as client, fake_client(home, fake, session="elsewhere") as other, ThreadPoolExecutor(1) as pool:
+        client.ask("mine", model="sim/small")
+        ended = other.ask("one")
+        fake.enqueue(Script(pieces=["a"], hang=True))
+        pending = pool.submit(other.ask, "two")
+        page_of_none = Client(home=home)
+        try:
+            until(lambda: fake.in_flight)
+            assert read_today(client).others == Day(ended.cost_usd, 1)
+            assert read_today(page_of_none).others.calls == 2
+        finally:
+            fake.go.set()
+        pending.result(30)
+        assert read_today(client).others.calls == 2
+        assert read_today(page_of_none).others.calls == 3
 
 
 def test_what_the_session_used_before_midnight_is_not_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
