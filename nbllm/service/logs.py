@@ -7,6 +7,7 @@ kinds and places then, without what they say. Every other record, tracebacks too
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 import warnings
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO, Protocol
 import msgspec
 import structlog
 
+from nbllm.errors import NbllmWarning
 from nbllm.redaction import redact
 from nbllm.service.failures import way_of
 
@@ -27,6 +29,8 @@ _PAUSE_S = 0.05
 """How long lines are gathered before they are written together."""
 _CLOSE_S = 2.0
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+_WARNING = re.compile(r"(.*?:\d+: (\w+)): ")
+"""As Python writes one: file, line and category, before what it says."""
 
 
 class AccessLog(Protocol):
@@ -131,13 +135,24 @@ class JsonHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         try:
-            if (
-                record.name == "asyncio" and not self._say_why
-            ):  # below its first line it shows tasks, and with them what they raised
-                record = logging.makeLogRecord({**record.__dict__, "msg": record.getMessage().partition("\n")[0], "args": None})
+            if not self._say_why and (short := _without_text(record)) is not None:
+                record = logging.makeLogRecord({**record.__dict__, "msg": short, "args": None})
             self._writer.write(self._formatter.format(record).encode("utf-8", "replace"))
         except Exception:
             self.handleError(record)
+
+
+def _without_text(record: logging.LogRecord) -> str | None:
+    """Return what is logged of a record that may hold texts of requests, None for all of it.
+
+    Of a warning, which a flow may give as it may print: place and category; nbllm's own are for who runs the service. Of what
+    asyncio says its first line: below it are tasks, and what they raised.
+    """
+    if record.name == "asyncio":
+        return record.getMessage().partition("\n")[0]
+    if record.name == "py.warnings" and (found := _WARNING.match(record.getMessage())) and found[2] != NbllmWarning.__name__:
+        return found[1]
+    return None
 
 
 def _kinds_and_places(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

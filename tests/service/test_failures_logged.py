@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,3 +188,20 @@ def test_tracebacks_of_libraries_are_logged_by_their_way() -> None:
     assert "Task exception was never retrieved" in text
     assert text.count("ValueError in") == 2
     assert SENT not in text
+
+
+def test_of_a_flows_warning_the_place_is_logged() -> None:
+    """A warning may hold what a print may: file, line and category are logged, what it says with log_prompts."""
+    texts = []
+    for say_why in (False, True):
+        kept = io.BytesIO()
+        writer = LineWriter(kept)
+        with warnings.catch_warnings(), logging_to(writer, "nbllm", say_why=say_why):
+            warnings.simplefilter("always")
+            warnings.warn(f"odd: {SENT}", UserWarning, stacklevel=1)
+            warnings.warn("a soft budget is passed", nbllm.errors.NbllmWarning, stacklevel=1)
+        writer.close()
+        texts.append(kept.getvalue().decode())
+    assert ("test_failures_logged.py" in texts[0], "UserWarning" in texts[0], SENT in texts[0]) == (True, True, False)
+    assert "a soft budget is passed" in texts[0]
+    assert SENT in texts[1]
