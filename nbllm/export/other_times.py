@@ -37,7 +37,7 @@ class _Class(type(_date)):  # type: ignore[misc]  # the metaclass of datetime's 
 
 
 class _Found:
-    """What both classes have in common: they make true instances, and are true types for pydantic."""
+    """What both classes have in common: they make true instances, and stand for the true types."""
 
     true: Any
 
@@ -45,8 +45,11 @@ class _Found:
         return cls.true(*args, **named)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
-        return handler(cls.true)
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        # Not handler(cls.true): pydantic looks for the true class under its name, where it finds this one.
+        from pydantic_core import core_schema
+
+        return core_schema.date_schema() if cls.true is _date else core_schema.datetime_schema()
 
 
 class _Date(_Found, dt.date, metaclass=_Class):

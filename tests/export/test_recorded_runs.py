@@ -144,6 +144,26 @@ def test_the_date_of_another_day(tmp_path: Path, said: str) -> None:
     assert "Now it is" in changed.problems[0]
 
 
+def test_dates_of_another_clock_are_dates(tmp_path: Path) -> None:
+    """Code that checks, parses, computes and annotates with dates runs under the other clock as it does under the true one."""
+    sources = (
+        "from datetime import date, datetime, timedelta\nfrom pydantic import BaseModel\n" + HEAD,
+        "class Stay(BaseModel):\n    at: datetime\n    day: date | None = None",
+        """@flow
+def f(stay: Stay, at: datetime) -> str:
+    now = datetime.now()
+    assert isinstance(now, datetime) and isinstance(now, date) and isinstance(date.today(), date)
+    assert not isinstance(date.today(), datetime) and datetime.fromisoformat("2020-01-01") == datetime(2020, 1, 1)
+    again = Stay.model_validate_json(Stay(at=now, day=now.date()).model_dump_json())
+    assert again.at == now and datetime.strptime("2020", "%Y") < now - timedelta(days=1)
+    return ask(f"{stay} {at} {now} and some fixed words").text""",
+    )
+    given = ("Stay(at=datetime(2020, 1, 1))", "datetime(2021, 2, 3)")
+    proof = prove(sliced(*sources), recorded(tmp_path, sources, given))
+    assert proof.problems == ()
+    assert "each time" in next(iter(proof.varying.values()))
+
+
 TWO = (HEAD, "@flow\ndef f(q: str) -> str:\n    return ask('first ' + q).text + ask('second ' + q).text")
 
 
