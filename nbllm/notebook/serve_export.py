@@ -110,7 +110,12 @@ def exported_view(done: Exported, kept: Sequence[Kept]) -> View:
         ("project", f"{shown}: {files} written{same}"),
         *((f"cell {cell.number}", cell.reason) for cell in kept),
         ("proved", proof),
-        ("examples", f"{wording.plural(done.examples, 'recorded run')} travel along" if done.examples else "none travel along"),
+        (
+            "examples",
+            f"{wording.plural(done.examples, 'recorded run')} travel{'s' * (done.examples == 1)} along"
+            if done.examples
+            else "none travel along",
+        ),
     ]
     if done.kept:
         rows.append(("kept", f"{', '.join(done.kept)}: changed by hand, left as they are (--force overwrites)"))
