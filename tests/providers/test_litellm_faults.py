@@ -38,7 +38,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 def wire(
     base_url: str, content: Content = HELLO, *, streamed: bool = False, model: str = "m", provider: str = "openai", **fields: Any
 ) -> Wire:
-    fields.setdefault("deadline_s", 20.0)
+    fields.setdefault("deadline_s", 60.0)
     rung = Rung(
         id=f"{provider}/{model}",
         model=model,
