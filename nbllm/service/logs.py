@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol
@@ -177,8 +177,9 @@ def logging_to(writer: LineWriter, *names: str, say_why: bool = False) -> Iterat
     """
     handler = JsonHandler(writer, say_why=say_why)
     loggers = [logging.getLogger(name) for name in (*names, "py.warnings")]
-    shown = warnings.showwarning
-    logging.captureWarnings(True)
+    usual = warnings.showwarning
+    # Not logging.captureWarnings: it does nothing where somebody who had called it has put another function there since.
+    warnings.showwarning = log_warning = _warning_logger(usual)
     before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
@@ -186,11 +187,25 @@ def logging_to(writer: LineWriter, *names: str, say_why: bool = False) -> Iterat
     try:
         yield
     finally:
-        if warnings.showwarning is not shown:  # else another service had them before this one, and keeps them
-            logging.captureWarnings(False)
+        if warnings.showwarning is log_warning:
+            warnings.showwarning = usual
         for logger, handlers, propagate, level in before:
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
+
+
+def _warning_logger(usual: Callable[..., None]) -> Callable[..., None]:
+    """Return what is to show warnings: as records of the logger py.warnings, as the logging module does it."""
+
+    def log_warning(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
+    ) -> None:
+        if file is not None:
+            usual(message, category, filename, lineno, file, line)
+            return
+        logging.getLogger("py.warnings").warning("%s", warnings.formatwarning(message, category, filename, lineno, line))
+
+    return log_warning
 
 
 def stdout_writer() -> LineWriter:

@@ -190,9 +190,12 @@ def test_tracebacks_of_libraries_are_logged_by_their_way() -> None:
     assert SENT not in text
 
 
-def test_of_a_flows_warning_the_place_is_logged() -> None:
+@pytest.mark.parametrize("captured", [False, True], ids=["", "somebody captures them"])
+def test_of_a_flows_warning_the_place_is_logged(captured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warning may hold what a print may: file, line and category are logged, what it says with log_prompts."""
-    texts = []
+    if captured:  # and has put something else there since
+        monkeypatch.setattr(logging, "_warnings_showwarning", warnings.showwarning)
+    usual, texts = warnings.showwarning, []
     for say_why in (False, True):
         kept = io.BytesIO()
         writer = LineWriter(kept)
@@ -205,3 +208,4 @@ def test_of_a_flows_warning_the_place_is_logged() -> None:
     assert ("test_failures_logged.py" in texts[0], "UserWarning" in texts[0], SENT in texts[0]) == (True, True, False)
     assert "a soft budget is passed" in texts[0]
     assert SENT in texts[1]
+    assert warnings.showwarning is usual
