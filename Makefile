@@ -38,9 +38,9 @@ test: setup ## run the tests: no key, GPU, browser or network needed
 test-services: setup ## run several processes at once: redis-server (apt-get install redis-server), Celery workers, replicas, kill -9 by the hundred
 	$(PYTEST) tests/services $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No services test was selected." || exit $$code
 
-test-engines: setup ## run the road against a real vLLM and llama-server on this CPU (makes .venv-engine, several GB)
+test-engines: setup ## run the road against a real vLLM and llama-server on this CPU (makes .venv-engine, several GB); kill a hundred kernels
 	@$(BIN)/python scripts/engine_env.py
-	$(PYTEST) tests/engines $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No engine test was selected." || exit $$code
+	NBLLM_KILLS=100 $(PYTEST) tests/engines tests/engines_room/test_ends_with_the_kernel.py $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No engine test was selected." || exit $$code
 
 test-lab: setup ## build, lint, type-check and unit-test the JupyterLab extension, and the wheel that brings it (needs Node.js 20; else says so)
 	@$(BIN)/python scripts/labextension.py build
