@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import time
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.client.helpers import until
 from tests.notebook.kernel import Kernel, running_kernel
 from tests.notebook.lab.fronts import STREAM, Front
 
@@ -137,7 +141,8 @@ def test_a_call_that_began_before_anybody_looked_is_shown_and_cannot_be_stopped(
     """It is under way by the ledger; when it ends it is a line like any other, counted once."""
     front = fronts(subshell=True)
     asked = front.execute(STREAM, "cell-4")
-    time.sleep(0.3)
+    with closing(sqlite3.connect(Path(os.environ["NBLLM_HOME"]) / "ledger.db")) as ledger:
+        until(lambda: ledger.execute("SELECT count(*) FROM calls WHERE status = 'open'").fetchone() == (1,))
     front.hello()
     front.until(lambda: front.state and front.state["running"])
     under_way = front.state["running"][0]
