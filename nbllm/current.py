@@ -1,7 +1,7 @@
 """The doors on the current client: ask, stream, embed, flow, use, render, usage, check_slo.
 
 The current client is that of `use(...)` in this context, else the one that the notebook extension or a service set for the
-process, else a default one, made on first use. Threads of a pool see the process's client.
+process, else a default one, made on first use. Threads see the process's client, those that a flow starts the flow's.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack, cast
 
@@ -202,33 +202,29 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        made = entered(args, kwargs)
-        token = FLOW.set(made)
-        status = "failed"
-        try:
-            result = function(*args, **kwargs)
-            status = "done"
-            return result
-        finally:
-            FLOW.reset(token)
-            made.over(status)
+        with _running(entered(args, kwargs)):
+            return function(*args, **kwargs)
 
     @functools.wraps(function)
     async def async_wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-        made = entered(args, kwargs)
-        token = FLOW.set(made)
-        status = "failed"
-        try:
-            result: Any = await cast("Awaitable[Any]", function(*args, **kwargs))
-            status = "done"
-            return result
-        finally:
-            FLOW.reset(token)
-            made.over(status)
+        with _running(entered(args, kwargs)):
+            return await cast("Awaitable[Any]", function(*args, **kwargs))
 
     chosen: Any = async_wrapper if inspect.iscoroutinefunction(function) else wrapper
     chosen.__nbllm_flow__ = name
     return chosen  # type: ignore[no-any-return]  # one of the two wrappers of P -> R
+
+
+@contextmanager
+def _running(run: Flow) -> Iterator[None]:
+    """Have the code of a with block be a run of a flow, and say in the end how it ended."""
+    token, status = FLOW.set(run), "failed"
+    try:
+        yield
+        status = "done"
+    finally:
+        FLOW.reset(token)
+        run.over(status)
 
 
 def _after_fork() -> None:

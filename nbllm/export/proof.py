@@ -83,10 +83,7 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="nbllm-proof-") as name:
         place = Path(name)
         path = place / "app" / "flows.py"
-        for inner, data in {"flows.py": render_flows(found).encode(), **(beside or {})}.items():
-            file = path.parent / inner
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+        _lay_out(path.parent, {"flows.py": render_flows(found).encode(), **(beside or {})})
         if beside is not None:
             folder = path.parent / works_in
         recordings = tuple(recordings)
@@ -110,6 +107,13 @@ def prove(
             later = _run({**task, "runs": differing, "again": True, "app": False}, folder or place, place, limit_s)
             again = {} if isinstance(later, Proof) else later["seen"]
     return _proof(told, again, every, None if must is None else set(must))
+
+
+def _lay_out(folder: Path, files: Mapping[str, bytes]) -> None:
+    for inner, data in files.items():
+        file = folder / inner
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
 
 
 def _differs(seen: Mapping[str, Any]) -> bool:
