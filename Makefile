@@ -40,7 +40,7 @@ test-services: setup ## run several processes at once: redis-server (apt-get ins
 
 test-engines: setup ## run the road against a real vLLM and llama-server on this CPU (makes .venv-engine, several GB); kill a hundred kernels
 	@$(BIN)/python scripts/engine_env.py
-	NBLLM_KILLS=100 $(PYTEST) tests/engines tests/engines_room/test_ends_with_the_kernel.py $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No engine test was selected." || exit $$code
+	KERNEL_KILLS=100 $(PYTEST) tests/engines tests/engines_room/test_ends_with_the_kernel.py $(ARGS); code=$$?; [ $$code -eq 5 ] && echo "No engine test was selected." || exit $$code
 
 test-lab: setup ## build, lint, type-check and unit-test the JupyterLab extension, and the wheel that brings it (needs Node.js 20; else says so)
 	@$(BIN)/python scripts/labextension.py build

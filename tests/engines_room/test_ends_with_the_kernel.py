@@ -18,7 +18,7 @@ from tests.starvation import Stopwatch
 
 pytestmark = linux_only
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("NBLLM_KILLS", "1"))
+KILLS = int(os.environ.get("KERNEL_KILLS", "1"))
 """A kill takes the 3 s that stubborn processes are given: `make test-engines` does a hundred."""
 AT_ONCE = 10
 

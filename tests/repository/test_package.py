@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from nbllm.cli import parser
+from nbllm.settings.load import ELSEWHERE, VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
@@ -192,3 +193,13 @@ def test_the_file_on_the_settings_page_is_a_good_one(tmp_path: Path) -> None:
     assert settings.ladder == ("lab/qwen", "openai/gpt-4o-mini")
     assert settings.endpoints["lab"].max_concurrency == 8
     assert settings.routes["cheap"]
+
+
+def test_what_runs_the_tests_sets_no_variable_that_nbllm_does_not_know() -> None:
+    """A variable of our prefix that is none of ours is warned of at every call, and a warning fails every test that calls."""
+    set_there = {
+        name
+        for file in ("Makefile", ".ci/run")
+        for name in re.findall(r"\bNBLLM_[A-Z_]+(?==)", (ROOT / file).read_text(encoding="utf-8"))
+    }
+    assert set_there <= set(VARIABLES) | ELSEWHERE
