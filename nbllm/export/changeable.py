@@ -1,4 +1,4 @@
-"""Which definitions of a notebook can change once they are made, and which functions change what they are given.
+"""Which definitions of a notebook can change once they are made, and which functions change what they are given or gave.
 
 A class of fields and methods, or a function, is the same for good, so that a cell which only tries it out is not kept. A class that
 keeps state of its own, or lets others sign up with it, is another thing. Everything errs on the side of "it can change".
@@ -7,14 +7,20 @@ keeps state of its own, or lets others sign up with it, is another thing. Everyt
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 
-from nbllm.export.names import root_of
+from nbllm.export.names import is_plain, root_of
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _OF_CLASS = {"__init_subclass__", "__class_getitem__"}
 """Methods that are given the class without being told to."""
 _CONTAINERS = {"list", "dict", "set", "bytearray", "defaultdict", "deque", "Counter", "OrderedDict", "count"}
+_CHANGING = {
+    "add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop", "popitem", "popleft", "push", "put",
+    "register", "remove", "reverse", "setdefault", "sort", "update", "write",
+}  # fmt: skip
+"""Methods that change their object, whatever it is."""
 
 
 def keeps_state(node: ast.ClassDef) -> bool:
@@ -90,3 +96,30 @@ def changing_functions(nodes: Sequence[_Function]) -> set[str]:
         if not more:
             return found
         found |= more
+
+
+def changed_results(nodes: Sequence[ast.stmt | None]) -> set[str]:
+    """Return the names of those functions that may give the same object each time, and whose object the notebook changes.
+
+    Such are a cached function and one that gives back a default: `settings()["lang"] = "en"` changes what the next call gives.
+    """
+    same = {n.name for n in nodes if isinstance(n, _Function) and (n.decorator_list or _has_objects_as_defaults(n))}
+    made: dict[str, set[str]] = defaultdict(set)
+    changed: set[str] = set()
+    for node in (inner for top in nodes if same and top is not None for inner in ast.walk(top)):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.NamedExpr(target=ast.Name(id=name), value=value):
+                made[name].update(_root(value))
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                made[name].update(_root(value))
+            case ast.Attribute() | ast.Subscript() if not isinstance(node.ctx, ast.Load):
+                changed.update(_root(node))
+            case ast.AugAssign(target=ast.Name(id=name)):
+                changed.add(name)
+            case ast.Call(func=ast.Attribute(attr=method) as function) if method in _CHANGING:
+                changed.update(_root(function))
+    return same & changed.union(*(made[name] for name in changed if name in made))
+
+
+def _has_objects_as_defaults(node: _Function) -> bool:
+    return not all(is_plain(one) for one in (*node.args.defaults, *node.args.kw_defaults) if one is not None)

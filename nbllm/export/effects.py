@@ -6,7 +6,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from nbllm.export.changeable import changing_functions
+from nbllm.export.changeable import changed_results, changing_functions
 from nbllm.export.names import ANYTHING, Definition, Statement
 
 
@@ -61,12 +61,12 @@ class Effects:
 
 
 def _changed_definitions(statements: Sequence[Statement], loose: Collection[str]) -> set[str]:
-    """Return the classes and functions that a notebook may change: through functions, as decorators, as bases of others."""
+    """Return the classes and functions that a notebook may change: through functions, what they gave, decorators, subclasses."""
     nodes = [s.node for s in statements]
     defined = {node.name for node in nodes if isinstance(node, Definition)}
     changing = changing_functions([node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)])
     found = {name for s in statements for function, name in s.handed if function in changing}
-    found |= {name for s in statements for name in s.signs_up}
+    found |= {name for s in statements for name in s.signs_up} | changed_results(nodes)
     found &= defined
     while True:  # a class shares what its bases keep
         more = {s.node.name for s in statements if isinstance(s.node, ast.ClassDef) and s.bases & (found | set(loose)) & defined}

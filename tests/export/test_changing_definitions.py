@@ -24,6 +24,7 @@ class Counter:
 count = Counter()
 """
 CONF = "class Conf:\n    limit = 1\n\n"
+CACHED = "from functools import cache\n\n@cache\ndef made(): return []\n\n"
 CHANGED = {
     "a class that is a registry": REGISTRY + "\nReg.add('a')\n\ndef use(t): return list(Reg.items)",
     "a static method of one": """
@@ -133,8 +134,13 @@ add(1)
 
 def use(t): return L""",
     "a lambda that remembers": "add = lambda x, seen=[]: seen.append(x) or len(seen)\n\nadd(1)\n\ndef use(t): return add(2)",
+    "what a cached function gave": CACHED + "made().append(1)\n\ndef use(t): return made()",
+    "a part of it": CACHED + "made().append([])\n\nmade()[0].append(2)\n\ndef use(t): return made()",
+    "it under another name": CACHED + "mine = made()\n\nmine += [1]\n\nmine.append(2)\n\ndef use(t): return made()",
+    "a default that was given back": "def made(seen=[]): return seen\n\nmade().append(1)\n\ndef use(t): return made()",
 }
 LOOKED_AT = {
+    "what a cached function gave": (CACHED + "mine = made()\n\nlen(mine), made()[:1]\n\ndef use(t): return made()", [3, 6, 7]),
     "a class of fields": (CONF + "Conf()\n\nprint(Conf.limit)\n\ndef use(t): return Conf", [2, 5, 6]),
     "a class that is shown": (
         CONF + "def show(c): return c.__name__\n\nshow(Conf)\n\ndef use(t): return Conf",
