@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nbllm.core.ports.matches import Match
 from nbllm.core.semantic.plan import SemanticPlan
@@ -15,7 +14,6 @@ from nbllm.pipeline import judging
 from nbllm.semantic_plans import Calibration, calibration_of, plan_path, write_whole
 
 _MOST_JUDGED = 10_000
-_BRIEF: Any = {"temperature": 0, "max_tokens": 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,8 @@ class SemanticBook(Labelling):
         matches.sort(key=lambda match: (match.match_id not in by_hand, match.order))
         labelled = unclear = 0
         for match in matches[:limit]:
-            reply = self._client.ask(judging.messages(match.query, match.question), model=model, feature="semantic judge", **_BRIEF)
+            asked = judging.messages(match.query, match.question)
+            reply = self._client.ask(asked, model=model, feature="semantic judge", **judging.BRIEF)
             same = judging.verdict(reply.text)
             if same is None:
                 unclear += 1

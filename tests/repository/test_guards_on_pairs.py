@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.guards_on_pairs import JUDGES, best, judged
+from bench.guards_on_pairs import JUDGES, judged
+from bench.pair_hits import best
 
 PAIRS = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), min_size=1, max_size=40)
 
