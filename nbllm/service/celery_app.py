@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from celery import Celery
+from redis.connection import parse_url
+
+from nbllm.service.redis_jobs import MESSAGES
 
 TASK = "nbllm.run_job"
-QUEUE = "jobs"
-"""On Redis it is the list NAMESPACE:celery:jobs, by whose length workers can be scaled."""
+_PREFIX, _, QUEUE = MESSAGES.rpartition(":")
+"""On Redis the queue is the list NAMESPACE:celery:jobs, by whose length workers can be scaled."""
 _ANSWERS_S = 2.0
 
 
@@ -30,24 +34,28 @@ def celery_app(url: str, namespace: str) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "global_keyprefix": f"{namespace}:celery:",
+            "global_keyprefix": f"{namespace}:{_PREFIX}:",
             "socket_timeout": _ANSWERS_S,
             "socket_connect_timeout": _ANSWERS_S,
             "socket_keepalive": True,
         },
     )
     if urlsplit(url).scheme == "rediss":
-        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        asked = {name: value for name, value in _options(url).items() if name.startswith("ssl_")}
+        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **asked}
     return app
 
 
 def broker_url(url: str) -> str:
-    """Return the address as Celery writes it: it has its own way to name a Unix socket."""
-    parts = urlsplit(url)
-    if parts.scheme != "unix":
-        return url
-    database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{parts.path}?virtual_host={database}"
+    """Return the address as Celery writes it: the database in the path, without redis-py's options, sockets in a way of its own."""
+    parts, database = urlsplit(url), _options(url).get("db", 0)
+    if parts.scheme == "unix":
+        return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={database}"
+    return urlunsplit((parts.scheme, parts.netloc, f"/{database}", "", ""))
+
+
+def _options(url: str) -> dict[str, Any]:
+    return dict(parse_url(url))  # type: ignore[no-untyped-call]  # redis-py gives no types here
 
 
 def announcing(app: Celery) -> Callable[[str], None]:

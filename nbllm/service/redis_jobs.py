@@ -23,6 +23,8 @@ from nbllm.storage.redis_link import Link, Script
 
 LEASE_S = 10.0
 TELL_AGAIN_S = 15.0
+MESSAGES = "celery:jobs"
+"""The list in which what workers are told waits for them. Never more is put there than there are jobs that wait."""
 _FLOATS = frozenset({"created_at", "started_at", "finished_at", "expires_at"})
 _COUNTS = frozenset({"priority", "attempts", "lapses"})
 _NAMES = frozenset(field.name for field in fields(Job))
@@ -48,6 +50,7 @@ class RedisJobs:
     ) -> None:
         self._link = link
         self._prefix = link.key("jobs:")
+        self._messages = link.key(MESSAGES)
         self._keep_s = keep_s
         self._most_lapses = most_lapses
         self._most_kept_bytes = most_kept_bytes
@@ -70,13 +73,15 @@ class RedisJobs:
         flat = [part for pair in values.items() for part in pair]
         where = _list(job.caller, job.flow)
         limits = (most_queued, most_of_caller, self._most_kept_bytes, len(job.arguments.encode()))
-        got = await self._run(lua.ADD, uuid4().hex, job.caller, where, *limits, *flat)
+        got = await self._run(lua.ADD, uuid4().hex, job.caller, where, *limits, *flat, keys=[self._messages])
         if got == b"kept":
             raise too_much(self._most_kept_bytes)
         if got in (b"full", b"mine"):
             raise full(most_queued) if got == b"full" else full(most_of_caller, of_caller=True)
-        added = _job(got)
-        await self._tell([added.job_id])
+        row, missing = got
+        added = _job(row)
+        if missing > 0:
+            await self._tell([added.job_id])
         return added
 
     async def get(self, caller: str, job_id: str) -> Job | None:
@@ -107,7 +112,7 @@ class RedisJobs:
         """Put back what nobody will run."""
         if not done.cancelled() and done.exception() is None and (lease := _lease(done.result())) is not None:
             with suppress(StorageError):
-                self._link.submit("EVAL", lua.BACK.text, 0, self._prefix, *self._back(lease))
+                self._link.submit("EVAL", lua.BACK.text, 1, self._messages, self._prefix, *self._back(lease))
 
     async def renew(self, lease: JobLease) -> LeaseState:
         """See JobStore. A lease that lapsed, but that nobody swept, is held again."""
@@ -122,10 +127,10 @@ class RedisJobs:
 
     async def give_back(self, lease: JobLease) -> bool:
         """See JobStore."""
-        given = bool(await self._run(lua.BACK, *self._back(lease)))
-        if given:
+        given, missing = await self._run(lua.BACK, *self._back(lease), keys=[self._messages])
+        if given and missing > 0:
             await self._tell([lease.job.job_id])
-        return given
+        return bool(given)
 
     def _back(self, lease: JobLease) -> Sequence[Any]:
         now = self._now()
@@ -141,9 +146,9 @@ class RedisJobs:
         """See JobStore. Workers are told of what was put back, and again of what has been waiting."""
         now = self._now()
         args = [now, now + self._keep_s, self._most_lapses, "=" + DIED, TELL_AGAIN_S]
-        back, again = ([job_id.decode() for job_id in ids] for ids in await self._run(lua.SWEEP, *args))
-        await self._tell([*back, *again])
-        return back
+        back, tell = await self._run(lua.SWEEP, *args, keys=[self._messages])
+        await self._tell(job_id.decode() for job_id in tell)
+        return [job_id.decode() for job_id in back]
 
     async def standing(self) -> Standing:
         """See JobStore."""

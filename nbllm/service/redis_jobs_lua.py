@@ -3,8 +3,11 @@
 job:ID is the row, a hash. queue: those that wait, by priority and lapses (score), then by number (member NUMBER:ID). leases: until
 when, on Redis's clock, who runs one may run it. ends: when rows are forgotten. hooks: when webhooks are due. waits: those
 that wait, by when they were made. of:HASH: the jobs of a
-caller for a flow, by number. kept_of: bytes that the jobs of a caller hold. Times of rows are the caller's; texts that may be
-missing come as '' or '=TEXT'.
+caller for a flow, by number. kept_of: bytes that the jobs of a caller hold. told: when a worker was told of those that wait. Times
+of rows are the caller's; texts that may be missing come as '' or '=TEXT'.
+
+Workers are told of a job only while fewer messages lie in their list than jobs wait (`short`). Each message has a worker take the
+next job, so as many as there are jobs do; more would grow without bound while nobody takes them.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ local function dequeue(id)
   redis.call('ZREM', P .. 'waits', id)
   if redis.call('HINCRBY', P .. 'queued_of', caller, -1) <= 0 then redis.call('HDEL', P .. 'queued_of', caller) end
 end
+local function short() return redis.call('ZCARD', P .. 'queue') - redis.call('LLEN', KEYS[1]) end
 local function finish(id, from, to, now, expires, result, problem)
   if from == 'queued' then dequeue(id) end
   turn(id, from, to)
@@ -77,7 +81,7 @@ ADD = Script(
     + """
 local id, caller, list, most, most_mine = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local most_kept, size = tonumber(ARGV[7]), ROW_BYTES + tonumber(ARGV[8])
-if redis.call('EXISTS', key(id)) == 1 then return row(id) end
+if redis.call('EXISTS', key(id)) == 1 then return {row(id), short()} end
 if redis.call('ZCARD', P .. 'queue') >= most then return 'full' end
 if tonumber(redis.call('HGET', P .. 'queued_of', caller) or '0') >= most_mine then return 'mine' end
 if tonumber(redis.call('HGET', P .. 'kept_of', caller) or '0') + size > most_kept then return 'kept' end
@@ -88,11 +92,11 @@ keep(id, size)
 redis.call('ZADD', P .. 'of:' .. list, number, id)
 redis.call('HSET', key(id), 'list', list)
 enqueue(id, nil)
-return row(id)
+return {row(id), short()}
 """
 )
-"""ARGV: prefix, id, caller, hash of caller and flow, most queued, most of this caller, most bytes that its jobs may hold, bytes of
-the arguments; then names and values of the row."""
+"""KEYS: the list of messages. ARGV: prefix, id, caller, hash of caller and flow, most queued, most of this caller, most bytes that
+its jobs may hold, bytes of the arguments; then names and values of the row. Returns the row, and how many messages are missing."""
 
 LIST = Script(
     _JOBS
@@ -133,6 +137,7 @@ if id == '' then
     if not there then
       redis.call('ZREM', P .. 'queue', first)
       redis.call('ZREM', P .. 'waits', id)
+      redis.call('ZREM', P .. 'told', id)
     end
   until there
 elseif get(id, 'status')[1] ~= 'queued' then
@@ -178,13 +183,14 @@ BACK = Script(
     + """
 local id, fencing, nonce = ARGV[2], ARGV[3], ARGV[6]
 local held, cancel = mine(id, fencing)
-if not held then return get(id, 'end')[1] == nonce and 1 or 0 end
+if not held then return {get(id, 'end')[1] == nonce and 1 or 0, short()} end
 if cancel then finish(id, 'running', 'cancelled', ARGV[4], ARGV[5], '', '') else enqueue(id, 'running') end
 redis.call('HSET', key(id), 'end', nonce)
-return 1
+return {1, short()}
 """
 )
-"""ARGV: prefix, id, fencing, now, when to forget, an id of this asking."""
+"""KEYS: the list of messages. ARGV: prefix, id, fencing, now, when to forget, an id of this asking. Returns whether it was put
+back, and how many messages are missing."""
 
 CANCEL = Script(
     _JOBS
@@ -228,20 +234,29 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', string.fo
     back[#back + 1] = id
   end
 end
-local tell = {}
+local tell, missing = {}, short()
+local function say(id)
+  if missing <= 0 then return end
+  missing = missing - 1
+  tell[#tell + 1] = id
+  redis.call('ZADD', P .. 'told', string.format('%.3f', real), id)
+end
+for _, id in ipairs(back) do say(id) end
 for _, member in ipairs(redis.call('ZRANGE', P .. 'queue', 0, 199)) do
   local id = string.sub(member, 18)
-  local told = redis.call('ZSCORE', P .. 'told', id)
-  if not told or tonumber(told) + again_s < real then
+  local told = tonumber(redis.call('ZSCORE', P .. 'told', id) or '')
+  if not told then
     redis.call('ZADD', P .. 'told', string.format('%.3f', real), id)
-    if told then tell[#tell + 1] = id end
+  elseif told + again_s < real or told > real then
+    say(id)
   end
 end
 return {back, tell}
 """
 )
-"""ARGV: prefix, now, when to forget, most lapses, the problem of a job that kills, seconds after which a worker is told again.
-Returns the ids put back, and those that have waited for so long that the message which told of them may be lost."""
+"""KEYS: the list of messages. ARGV: prefix, now, when to forget, most lapses, the problem of a job that kills, seconds after which
+a worker is told again. Returns the ids put back, and of which jobs workers are to be told: of those, and of those that have waited
+for so long that the message which told of them may be lost."""
 
 STANDING = Script(
     _JOBS

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import settings
 
+from nbllm.service.celery_app import announcing, broker_url, celery_app
 from nbllm.service.ports import JobLease, JobsFull
-from nbllm.service.redis_jobs import RedisJobs
+from nbllm.service.redis_jobs import MESSAGES, RedisJobs
 from nbllm.storage.redis_link import Link
 from tests.redis_server import RedisServer
 from tests.service.conformance_idempotency import KEEP_S, Clock
@@ -95,6 +100,82 @@ def test_workers_are_told(redis_server: RedisServer, monkeypatch: pytest.MonkeyP
         await asyncio.sleep(0.1)
         assert await store.sweep() == []
         assert told == [job.job_id] * 3
+        await link.aclose()
+
+    asyncio.run(main())
+
+
+def test_never_more_messages_than_jobs_that_wait(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nobody takes them, neither being told again and again nor jobs that come and are cancelled lengthens the list.
+
+    Messages that were lost are sent again, as many as are missing and not one more.
+    """
+    redis_server.flush()
+    monkeypatch.setattr("nbllm.service.redis_jobs.TELL_AGAIN_S", -1.0)
+
+    async def main() -> None:
+        link = Link(redis_server.url)
+        messages = link.key(MESSAGES)
+        with redis_server.client() as broker:
+            store = RedisJobs(link, announce=lambda job_id: broker.lpush(messages, job_id))
+            jobs = await added(store, *[new()] * 30)
+            for _ in range(4):
+                await store.sweep()
+                assert broker.llen(messages) == 30
+            for _ in range(5):
+                for job in jobs:
+                    await store.cancel("a", job.job_id)
+                jobs = await added(store, *[new()] * 30)
+            assert broker.llen(messages) == 30
+            broker.ltrim(messages, 0, 9)
+            for _ in range(3):  # the first one sees the jobs for the first time
+                await store.sweep()
+            assert broker.llen(messages) == 30
+            broker.delete(messages)
+            assert await store.give_back(await lease(store))
+            assert broker.llen(messages) == 1
+        await link.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("user", ["", "default:secret@"])
+def test_messages_are_where_the_rows_are(redis_server: RedisServer, user: str) -> None:
+    """Celery reaches the database that REDIS_URL names, with its password, also where options stand behind the address."""
+    redis_server.flush()
+    url = f"unix://{user}{redis_server.socket}?db=3&socket_timeout=2"
+    with redis_server.client() as client, closing(celery_app(url, "nbllm:app")) as broker:
+        client.config_set("requirepass", "secret" if user else "")
+        try:
+            announcing(broker)("id")
+            with redis.Redis.from_url(url) as there:
+                assert there.llen(f"nbllm:app:{MESSAGES}") == 1
+        finally:
+            client.config_set("requirepass", "")
+
+
+def test_options_of_an_address_on_the_way_to_celery() -> None:
+    """The database is named as redis-py names it, what TLS is to trust is kept, and certificates are checked unless told not to."""
+    assert broker_url("redis://:secret@host?db=2&socket_timeout=2") == "redis://:secret@host/2"
+    assert broker_url("redis://host:7000/4") == "redis://host:7000/4"
+    assert celery_app("rediss://host/1", "n").conf.broker_use_ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    asked = celery_app("rediss://host/1?ssl_ca_certs=/ca.pem", "n").conf.broker_use_ssl
+    assert asked == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/ca.pem"}
+
+
+def test_workers_are_told_although_the_clock_was_set_back(redis_server: RedisServer) -> None:
+    """A job of which a worker was told at a time that has not come yet is told of again now."""
+    redis_server.flush()
+    told: list[str] = []
+
+    async def main() -> None:
+        link = Link(redis_server.url)
+        store = RedisJobs(link, announce=told.append)
+        (job,) = await added(store, new())
+        with redis_server.client() as client:
+            client.zadd(link.key("jobs:told"), {job.job_id: time.time() + 3600})
+        await store.sweep()
+        assert told == [job.job_id] * 2
         await link.aclose()
 
     asyncio.run(main())

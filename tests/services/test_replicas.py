@@ -146,13 +146,16 @@ def test_the_queue_is_where_the_export_says(cluster: Cluster) -> None:
 
     from nbllm.export.files import JOBS_QUEUE
     from nbllm.service.celery_app import announcing, celery_app
+    from nbllm.service.redis_jobs import MESSAGES
     from nbllm.service.sharing import namespace_of
 
     broker: Celery = celery_app(cluster.redis.url, namespace_of("nobody-listens"))
     announcing(broker)("id")
     broker.close()
+    waits_in = JOBS_QUEUE.format(app="nobody-listens")
     with cluster.redis.client() as client:
-        assert client.llen(JOBS_QUEUE.format(app="nobody-listens")) == 1
+        assert client.llen(waits_in) == 1
+    assert waits_in == f"{namespace_of('nobody-listens')}:{MESSAGES}", "the list whose length bounds what workers are told"
 
 
 def test_redis_stops_and_starts_in_mid_run(cluster: Cluster) -> None:
