@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,13 @@ def message_of(came: Partial) -> dict[str, Any]:
     if came.tool_calls:
         message["tool_calls"] = list(came.tool_calls)
     return message
+
+
+def fragments_of(calls: Iterable[Mapping[str, Any]]) -> Iterator[ToolCallFragment]:
+    """Yield tool calls in OpenAI's shape, each as one fragment."""
+    for index, call in enumerate(calls):
+        function = call.get("function") or {}
+        yield ToolCallFragment(index, call.get("id", ""), function.get("name", ""), function.get("arguments", ""))
 
 
 def _joined(pieces: list[str]) -> str:

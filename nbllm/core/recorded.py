@@ -11,6 +11,9 @@ from typing import Any
 
 from nbllm.core.ports import Recording
 
+MOST_KEPT_BYTES = 1_000_000
+"""Vectors and log probabilities of an answer are recorded up to this size each: of a run without them nothing can be said."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -37,7 +40,7 @@ class Run:
             return "it did not come to its end"
         if self.kept < self.opened:
             return f"{self.opened - self.kept} of its {self.opened} calls failed, or are not recorded any more"
-        return "; ".join(f"its argument {name} {why}" for name, why in self.doubts.items())
+        return "; ".join(f"its argument {name} {why}" for name, why in self.doubts.items()) or _lacking(self.calls)
 
 
 def flows_of(recording: Recording) -> Sequence[Mapping[str, Any]]:
@@ -81,12 +84,43 @@ def _run(flow: Mapping[str, Any], made: Sequence[Recording]) -> Run:
         flow=str(flow["name"]),
         run=str(flow.get("run")),
         arguments=flow.get("arguments", {}),
-        calls=tuple(one for one in made if "messages" in one.prompt),
+        calls=tuple(one for one in made if "messages" in one.prompt or "texts" in one.prompt),
         doubts=flow.get("doubts", {}),
         status=end.get("status"),
         opened=end.get("calls", 0),
         kept=len(made),
     )
+
+
+def _lacking(calls: Iterable[Recording]) -> str:
+    """Say what of the answers was not kept, "" for nothing: with another answer a run may go on differently."""
+    if any("texts" in one.prompt and "vectors" not in one.answer for one in calls):
+        return f"the vectors of its embeddings are not kept (over {MOST_KEPT_BYTES / 1e6:g} MB in one call, or by an older version)"
+    if any(one.prompt.get("logprobs") and "logprobs" not in one.answer for one in calls):
+        return f"its log probabilities are not kept (over {MOST_KEPT_BYTES / 1e6:g} MB in one call, or by an older version)"
+    return ""
+
+
+_KEPT_OF_ANSWERS = ("reasoning", "logprobs", "vectors")
+
+
+def retold(one: Recording) -> dict[str, Any]:
+    """Return a recorded call as proofs, examples and parity have it, as JSON values: prompt, rung and text.
+
+    What is seldom there: tool_calls, reasoning, logprobs, vectors (base64 of little-endian float32, text after text), and a
+    finish_reason that says more than that the answer is whole.
+    """
+    calls = (one.answer.get("message") or {}).get("tool_calls")
+    finish = one.answer.get("finish_reason")
+    more = {name: one.answer[name] for name in _KEPT_OF_ANSWERS if one.answer.get(name)}
+    more |= {"tool_calls": calls} if calls else {}
+    more |= {"finish_reason": finish} if finish not in (None, "stop", "tool_calls") else {}
+    return {"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", ""), **more}
+
+
+def asked_in(prompt: Mapping[str, Any]) -> Any:
+    """Return what a recorded prompt asks: its messages, or {"texts": [...]} for an embedding."""
+    return {"texts": prompt["texts"]} if "texts" in prompt else prompt.get("messages", [])
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,9 +64,11 @@ def judged(recorded: Sequence[str], sent: Sequence[str], again: Sequence[Sequenc
 def _text(key: str) -> str:
     """Return messages as a text for a reader."""
     try:
-        messages: Sequence[Mapping[str, Any]] = json.loads(key)
+        messages: Any = json.loads(key)
+        if isinstance(messages, Mapping):
+            return "\n".join(f"embed: {text}" for text in messages["texts"])
         return "\n".join(_of_message(message) for message in messages)
-    except (ValueError, TypeError, AttributeError):  # redaction may have left no JSON
+    except (ValueError, TypeError, AttributeError, KeyError):  # redaction may have left no JSON
         return key
 
 

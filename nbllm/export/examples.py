@@ -20,7 +20,7 @@ _SHOWN_RUNS = 10
 @dataclass(frozen=True, slots=True)
 class Picked:
     """runs: those that were picked, oldest first. newest: the last run that can be run again. models: rungs that answered calls,
-    newest first. recorded: how many runs of the flow are recorded.
+    newest first. recorded: how many runs there are. why_none: why the last of all cannot be run again, "" if it can.
     """
 
     runs: tuple[Mapping[str, Any], ...]
@@ -29,6 +29,7 @@ class Picked:
     notes: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     recorded: int = 0
+    why_none: str = ""
 
     @property
     def proving(self) -> frozenset[str]:
@@ -65,9 +66,11 @@ def pick(flow: str, recordings: Iterable[Recording], which: Sequence[str]) -> Pi
                                     todo=_what_there_is(flow, every)))  # fmt: skip
         chosen |= {run["run"]: run for run in found}
     notes = (f"{_what_there_is(flow, good)} --examples takes them along.",) if good and not which else ()
-    models = dict.fromkeys(str(call["rung"]) for run in reversed(every) for call in run["calls"])
+    models = dict.fromkeys(str(call["rung"]) for run in reversed(every) for call in run["calls"] if "texts" not in call["prompt"])
     runs = tuple(run for run in every if run["run"] in chosen)
-    picked = Picked(runs, good[-1] if good else None, tuple(models), notes, tuple(refusals), len(every))
+    picked = Picked(
+        runs, good[-1] if good else None, tuple(models), notes, tuple(refusals), len(every), every[-1]["problem"] if every else ""
+    )
     return picked.fitting({run["run"]: run["problem"] for run in runs if run["problem"]})
 
 
@@ -83,7 +86,7 @@ def _what_there_is(flow: str, every: Sequence[Mapping[str, Any]]) -> str:
 
 
 def examples_json(flow: str, picked: Picked, results: Mapping[str, Any], around: Mapping[str, Any] | None = None) -> bytes:
-    """Return examples.json: a list of runs with flow, arguments, result and calls (rung, model, prompt, text).
+    """Return examples.json: a list of runs with flow, arguments, result and calls (model and what core.recorded.retold has).
 
     around: by the run's id, what %%llm cells had asked for all runs, and the exported flow asks in each.
     """
@@ -103,6 +106,4 @@ def examples_json(flow: str, picked: Picked, results: Mapping[str, Any], around:
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "rung": call["rung"], "model": str(call["rung"]).partition("/")[2], "prompt": call["prompt"], "text": call["text"],
-    }  # fmt: skip
+    return {"rung": call["rung"], "model": str(call["rung"]).partition("/")[2], **call}

@@ -14,7 +14,7 @@ from typing import Any
 
 import nbllm
 from nbllm.core.ports import Recording
-from nbllm.core.recorded import runs_of
+from nbllm.core.recorded import retold, runs_of
 from nbllm.export.comparing import Verdict, asks_the_same, judged
 from nbllm.export.module import render_flows
 from nbllm.export.slicer import Slice
@@ -207,7 +207,7 @@ def recorded_runs(flow: str, recordings: Iterable[Recording]) -> list[dict[str, 
             "started_at": run.calls[0].started_at,
             "arguments": run.arguments,
             "problem": run.problem,
-            "calls": [{"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")} for one in run.calls],
+            "calls": list(map(retold, run.calls)),
         }
         for run in runs_of(recordings, {flow})
     ]
@@ -219,7 +219,7 @@ def calls_around(recordings: Iterable[Recording]) -> list[dict[str, Any]]:
     for one in sorted(recordings, key=lambda r: r.started_at):
         if one.flow is None and "messages" in one.prompt:
             key = json.dumps(one.prompt["messages"], sort_keys=True, default=str)
-            found[key] = {"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")}
+            found[key] = retold(one)
     return list(found.values())[-_MOST_AROUND:]
 
 

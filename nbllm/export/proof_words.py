@@ -13,7 +13,8 @@ def compared_words(flow: str, picked: Picked, proof: Proof) -> str:
     if not picked.recorded:
         return f"no prompt was compared, because no run of {flow} is recorded: run it once in the notebook and export again"
     if picked.newest is None:
-        return f"no prompt was compared, because no recorded run of {flow} can be run again: run it once more, to its end"
+        why = f"no recorded run of {flow} can be run again ({picked.why_none})"
+        return f"no prompt was compared, because {why}: mend that and run it once more"
     return f"no prompt was compared, because the newest recorded run of {flow} does not fit and may be another notebook's"
 
 

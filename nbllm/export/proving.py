@@ -17,15 +17,14 @@ from types import ModuleType
 from typing import Any
 
 from nbllm import Client, Endpoint, Settings, set_process_client
-from nbllm.core.messages import Chat, Request
-from nbllm.core.ports import Wire
+from nbllm.core.messages import Request
 from nbllm.core.routing_facts import Facts
 from nbllm.export import other_times
 from nbllm.export.comparing import AS_OF_THEN
 from nbllm.export.open_things import open_things
 from nbllm.export.proof import APP_PROBLEM, report
 from nbllm.following import Following
-from nbllm.redaction import redact
+from nbllm.replayed import RecordedAnswers, question_of
 from nbllm.settings.strategies import Names, models_of
 from nbllm.testing import FakeProvider, offline
 
@@ -39,17 +38,17 @@ def main() -> None:
     if task["again"]:
         other_times.install()
         other_times.set_to(task["runs"][-1]["started_at"])  # constants of the module are made at that time too
-    answers = _Answers(task["around"])
-    provider = answers.provider
+    answers = RecordedAnswers()
     client = _client(task, answers)
     set_process_client(client)
     try:
         # Windows makes the pipe of an event loop from two sockets on loopback.
         with offline(loopback=os.name == "nt"):
-            module = _imported(task, told, provider)
+            module = _imported(task, told, answers)
             if module is not None:
                 for run in task["runs"]:
-                    told["seen"][run["run"]] = _replays(getattr(module, task["flow"]), run, answers, again=task["again"])
+                    function = getattr(module, task["flow"])
+                    told["seen"][run["run"]] = _replays(function, run, task["around"], answers, again=task["again"])
             if module is not None and task["app"]:
                 _make_app(told)
     finally:
@@ -57,48 +56,19 @@ def main() -> None:
     report(told)
 
 
-class _Answers:
-    """A provider that answers what was recorded for the same messages, else for the call of the same number, else "ok".
-
-    around: recorded calls outside of flows. What a %%llm cell asked once, the module asks in each run: `used` has those of a run.
-    """
-
-    def __init__(self, around: Sequence[dict[str, Any]]) -> None:
-        self.run: list[dict[str, Any]] = []
-        self.used: list[dict[str, Any]] = []
-        self._around = {_key(call["prompt"]["messages"]): call for call in around}
-        self.provider = FakeProvider(default=self._answer)
-
-    def begin(self, calls: list[dict[str, Any]]) -> None:
-        """From here on answer for these calls of a run."""
-        self.run, self.used = calls, []
-        self.provider.requests.clear()
-
-    def _answer(self, wire: Wire) -> str:
-        messages = wire.content.messages if isinstance(wire.content, Chat) else ()
-        key = _key(messages)
-        same = [call["text"] for call in self.run if _key(call["prompt"]["messages"]) == key]
-        if not same and key in self._around:
-            self.used.append(self._around[key])
-            return self._around[key]["text"] or "ok"
-        number = self.provider.calls - len(self.used) - 1
-        return (same[0] if same else self.run[number]["text"] if number < len(self.run) else "") or "ok"
-
-
 class _Replaying(Following):
     """A client whose routes are the lists of their models, on which the model that was recorded answers."""
 
-    answers: _Answers
+    answers: RecordedAnswers
 
     def _recorded_rung(self, request: Request) -> str | None:
-        key = _key(request.content.messages) if isinstance(request.content, Chat) else None
-        return next((call["rung"] for call in self.answers.run if _key(call["prompt"]["messages"]) == key), None)
+        return self.answers.rung_of(request)
 
     def _open_choice(self, name: str, facts: Facts) -> Names | None:  # noqa: ARG002 - a list hangs on nothing
         return models_of(name, self.settings.routes)
 
 
-def _client(task: Mapping[str, Any], answers: _Answers) -> Client:
+def _client(task: Mapping[str, Any], answers: RecordedAnswers) -> Client:
     given = dict(task["settings"])
     endpoints = {name: Endpoint(**values) for name, values in given.pop("endpoints", {}).items()}
     values: dict[str, Any] = {name: value for name, value in given.items() if value}
@@ -110,7 +80,7 @@ def _client(task: Mapping[str, Any], answers: _Answers) -> Client:
     client = _Replaying(
         settings=Settings(home=Path(task["home"])),
         endpoints=endpoints,
-        providers=dict.fromkeys(kinds, answers.provider),
+        providers=dict.fromkeys(kinds, answers),
         cache="off",
         retries=0,
         discover=False,
@@ -215,24 +185,27 @@ _DAYS = (*[0.0] * AS_OF_THEN, 1.3, 33.7, 401.9, -97.1, 8.45, -1203.6, 250.2, 3.9
 """By how many days from the recording the clock is off, rendering by rendering: weekday, month and year, hour and minute differ."""
 
 
-def _replays(function: Any, run: Mapping[str, Any], answers: _Answers, *, again: bool) -> list[dict[str, Any]]:
+def _replays(
+    function: Any, run: Mapping[str, Any], around: Sequence[Mapping[str, Any]], answers: RecordedAnswers, *, again: bool
+) -> list[dict[str, Any]]:
     """Run it with the recorded arguments, once or, again, at several times, the first of which is that of the recording."""
     if not again:
-        return [_replayed(function, run, answers)]
+        return [_replayed(function, run, around, answers)]
     seen: list[dict[str, Any]] = []
     started_s = time.monotonic()
     for days in _DAYS:
         if time.monotonic() - started_s > _AGAIN_S:
             break
         other_times.set_to(run["started_at"] + days * 86_400)
-        seen.append(_replayed(function, run, answers))
+        seen.append(_replayed(function, run, around, answers))
     return seen
 
 
-def _replayed(function: Any, run: Mapping[str, Any], answers: _Answers) -> dict[str, Any]:
+def _replayed(
+    function: Any, run: Mapping[str, Any], around: Sequence[Mapping[str, Any]], answers: RecordedAnswers
+) -> dict[str, Any]:
     """Run it once: what it sent, which calls of %%llm cells it made, what it returned; or why it failed."""
-    provider = answers.provider
-    answers.begin(run["calls"])
+    answers.begin(run["calls"], around)
     try:
         args, kwargs = _bound(function, run["arguments"])
     except ValueError as error:
@@ -243,8 +216,8 @@ def _replayed(function: Any, run: Mapping[str, Any], answers: _Answers) -> dict[
             result = asyncio.run(result)
     except Exception as error:
         return {"error": f"it fails: {type(error).__name__}: {error!s:.300}"}
-    sent = [_key(w.content.messages) for w in provider.requests if isinstance(w.content, Chat)]
-    recorded = [_key(call["prompt"]["messages"]) for call in (*run["calls"], *answers.used)]
+    sent = [question_of(wire.content) for wire in answers.requests]
+    recorded = [question_of(call["prompt"]) for call in (*run["calls"], *answers.used)]
     return {"sent": sent, "recorded": recorded, "around": answers.used, "result": _as_json(function, result)}
 
 
@@ -256,11 +229,6 @@ def _place(error: ValueError) -> str:
         return str(error)[:200]
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-
-
-def _key(messages: Any) -> str:
-    """Return messages as recordings keep them, redacted, as one text that can be compared."""
-    return redact(json.dumps([dict(m) for m in messages], sort_keys=True, default=str))
 
 
 def _bound(function: Any, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -14,6 +16,7 @@ from msgspec.structs import asdict, replace
 
 from nbllm.core.messages import AttemptStatus, CallRecord, CallRow, Chat, Embed, Request, Sink
 from nbllm.core.ports import Ledger, Recording, Recordings
+from nbllm.core.recorded import MOST_KEPT_BYTES
 from nbllm.core.reply import Reply
 from nbllm.errors import AllRungsFailed, BudgetExceeded, CallFailed, NbllmError
 from nbllm.pipeline.stage import Clock, Stage, call_of, committed, written
@@ -142,6 +145,7 @@ class Recorder:
         bare = _BARE[type(request.content)]
         content = {name: value for name, value in asdict(request.content).items() if value != bare[name]}
         answer = {"text": reply.text, "message": dict(reply.message), "finish_reason": reply.finish_reason, "source": reply.source}
+        answer |= _seldom_there(reply)
         if reply.why.matched_text is not None:
             answer["matched"] = reply.why.matched_text
         recording = Recording(
@@ -249,3 +253,13 @@ class RecordStage:
             recorder.call_hooks(closed, request, failure)
             failure = None  # its traceback holds this frame
             await committed(row, call, at_most_s=_CLOSE_S)
+
+
+def _seldom_there(reply: Reply) -> dict[str, Any]:
+    """Return what else an answer has that a flow may go on with, as core.recorded.retold says; nothing that is too large."""
+    found: dict[str, Any] = {"reasoning": reply.reasoning} if reply.reasoning else {}
+    if reply.logprobs and len(json.dumps(reply.logprobs, default=str)) <= MOST_KEPT_BYTES:
+        found["logprobs"] = list(reply.logprobs)
+    if reply.vectors is not None and reply.vectors.size * 4 <= MOST_KEPT_BYTES:
+        found["vectors"] = base64.b64encode(reply.vectors.astype("<f4").tobytes()).decode("ascii")
+    return found

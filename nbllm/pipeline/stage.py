@@ -11,7 +11,8 @@ from random import random
 from types import coroutine
 from typing import Any, Protocol, TypeVar
 
-from nbllm.core.messages import Call, Delta, Request, Rung, Sink, ToolCallFragment
+from nbllm.core.accumulator import fragments_of
+from nbllm.core.messages import Call, Delta, Request, Rung, Sink
 from nbllm.core.ports import Written
 from nbllm.core.reply import Reply
 from nbllm.errors import NbllmError, StorageError, UnknownModel
@@ -165,7 +166,5 @@ def show(reply: Reply, sink: Sink) -> None:
 
 def show_tool_calls(calls: Iterable[Mapping[str, Any]], sink: Sink) -> None:
     """Let a watcher see tool calls in OpenAI's shape, each as one fragment."""
-    for index, call in enumerate(calls):
-        function = call.get("function", {})
-        fragment = ToolCallFragment(index, call.get("id", ""), function.get("name", ""), function.get("arguments", ""))
+    for fragment in fragments_of(calls):
         sink.delta(Delta(tool_call=fragment))

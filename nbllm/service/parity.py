@@ -271,6 +271,8 @@ def _messages(where: str, left: Any, right: Any) -> list[Difference]:
 
 
 def _last_message(call: CallTrace) -> Any:
+    if "texts" in call.asked:
+        return "\n".join(f"embed: {text}" for text in call.asked["texts"])
     messages: Any = call.asked.get("messages") or ({},)
     return messages[-1].get("content", messages[-1])
 

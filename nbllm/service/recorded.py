@@ -1,4 +1,4 @@
-"""Recorded runs of flows, and a provider that answers what was recorded."""
+"""Recorded runs of flows: which are run again, and what is known of them to compare with."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbllm.core.messages import Chat, Request
-from nbllm.core.ports import Recording, Wire
-from nbllm.core.recorded import Own, runs_of
-from nbllm.redaction import redact
+from nbllm.core.ports import Recording
+from nbllm.core.recorded import Own, retold, runs_of
 from nbllm.service.parity import CallTrace, RunTrace
-from nbllm.testing import FakeProvider
 
 _MOST_AROUND = 200
 
@@ -47,7 +44,13 @@ class RecordedRun:
 def _recorded_trace(call: Mapping[str, Any]) -> CallTrace:
     asked = dict(call.get("prompt") or {"messages": call.get("messages", [])})
     rung = call.get("rung") or call.get("model")
-    return CallTrace(models=None, asked=asked, answer={"text": call.get("text", "")}, books={"rung": rung} if rung else {})
+    answer = {"text": call.get("text", ""), "tool_calls": call.get("tool_calls")}
+    return CallTrace(models=None, asked=asked, answer=answer, books={"rung": rung} if rung else {})
+
+
+def is_embedding(call: Mapping[str, Any]) -> bool:
+    """Whether a recorded call asked for vectors."""
+    return "texts" in (call.get("prompt") or ())
 
 
 def recorded_runs(recordings: Iterable[Recording], flows: Iterable[str]) -> list[RecordedRun]:
@@ -57,12 +60,12 @@ def recorded_runs(recordings: Iterable[Recording], flows: Iterable[str]) -> list
     """
     recordings = sorted(recordings, key=lambda r: r.started_at)
     beside = [one for one in recordings if one.flow is None and "messages" in one.prompt]
-    around = {json.dumps(one.prompt["messages"], sort_keys=True, default=str): _told(one) for one in beside}
+    around = {json.dumps(one.prompt["messages"], sort_keys=True, default=str): retold(one) for one in beside}
     by_arguments: dict[str, RecordedRun] = {}
     for run in runs_of(recordings, flows):
         if not run.problem:
             known = json.dumps([run.flow, run.arguments], sort_keys=True, default=str)
-            calls = tuple(map(_told, run.calls))
+            calls = tuple(map(retold, run.calls))
             by_arguments[known] = RecordedRun(run.flow, run.arguments, calls, around=tuple(around.values())[-_MOST_AROUND:])
     return list(by_arguments.values())
 
@@ -93,57 +96,3 @@ def every_run(*groups: Iterable[RecordedRun]) -> list[RecordedRun]:
 
 def _runs(count: int) -> str:
     return f"{count} recorded run{'' if count == 1 else 's'}"
-
-
-def _told(one: Recording) -> Mapping[str, Any]:
-    return {"prompt": one.prompt, "rung": one.model, "text": one.answer.get("text", "")}
-
-
-class RecordedAnswers(FakeProvider):
-    """Answers what was recorded for the same messages, else for the call of that number in the run, else "ok"; costs nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(default=self._answer)
-        self._run: RecordedRun | None = None
-        self._at = 0
-
-    def begin(self, run: RecordedRun) -> None:
-        """From here on answer for this run."""
-        self._run, self._at = run, 0
-
-    def rung_of(self, request: Request, nth: int = 0) -> str | None:
-        """Return the model that answered these messages when they were asked for the nth time of the recorded run, from 0."""
-        messages = plain_json(request.content.messages if isinstance(request.content, Chat) else ())
-        same = _same(self._run.calls if self._run else (), messages)
-        found = same[min(nth, len(same) - 1)] if same else {}
-        return str(found.get("rung") or found.get("model") or "") or None
-
-    def _answer(self, wire: Wire) -> str:
-        messages = plain_json(wire.content.messages if isinstance(wire.content, Chat) else ())
-        calls, around = (self._run.calls, self._run.around) if self._run else ((), ())
-        beside, own = _text(_same(around, messages), wire.rung.id), _text(_same(calls, messages), wire.rung.id)
-        if beside is not None and own is None:
-            return beside or "ok"
-        number, self._at = self._at, self._at + 1
-        return (own if own is not None else str(calls[number].get("text", "")) if number < len(calls) else "") or "ok"
-
-
-def _same(calls: Sequence[Mapping[str, Any]], messages: Any) -> list[Mapping[str, Any]]:
-    """Return the recorded calls with the same messages."""
-    wanted = redact(json.dumps(messages))
-    return [call for call in calls if redact(json.dumps(plain_json(_messages_of(call)))) == wanted]
-
-
-def _text(calls: Sequence[Mapping[str, Any]], rung: str) -> str | None:
-    """Return what was recorded, of the same model where several have answered; None without any."""
-    best = next((call for call in calls if call.get("rung") == rung), calls[0] if calls else None)
-    return None if best is None else str(best.get("text", ""))
-
-
-def _messages_of(call: Mapping[str, Any]) -> Any:
-    return (call.get("prompt") or call).get("messages", [])
-
-
-def plain_json(value: Any) -> Any:
-    """Return a value as it is after a way through JSON."""
-    return json.loads(json.dumps(value, default=str))

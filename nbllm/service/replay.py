@@ -21,11 +21,12 @@ from typing import Any
 import nbllm
 from nbllm.errors import ConfigurationError, NbllmError
 from nbllm.redaction import redact
+from nbllm.replayed import RecordedAnswers
 from nbllm.service.configuration import load_service
 from nbllm.service.flow_specs import describe_all
 from nbllm.service.parity import ParityReport, RunTrace, compare
 from nbllm.service.parity_settings import notes_on, settings_differences
-from nbllm.service.recorded import RecordedAnswers, RecordedRun
+from nbllm.service.recorded import RecordedRun, is_embedding
 from nbllm.service.tracing import TracingClient, run_here
 from nbllm.settings import Settings
 
@@ -165,7 +166,7 @@ def settings_for(settings: Settings, runs: Sequence[RecordedRun]) -> Settings:
     """Return settings that name a model: where nothing is configured, that which answered the newest recorded call."""
     if settings.model or settings.ladder:
         return settings
-    rungs = [str(call["rung"]) for run in reversed(runs) for call in run.calls if call.get("rung")]
+    rungs = [str(call["rung"]) for run in reversed(runs) for call in run.calls if call.get("rung") and not is_embedding(call)]
     return settings.with_values("parity", {"model": rungs[0]}) if rungs else settings
 
 

@@ -17,10 +17,11 @@ from typing import Any
 import uvicorn
 
 import nbllm.service
+from nbllm.replayed import RecordedAnswers
 from nbllm.service import app as service_app
 from nbllm.service.configuration import Tier, load_service
 from nbllm.service.parity import RunTrace
-from nbllm.service.recorded import RecordedAnswers, RecordedRun
+from nbllm.service.recorded import RecordedRun
 from nbllm.service.replay import MARK, settings_for
 from nbllm.service.tracing import TracingClient
 
@@ -106,7 +107,7 @@ class Replay:
 
     def run(self, run: RecordedRun) -> RunTrace:
         """Send one request and return what came of it."""
-        self._answers.begin(run)
+        self._answers.begin(run.calls, run.around)
         status, body = self._post(f"/flows/{run.flow}", run.arguments)
         calls = self._client.traces.take()
         if status == 200:

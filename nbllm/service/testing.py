@@ -21,10 +21,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from nbllm.replayed import RecordedAnswers
 from nbllm.service.app import create_app
 from nbllm.service.context import Service
 from nbllm.service.keys import KeyStore
-from nbllm.service.recorded import RecordedAnswers, RecordedRun
+from nbllm.service.recorded import RecordedRun
 from nbllm.service.tracing import TracingClient
 
 _START_S = 60.0
@@ -67,7 +68,7 @@ class Served:
 
     def replay(self, run: RecordedRun) -> Answer:
         """Call a flow with recorded arguments; its models answer what was recorded."""
-        self._answers.begin(run)
+        self._answers.begin(run.calls, run.around)
         return self.post(f"/flows/{run.flow}", run.arguments)
 
     def _ask(self, method: str, path: str, body: bytes | None, key: str | None) -> Answer:

@@ -21,8 +21,9 @@ from nbllm.errors import NbllmError
 from nbllm.flow_arguments import plain
 from nbllm.following import Following
 from nbllm.live import LiveCall
+from nbllm.replayed import RecordedAnswers, plain_json
 from nbllm.service.parity import CallTrace, RunTrace
-from nbllm.service.recorded import RecordedAnswers, RecordedRun, plain_json
+from nbllm.service.recorded import RecordedRun
 from nbllm.settings import Settings
 
 _BARE = {Chat: asdict(Chat(messages=())), Embed: asdict(Embed(texts=()))}
@@ -55,16 +56,21 @@ class Traces:
         return entry
 
     def times(self, request: Request) -> int:
-        """Return how often the run that is under way has asked the same messages."""
-        asked = getattr(request.content, "messages", None)
+        """Return how often the run that is under way has asked the same question."""
+        asked = _question(request)
         with self.lock:
-            return sum(getattr(entry.request.content, "messages", None) == asked for entry in self.entries)
+            return sum(_question(entry.request) == asked for entry in self.entries)
 
     def take(self) -> tuple[CallTrace, ...]:
         """Return what was noted, and begin anew."""
         with self.lock:
             entries, self.entries = self.entries, []
         return tuple(map(_call_trace, entries))
+
+
+def _question(request: Request) -> tuple[Any, ...]:
+    content = request.content
+    return content.messages if isinstance(content, Chat) else content.texts
 
 
 class TracingClient(Following):
@@ -134,7 +140,10 @@ def _call_trace(entry: _Entry) -> CallTrace:
     answer: dict[str, Any] = {}
     books: dict[str, Any] = {}
     if reply is not None:
-        answer = {"text": reply.text, "data": _data(reply.data), "finish_reason": reply.finish_reason}
+        answer = {
+            "text": reply.text, "data": _data(reply.data), "tool_calls": reply.message.get("tool_calls"),
+            "finish_reason": reply.finish_reason,
+        }  # fmt: skip
         books = {
             "rung": reply.rung, "source": reply.source, "cost_usd": _usd(reply.cost_usd), "saved_usd": _usd(reply.saved_usd),
             "requests": sum(attempt.sent is not False for attempt in reply.attempts),
@@ -170,7 +179,7 @@ def run_here(spec: Any, run: RecordedRun, client: TracingClient, answers: Record
 
     An async flow gets a loop of its own, on a thread of its own where one runs already.
     """
-    answers.begin(run)
+    answers.begin(run.calls, run.around)
     result: Any = None
     error = ""
     try:

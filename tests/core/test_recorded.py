@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +57,21 @@ def test_a_file_is_known_by_its_path(tmp_path: Path) -> None:
     assert [is_own(call(1, "a", notebook=tag)) for tag in tags] == [True, False, None]
 
 
+LACKING = {
+    "vectors": ({"texts": ["a"]}, "the vectors of its embeddings are not kept"),
+    "logprobs": ({"messages": [], "logprobs": True}, "its log probabilities are not kept"),
+}
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_a_run_without_its_answers_is_not_run_again(what: str) -> None:
+    """With other vectors or log probabilities it might go on differently: it says why it is no run to be run again."""
+    prompt, said = LACKING[what]
+    one = replace(call(1, "a"), prompt=prompt)
+    assert runs_of([one], "f")[0].problem.startswith(said)
+    assert not runs_of([replace(one, answer={what: "here"})], "f")[0].problem
+
+
 names = st.sampled_from("fgh")
 
 
@@ -75,7 +92,7 @@ def test_each_call_is_of_every_flow_around_it(made: list[tuple[list[tuple[str, s
         chains.append({name + run for name, run in chain})
     for run in runs_of(reversed(calls), "fg"):
         of_it = [one for one, chain in zip(calls, chains, strict=True) if run.run in chain]
-        assert [one.call_id for one in run.calls] == [one.call_id for one in of_it if "messages" in one.prompt]
+        assert [one.call_id for one in run.calls] == [one.call_id for one in of_it]
         assert run.calls
         assert run.flow in "fg"
         assert run.problem == "it did not come to its end"

@@ -4,44 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import nbllm
 from nbllm import errors
 from nbllm.core.ports import Recording
 from nbllm.core.recorded import Own
 from nbllm.export import prove, render_flows
 from nbllm.export.comparing import fits, fixed_pieces, judged
 from nbllm.testing import FakeProvider
-from tests.client.helpers import fake_client
 from tests.export.exporting import exported, refused, tree
+from tests.export.kinds import REPLAYED, SEARCH, recorded
 from tests.export.making import HEAD, cells, run, sliced
 
 pytestmark = pytest.mark.usefixtures("real_python")
-
-
-def recorded(
-    tmp_path: Path, sources: Sequence[str], *runs: tuple[str, ...], flow: str = "f", answers: FakeProvider | None = None
-) -> list[Recording]:
-    """What a session kept of these runs of a notebook's flow; one that fails is one that the user saw fail."""
-    code = "\n".join(sources)
-    provider = answers or FakeProvider(default="fine")
-    with (
-        fake_client(tmp_path / "home", provider, recordings=True, cache="off", model="sim/large", retries=0) as client,
-        nbllm.use(client),
-    ):
-        namespace = run(code)
-        for arguments in runs:
-            try:
-                namespace[flow](*(eval(one, namespace) for one in arguments))  # noqa: S307 - texts of this file
-            except (errors.CallFailed, KeyboardInterrupt):
-                continue
-        return list(client.recordings.newest(100))
 
 
 NESTED = (HEAD, "@flow\ndef inner(q: str) -> str:\n    return ask('inner ' + q).text",
@@ -57,6 +36,26 @@ def test_a_flow_in_a_flow(tmp_path: Path) -> None:
     assert [call["prompt"]["messages"][0]["content"] for call in example["calls"]] == ["inner a", "outer a"]
     inner = exported(tmp_path / "inner", *NESTED, flow="inner", recordings=recordings, examples=["all"])
     assert (inner.proof.runs, inner.examples) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", REPLAYED)
+def test_answers_of_every_kind_are_replayed(tmp_path: Path, kind: str) -> None:
+    """What a flow goes on with is what was recorded: its run is proved and travels."""
+    sources, answers, calls = REPLAYED[kind]
+    recordings = recorded(tmp_path, sources, ("'Do you ship to Oslo?'",), answers=answers())
+    done = exported(tmp_path / "app", *sources, flow="f", recordings=recordings, examples=["all"])
+    assert (done.proof.runs, done.examples) == (1, 1)
+    (example,) = json.loads(tree(done.out)["examples.json"])
+    assert len(example["calls"]) == calls
+
+
+def test_vectors_that_are_too_large_are_said(tmp_path: Path) -> None:
+    """A run whose vectors are not kept proves nothing and is no reason to refuse."""
+    large = FakeProvider(default="Yes.", dimensions=80_000)
+    recordings = recorded(tmp_path, SEARCH, ("'x'",), answers=large)
+    done = exported(tmp_path / "app", *SEARCH, flow="f", recordings=recordings)
+    assert done.proof.runs == 0
+    assert "(the vectors of its embeddings are not kept (over 1 MB in one call" in done.compared
 
 
 TYPED = (
@@ -188,7 +187,7 @@ def test_only_a_run_that_failed(tmp_path: Path) -> None:
     recordings = recorded(tmp_path, TWO, ("'broken'",), answers=FakeProvider("a", errors.ConnectionFailed("gone")))
     done = exported(tmp_path / "app", *TWO, flow="f", recordings=recordings)
     assert "no prompt was compared" in done.compared
-    assert "run it once more, to its end" in done.compared
+    assert "(it did not come to its end): mend that and run it once more" in done.compared
 
 
 def test_nothing_recorded_is_said(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from nbllm import Client, Settings, aask, ask, flow, stream, use
+from nbllm.replayed import RecordedAnswers
 from nbllm.service.flow_specs import describe
 from nbllm.service.parity import RunTrace, compare
-from nbllm.service.recorded import RecordedAnswers, RecordedRun, recorded_runs
+from nbllm.service.recorded import RecordedRun, recorded_runs
 from nbllm.service.tracing import TracingClient, run_here
 
 MODEL = "sim/small"

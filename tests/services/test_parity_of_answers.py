@@ -1,0 +1,24 @@
+"""A service goes on with answers of every kind as the notebook did: tool calls, embeddings, several answers to one question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nbllm.service.replay import app_runs, parity
+from tests.export.exporting import exported
+from tests.export.kinds import REPLAYED, recorded
+
+pytestmark = pytest.mark.usefixtures("real_python")
+
+
+@pytest.mark.parametrize("kind", REPLAYED)
+def test_the_service_answers_as_recorded(tmp_path: Path, kind: str) -> None:
+    """The examples that travel are replayed through the service: same questions, same answers."""
+    sources, answers, calls = REPLAYED[kind]
+    recordings = recorded(tmp_path, sources, ("'Do you ship to Oslo?'",), answers=answers())
+    done = exported(tmp_path / "app", *sources, flow="f", recordings=recordings, examples=["all"])
+    report = parity(done.out, app_runs(done.out))
+    assert report.ok, "\n".join(line for one in report.differences for line in one.lines(report.names))
+    assert (report.runs, report.calls) == (1, calls)
