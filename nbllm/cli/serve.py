@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from nbllm.cli.paper import Paper, age, plural
+from nbllm.cli.paper import Paper, age
 from nbllm.errors import ConfigurationError, InvalidRequest
 from nbllm.settings.suggest import did_you_mean
 
@@ -59,7 +59,7 @@ def keys(given: argparse.Namespace) -> int:
         rows = [(k.id, tiers[k.tier], age(time.time() - k.made_at) if k.made_at else "", k.note) for k in store.list()]
         if rows:
             paper.table(("id", "tier", "#age", "note"), rows)
-        paper.line(f"  {plural(len(rows), 'key')} in {store.path}")
+        paper.line(f"  keys: {store.counted()}")
         if store.former is not None:
             paper.line(f"  {former_keys(store.former)}")
     return 0

@@ -16,8 +16,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from nbllm.service.access import identified
 from nbllm.service.configuration import ServiceSettings
-from nbllm.service.context import Service, service_of
+from nbllm.service.context import Service, exchange_of, service_of
+from nbllm.service.flow_docs import without_recorded
 from nbllm.service.heads import is_local, is_local_name
 from nbllm.service.problems import ServiceProblem
 from nbllm.service.v1_docs import TAG as V1
@@ -38,7 +40,7 @@ _PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-pro
 
 
 def is_shown(service: Service, request: Request) -> bool:
-    """Whether a caller may read it: as the settings say, else only programs of this machine.
+    """Whether a caller may read it without a key: as the settings say, else only programs of this machine.
 
     A proxy on this machine is one, too, so what it passes on is told by the name that was called and by what proxies add.
     """
@@ -63,7 +65,7 @@ def _check(request: Request) -> None:
 async def description(request: Request) -> Response:
     """Answer with the OpenAPI description."""
     _check(request)
-    return JSONResponse(request.app.openapi())
+    return JSONResponse(_api(request))
 
 
 @router.get("/docs")
@@ -71,8 +73,18 @@ async def page(request: Request) -> Response:
     """Answer with the page."""
     _check(request)
     base = f"{request.url.scheme}://{request.headers['host']}"
-    text = "\n".join(_page(request.app.openapi(), service_of(request), base))
+    text = "\n".join(_page(_api(request), service_of(request), base))
     return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY})
+
+
+def _api(request: Request) -> Mapping[str, Any]:
+    """Return the description: recorded runs are somebody's texts, and in it only for those who show a key."""
+    api: Mapping[str, Any] = request.app.openapi()
+    try:
+        identified(service_of(request), exchange_of(request), request.headers.get("authorization"))
+    except ServiceProblem:
+        return without_recorded(api)
+    return api
 
 
 def _page(api: Mapping[str, Any], service: Service, base: str) -> Iterator[str]:
@@ -85,6 +97,8 @@ def _page(api: Mapping[str, Any], service: Service, base: str) -> Iterator[str]:
         "<code>nbllm keys make DIR</code>. Errors are <code>application/problem+json</code>, on /v1 in the shape of OpenAI's. "
         'The whole description: <a href="/openapi.json">openapi.json</a>.</p>'
     )
+    if any(spec.examples for spec in service.flows.values()):
+        yield f"<p>Recorded runs are in it for those who show a key.</p><pre>{escape(_with_key(base))}</pre>"
     listed = [
         (path, method.upper(), operation)
         for path, methods in api["paths"].items()
@@ -103,6 +117,10 @@ def _page(api: Mapping[str, Any], service: Service, base: str) -> Iterator[str]:
             if _has_tag(operation, tag):
                 yield from _operation(api, path, method, operation, base)
     yield "</main></body></html>"
+
+
+def _with_key(base: str) -> str:
+    return f'curl {base}/openapi.json -H "Authorization: Bearer $KEY"'
 
 
 def _has_tag(operation: Mapping[str, Any], *tags: str) -> bool:

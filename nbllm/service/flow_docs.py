@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -56,6 +57,17 @@ def request_examples(spec: FlowSpec) -> dict[str, Any]:
 def result_examples(spec: FlowSpec) -> dict[str, Any]:
     """Return the recorded results, as OpenAPI's examples of a response."""
     return {f"recorded {n}": {"summary": f"Recorded run {n}", "value": one.result} for n, one in enumerate(spec.examples, 1)}
+
+
+def without_recorded(api: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an OpenAPI description without what is recorded of flows: for those who have shown no key."""
+    bare = deepcopy(dict(api))
+    for path, methods in bare["paths"].items():
+        for operation in methods.values() if path.startswith("/flows/") else ():
+            for part in (operation.get("requestBody", {}), *operation.get("responses", {}).values()):
+                for media in part.get("content", {}).values():
+                    media.pop("examples", None)
+    return bare
 
 
 def answer(spec: FlowSpec, description: str) -> dict[str, Any]:

@@ -115,6 +115,13 @@ class KeyStore:
         rows = [key for _, key in self._rows.values()]
         return tuple(([self._given[1]] if self._given else []) + sorted(rows, key=lambda key: key.made_at))
 
+    def counted(self) -> str:
+        """Return how many keys are where, for a person."""
+        given = int(self._given is not None)
+        kept = len(self.list()) - given
+        parts = [f"{kept} in {self.path}"] if kept or not given else []
+        return ", ".join([*parts, f"{given} of {KEY_VARIABLE}"] if given else parts)
+
     def make(self, tier: str = DEFAULT_TIER, *, note: str = "") -> tuple[str, Key]:
         """Make a key; return its text, which is kept nowhere, and its row."""
         if len(note) > 200 or not note.isprintable():

@@ -25,7 +25,7 @@ def load_app(folder: Path) -> FastAPI:
     sys.modules.pop("app", None)
     try:
         found = getattr(importlib.import_module("app"), "app", None)
-    except (NbllmError, OSError):
+    except NbllmError:
         raise
     except Exception as exc:
         frames = [f for f in traceback.extract_tb(exc.__traceback__) if Path(f.filename).is_relative_to(folder.resolve())]

@@ -21,7 +21,8 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
     address = f"http://{shown}:{port}"
     yield f"{service.name} on {address}"
     whom = "everybody who can reach this machine" if config.public else "programs on this machine only"
-    yield _line("open to", f"{whom}; a key is needed for all but /health and /ready")
+    shows_docs = config.docs or (config.docs is None and for_this_machine(config))
+    yield _line("open to", f"{whom}; a key is needed for all but /health, /ready{' and /docs' if shows_docs else ''}")
     if config.public:
         yield _line("", "It speaks plain HTTP: put a proxy with TLS before it.")
     yield from _keys(service, key, keys_command)
@@ -35,8 +36,8 @@ def opening_lines(service: Service, listening: socket.socket, key: str | None, k
         yield _line("metrics", f"{service.metrics_address}, without a key, for this machine only")
     else:
         yield _line("metrics", "/metrics, behind a key")
-    if config.docs or (config.docs is None and for_this_machine(config)):
-        yield _line("docs", f"{address}/docs" + ("" if config.docs else ", for this machine only"))
+    if shows_docs:
+        yield _line("docs", f"{address}/docs, without a key" + ("" if config.docs else ", for this machine only"))
     else:
         yield _line("docs", "off (docs = true shows them to everybody who can reach it)")
     share = "each key has its own part" if config.cache_partition == "key" else "all keys share one"
@@ -47,9 +48,9 @@ def _keys(service: Service, key: str | None, keys_command: str) -> Iterator[str]
     """Yield who has a key. Where no person looks on, none is made: it would stand in a log file."""
     if key is not None:
         yield _line("key", f"{key} (shown once; more: {keys_command})")
-    elif count := len(service.keys.list()):
-        yield _line("keys", f"{count} in {service.keys.path} (more: {keys_command})")
-        gone = sorted({key.tier for key in service.keys.list() if service.config.tier(key.tier) is None})
+    elif found := service.keys.list():
+        yield _line("keys", f"{service.keys.counted()} (more: {keys_command})")
+        gone = sorted({key.tier for key in found if service.config.tier(key.tier) is None})
         if gone:
             yield _line("", f"Keys of tiers that the settings do not have are refused: {', '.join(gone)}.")
     else:

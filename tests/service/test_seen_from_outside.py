@@ -72,6 +72,24 @@ def test_the_docs_are_one_page_that_runs_nothing(app: Running) -> None:
     assert "/flows/greet" in ask_raw(app, "/openapi.json").json["paths"]
 
 
+def test_recorded_runs_are_for_those_who_show_a_key(tmp_path: Path) -> None:
+    """The documentation is open to programs of this machine; what somebody asked and was told is not, whoever else is on it."""
+    examples = tmp_path / "examples.json"
+    run = {"flow": "greet", "arguments": {"name": "PRIVATE-NAME"}, "result": "PRIVATE-ANSWER", "calls": []}
+    examples.write_text(json.dumps([run]))
+    with running(create_app([greet], write_settings(tmp_path), examples=examples)) as it:
+        for shown in ({}, {"Authorization": "Bearer nbllm_of_nobody"}):
+            for path in ("/docs", "/openapi.json"):
+                page = ask_raw(it, path, headers=shown)
+                assert page.status == 200
+                assert b"/flows/greet" in page.body
+                assert b"PRIVATE" not in page.body
+        told = ask_raw(it, "/openapi.json", headers=it.headers).body
+        assert b"PRIVATE-NAME" in told
+        assert b"PRIVATE-ANSWER" in told
+        assert b"PRIVATE-NAME" in ask_raw(it, "/docs", headers=it.headers).body
+
+
 @pytest.mark.parametrize("service", ["docs = false", "host = '0.0.0.0'"])
 def test_the_docs_are_off_in_production(tmp_path: Path, service: str) -> None:
     """Where the settings say so, and on a public address unless they say otherwise, there are none."""
@@ -321,3 +339,26 @@ def test_the_opening_says_where_state_is_and_which_models_there_are(tmp_path: Pa
         said = "\n".join(opening_lines(app.state.service, listening, None, "nbllm keys make DIR"))
         assert "shared on the Redis" in said
         assert "celery --app nbllm.service.worker worker" in said
+
+
+@pytest.mark.parametrize(("service", "shown"), [("", True), ("docs = false", False), ("host = '0.0.0.0'", False)])
+def test_the_opening_says_what_is_open_without_a_key(tmp_path: Path, service: str, shown: bool) -> None:
+    """The documentation is named among what needs no key where it is one, and nowhere else."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        app = create_app([greet], write_settings(tmp_path, service))
+        said = "\n".join(opening_lines(app.state.service, listening, None, "nbllm keys make DIR"))
+    assert ("a key is needed for all but /health, /ready and /docs" in said) == shown
+    assert ("/docs, without a key" in said) == shown
+
+
+def test_the_opening_says_where_keys_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of NBLLM_SERVICE_KEY is not said to be in a file that there is not."""
+    monkeypatch.setenv("NBLLM_SERVICE_KEY", "k" * 15 + "0123456789" * 3)
+    app = create_app([greet], write_settings(tmp_path))
+    keys = app.state.service.keys
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        said = "\n".join(opening_lines(app.state.service, listening, None, "nbllm keys make DIR"))
+    assert "1 of NBLLM_SERVICE_KEY (more: nbllm keys make DIR)" in said
+    assert str(keys.path) not in said
+    keys.make()
+    assert keys.counted() == f"1 in {keys.path}, 1 of NBLLM_SERVICE_KEY"

@@ -243,6 +243,16 @@ def test_an_app_that_names_a_flow_that_is_not_there_is_said(folder: Path) -> Non
     assert "Traceback" not in said
 
 
+def test_a_file_that_the_app_reads_and_that_is_not_there_is_said(folder: Path) -> None:
+    """What a module beside the app reads at its start, and misses, is a sentence with file and line too."""
+    write_settings(folder)
+    (folder / "prompts.py").write_text("from pathlib import Path\n\nRULES = Path(__file__).with_name('rules.txt').read_text()\n")
+    (folder / "app.py").write_text("import prompts\n\napp = prompts\n")
+    said = refused(folder)
+    assert "FileNotFoundError" in said
+    assert "rules.txt' (prompts.py, line 3)" in said
+
+
 def test_a_home_that_cannot_be_used_is_said(folder: Path) -> None:
     """A home that is no folder is said before anything is served."""
     (folder / ".state").write_text("I am a file")
