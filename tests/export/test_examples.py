@@ -10,6 +10,7 @@ import pytest
 
 import nbllm
 from nbllm.core.ports import Recording
+from nbllm.redaction import register_secret
 from nbllm.testing import FakeProvider
 from tests.client.helpers import fake_client
 from tests.export.exporting import NOTEBOOK, exported, refused, tree
@@ -44,6 +45,19 @@ def test_nothing_recorded_travels_unasked(tmp_path: Path, recordings: Sequence[R
     assert b"facts 1" not in everything
     assert (done.examples, done.proof.runs) == (0, 1)
     assert any(ids(recordings)[0] in note and "--examples" in note for note in done.notes)
+
+
+def test_a_key_that_became_known_after_the_run_does_not_travel(tmp_path: Path) -> None:
+    """A recording is redacted when it is made, and once more when it travels: what has been registered since is masked then."""
+    word = "marigold-harbour-17"
+    cells = [HEAD, "@flow\ndef greet(name: str) -> str:\n    return ask('Greet ' + name).text"]
+    with fake_client(tmp_path / "home", FakeProvider("fine"), recordings=True, cache="off") as client, nbllm.use(client):
+        run("\n".join(cells))["greet"](word)
+        recorded = tuple(client.recordings.newest(10))
+    register_secret(word)
+    done = exported(tmp_path / "app", *cells, flow="greet", recordings=recorded, examples=["all"])
+    assert done.examples == 1
+    assert word.encode() not in b"".join(tree(done.out).values())
 
 
 def test_picked_runs_travel_redacted_with_their_results(tmp_path: Path, recordings: Sequence[Recording]) -> None:

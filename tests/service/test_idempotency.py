@@ -16,6 +16,7 @@ from nbllm import errors, flow
 from nbllm.errors import StorageError
 from nbllm.service import idempotency
 from nbllm.service.idempotency_store import SqliteIdempotency
+from nbllm.service.ports import Claim
 from nbllm.testing import FakeProvider, Script
 from tests.client.helpers import until
 from tests.service.flow_apps import HANGS, Served, later, raises, say, serving
@@ -28,6 +29,15 @@ RUNS: list[str] = []
 def counted(text: str) -> str:
     RUNS.append(text)
     return f"run {len(RUNS)} of {text}"
+
+
+GO_ON = threading.Event()
+
+
+@flow
+def waits(text: str) -> str:
+    GO_ON.wait(30)
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +182,28 @@ def test_in_flight(tmp_path: Path) -> None:
         thread.join()
         assert post(served, "k", path="/flows/say").content == got[0].content
         assert fake.calls == 1
+
+
+def test_the_lease_of_a_key_is_renewed_while_its_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a lease lapses by time, a run that takes longer keeps its key: it is renewed again and again, whatever a try says."""
+    renewed: list[str] = []
+
+    async def renew(claim: Claim) -> bool:
+        renewed.append(claim.key)
+        if len(renewed) < 3:
+            raise StorageError("Redis does not answer.") if len(renewed) == 1 else RuntimeError("a bug")
+        return True
+
+    with serving(tmp_path, flows=(waits,)) as served, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(served.it.service.idempotency, "renew_every_s", 0.01)
+        monkeypatch.setattr(served.it.service.idempotency, "renew", renew)
+        try:
+            got = pool.submit(post, served, "k", path="/flows/waits")
+            until(lambda: len(renewed) > 3)
+        finally:
+            GO_ON.set()
+        assert got.result(30).status_code == 200
+        assert set(renewed) == {"k"}
 
 
 def test_a_job_is_taken_once(served: Served) -> None:
