@@ -20,20 +20,22 @@ def serve(given: argparse.Namespace) -> int:
     _needs("fastapi", "uvicorn", "limits", "prometheus_client", "structlog", "httptools")
     folder = _folder(given.folder)
     shown = given.folder
+    from nbllm.service.flow_prints import flows_print_into_the_log
     from nbllm.service.loading import load_app
     from nbllm.service.serving import serve as serve_app
 
-    app = load_app(folder)
-    paper = Paper(sys.stderr)
-    # The key is shown once, to who started the service: what is redacted everywhere else is meant for them.
-    serve_app(
-        app,
-        host=given.host,
-        port=given.port,
-        say=lambda line: print(line, file=paper.out, flush=True),
-        keys_command=f"nbllm keys make {shown}",
-        show_key=paper.out.isatty(),
-    )
+    with flows_print_into_the_log():  # before the app's modules are loaded: some keep the stream that they find
+        app = load_app(folder)
+        paper = Paper(sys.stderr)
+        # The key is shown once, to who started the service: what is redacted everywhere else is meant for them.
+        serve_app(
+            app,
+            host=given.host,
+            port=given.port,
+            say=lambda line: print(line, file=paper.out, flush=True),
+            keys_command=f"nbllm keys make {shown}",
+            show_key=paper.out.isatty(),
+        )
     return 0
 
 

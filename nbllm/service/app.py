@@ -31,6 +31,7 @@ from nbllm.service.configuration import ServiceSettings, load_service
 from nbllm.service.context import ASKING, Service, exchange_of, service_of
 from nbllm.service.failures import log_failure
 from nbllm.service.flow_events import ANSWER_HEADERS
+from nbllm.service.flow_prints import flows_print_into_the_log
 from nbllm.service.flow_specs import Example, describe_all
 from nbllm.service.gate import Gate
 from nbllm.service.guard import Guard
@@ -198,6 +199,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _open(service: Service, stack: AsyncExitStack) -> None:
     """Enter everything that the service needs."""
     if service.own_client:
+        stack.enter_context(flows_print_into_the_log(say_what=service.config.log_prompts))
         if service.access_log is None:
             writer = stdout_writer()
             stack.callback(writer.close)

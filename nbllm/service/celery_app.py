@@ -30,6 +30,7 @@ def celery_app(url: str, namespace: str) -> Celery:
         task_acks_late=False,  # a message that is lost is sent again by the sweep: the row is the truth
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,  # it would log what flows print, and leave no stdout for the service's own lines
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

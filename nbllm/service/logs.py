@@ -1,7 +1,8 @@
 """Logs of a service: one JSON object a line, on stdout, written by a thread so that a full pipe stalls no request.
 
 A request's line holds ids, numbers and names; what was asked and answered is in none, unless log_prompts says so: errors are their
-kinds and places then, without what they say. Every other record, tracebacks too, goes through the redactor.
+kinds and places then, without what they say, and records of other code than the service's are their places. All goes through the
+redactor.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol
@@ -22,12 +23,16 @@ import structlog
 
 from nbllm.errors import NbllmWarning
 from nbllm.redaction import redact
+from nbllm.service.context import REQUEST_ID
 from nbllm.service.failures import way_of
+from nbllm.service.flow_prints import real_stream
 
 _MOST_LINES = 50_000
 _PAUSE_S = 0.05
 """How long lines are gathered before they are written together."""
 _CLOSE_S = 2.0
+_SERVERS = ("uvicorn", "gunicorn", "hypercorn", "celery", "kombu")
+"""Loggers of what runs the app: they say nothing of what is asked."""
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _WARNING = re.compile(r"(.*?:\d+: (\w+)): ")
 """As Python writes one: file, line and category, before what it says."""
@@ -115,7 +120,8 @@ def access_log(writer: LineWriter) -> AccessLog:
 class JsonHandler(logging.Handler):
     """Records of the standard library's logging as lines of the same shape.
 
-    say_why: with what exceptions say, which may be what callers sent. Else a traceback has their kinds and the way they took.
+    say_why: with what exceptions, and records of flows and libraries, say, which may be what callers sent. Else a traceback has
+    kinds and the way that they took, and a record its place.
     """
 
     def __init__(self, writer: LineWriter, *, say_why: bool = False) -> None:
@@ -123,7 +129,7 @@ class JsonHandler(logging.Handler):
         self._writer = writer
         self._say_why = say_why
         self._formatter = structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, _with_request],
             processors=[
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -146,13 +152,23 @@ def _without_text(record: logging.LogRecord) -> str | None:
     """Return what is logged of a record that may hold texts of requests, None for all of it.
 
     Of a warning, which a flow may give as it may print: place and category; nbllm's own are for who runs the service. Of what
-    asyncio says its first line: below it are tasks, and what they raised.
+    asyncio says its first line: below it are tasks, and what they raised. Of what flows and libraries say where they said it.
     """
+    if record.name.partition(".")[0] in ("nbllm", *_SERVERS):
+        return None
     if record.name == "asyncio":
         return record.getMessage().partition("\n")[0]
-    if record.name == "py.warnings" and (found := _WARNING.match(record.getMessage())) and found[2] != NbllmWarning.__name__:
-        return found[1]
-    return None
+    if record.name == "py.warnings":
+        found = _WARNING.match(record.getMessage())
+        return found[1] if found and found[2] != NbllmWarning.__name__ else None
+    return f"Said at {record.filename}:{record.lineno}; with log_prompts it says what."
+
+
+def _with_request(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the request, or the job, that the record is of."""
+    if (request_id := REQUEST_ID.get()) != "-":
+        fields["request_id"] = request_id
+    return fields
 
 
 def _kinds_and_places(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -173,9 +189,49 @@ def _redacted(_: Any, __: str, fields: MutableMapping[str, Any]) -> str:
 def logging_to(writer: LineWriter, *names: str, say_why: bool = False) -> Iterator[None]:
     """Have these loggers, and Python's warnings, write JSON lines for a with block, and to nothing else.
 
-    say_why: see JsonHandler.
+    What others say to stdout or stderr, those of flows and of libraries, becomes JSON lines too; what they say to files and
+    elsewhere is theirs. say_why: see JsonHandler.
     """
     handler = JsonHandler(writer, say_why=say_why)
+    with _consoles_taken(handler), _loggers_taken(handler, names):
+        yield
+
+
+@contextmanager
+def _consoles_taken(handler: logging.Handler) -> Iterator[None]:
+    """Have the root logger write to this handler instead of to stdout and stderr, and whoever writes there past the root."""
+    root = logging.getLogger()
+    every = [root, *(one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger))]
+    found = [(logger, [h for h in logger.handlers if _is_console(h)]) for logger in every if not _is_server(logger)]
+    taken = [(logger, handlers) for logger, handlers in found if handlers or logger is root]
+    for logger, handlers in taken:
+        for one in handlers:
+            logger.removeHandler(one)
+        if logger is root or not logger.propagate:
+            logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, handlers in taken:
+            logger.removeHandler(handler)
+            for one in handlers:
+                logger.addHandler(one)
+
+
+def _is_server(logger: logging.Logger) -> bool:
+    return logger.name.partition(".")[0] in _SERVERS
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    if not isinstance(handler, logging.StreamHandler):
+        return False
+    consoles = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    return any(real_stream(handler.stream) is real_stream(console) for console in consoles)
+
+
+@contextmanager
+def _loggers_taken(handler: logging.Handler, names: Sequence[str]) -> Iterator[None]:
+    """Have these loggers, and Python's warnings, write to this handler and to nothing else."""
     loggers = [logging.getLogger(name) for name in (*names, "py.warnings")]
     usual = warnings.showwarning
     # Not logging.captureWarnings: it does nothing where somebody who had called it has put another function there since.
@@ -210,9 +266,9 @@ def _warning_logger(usual: Callable[..., None]) -> Callable[..., None]:
 
 def stdout_writer() -> LineWriter:
     """Return a writer to this process's stdout, whatever stands for it; where that has no bytes, to stderr's."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__):
         with suppress(AttributeError):
-            return LineWriter(stream.buffer)
+            return LineWriter(real_stream(stream).buffer)
     return LineWriter(_Nowhere())  # type: ignore[arg-type]  # it has the two methods that are used
 
 

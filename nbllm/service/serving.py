@@ -53,7 +53,7 @@ def serve(
         key = service.keys.make(note="made at the first start")[0] if show_key and not service.keys.list() else None
         writer = stdout_writer()
         try:
-            prints = flows_print_into_the_log(sys.stdout, say_what=service.config.log_prompts)
+            prints = flows_print_into_the_log(say_what=service.config.log_prompts)
             with logging_to(writer, *_LOGGERS, say_why=service.config.log_prompts), prints:
                 service.access_log = access_log(writer)
                 _run(app, service, listening, lambda: [say(line) for line in opening_lines(service, listening, key, keys_command)])

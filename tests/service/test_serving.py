@@ -243,6 +243,26 @@ def test_an_app_that_names_a_flow_that_is_not_there_is_said(folder: Path) -> Non
     assert "Traceback" not in said
 
 
+def test_a_logger_that_kept_its_stream_at_import_shows_no_prompt(folder: Path) -> None:
+    """What an app's module looked up when it was loaded, as some packages do, leads to no plain text in what is written."""
+    (folder / "app.py").write_text(
+        "import logging, sys\nfrom pathlib import Path\nfrom nbllm import flow\nfrom nbllm.service import create_app\n"
+        "logging.basicConfig(level=logging.INFO)\nerr, out = sys.stderr, sys.stdout\n\n@flow\ndef say(text: str) -> str:\n"
+        "    print(text, file=err)\n    print(text, file=out)\n    logging.info(text)\n    return 'said'\n\n"
+        "app = create_app([say], settings=Path(__file__).with_name('settings.toml'))\n"
+    )
+    with served(folder) as it:
+        with it.line() as line:
+            headers = {**it.headers, "Content-Type": "application/json"}
+            told = line.ask("/flows/say", "POST", headers, b'{"text": "PRIVATE"}')
+        assert (told.status, told.json) == (200, "said")
+        it.process.terminate()
+        out, err = it.process.communicate(timeout=30)
+    assert b"PRIVATE" not in out + err
+    assert out.count(b"printed 7 characters") == 2
+    assert b"Said at app.py:12" in out
+
+
 def test_a_file_that_the_app_reads_and_that_is_not_there_is_said(folder: Path) -> None:
     """What a module beside the app reads at its start, and misses, is a sentence with file and line too."""
     write_settings(folder)

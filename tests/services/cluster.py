@@ -35,7 +35,9 @@ import flows
 app = create_app(flows=[flows.triage, flows.note], settings=Path(__file__).with_name("settings.toml"))
 """
 _FLOWS = """
+import logging
 import os
+import sys
 import time
 
 from nbllm import ask, flow
@@ -50,6 +52,9 @@ def triage(ticket: str) -> str:
 def note(text: str, seconds: float = 0.0) -> str:
     with open(os.environ["RUNS"], "a") as runs:
         runs.write(text + "\\n")
+    print("PRIVATE", text)
+    print("PRIVATE", text, file=sys.stderr)
+    logging.getLogger("flows").warning("PRIVATE %s", text)
     time.sleep(seconds)
     return text
 """

@@ -140,6 +140,30 @@ def test_jobs_run_on_workers(cluster: Cluster) -> None:
     asyncio.run(main())
 
 
+def test_what_flows_print_and_log_is_in_no_log(cluster: Cluster) -> None:
+    """Neither a replica's log nor a worker's holds it; a worker's says what became of a job."""
+
+    async def main() -> None:
+        async with Caller(cluster) as caller:
+            assert (await caller.post("/flows/note", {"text": "logged"})).status == 200
+            taken = await caller.post("/flows/note/jobs", {"text": "logged"})
+            give_up_s = time.monotonic() + 30
+            while (await caller.get(taken.headers["location"])).json["status"] != "done":
+                assert time.monotonic() < give_up_s, cluster.logs()
+                await asyncio.sleep(0.05)
+            job_id = taken.json["id"]
+            for found in (b"of note: done", b"printed 7 characters", b"Said at flows.py"):
+                while not any(found in line and job_id.encode() in line for line in lines()):
+                    assert time.monotonic() < give_up_s, (found, cluster.logs())
+                    await asyncio.sleep(0.05)
+
+    def lines() -> list[bytes]:
+        return [line for path in cluster.folder.glob("*.log") for line in path.read_bytes().splitlines()]
+
+    asyncio.run(main())
+    assert not [line for line in lines() if b"PRIVATE" in line]
+
+
 def test_the_queue_is_where_the_export_says(cluster: Cluster) -> None:
     """The list by whose length an export scales its workers is the one that messages wait in."""
     from celery import Celery
