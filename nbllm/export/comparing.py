@@ -17,6 +17,10 @@ _LEAST_CHARS = 8
 _SHOWN_CHARS = 200
 AS_OF_THEN = 3
 """How many renderings have the time of the recording: one might be the same by chance."""
+DAYS_AGAIN = (*[0.0] * AS_OF_THEN, 1.3, 33.7, 401.9, -97.1, 8.45, -1203.6, 250.2, 3.9, -61.3, 730.8, -12.7)
+"""By how many days from the recording the clock is off, rendering by rendering: weekday, month and year, hour and minute differ."""
+ON_OTHER_DAYS = (401.9, -97.1)
+"""The same for runs that travel: tests and parity of an app have to come out the same whenever they run, and however often."""
 _BEFORE_CHARS = 60
 
 
@@ -59,6 +63,22 @@ def judged(recorded: Sequence[str], sent: Sequence[str], again: Sequence[Sequenc
     share = fixed_chars / max(1, sum(len(_text(one)) for one in recorded))
     compared = f"the {share:.0%} of its text that stays was compared" if share >= 0.005 else "so nothing was compared"
     return Verdict(varies=f"what it asks is another each time (clock or chance); {compared}")
+
+
+def held(seen: Mapping[str, Any], later: Sequence[Mapping[str, Any]]) -> Verdict:
+    """Say whether a run that asks the same does so on other days and a second time, and returns the same.
+
+    seen, later: recorded, sent and result of its renderings; or error.
+    """
+    for one in later:
+        if "error" in one:
+            return Verdict(varies=f"it asks the same now, and on another day or a second time {one['error']}")
+        if not asks_the_same(one["recorded"], one["sent"]):
+            how = "clock, chance or what a run before left, as a cache does"
+            return Verdict(varies=f"it asks the same now, and something else on another day or a second time ({how})")
+        if one["result"] != seen["result"]:
+            return Verdict(varies="what it returns is another on another day or a second time (clock or chance)")
+    return Verdict()
 
 
 def _text(key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,6 +31,13 @@ class DataFiles:
     read: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+
+    def beside_modules(self, modules: Collection[str]) -> dict[str, bytes]:
+        """Return those that lie in the folders of these modules, by their paths there: a module finds them by its `__file__`."""
+        if not self.below:
+            return {}
+        paths = {path.removeprefix(_FOLDER): data for path, data in self.files.items()}
+        return {path: data for path, data in paths.items() if "/" in path and path.partition("/")[0] in modules}
 
 
 def data_files(found: Slice, include: Sequence[str], folder: Path | None, *, constants: Mapping[str, bytes]) -> DataFiles:

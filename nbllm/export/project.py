@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,9 @@ def _files(parts: _Parts, out: Path) -> dict[str, bytes]:
         **parts.settings.files,
         "requirements.txt": requirements_text(parts.needs, wheel=name, wheel_sha256=digest(data)).encode(),
         f"vendor/{name}": data,
-        **parts.origins.local,
         **parts.data.files,
+        **parts.data.beside_modules(parts.origins.local_modules),
+        **parts.origins.local,
     }
     if parts.needs.unhashed:
         files["requirements-unhashed.txt"] = unhashed_text(parts.needs).encode()
@@ -203,11 +204,12 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof, _Par
     Plan(files)
     # Before the time that a proof takes.
     check_target(out, {path: digest(one) for path, one in files.items()}, flow=parts.found.flow, force=force)
-    proof = _tried(parts, files)
+    tried = parts.picked.proving
+    proof = _tried(parts, files, tried)
     if unfit := left_out(parts.picked, proof, certain=parts.own.certain):
         parts = replace(parts, picked=parts.picked.fitting(unfit))
         files = _files(parts, out)
-        proof = _tried(parts, files)
+        proof = _tried(parts, files, tried)  # the same runs: one may need what another leaves
     if parts.refusals or not proof.ok:
         found = proof_refusals(proof, Places(parts.found, parts.flows.text, parts.cells), parts.data.read)
         untried = "" if proof.imported_s is not None else _NOT_IMPORTED
@@ -217,8 +219,8 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof, _Par
     return Plan(files), proof, parts
 
 
-def _tried(parts: _Parts, files: Mapping[str, bytes]) -> Proof:
-    """Return the proof of these files. The newest run has to ask the same, where it is known to be the notebook's."""
+def _tried(parts: _Parts, files: Mapping[str, bytes], only: Collection[str]) -> Proof:
+    """Return the proof of these files by these runs. The newest has to ask the same, where it is known to be the notebook's."""
     code = {path: one for path, one in files.items() if not path.startswith("vendor/")}
     picked = parts.picked
     if picked.runs:
@@ -227,8 +229,9 @@ def _tried(parts: _Parts, files: Mapping[str, bytes]) -> Proof:
     works_in = "data" if parts.data.below else ""
     try:
         return prove(
-            parts.found, parts.own.recordings, settings=parts.live, beside=code, works_in=works_in, only=picked.proving, must=must
-        )
+            parts.found, parts.own.recordings, settings=parts.live, beside=code, works_in=works_in, only=only, must=must,
+            travelling={str(run["run"]) for run in picked.runs},
+        )  # fmt: skip
     except OSError as error:
         raise ExportError(
             f"The export could not be proved: {error.strerror or error} ({error.filename}). Nothing was written.",

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import nbllm
 from nbllm.core.ports import Recording
 from nbllm.core.recorded import retold, runs_of
-from nbllm.export.comparing import Verdict, asks_the_same, judged
+from nbllm.export.comparing import DAYS_AGAIN, ON_OTHER_DAYS, Verdict, asks_the_same, held, judged
 from nbllm.export.module import render_flows
 from nbllm.export.slicer import Slice
 from nbllm.redaction import redact
@@ -69,6 +69,7 @@ def prove(
     works_in: str = "",
     only: Collection[str] | None = None,
     must: Collection[str] | None = None,
+    travelling: Collection[str] = (),
 ) -> Proof:
     """Import the slice's module in a clean process: no network, no keys, nothing of this session; then run what was recorded.
 
@@ -78,7 +79,8 @@ def prove(
     an empty one). settings: for the names of endpoints, routes and models; keys stay here. limit_s: longest time for everything in
     a process, in seconds. beside: the other files of an export, which are laid around the module; an app.py among them is imported
     too. works_in: the folder among these where relative paths lead then. only: ids of the runs to try, None: all. must: ids of the
-    runs that have to ask the same, None: all.
+    runs that have to ask the same, None: all. travelling: ids of runs that are to be examples: they are rendered on other
+    days and a second time, too.
     """
     with tempfile.TemporaryDirectory(prefix="nbllm-proof-") as name:
         place = Path(name)
@@ -93,7 +95,8 @@ def prove(
             "flow": found.flow,
             "home": str(place / "home"),
             "runs": [run for run in every if not run["problem"]],
-            "again": False,
+            "days": (),
+            "paths": [str(folder)] if beside is None and folder is not None else [],
             "around": calls_around(recordings),
             "settings": _settings(settings),
             "app": "app.py" in (beside or {}),
@@ -101,12 +104,24 @@ def prove(
         told = _run(task, folder or place, place, limit_s)
         if isinstance(told, Proof):
             return told
-        differing = [run for run in task["runs"] if (seen := told["seen"].get(run["run"])) and _differs(seen[0])]
-        again: Any = {}
-        if differing:
-            later = _run({**task, "runs": differing, "again": True, "app": False}, folder or place, place, limit_s)
-            again = {} if isinstance(later, Proof) else later["seen"]
+        again: dict[str, Any] = {}
+        for days, runs in _further(task["runs"], told["seen"], set(travelling)):
+            later = _run({**task, "runs": runs, "days": days, "app": False}, folder or place, place, limit_s)
+            again |= {} if isinstance(later, Proof) else later["seen"]
     return _proof(told, again, every, None if must is None else set(must))
+
+
+def _further(
+    runs: Sequence[Mapping[str, Any]], seen: Mapping[str, Any], travelling: Collection[str]
+) -> Iterator[tuple[Sequence[float], Sequence[Mapping[str, Any]]]]:
+    """Yield which runs are rendered again, and on which days: those that differ, and those that have to come out the same always.
+
+    The latter begin with the last, so that one which needs what another left shows.
+    """
+    fine = [run for run in runs if seen.get(run["run"]) and "error" not in seen[run["run"]][0]]
+    differing = [run for run in fine if _differs(seen[run["run"]][0])]
+    to_hold = [run for run in reversed(fine) if run["run"] in travelling and run not in differing]
+    yield from ((days, some) for days, some in ((DAYS_AGAIN, differing), (ON_OTHER_DAYS, to_hold)) if some)
 
 
 def _lay_out(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -134,7 +149,7 @@ def _proof(
         if name not in told["seen"]:  # the module could not be imported
             continue
         seen = told["seen"][name][0]
-        verdict = _verdict(seen, [one for one in again.get(name, ()) if "error" not in one])
+        verdict = _verdict(seen, again.get(name, ()))
         if not verdict.problem:
             same[name] = seen
             if verdict.varies:
@@ -161,8 +176,8 @@ def _verdict(seen: Mapping[str, Any], again: Sequence[Mapping[str, Any]]) -> Ver
     if "error" in seen:
         return Verdict(problem=seen["error"])
     if not _differs(seen):
-        return Verdict()
-    verdict = judged(seen["recorded"], seen["sent"], [one["sent"] for one in again])
+        return held(seen, again)
+    verdict = judged(seen["recorded"], seen["sent"], [one["sent"] for one in again if "error" not in one])
     return Verdict(f"it asks something else. {verdict.problem}") if verdict.problem else verdict
 
 
@@ -174,7 +189,7 @@ def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> 
     code = f"{first}; from nbllm.export.proving import main; main()"
     variables = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     # Another order of sets shows what hangs on it.
-    seed = "1" if task["again"] else "0"
+    seed = "1" if task["days"] else "0"
     variables |= {"HOME": str(place), "USERPROFILE": str(place), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": seed}
     command = [sys.executable, "-I", "-c", code]
     try:

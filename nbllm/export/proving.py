@@ -20,7 +20,6 @@ from nbllm import Client, Endpoint, Settings, set_process_client
 from nbllm.core.messages import Request
 from nbllm.core.routing_facts import Facts
 from nbllm.export import other_times
-from nbllm.export.comparing import AS_OF_THEN
 from nbllm.export.open_things import open_things
 from nbllm.export.proof import APP_PROBLEM, report
 from nbllm.following import Following
@@ -35,9 +34,10 @@ def main() -> None:
     sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - what reads from a person finds nobody
     warnings.simplefilter("ignore")
     told: dict[str, Any] = {"problems": [], "skipped": [], "imported_s": None, "app": False, "seen": {}}
-    if task["again"]:
+    if task["days"]:
         other_times.install()
-        other_times.set_to(task["runs"][-1]["started_at"])  # constants of the module are made at that time too
+        # constants of the module are made at that time too
+        other_times.set_to(task["runs"][-1]["started_at"] + task["days"][0] * _DAY_S)
     answers = RecordedAnswers()
     client = _client(task, answers)
     set_process_client(client)
@@ -48,7 +48,7 @@ def main() -> None:
             if module is not None:
                 for run in task["runs"]:
                     function = getattr(module, task["flow"])
-                    told["seen"][run["run"]] = _replays(function, run, task["around"], answers, again=task["again"])
+                    told["seen"][run["run"]] = _replays(function, run, task["around"], answers, task["days"])
             if module is not None and task["app"]:
                 _make_app(told)
     finally:
@@ -96,13 +96,14 @@ def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvi
         raise ImportError(task["module"])
     module = importlib.util.module_from_spec(spec)
     sys.modules["flows"] = module
-    sys.path[:0] = [str(Path.cwd()), str(Path(task["module"]).parent)]
+    # As the service has it: modules are looked for beside app.py, also where relative paths lead into data/.
+    sys.path[:0] = [*task["paths"], str(Path(task["module"]).parent)]
     started_s = time.monotonic()
     try:
         spec.loader.exec_module(module)
     except BaseException as error:  # SystemExit of a cell is a finding too
         told["problems"].append(
-            f"Importing the module fails: {type(error).__name__}: {error!s:.300}{_line_of(error, task['module'])}"
+            f"Importing the module fails: {type(error).__name__}: {_said(error, task['module'])}{_line_of(error, task['module'])}"
         )
         return None
     told["imported_s"] = round(time.monotonic() - started_s, 3)
@@ -172,6 +173,14 @@ def _rebuilt(hint: Any, value: Any) -> Any:
     return adapter.validate_json(json.dumps(value), strict=True)
 
 
+def _said(error: BaseException, path: str) -> str:
+    """Return an error's text; paths in it are those of the project, as --include takes them, and not of the clean process."""
+    text = str(error)
+    for folder in (Path.cwd(), Path(path).parent, Path(path).parent.resolve()):
+        text = text.replace(f"{folder}{os.sep}", "")
+    return text[:300]
+
+
 def _line_of(error: BaseException, path: str) -> str:
     at, line = error.__traceback__, None
     while at is not None:
@@ -181,22 +190,21 @@ def _line_of(error: BaseException, path: str) -> str:
 
 
 _AGAIN_S = 20.0
-_DAYS = (*[0.0] * AS_OF_THEN, 1.3, 33.7, 401.9, -97.1, 8.45, -1203.6, 250.2, 3.9, -61.3, 730.8, -12.7)
-"""By how many days from the recording the clock is off, rendering by rendering: weekday, month and year, hour and minute differ."""
+_DAY_S = 86_400
 
 
 def _replays(
-    function: Any, run: Mapping[str, Any], around: Sequence[Mapping[str, Any]], answers: RecordedAnswers, *, again: bool
+    function: Any, run: Mapping[str, Any], around: Sequence[Mapping[str, Any]], answers: RecordedAnswers, days: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Run it with the recorded arguments, once or, again, at several times, the first of which is that of the recording."""
-    if not again:
+    """Run it with the recorded arguments, once or, where days are given, at several times: so many days from the recording."""
+    if not days:
         return [_replayed(function, run, around, answers)]
     seen: list[dict[str, Any]] = []
     started_s = time.monotonic()
-    for days in _DAYS:
+    for day in days:
         if time.monotonic() - started_s > _AGAIN_S:
             break
-        other_times.set_to(run["started_at"] + days * 86_400)
+        other_times.set_to(run["started_at"] + day * _DAY_S)
         seen.append(_replayed(function, run, around, answers))
     return seen
 

@@ -29,6 +29,8 @@ def load_app(folder: Path) -> FastAPI:
         raise
     except Exception as exc:
         frames = [f for f in traceback.extract_tb(exc.__traceback__) if Path(f.filename).is_relative_to(folder.resolve())]
+        if isinstance(exc, OSError) and all(Path(f.filename).name == "app.py" for f in frames):
+            raise  # of the service itself: its home or its Redis, which may come back
         where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
         raise ConfigurationError(
             f"{folder / 'app.py'} cannot be imported: {type(exc).__name__}: {redact(str(exc))}{where}.",

@@ -114,6 +114,18 @@ def test_files_travel_only_when_asked_for(tmp_path: Path) -> None:
     assert "--include rules.txt" in str(error)
 
 
+def test_files_beside_a_module_of_the_notebook(tmp_path: Path) -> None:
+    """A module that reads a text beside itself: the text is named as --include takes it, and lies beside the module then."""
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "rules.txt").write_text("short", encoding="utf-8")
+    code = "from pathlib import Path\nrules = (Path(__file__).parent / 'rules.txt').read_text()"
+    (tmp_path / "prompts" / "__init__.py").write_text(code, encoding="utf-8")
+    sources = (HEAD, "from prompts import rules", USES)
+    assert "--include prompts/rules.txt" in str(refused(tmp_path / "app", *sources, folder=tmp_path))
+    done = exported(tmp_path / "app", *sources, folder=tmp_path, include=["prompts/rules.txt"])
+    assert tree(done.out)["prompts/rules.txt"] == b"short"
+
+
 @pytest.mark.parametrize(
     ("path", "place", "line"),
     [("rules.txt", "data/rules.txt", 'os.chdir(HERE / "data")'), ("data/in/rules.txt", "data/in/rules.txt", "os.chdir(HERE)")],

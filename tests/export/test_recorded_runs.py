@@ -265,3 +265,27 @@ def test_what_is_fixed_is_held_against_others() -> None:
     assert fits(pieces, "It is 5. Answer in one word: x y end")
     assert not fits(pieces, "It is 5. Answer in two words: x y end")
     assert not fits(pieces, "It was 5. Answer in one word: x y end")
+
+
+UNSTEADY = {
+    "the date in a prompt": ("", "return ask(f'{date.today()} {q}').text", ["'a'"]),
+    "the date of the start": ("DAY = date.today()", "return ask(f'{DAY} {q}').text", ["'a'"]),
+    "the date in a result": ("", "return ask(q).text + str(date.today())", ["'a'"]),
+    "a cached answer": ("@cache\ndef said(t): return ask(t).text", "return said('fixed') + ask(q).text", ["'a'", "'b'"]),
+    "what was said before": ("said = []", "said.append(q)\n    return ask(' '.join(said)).text", ["'a'", "'b'"]),
+}
+
+
+@pytest.mark.parametrize("kind", UNSTEADY)
+def test_a_run_that_another_day_would_not_repeat_does_not_travel(tmp_path: Path, kind: str) -> None:
+    """It asks the same today, and is proved; tests and parity of the app would fail tomorrow, or the second time."""
+    before, body, runs = UNSTEADY[kind]
+    sources = (
+        "from datetime import date\nfrom functools import cache\n" + HEAD,
+        before,
+        f"@flow\ndef f(q: str) -> str:\n    {body}",
+    )
+    recordings = recorded(tmp_path, sources, *((one,) for one in runs))
+    done = exported(tmp_path / "app", *sources, flow="f", recordings=recordings, examples=["all"])
+    assert done.examples == 0
+    assert sum("does not travel" in note and "another day or a second time" in note for note in done.notes) == len(runs)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from nbllm.service.recorded import recorded_runs
 from nbllm.service.replay import app_runs, parity
 from tests.export.exporting import exported
 from tests.export.kinds import REPLAYED, recorded
+from tests.export.making import HEAD
 
 pytestmark = pytest.mark.usefixtures("real_python")
 
@@ -22,3 +24,19 @@ def test_the_service_answers_as_recorded(tmp_path: Path, kind: str) -> None:
     report = parity(done.out, app_runs(done.out))
     assert report.ok, "\n".join(line for one in report.differences for line in one.lines(report.names))
     assert (report.runs, report.calls) == (1, calls)
+
+
+REMEMBERS = (
+    "from functools import cache\n" + HEAD,
+    "@cache\ndef said(t): return ask(t).text",
+    "@flow\ndef f(q: str) -> str:\n    return said('fixed') + ask(q).text",
+)
+
+
+def test_what_a_flow_remembers_is_no_difference(tmp_path: Path) -> None:
+    """A cached function asks once in the notebook and once in the service: the first time counts where the second differs."""
+    recordings = recorded(tmp_path, REMEMBERS, ("'a'",), ("'b'",))
+    done = exported(tmp_path / "app", *REMEMBERS, flow="f", recordings=recordings)
+    report = parity(done.out, recorded_runs(recordings, ["f"]))
+    assert report.ok, "\n".join(line for one in report.differences for line in one.lines(report.names))
+    assert (report.runs, report.calls) == (2, 3)
