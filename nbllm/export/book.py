@@ -72,7 +72,8 @@ def read_book(cells: Sequence[Cell]) -> Book:
             flows.setdefault(name, []).append(unit)
     world = World(imports, rebound, buying_names(trees, imports) | _answers(units) | flows.keys())
     left_out = tuple(unit for unit in read if unit.cell.left_out)
-    return Book(units, left_out, Effects([s for unit in units for s in unit.statements], tried=flows), world, flows)
+    effects = Effects([s for unit in units for s in unit.statements], tried=flows, imports=imports)
+    return Book(units, left_out, effects, world, flows)
 
 
 def _unit(cell: Cell, code: Code, rebound: frozenset[str], imports: dict[str, str], *, lazy: bool) -> Unit:

@@ -28,7 +28,7 @@ def build(book: Book, choice: Choice, flow: str) -> tuple[Slice | None, list[Ref
     if builder.refusals:
         return None, builder.refusals
     wanted = tuple(sorted(builder.hoisted))
-    notes = (*_notes(book), *default_notes(book, choice, flow))
+    notes = (*_notes(book), *_folder_notes(book, choice), *default_notes(book, choice, flow))
     return Slice(flow, tuple(kept), wanted, builder.comments, notes, tuple(_files_read(book, choice))), []
 
 
@@ -196,6 +196,18 @@ def _notes(book: Book) -> Iterator[str]:
             if magic.kind == "line" and magic.name in _TOLD:
                 yield f"Cell {unit.cell.number}: {redact(magic.text)} is a setting; it belongs into {_TOLD[magic.name]}."
     yield from key_notes(book)
+
+
+def _folder_notes(book: Book, choice: Choice) -> Iterator[str]:
+    """Yield a note for each cell that changes the folder in which the notebook works, whether it goes along or not."""
+    for index, unit in enumerate(book.units):
+        calls = (n for n in ast.walk(unit.code.tree) if isinstance(n, ast.Call)) if unit.code.tree is not None else ()
+        if "chdir" in unit.cell.source and any(book.world.name(call.func) in {"os.chdir", "os.fchdir"} for call in calls):
+            does = "so will the service" if index in choice.reasons else "the service does not"
+            yield (
+                f"Cell {unit.cell.number} changes the working folder (os.chdir), {does}: "
+                "it looks for files by their path from its own folder."
+            )
 
 
 def _files_read(book: Book, choice: Choice) -> Iterator[FileRead]:

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from nbllm.export.names import is_plain, root_of
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _OF_CLASS = {"__init_subclass__", "__class_getitem__"}
 """Methods that are given the class without being told to."""
-_CONTAINERS = {"list", "dict", "set", "bytearray", "defaultdict", "deque", "Counter", "OrderedDict", "count"}
-_CHANGING = {
+_NEVER_LOOKED = {
+    "__init__", "__new__", "__post_init__", "__del__", "__call__", "__enter__", "__exit__", "__aenter__", "__aexit__",
+    "__setattr__", "__setitem__", "__delattr__", "__delitem__", "__init_subclass__", "__class_getitem__", "__set_name__",
+    "__setstate__", "__iadd__", "__ior__", "__isub__", "__imul__", "__iand__", "__ixor__", "__lshift__", "__rshift__",
+}  # fmt: skip
+"""Methods whose use counts as a change in any case, or is none of an object that is there."""
+_CONTAINERS = {
+    "list", "dict", "set", "bytearray", "defaultdict", "deque", "Counter", "OrderedDict", "count", "Queue", "SimpleNamespace",
+    "ChainMap", "Random", "default_rng", "iter", "cycle",
+}  # fmt: skip
+CHANGING = {
     "add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop", "popitem", "popleft", "push", "put",
     "register", "remove", "reverse", "setdefault", "sort", "update", "write",
 }  # fmt: skip
@@ -28,25 +37,37 @@ def keeps_state(node: ast.ClassDef) -> bool:
     return any(_holds(part, node) for part in node.body)
 
 
-def changed_parameters(node: _Function, functions: Collection[str] = ()) -> set[str]:
-    """Return the parameters whose objects a function may change: it sets parts of them, calls methods of parts, hands them on.
-
-    functions: names of functions that change what they are given.
-    """
-    parameters = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
-    parameters |= {a.arg for a in (node.args.vararg, node.args.kwarg) if a is not None}
-    return parameters & set(_changed_in(node.body, functions))
-
-
 def _holds(part: ast.stmt, of: ast.ClassDef) -> bool:
     match part:
         case ast.Assign(value=value):
-            return _is_container(value)
+            return is_container(value)
         case ast.AnnAssign(value=ast.expr() as value, annotation=hint):
             # Where a base class makes fields of annotations, each object gets its own.
-            return (not (of.bases or of.decorator_list) or "ClassVar" in ast.unparse(hint)) and _is_container(value)
+            return (not (of.bases or of.decorator_list) or "ClassVar" in ast.unparse(hint)) and is_container(value)
+        case ast.ClassDef():
+            return keeps_state(part)
         case ast.FunctionDef() | ast.AsyncFunctionDef():
-            return part.name == "__init_subclass__" or not _own_names(part, of).isdisjoint(_changed_in(part.body, ()))
+            return part.name == "__init_subclass__" or not _own_names(part, of).isdisjoint(_changed_in(part.body))
+    return False
+
+
+def held_by(node: ast.ClassDef) -> Iterator[tuple[str, bool]]:
+    """Yield the names in values that a class holds, and whether each is called there: `items = shared`, `log = Log()`."""
+    for part in node.body:
+        match part:
+            case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
+                called = {id(n.func) for n in ast.walk(value) if isinstance(n, ast.Call)}
+                yield from ((n.id, id(n) in called) for n in ast.walk(value) if isinstance(n, ast.Name))
+
+
+def changed_by_looking(node: ast.ClassDef) -> bool:
+    """Whether an operator, an attribute or a text of an object changes it: `pipe | "clean"`, `registry["a"]`, `print(counter)`."""
+    for method in (m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)):
+        looked = method.name.startswith("__") and method.name.endswith("__") and method.name not in _NEVER_LOOKED
+        looked |= any(isinstance(d, ast.Name) and d.id == "property" for d in method.decorator_list)
+        own = {a.arg for a in (*method.args.posonlyargs, *method.args.args)[:1]}
+        if looked and not own.isdisjoint(_changed_in(method.body)):
+            return True
     return False
 
 
@@ -57,7 +78,7 @@ def _own_names(method: _Function, of: ast.ClassDef) -> set[str]:
     return {of.name, *(first if of_class else ())}
 
 
-def _is_container(value: ast.expr) -> bool:
+def is_container(value: ast.expr) -> bool:
     """Whether a value of a class's body is a container, or made by a call that makes one."""
     match value:
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
@@ -67,7 +88,7 @@ def _is_container(value: ast.expr) -> bool:
     return False
 
 
-def _changed_in(body: Sequence[ast.stmt], functions: Collection[str]) -> Iterator[str]:
+def _changed_in(body: Sequence[ast.stmt]) -> Iterator[str]:
     """Yield the names whose objects statements change: parts that are set, methods of parts, setattr, what is handed on."""
     for node in (n for statement in body for n in ast.walk(statement)):
         match node:
@@ -75,9 +96,6 @@ def _changed_in(body: Sequence[ast.stmt], functions: Collection[str]) -> Iterato
                 yield from _root(node)
             case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[target, *_]):
                 yield from _root(target)
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in functions:
-                for one in (*args, *(k.value for k in keywords)):
-                    yield from _root(one)
             case ast.Call(func=ast.Attribute() as method) if root_of(method)[1] > 1:
                 yield from _root(method)
 
@@ -86,16 +104,6 @@ def _root(node: ast.expr) -> Iterator[str]:
     name, _ = root_of(node)
     if name is not None:
         yield name
-
-
-def changing_functions(nodes: Sequence[_Function]) -> set[str]:
-    """Return the names of those functions that may change what they are given, themselves or through one another."""
-    found: set[str] = set()
-    while True:
-        more = {node.name for node in nodes if node.name not in found and changed_parameters(node, found)}
-        if not more:
-            return found
-        found |= more
 
 
 def changed_results(nodes: Sequence[ast.stmt | None]) -> set[str]:
@@ -116,7 +124,7 @@ def changed_results(nodes: Sequence[ast.stmt | None]) -> set[str]:
                 changed.update(_root(node))
             case ast.AugAssign(target=ast.Name(id=name)):
                 changed.add(name)
-            case ast.Call(func=ast.Attribute(attr=method) as function) if method in _CHANGING:
+            case ast.Call(func=ast.Attribute(attr=method) as function) if method in CHANGING:
                 changed.update(_root(function))
     return same & changed.union(*(made[name] for name in changed if name in made))
 

@@ -44,9 +44,18 @@ LOOKING_CALLS = frozenset(
     | {f"nbllm.{name}" for name in ("ask", "aask", "stream", "astream", "embed", "aembed")}
 )
 """Functions of modules that do the same."""
-_MAKES_PLAIN = LOOKING | {"sum", "any", "all", "bytes"}
+_MAKES_PLAIN = (LOOKING | {"any", "all", "bytes"}) - {"abs", "round", "type"}
+MAKES_NEW = {"abs", "round", "type"}
+"""Builtins whose result may be changed, which changes nothing of what they looked at."""
 _PLAIN_METHODS = {"read_text", "read_bytes", "getenv", "dedent"}
 SETS_UP = {"basicConfig", "filterwarnings", "simplefilter", "install", "patch", "manual_seed", "register", "update"}
+"""Methods that set something up, whatever they belong to; so do those that begin with set or seed."""
+SETS_UP_MODULE = SETS_UP | {
+    "append", "autolog", "captureWarnings", "clear", "configure", "dictConfig", "disable", "enable", "extend", "field_size_limit",
+    "fileConfig", "getcontext", "insert", "manual_seed_all", "pop", "remove", "removeHandler", "setdefault", "unregister", "use",
+}  # fmt: skip
+_SETTING_UP = ("set", "seed", "register", "unregister", "add", "enable", "disable", "use_", "config", "manual_seed")
+"""Functions of modules that do so begin like this."""
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -57,9 +66,9 @@ class Statement:
     binds: global names it may bind or delete; kills: those that it certainly does. now, later: global names read when it runs and
     when functions in it run. touched, touched_later: those whose objects may be changed, kept by another name or handed to a
     call. stores: names whose attributes or parts are set. settled: names that it binds to what cannot change (a definition,
-    an import, a literal). handed: (function, name) for each name that it hands to a function. signs_up: names under whose methods
-    it decorates. bases: what its class is made of. soft: read, but need not exist. first_line: name -> the line where it is read
-    first.
+    an import, a literal). signs_up: names under whose methods it decorates. bases: what its class is made of. modules: the modules
+    that it sets up. looked: names that it looks at, now or in its functions, without counting as a change. looked_up: those of
+    them that it takes an item of. soft: read, but need not exist. first_line: name -> the line where it is read first.
     """
 
     node: ast.stmt | None
@@ -74,7 +83,11 @@ class Statement:
     bound_later: set[str] = field(default_factory=set)
     stores: set[str] = field(default_factory=set)
     settled: set[str] = field(default_factory=set)
-    handed: set[tuple[str, str]] = field(default_factory=set)
+    modules: set[str] = field(default_factory=set)
+    modules_later: set[str] = field(default_factory=set)
+    looked: set[str] = field(default_factory=set)
+    looked_later: set[str] = field(default_factory=set)
+    looked_up: set[str] = field(default_factory=set)
     signs_up: set[str] = field(default_factory=set)
     bases: set[str] = field(default_factory=set)
     soft: set[str] = field(default_factory=set)
@@ -89,6 +102,11 @@ class Statement:
     def needs(self) -> set[str]:
         """The names that must exist for it."""
         return (self.now | self.later) - self.soft
+
+
+def sets_up_module(function: str) -> bool:
+    """Whether a function of a module, by the last part of its name, sets something up there: `csv.register_dialect`, `seed`."""
+    return function in SETS_UP_MODULE or function.startswith(_SETTING_UP)
 
 
 def bound_anywhere(tree: ast.AST) -> set[str]:
@@ -130,10 +148,12 @@ def is_plain(node: ast.expr | None, rebound: frozenset[str] = frozenset()) -> bo
             return is_plain(inner, rebound)
         case ast.BinOp(left=left, right=right):
             return is_plain(left, rebound) and is_plain(right, rebound)
+        case ast.Call(func=ast.Name(id="sum"), args=[ast.GeneratorExp(elt=item) | ast.ListComp(elt=item)]):
+            return "sum" not in rebound and is_plain(item, rebound)
         case ast.Call(func=ast.Name(id=name)):
             return name in _MAKES_PLAIN and name not in rebound
         case ast.Call(func=ast.Attribute(attr=method)):
-            return method in _PLAIN_METHODS
+            return method in _PLAIN_METHODS and method not in rebound
         case ast.Compare(left=left, comparators=others):
             return all(is_plain(item, rebound) for item in (left, *others))
     return False

@@ -57,7 +57,9 @@ class NameReader(ast.NodeVisitor):
         if self.generators:
             done.later.add(name)
             done.touched_later.add(name)
-        if not self.quiet:
+        if self.quiet:
+            (done.looked_later if self.depth else done.looked).add(name)
+        else:
             (done.touched_later if self.depth else done.touched).add(name)
         done.first_line.setdefault(name, line)
 

@@ -125,7 +125,7 @@ def choose(book: Book, flow: str) -> Choice:
 
 
 def _backward(book: Book, wanted: set[str], flow: str) -> Choice:
-    live = set(wanted)
+    live = book.effects.with_modules(wanted)
     choice = Choice({}, {}, wanted)
     for index in range(len(book.units) - 1, -1, -1):
         unit = book.units[index]
@@ -133,7 +133,7 @@ def _backward(book: Book, wanted: set[str], flow: str) -> Choice:
         for statement in reversed(unit.statements):
             atoms = imported(statement.node) if statement.is_import else []
             if reason:
-                live = (live - statement.kills) | book.effects.read_by(statement)
+                live = book.effects.with_modules((live - statement.kills) | book.effects.read_by(statement))
                 choice.atoms.setdefault(index, []).extend(atoms)
                 continue
             for atom in reversed(atoms):
@@ -166,7 +166,7 @@ def _reason(book: Book, unit: Unit, live: set[str], flow: str) -> str:
         if binds or changes or ANYTHING in statement.binds:
             bound |= binds
             changed |= changes
-            live = (live - statement.kills) | book.effects.read_by(statement)
+            live = book.effects.with_modules((live - statement.kills) | book.effects.read_by(statement))
     if flow in bound:
         return f"defines the flow {flow}"
     if unit.llm is not None and bound:
@@ -176,5 +176,5 @@ def _reason(book: Book, unit: Unit, live: set[str], flow: str) -> str:
     if bound:
         return f"defines {', '.join(sorted(bound))}"
     if changed:
-        return f"may change {', '.join(sorted(changed))}"
+        return f"may change {', '.join(sorted(changed)).replace('module ', '')}"
     return "is marked for export" if unit.cell.exported else ""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from nbllm.export import scopes as sc
 from nbllm.export.changeable import keeps_state
 from nbllm.export.imports import full_name
-from nbllm.export.names import ANYTHING, LOOKING, LOOKING_CALLS, SETS_UP, Statement, is_plain, root_of
+from nbllm.export.names import ANYTHING, LOOKING, LOOKING_CALLS, SETS_UP, Statement, is_plain, root_of, sets_up_module
 from nbllm.export.reader import NameReader
 
 
@@ -99,15 +99,13 @@ class _StatementReader(NameReader):
             with self.being(quiet=name not in self.rebound):  # an object that is called may remember it
                 self.visit(function)
             self._hidden(node, function.id)
-            self._handed(node, function.id)
+            if function.id in self.imports and sets_up_module(self.imports[function.id].rpartition(".")[2]):
+                self._set_up(function.id)
         else:
             with self.being(quiet=False):
                 self.visit(function)
-            sets_up = isinstance(function, ast.Attribute) and (
-                function.attr in SETS_UP or function.attr.startswith(("set", "seed"))
-            )
-            if name is not None and (depth > 1 or sets_up) and not isinstance(function, ast.Call):
-                self._store_in(name)
+            if isinstance(function, ast.Attribute) and name is not None:
+                self._method_of(name, function, depth)
         with self.being(quiet=looking or only_looks):
             for argument in node.args:
                 self.visit(argument)
@@ -115,11 +113,20 @@ class _StatementReader(NameReader):
             for keyword in node.keywords:
                 self.visit(keyword.value)
 
-    def _handed(self, node: ast.Call, function: str) -> None:
-        for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
-            name = root_of(argument)[0]
-            if name is not None and sc.is_global(name, self.scopes):
-                self.done.handed.add((function, name))
+    def _method_of(self, name: str, function: ast.Attribute, depth: int) -> None:
+        """Note what a method of a part of something sets: any part of what is the notebook's, settings of what is imported."""
+        if name in self.imports:
+            if sets_up_module(function.attr):
+                self._store_in(name)
+        elif depth > 1 or function.attr in SETS_UP or function.attr.startswith(("set", "seed")):
+            self._store_in(name)
+
+    def _handed_out(self, node: ast.Starred | ast.Yield | ast.YieldFrom) -> None:
+        """Count what is gone through, which uses an iterator up, and what a generator hands out."""
+        with self.being(quiet=False):
+            self.generic_visit(node)
+
+    visit_Starred = visit_Yield = visit_YieldFrom = _handed_out
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         """Look; << and >> are written for what they do to their operands, too."""
@@ -142,15 +149,24 @@ class _StatementReader(NameReader):
             self._store_in(root)
 
     def _store_in(self, name: str) -> None:
+        self._set_up(name)
         if sc.is_global(name, self.scopes) and not self.depth:
             self.done.stores.add(name)
         elif sc.is_global(name, self.scopes):
             self.done.touched_later.add(name)
 
+    def _set_up(self, name: str) -> None:
+        """Note that the module that a name is, or is imported from, is set up."""
+        top = self.imports.get(name, "").partition(".")[0]
+        if top and top != "nbllm" and sc.is_global(name, self.scopes):
+            (self.done.modules_later if self.depth else self.done.modules).add(top)
+
     def _part(self, node: ast.Attribute | ast.Subscript) -> None:
         stored = not isinstance(node.ctx, ast.Load)
         if stored and (root := root_of(node)[0]) is not None:
             self._store_in(root)
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and self.quiet:
+            self.done.looked_up.add(node.value.id)
         with self.being(quiet=False if stored else None):
             self.visit(node.value)
         if isinstance(node, ast.Subscript):

@@ -11,6 +11,14 @@ from nbllm.export import Cell, ExportRefused, Slice, render_flows, slice_noteboo
 HEAD = "from nbllm import ask, flow"
 
 
+USES = "@flow\ndef f(t):\n    return use(t)"
+
+
+def sources(text: str) -> list[str]:
+    """The cells of a text, with an empty line between each and the next, and a flow that calls use() below them."""
+    return [HEAD, *text.strip().split("\n\n"), USES]
+
+
 def cells(*sources: str, **fields: Any) -> list[Cell]:
     """Cells of a document, numbered from 1."""
     return [Cell(number=number, source=source, **fields) for number, source in enumerate(sources, 1)]

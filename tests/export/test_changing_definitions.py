@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.export.making import HEAD, kept, module_of, run
+from tests.export.making import kept, module_of, run, sources
 
-FLOW = "@flow\ndef f(t):\n    return use(t)"
 REGISTRY = """
 class Reg:
     items = []
@@ -157,11 +156,6 @@ LOOKED_AT = {
         [4, 5],
     ),
 }
-
-
-def sources(text: str) -> list[str]:
-    """The cells of a text, with an empty line between each and the next."""
-    return [HEAD, *text.strip().split("\n\n"), FLOW]
 
 
 @pytest.mark.parametrize("name", CHANGED)
