@@ -178,6 +178,11 @@ def compare(
     )  # fmt: skip
 
 
+def same(left: RunTrace, right: RunTrace, around: Sequence[CallTrace] = ()) -> bool:
+    """Whether a run is the same on both sides. around: as `compare` takes it."""
+    return not _of_run("", left, right, around)
+
+
 def _of_run(where: str, left: RunTrace, right: RunTrace, around: Sequence[CallTrace]) -> list[Difference]:
     found = []
     within, outside = _set_apart(left.calls, right.calls, around)

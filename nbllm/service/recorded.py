@@ -54,8 +54,9 @@ def is_embedding(call: Mapping[str, Any]) -> bool:
 
 
 def recorded_runs(recordings: Iterable[Recording], flows: Iterable[str]) -> list[RecordedRun]:
-    """Return the recorded runs of these flows that can be run again, oldest first, each set of arguments once (its newest run).
+    """Return the recorded runs of these flows that can be run again, oldest first, each set of arguments once: its newest run.
 
+    Where an older one asked the same and more, that one: its function keeps what it was told, and a new process asks as it did.
     A call within a flow within a flow belongs to the runs of both: whoever runs the outer one again runs the inner one too.
     """
     recordings = sorted(recordings, key=lambda r: r.started_at)
@@ -66,8 +67,15 @@ def recorded_runs(recordings: Iterable[Recording], flows: Iterable[str]) -> list
         if not run.problem:
             known = json.dumps([run.flow, run.arguments], sort_keys=True, default=str)
             calls = tuple(map(retold, run.calls))
-            by_arguments[known] = RecordedRun(run.flow, run.arguments, calls, around=tuple(around.values())[-_MOST_AROUND:])
+            before = by_arguments.get(known)
+            if before is None or not _asks(before.calls) > _asks(calls):
+                by_arguments[known] = RecordedRun(run.flow, run.arguments, calls, around=tuple(around.values())[-_MOST_AROUND:])
     return list(by_arguments.values())
+
+
+def _asks(calls: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Return what calls ask, with how often."""
+    return Counter(json.dumps(call["prompt"], sort_keys=True, default=str) for call in calls)
 
 
 def runs_to_replay(

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from nbllm.redaction import redact
 from nbllm.replayed import RecordedAnswers
 from nbllm.service.configuration import load_service
 from nbllm.service.flow_specs import describe_all
-from nbllm.service.parity import ParityReport, RunTrace, compare
+from nbllm.service.parity import ParityReport, RunTrace, compare, same
 from nbllm.service.parity_settings import notes_on, settings_differences
 from nbllm.service.recorded import RecordedRun, is_embedding
 from nbllm.service.tracing import TracingClient, run_here
@@ -107,12 +107,15 @@ def parity(
         before, skipped, varying = (
             ([run.trace() for run in runs], dict[str, str](), set[int]()) if notebook is None else _notebook(notebook, runs, home)
         )
-        told = _service(folder, runs, home, fill=notebook is None, limit_s=limit_s)
-    after, unsteady = _steady(told, before)
-    varying |= unsteady
+        told = _service(folder, runs, home, passes=2 if notebook is None else 1, limit_s=limit_s)
+    passes = [[RunTrace.from_json(run) for run in one] for one in told["passes"]]
+    after = [_fitting(run, left, tries) for run, left, *tries in zip(runs, before, *passes, strict=True)]
+    every = enumerate(zip(runs, before, after, passes[0], passes[-1], strict=True))
+    varying |= {n for n, (run, left, right, first, again) in every if _varies(run, first, again) and not _fits(run, left, right)}
+    before, remembered = _with_what_is_remembered(runs, before, after)
     left_out = {*told["unknown"], *skipped}
     known = [number for number, run in enumerate(after) if run.flow not in left_out and number not in varying]
-    not_compared = _notes_on_varying([runs[number].flow for number in sorted(varying)])
+    not_compared = [*_notes_on_varying([runs[number].flow for number in sorted(varying)]), *remembered]
     missing = tuple(f"{flow}: the app does not serve it" for flow in told["unknown"])
     names = ("recorded" if notebook is None else "notebook", "service")
     app = load_service(folder / "settings.toml", {})[0]
@@ -125,23 +128,41 @@ def parity(
     )  # fmt: skip
 
 
-def _steady(told: Mapping[str, Any], before: Sequence[RunTrace]) -> tuple[list[RunTrace], set[int]]:
-    """Return what the service did, and the runs (by number) that cannot be compared with what was recorded.
+def _fitting(run: RecordedRun, left: RunTrace, tries: Sequence[RunTrace]) -> RunTrace:
+    """Return the service's run that is like the other side's, else its first.
 
-    A run that asks something else the second time counts as it was the first time, as far as that is what was recorded: a
-    function with a cache, say. Any other hangs on the clock, on chance or on what went before.
+    A recording may be of a run whose answers came from a model or from the cache, or of one before or after a function that keeps
+    what it gave (`functools.cache`) had been called. The service is in the one state on the first pass, in the other on the second.
     """
-    after = [RunTrace.from_json(run) for run in told["runs"]]
-    varying = set()
-    for number, run in told["first"].items():
-        first, n = RunTrace.from_json(run), int(number)
-        if _asked(first) == _asked(after[n]):
-            continue
-        if _asked(first) == _asked(before[n]):
-            after[n] = first
+    return next((one for one in tries if _fits(run, left, one)), tries[0])
+
+
+def _fits(run: RecordedRun, left: RunTrace, right: RunTrace) -> bool:
+    return same(left, right, run.around_traces())
+
+
+def _with_what_is_remembered(
+    runs: Sequence[RecordedRun], before: Sequence[RunTrace], after: Sequence[RunTrace]
+) -> tuple[list[RunTrace], list[str]]:
+    """Return the first side's runs, with the recorded calls where it asks less than was recorded; and notes on these.
+
+    A kernel whose functions keep what they gave asks nothing any more; the service, a new process, asks as the recorded run did.
+    """
+    found: list[RunTrace] = []
+    flows: Counter[str] = Counter()
+    for run, left, right in zip(runs, before, after, strict=True):
+        recorded = replace(run.trace(), result=left.result, error=left.error, knows_result=left.knows_result)
+        less = not left.error and len(left.calls) < len(recorded.calls)
+        if less and _fits(run, recorded, right):
+            flows[run.flow] += 1
+            found.append(recorded)
         else:
-            varying.add(n)
-    return after, varying
+            found.append(left)
+    return found, [
+        f"{count} run{'' if count == 1 else 's'} of {flow} held against the calls that were recorded: here it asks less, with the "
+        "same result. It keeps what it was told, or was changed since."
+        for flow, count in flows.items()
+    ]
 
 
 def _notes_on_varying(flows: Sequence[str]) -> list[str]:
@@ -175,7 +196,14 @@ def _notebook(
             [run_here(specs[run.flow], run, client, answers) if run.flow in specs else run.trace() for run in runs]
             for _ in range(2)
         )
-    return again, skipped, {n for n, (one, other) in enumerate(zip(first, again, strict=True)) if _asked(one) != _asked(other)}
+    varying = {n for n, (one, other) in enumerate(zip(first, again, strict=True)) if _varies(runs[n], one, other)}
+    return again, skipped, varying
+
+
+def _varies(run: RecordedRun, one: RunTrace, other: RunTrace) -> bool:
+    """Whether the second run asked something else, and not merely less, as a function does that keeps what it gave."""
+    more = Counter(_asked(other)) - Counter(_asked(one))
+    return _asked(one) != _asked(other) and (bool(more) or len(other.calls) >= len(run.calls))
 
 
 def _asked(run: RunTrace) -> list[str]:
@@ -190,11 +218,11 @@ def settings_for(settings: Settings, runs: Sequence[RecordedRun]) -> Settings:
     return settings.with_values("parity", {"model": rungs[0]}) if rungs else settings
 
 
-def _service(folder: Path, runs: Sequence[RecordedRun], home: Path, *, fill: bool, limit_s: float) -> dict[str, Any]:
-    """Run everything through the service in a process of its own; return what it told."""
+def _service(folder: Path, runs: Sequence[RecordedRun], home: Path, *, passes: int, limit_s: float) -> dict[str, Any]:
+    """Run everything through the service in a process of its own, so many times; return what it told."""
     told_runs = [{"flow": r.flow, "arguments": r.arguments, "calls": list(r.calls)} for r in runs]
     around = {json.dumps(call, sort_keys=True, default=str): call for run in runs for call in run.around}
-    task = {"folder": str(folder), "home": str(home), "runs": told_runs, "around": list(around.values()), "fill": fill}
+    task = {"folder": str(folder), "home": str(home), "runs": told_runs, "around": list(around.values()), "passes": passes}
     root = str(Path(nbllm.__file__).resolve().parents[1])
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *paths]), "NBLLM_HOME": str(home), "MPLBACKEND": "agg"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,64 @@ def test_a_prompt_that_is_another_each_time_is_not_compared(app: Path, runs: lis
     assert report.ok, str(report)
     assert report.runs == 1
     assert "Not compared: 1 run of triage, which asks something else each time (clock or chance)." in report.notes
+
+
+KEEPS = """
+from functools import cache
+from nbllm import ask, flow
+
+@cache
+def facts(ticket: str) -> str:
+    return ask(f"List the facts: {ticket}").text
+
+@flow
+def triage(ticket: str, lang: str = "en") -> dict[str, str]:
+    reply = ask(f"Classify, in {lang}: {facts(ticket)}")
+    return {"queue": reply.text, "source": reply.source}
+"""
+
+
+@pytest.fixture
+def keeps(app: Path, tmp_path: Path) -> tuple[list[RecordedRun], NotebookSide]:
+    """An app whose flow keeps what it was told; its recorded runs, and the kernel that made them."""
+    (app / "flows.py").write_text(KEEPS, encoding="utf-8")
+    cells: dict[str, Any] = {"__name__": "a_notebook"}
+    exec(KEEPS, cells)  # noqa: S102 - as a kernel does
+    with Client(settings=notebook_settings(), home=tmp_path / "kernel", recordings=True) as client, use(client):
+        burns, fine = {"ticket": "It burns."}, {"ticket": "All is fine."}
+        for arguments in (burns, {**burns, "lang": "de"}, fine, burns):
+            cells["triage"](**arguments)
+        found = recorded_runs(client.recordings.newest(100), ["triage"])
+    assert [len(run.calls) for run in found] == [2, 1, 2]
+    return found, NotebookSide({"triage": cells["triage"]}, notebook_settings())
+
+
+def test_a_flow_that_keeps_what_it_was_told_is_compared(app: Path, keeps: tuple[list[RecordedRun], NotebookSide]) -> None:
+    """Its recorded runs asked as a new process does; the kernel, which asks less by now, is no reason to find a difference."""
+    runs, notebook = keeps
+    assert parity(app, runs).ok
+    report = parity(app, runs, notebook=notebook)
+    assert report.ok, str(report)
+    assert (report.runs, report.calls) == (3, 5)
+    assert any("2 runs of triage held against the calls that were recorded" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("old", "new"), [("List the facts", "List all facts"), ("Classify", "Sort")])
+def test_what_it_asks_otherwise_is_seen(
+    app: Path, keeps: tuple[list[RecordedRun], NotebookSide], old: str, new: str
+) -> None:  # fmt: skip
+    """That a flow keeps answers hides no change of what it asks."""
+    (app / "flows.py").write_text(KEEPS.replace(old, new), encoding="utf-8")
+    for notebook in (None, keeps[1]):
+        report = parity(app, keeps[0], notebook=notebook)
+        assert not report.ok
+        assert new in str(report)
+
+
+def test_a_result_that_holds_its_source_is_the_recorded_one(app: Path, keeps: tuple[list[RecordedRun], NotebookSide]) -> None:
+    """What examples of an app hold came from a model: the service is held against that, and not against its own second run."""
+    runs = [replace(run, result={"queue": run.calls[-1]["text"], "source": "model"}, knows_result=True) for run in keeps[0]]
+    assert parity(app, runs).ok, str(parity(app, runs))
 
 
 def test_nothing_of_it_is_left_in_the_apps_folder(app: Path, runs: list[RecordedRun]) -> None:
