@@ -50,8 +50,12 @@ def fit(
     files: ModelFiles,
     gpus: list[Gpu] | None,
     machine_bytes: int | None,
+    machine_free_bytes: int | None = None,
 ) -> Fit:
-    """Return whether a launch with these option values fits. An engine that takes memory as it goes is not sized."""
+    """Return whether a launch with these option values fits. An engine that takes memory as it goes is not sized.
+
+    machine_bytes, machine_free_bytes: this machine's memory, and what could be taken of it now; None where that is not known.
+    """
     if not kind.sized:
         return Fit(None)
     notes = () if gpus else (_NO_GPU,)
@@ -70,7 +74,11 @@ def fit(
     sizing = _sized(shape, values, files, memory_bytes, taken)
     if not sizing.fits:
         return Fit(sizing, notes, _problem(model, sizing), _hint(sizing))
-    return _beside_others(sizing, taken, used, notes)
+    # On a CPU vLLM takes its share at once, too, unless its KV cache has a room of its own.
+    all_at_once = not taken and kind.name == "vllm" and "cpu_kvcache_gb" not in values
+    free = float(machine_free_bytes) if machine_free_bytes is not None and all_at_once else memory_bytes
+    short = _short_of("This machine", free, memory_bytes, used)
+    return Fit(sizing, notes, *short) if short else _beside_others(sizing, taken, used, notes)
 
 
 def _sized(shape: ModelShape, values: Mapping[str, Any], files: ModelFiles, memory_bytes: float, taken: list[Gpu]) -> Sizing:
@@ -115,14 +123,22 @@ def _hint(sizing: Sizing) -> str:
 def _beside_others(sizing: Sizing, gpus: list[Gpu], used: float, notes: tuple[str, ...]) -> Fit:
     """Return the fit, with a problem when another process holds memory that the engine would take: it takes its share at once."""
     for gpu in gpus:
-        if gpu.free_bytes < gpu.total_bytes * used:
-            share = max(0.0, gpu.free_bytes / gpu.total_bytes - 0.01)
-            problem = (
-                f"GPU {gpu.index} ({gpu.name}) has {gb(gpu.free_bytes)} free, and the engine would take "
-                f"{gb(gpu.total_bytes * used)} ({used:.0%} of it): another process uses it."
-            )
-            return Fit(sizing, notes, problem, f"Use --gpu-memory-utilization {share:.2f}, or end the other process.")
+        short = _short_of(f"GPU {gpu.index} ({gpu.name})", gpu.free_bytes, gpu.total_bytes, used)
+        if short:
+            return Fit(sizing, notes, *short)
     return Fit(sizing, notes)
+
+
+def _short_of(what: str, free_bytes: float, total_bytes: float, used: float) -> tuple[str, ...]:
+    """Return the problem and the hint where less is free than the engine would take at once, else nothing."""
+    if free_bytes >= total_bytes * used:
+        return ()
+    share = max(0.0, free_bytes / total_bytes - 0.01)
+    problem = (
+        f"{what} has {gb(free_bytes)} free, and the engine would take {gb(total_bytes * used)} ({used:.0%} of it): another process "
+        "uses it."
+    )
+    return problem, f"Use --gpu-memory-utilization {share:.2f}, or end the other process."
 
 
 def _by_name(model: str, files: ModelFiles, room_bytes: float, notes: tuple[str, ...]) -> Fit:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from shutil import which
 
 _ASK = ("--query-gpu=index,uuid,name,memory.total,memory.free", "--format=csv,noheader,nounits")
@@ -71,3 +73,15 @@ def machine_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
+
+
+def machine_free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Return what programs could still take of this machine's memory, None where the system does not say.
+
+    meminfo: as Linux has it.
+    """
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="ascii"), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    return int(found[1]) * 1024 if found else None

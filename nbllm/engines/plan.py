@@ -19,7 +19,7 @@ from typing import Any
 from nbllm.engines.catalog import EngineKind, engine_kind
 from nbllm.engines.engine import check_name
 from nbllm.engines.fit import Fit, fit
-from nbllm.engines.gpu import gpus, machine_bytes
+from nbllm.engines.gpu import gpus, machine_bytes, machine_free_bytes
 from nbllm.engines.model_files import ModelFiles, local, model_files
 from nbllm.engines.options import Chosen, choose, word
 from nbllm.errors import EngineNotPossible, UnknownModel
@@ -99,7 +99,8 @@ def plan_launch(
     files = ModelFiles(None, {}, None) if row.simulated else model_files(model, chosen.values.get("revision"), environ)
     endpoint, target, served = _checked(row, model, files, name or row.endpoint, served_name, port)
     command = _command(row, python, environ)
-    fitting = fit(row, model, chosen.values, files, gpus(environ) if row.sized else None, machine_bytes()).checked(force=force)
+    seen = gpus(environ) if row.sized else None
+    fitting = fit(row, model, chosen.values, files, seen, machine_bytes(), machine_free_bytes()).checked(force=force)
     return Plan(
         kind=row,
         name=endpoint,

@@ -15,7 +15,8 @@ _SHOWN_LINES = 4
 _SHOWN_CHARS = 240
 _LAST_LINES = 40
 _CHATTER = re.compile(
-    r"^.{0,60}?\b(?:TRACE|DEBUG|INFO|WARN|WARNING)\b|^\s*(?:raise\b|File \")|See (?:root cause|stack trace) \(?above"
+    r"^.{0,60}?\b(?:TRACE|DEBUG|INFO|WARN|WARNING)\b|^\s*(?:raise\b|File \")"
+    r"|See (?:root cause|stack trace) (?:\(?above|for root cause)"
 )
 """Lines that report no error, name many options, and would be mistaken for a reason; and those that only point at one."""
 _ERROR = re.compile(r"\b(?:\w*(?:Error|Exception)|ERROR|error|CRITICAL|FATAL|[Ff]atal)\b")
@@ -47,10 +48,15 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "out_of_memory",
+        r"less than desired (?:GPU|CPU) memory utilization|Available memory on node .{0,60} less than (?:requested|desired)",
+        "less memory is free than it would take",
+        "Use a smaller --gpu-memory-utilization (a share of all memory, on a CPU too), or end what else uses it.",
+    ),
+    (
+        "out_of_memory",
         (
-            r"out of memory|OutOfMemoryError|No available memory for the cache blocks|less than desired GPU memory utilization"
+            r"out of memory|OutOfMemoryError|No available memory for the cache blocks"
             r"|cudaMalloc failed|failed to allocate|Cannot allocate memory|std::bad_alloc"
-            r"|Available memory on node .{0,60} less than requested"
         ),
         "it ran out of memory",
         "Use a smaller --max-model-len or --max-num-seqs, --quantization, more GPUs (--tensor-parallel-size), or a smaller model.",

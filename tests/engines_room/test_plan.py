@@ -131,6 +131,10 @@ def test_the_identity_is_what_answers_depend_on(tmp_path: Path) -> None:
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "out_of_memory"),
         ("ValueError: No available memory for the cache blocks.", "out_of_memory"),
         ("ValueError: Free memory on device (10/23 GiB) is less than desired GPU memory utilization (0.92)", "out_of_memory"),
+        (
+            "Available memory on node 0 (21.1/23.5 GiB) on startup is less than desired CPU memory utilization (0.92)",
+            "out_of_memory",
+        ),
         ("OSError: [Errno 98] Address already in use", "port_taken"),
         ("start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 8080", "port_taken"),
         ("OSError: org/nothing is not a local folder and is not a valid model identifier listed on the hub", "no_such_model"),
@@ -150,6 +154,18 @@ def test_the_engines_own_words_are_understood(line: str, code: str) -> None:
     assert reason.code == code
     assert line in reason.lines
     assert bool(reason.hint) == (code != "unknown")
+
+
+def test_free_memory_is_named_and_not_the_line_that_points_at_it() -> None:
+    """Of a vLLM on a CPU the cause is told, with what to do, and not "see stack trace for root cause"."""
+    cause = "ValueError: Available memory on node 0 (21.12/23.54 GiB) on startup is less than desired CPU memory utilization (0.92)"
+    last = (
+        "Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause."
+    )
+    reason = reason_of([f"(Worker pid=7) ERROR 11-22 08:00:00 [multiproc.py:1] {cause}", last], 1)
+    assert reason.lines == (cause,)
+    assert "--gpu-memory-utilization" in reason.hint
+    assert reason_of([f"ERROR {last}", "RuntimeError: the cause"], 1).lines == ("RuntimeError: the cause",)
 
 
 @given(st.lists(st.text(max_size=400), max_size=60), st.one_of(st.none(), st.integers(-64, 255)))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nbllm.engines import plan_launch
 from nbllm.engines.catalog import ENGINES
 from nbllm.engines.fit import fit
-from nbllm.engines.gpu import Gpu, parsed, visible
+from nbllm.engines.gpu import Gpu, machine_free_bytes, parsed, visible
 from nbllm.engines.model_files import ModelFiles, model_files, parameters_named
 from nbllm.engines.shapes import shape_of
 from nbllm.engines.sizing import OVERHEAD_BYTES, size
@@ -156,6 +156,27 @@ def test_without_a_gpu_it_is_said_what_would_work() -> None:
     limited = fit(VLLM, "m", {"cpu_kvcache_gb": 1}, files(QWEN_05), None, 16 * GIB).sizing
     assert limited is not None
     assert limited.kv_tokens == GIB // 12_288 // 16 * 16
+
+
+def test_on_a_cpu_too_the_share_has_to_be_free() -> None:
+    """A vLLM takes its share at once, unless its KV cache has a room of its own; what is not known is not refused."""
+    with pytest.raises(EngineDoesNotFit, match=r"This machine has 12\.9 GB free, and the engine would take 15\.8 GB") as caught:
+        fit(VLLM, "m", {}, files(QWEN_05), None, 16 * GIB, 12 * GIB).check()
+    assert "--gpu-memory-utilization 0.74" in caught.value.hint
+    fit(VLLM, "m", {"gpu_memory_utilization": 0.74}, files(QWEN_05), None, 16 * GIB, 12 * GIB).check()
+    fit(VLLM, "m", {"cpu_kvcache_gb": 1}, files(QWEN_05), None, 16 * GIB, 12 * GIB).check()
+    fit(VLLM, "m", {}, files(QWEN_05), A10, 16 * GIB, 1 * GIB).check()
+    fit(VLLM, "m", {}, files(QWEN_05), None, 16 * GIB, None).check()
+
+
+def test_what_is_free_is_read_as_linux_tells_it(tmp_path: Path) -> None:
+    """What could be taken, page cache included; where the system says nothing, nothing is known."""
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:       24684096 kB\nMemFree:         100 kB\nMemAvailable:   2048 kB\n")
+    assert machine_free_bytes(told) == 2048 * 1024
+    told.write_text("MemTotal: 1 kB\n")
+    assert machine_free_bytes(told) is None
+    assert machine_free_bytes(tmp_path / "nothing") is None
 
 
 def test_a_model_that_is_not_here_yet_is_judged_by_its_name() -> None:
