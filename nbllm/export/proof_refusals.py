@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from nbllm.export.places import Places
 from nbllm.export.proof import APP_PROBLEM, Proof
+from nbllm.export.read_only import AT_EACH_START
 from nbllm.export.refusals import Refusal
 
 _LINE = re.compile(r" \(line (\d+) of the module\)")
@@ -34,6 +35,8 @@ def _refusal(problem: str, places: Places, read: Sequence[str]) -> Refusal:
 
 
 def _todo(problem: str, read: Sequence[str]) -> str:
+    if AT_EACH_START in problem and " writes " in problem:
+        return "Move it to a cell of its own and tag that no-export; a flow can write to temporary files (tempfile)"
     if "FileNotFoundError" in problem:
         missing = _MISSING.search(problem)
         wanted = [missing[1]] if missing else read

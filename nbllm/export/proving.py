@@ -22,6 +22,7 @@ from nbllm.core.routing_facts import Facts
 from nbllm.export import other_times
 from nbllm.export.open_things import open_things
 from nbllm.export.proof import APP_PROBLEM, report
+from nbllm.export.read_only import ReadOnly
 from nbllm.following import Following
 from nbllm.replayed import RecordedAnswers, question_of
 from nbllm.settings.strategies import Names, models_of
@@ -33,7 +34,7 @@ def main() -> None:
     task = json.loads(sys.stdin.read())
     sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - what reads from a person finds nobody
     warnings.simplefilter("ignore")
-    told: dict[str, Any] = {"problems": [], "skipped": [], "imported_s": None, "app": False, "seen": {}}
+    told: dict[str, Any] = {"problems": [], "skipped": [], "imported_s": None, "app": False, "seen": {}, "written": []}
     if task["days"]:
         other_times.install()
         # constants of the module are made at that time too
@@ -99,14 +100,19 @@ def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvi
     # As the service has it: modules are looked for beside app.py, also where relative paths lead into data/.
     sys.path[:0] = [*task["paths"], str(Path(task["module"]).parent)]
     started_s = time.monotonic()
+    read_only = ReadOnly(Path(task["module"]), Path(task["home"]), strict=task["read_only"])
     try:
-        spec.loader.exec_module(module)
+        with read_only:
+            spec.loader.exec_module(module)
     except BaseException as error:  # SystemExit of a cell is a finding too
+        told["written"] = list(read_only.written.values())
         told["problems"].append(
             f"Importing the module fails: {type(error).__name__}: {_said(error, task['module'])}{_line_of(error, task['module'])}"
         )
         return None
     told["imported_s"] = round(time.monotonic() - started_s, 3)
+    told["written"] = list(read_only.written.values())
+    told["problems"] += read_only.left() if task["read_only"] else ()
     told["problems"] += open_things(module, Path(task["module"]).read_text(encoding="utf-8"))
     if provider.calls:
         told["problems"].append(f"Importing the module asks a model {provider.calls} times; a service would at each start.")
