@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nbllm.service import jobs
+from nbllm.testing import FakeProvider
 from tests.client.helpers import until
-from tests.service.flow_apps import say, serving
+from tests.service.flow_apps import HANGS, later, say, serving
 from tests.service.test_jobs import GO, ended, start, waits_for_go
 
 
@@ -75,3 +78,13 @@ def test_the_hands_go_on_after_any_error(tmp_path: Path, monkeypatch: pytest.Mon
         GO.set()
         assert ended(served, place)["result"] == "a"
         assert ended(served, start(served, "say", {"text": "b"}))["status"] == "done"
+
+
+def test_what_still_runs_at_the_end_is_put_back_and_did_not_die(tmp_path: Path) -> None:
+    """A service that is told to end puts its running job back at its place, for the next one: no sweep has to find it."""
+    with serving(tmp_path, FakeProvider(default=HANGS), (later,)) as served:
+        place = start(served, "later", {"text": "a"})
+        until(lambda: served.fake.in_flight == 1)
+        assert served.http.get(place).json()["status"] == "running"
+    with closing(sqlite3.connect(tmp_path / ".state" / "service.db")) as con:
+        assert con.execute("SELECT status, owner, lapses, attempts FROM jobs").fetchall() == [("queued", None, 0, 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from nbllm.service.configuration import Tier
 from nbllm.service.limiting import Limiter, LimitsUnavailable, OverLimit
 from nbllm.service.memory_counters import MemoryCounters
 from nbllm.service.problems import headers_of
+from tests.client.helpers import until
+from tests.service.flow_apps import say, serving
 
 
 class Clock:
@@ -252,3 +255,24 @@ def test_counters_of_keys_that_are_gone_are_forgotten() -> None:
         assert passes(limiter, Caller(f"key{number}", Tier()))
         clock.now_s += 2
     assert len(limiter._storage._counts) < 150
+
+
+def test_tokens_of_answers_count_on_the_key_that_asked(tmp_path: Path) -> None:
+    """On a running service: what a flow and /v1 took is counted for its key, which then has to wait; another key has not."""
+    tiers = "[service.tiers.slow]\ntokens_per_minute = 60\nrequests_per_minute = 1000000"
+    with serving(tmp_path, flows=(say,), service=tiers) as served:
+        slow, other = ({"Authorization": f"Bearer {served.it.service.keys.make(tier)[0]}"} for tier in ("slow", "default"))
+        texts = iter(range(1000))
+
+        def asked(headers: dict[str, str], path: str = "/flows/say") -> int:
+            text = f"number {next(texts)}"
+            body = {"text": text} if path == "/flows/say" else {
+                "model": "sim/small", "messages": [{"role": "user", "content": text}],
+            }  # fmt: skip
+            return served.http.post(path, json=body, headers=headers).status_code
+
+        assert asked(slow) == 200
+        assert asked(slow, "/v1/chat/completions") == 200
+        until(lambda: asked(slow) == 429)
+        assert asked(slow, "/v1/chat/completions") == 429
+        assert [asked(other) for _ in range(10)] == [200] * 10

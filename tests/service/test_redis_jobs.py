@@ -76,6 +76,23 @@ def test_a_lease_lapses_by_itself_and_renewing_keeps_it(redis_server: RedisServe
     asyncio.run(main())
 
 
+def test_fencing_grows_although_redis_lost_everything(redis_server: RedisServer) -> None:
+    """A worker of before, whose lease is long gone, cannot end a job of after: its number is no number of now."""
+    numbers = []
+
+    async def main() -> None:
+        link = Link(redis_server.url)
+        store = RedisJobs(link)
+        for _ in range(3):
+            redis_server.flush()
+            await added(store, new(), new())
+            numbers.extend([(await lease(store)).fencing, (await lease(store)).fencing])
+        await link.aclose()
+
+    asyncio.run(main())
+    assert numbers == sorted(set(numbers))
+
+
 def test_workers_are_told(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a new job, of one that was given back or swept, and again of one that waits, in case the message was lost.
 
