@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -44,7 +43,7 @@ _BEGIN = Script(
     + _KEEP
     + """
 local now, real, print, again, keep_s, lease_s, nonce =
-  tonumber(ARGV[1]), clock(''), ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+  clock(ARGV[1]), clock(''), ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local row = redis.call('HMGET', KEYS[1], 'print', 'fencing', 'until', 'expires', 'status', 'headers', 'body', 'nonce')
 if row[8] == nonce then return {'claim', row[2]} end
 local held = row[3] and tonumber(row[3]) > real
@@ -54,7 +53,7 @@ if row[1] and (tonumber(row[4]) >= now or (held and not row[5])) then
   if held then return {'flight'} end
   if not again then return {'unknown'} end
 end
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', '(' .. ARGV[1], 'LIMIT', 0, 500)) do
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', string.format('(%.6f', now), 'LIMIT', 0, 500)) do
   keep(KEYS[3], KEYS[4], name, 0)
 end
 local kept = tonumber(redis.call('HGET', KEYS[3], '') or '0')
@@ -78,14 +77,16 @@ return 1
 """
 )
 _FINISH = Script(
-    _KEEP
+    NOW
+    + _KEEP
     + """
+local expires = string.format('%.6f', clock(ARGV[5]) + tonumber(ARGV[8]))
 local row = redis.call('HMGET', KEYS[1], 'fencing', 'status', 'end')
 if row[1] ~= ARGV[1] then return 0 end
 if row[2] then return row[3] == ARGV[7] and 1 or 0 end
-redis.call('HSET', KEYS[1], 'status', ARGV[2], 'headers', ARGV[3], 'body', ARGV[4], 'expires', ARGV[5], 'end', ARGV[7])
+redis.call('HSET', KEYS[1], 'status', ARGV[2], 'headers', ARGV[3], 'body', ARGV[4], 'expires', expires, 'end', ARGV[7])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
-keep(KEYS[2], KEYS[3], KEYS[1], ROW_BYTES + #ARGV[3] + #ARGV[4], ARGV[5], ARGV[6])
+keep(KEYS[2], KEYS[3], KEYS[1], ROW_BYTES + #ARGV[3] + #ARGV[4], expires, ARGV[6])
 return 1
 """
 )
@@ -101,7 +102,7 @@ return redis.call('DEL', KEYS[1])
 
 
 class RedisIdempotency:
-    """Outcomes by caller and key for `keep_s` seconds. now: Unix time by which they age, the same on all replicas but for a little.
+    """Outcomes by caller and key for `keep_s` seconds. now: Unix time by which they age, Redis's own unless it is given.
 
     A claim that is not renewed for lease_s seconds lapses: its key then says "outcome unknown". most_kept_bytes: what the outcomes
     of one caller may hold before no more of its keys are taken.
@@ -114,13 +115,13 @@ class RedisIdempotency:
         keep_s: float = DAY_S,
         lease_s: float = LEASE_S,
         most_kept_bytes: int = MOST_KEPT_BYTES,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self._link = link
         self._keep_s = keep_s
         self._lease_s = lease_s
         self._most_kept_bytes = most_kept_bytes
-        self._now = now
+        self._now: Callable[[], float | str] = now or str  # '': by Redis's clock, which is one for all replicas
         self._mine: set[int] = set()
         self.renew_every_s: float | None = lease_s / 4
 
@@ -160,9 +161,9 @@ class RedisIdempotency:
         """See IdempotencyStore. It is kept for keep_s seconds from here."""
         if claim.fencing not in self._mine:
             return False
-        until = self._now() + self._keep_s
         keep_ms = int((self._keep_s + self._lease_s) * 1000)
-        args: list[Any] = [claim.fencing, outcome.status, json.dumps(outcome.headers), outcome.body, until, keep_ms, uuid4().hex]
+        what = (claim.fencing, outcome.status, json.dumps(outcome.headers), outcome.body)
+        args: list[Any] = [*what, self._now(), keep_ms, uuid4().hex, self._keep_s]
         try:
             return bool(await self._link.script(_FINISH, self._of(claim), args))
         finally:

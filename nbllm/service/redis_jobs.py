@@ -31,7 +31,7 @@ _NAMES = frozenset(field.name for field in fields(Job))
 
 
 class RedisJobs:
-    """Jobs, kept for keep_s seconds after their end. now: Unix time of the rows.
+    """Jobs, kept for keep_s seconds after their end. now: Unix time of the rows, Redis's own unless it is given.
 
     lease_s: a worker that gives no sign of life for so long counts as dead. announce: tells workers of a queued job; what it
     raises is no error, since a job that nobody takes is announced again.
@@ -45,7 +45,7 @@ class RedisJobs:
         most_lapses: int = MOST_LAPSES,
         most_kept_bytes: int = MOST_KEPT_BYTES,
         lease_s: float = LEASE_S,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         announce: Callable[[str], None] | None = None,
     ) -> None:
         self._link = link
@@ -55,7 +55,7 @@ class RedisJobs:
         self._most_lapses = most_lapses
         self._most_kept_bytes = most_kept_bytes
         self._lease_s = lease_s
-        self._now = now
+        self._given_now = now
         self._announce = announce
         self.renew_every_s = min(1.0, lease_s / 4)
 
@@ -66,13 +66,12 @@ class RedisJobs:
             "flow": job.flow,
             "arguments": job.arguments,
             "priority": job.priority,
-            "created_at": self._now(),
         }
         if job.webhook is not None:
             values["webhook"] = job.webhook
         flat = [part for pair in values.items() for part in pair]
         where = _list(job.caller, job.flow)
-        limits = (most_queued, most_of_caller, self._most_kept_bytes, len(job.arguments.encode()))
+        limits = (most_queued, most_of_caller, self._most_kept_bytes, len(job.arguments.encode()), self._now())
         got = await self._run(lua.ADD, uuid4().hex, job.caller, where, *limits, *flat, keys=[self._messages])
         if got == b"kept":
             raise too_much(self._most_kept_bytes)
@@ -121,8 +120,7 @@ class RedisJobs:
 
     async def finish(self, lease: JobLease, status: JobStatus, *, result: str | None = None, problem: str | None = None) -> bool:
         """See JobStore."""
-        now = self._now()
-        how = [now, now + self._keep_s, _maybe(result), _maybe(problem), uuid4().hex]
+        how = [self._now(), self._keep_s, _maybe(result), _maybe(problem), uuid4().hex]
         return bool(await self._run(lua.FINISH, lease.job.job_id, lease.fencing, status, *how))
 
     async def give_back(self, lease: JobLease) -> bool:
@@ -133,19 +131,16 @@ class RedisJobs:
         return bool(given)
 
     def _back(self, lease: JobLease) -> Sequence[Any]:
-        now = self._now()
-        return lease.job.job_id, lease.fencing, now, now + self._keep_s, uuid4().hex
+        return lease.job.job_id, lease.fencing, self._now(), self._keep_s, uuid4().hex
 
     async def cancel(self, caller: str, job_id: str) -> Job | None:
         """See JobStore."""
-        now = self._now()
-        row = await self._run(lua.CANCEL, job_id, caller, now, now + self._keep_s)
+        row = await self._run(lua.CANCEL, job_id, caller, self._now(), self._keep_s)
         return None if row is None else _job(row)
 
     async def sweep(self) -> Sequence[str]:
         """See JobStore. Workers are told of what was put back, and again of what has been waiting."""
-        now = self._now()
-        args = [now, now + self._keep_s, self._most_lapses, "=" + DIED, TELL_AGAIN_S]
+        args = [self._now(), self._keep_s, self._most_lapses, "=" + DIED, TELL_AGAIN_S]
         back, tell = await self._run(lua.SWEEP, *args, keys=[self._messages])
         await self._tell(job_id.decode() for job_id in tell)
         return [job_id.decode() for job_id in back]
@@ -157,13 +152,13 @@ class RedisJobs:
 
     async def due_webhooks(self, limit: int) -> Sequence[Delivery]:
         """See JobStore."""
-        now = self._now()
-        due = await self._run(lua.DUE, now, now + WEBHOOK_RETRY_S, limit)
+        due = await self._run(lua.DUE, self._now(), WEBHOOK_RETRY_S, limit)
         return [Delivery(_job(row), int(attempt)) for attempt, row in due]
 
     async def webhook_settled(self, job_id: str, *, again_at: float | None = None) -> None:
         """See JobStore."""
-        await self._run(lua.HOOK, job_id, "" if again_at is None else again_at)
+        here = time.time() if self._given_now is None else self._given_now()
+        await self._run(lua.HOOK, job_id, "" if again_at is None else again_at - here, self._now())
 
     async def aclose(self) -> None:
         """See JobStore. The link is closed by whoever opened it."""
@@ -180,6 +175,10 @@ class RedisJobs:
 
         with suppress(Exception):  # whatever a broker raises: the sweeper announces it again
             await asyncio.to_thread(tell)
+
+    def _now(self) -> float | str:
+        """Return what scripts are given: nothing, and they go by Redis's clock, which is one for all replicas."""
+        return "" if self._given_now is None else self._given_now()
 
     async def _run(self, script: Script, *args: Any, keys: Sequence[str] = ()) -> Any:
         return await self._link.script(script, keys, [self._prefix, *args])

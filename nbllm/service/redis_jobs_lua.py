@@ -4,7 +4,7 @@ job:ID is the row, a hash. queue: those that wait, by priority and lapses (score
 when, on Redis's clock, who runs one may run it. ends: when rows are forgotten. hooks: when webhooks are due. waits: those
 that wait, by when they were made. of:HASH: the jobs of a
 caller for a flow, by number. kept_of: bytes that the jobs of a caller hold. told: when a worker was told of those that wait. Times
-of rows are the caller's; texts that may be missing come as '' or '=TEXT'.
+of rows are Redis's (now: '', unless a test gives one); texts that may be missing come as '' or '=TEXT'.
 
 Workers are told of a job only while fewer messages lie in their list than jobs wait (`short`). Each message has a worker take the
 next job, so as many as there are jobs do; more would grow without bound while nobody takes them.
@@ -24,6 +24,7 @@ _JOBS = (
     + f"local ROW_BYTES = {ROW_BYTES}\nlocal SHOWN = {{{_SHOWN}}}\n"
     + """
 local P = ARGV[1]
+local function at(given, in_s) return string.format('%.6f', clock(given) + (in_s or 0)) end
 local function key(id) return P .. 'job:' .. id end
 local function get(id, ...) return redis.call('HMGET', key(id), ...) end
 local function row(id) return redis.call('HGETALL', key(id)) end
@@ -87,7 +88,8 @@ if tonumber(redis.call('HGET', P .. 'queued_of', caller) or '0') >= most_mine th
 if tonumber(redis.call('HGET', P .. 'kept_of', caller) or '0') + size > most_kept then return 'kept' end
 local number = redis.call('INCR', P .. 'seq')
 redis.call('HSET', key(id), 'job_id', id, 'caller', caller, 'seq', number, 'attempts', 0, 'lapses', 0, 'cancel_requested', 0)
-for i = 9, #ARGV, 2 do redis.call('HSET', key(id), ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', key(id), 'created_at', at(ARGV[9]))
+for i = 10, #ARGV, 2 do redis.call('HSET', key(id), ARGV[i], ARGV[i + 1]) end
 keep(id, size)
 redis.call('ZADD', P .. 'of:' .. list, number, id)
 redis.call('HSET', key(id), 'list', list)
@@ -96,7 +98,7 @@ return {row(id), short()}
 """
 )
 """KEYS: the list of messages. ARGV: prefix, id, caller, hash of caller and flow, most queued, most of this caller, most bytes that
-its jobs may hold, bytes of the arguments; then names and values of the row. Returns the row, and how many messages are missing."""
+its jobs may hold, bytes of the arguments, now; then names and values of the row. Returns it, and how many messages are missing."""
 
 LIST = Script(
     _JOBS
@@ -124,7 +126,7 @@ return found
 CLAIM = Script(
     _JOBS
     + """
-local nonce, wanted, lease_s, now = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local nonce, wanted, lease_s, now = ARGV[2], ARGV[3], tonumber(ARGV[4]), at(ARGV[5])
 local before = redis.call('GET', P .. 'claim:' .. nonce)
 if before then return row(before) end
 local id = wanted
@@ -168,7 +170,7 @@ return cancel and 'cancel' or 'held'
 FINISH = Script(
     _JOBS
     + """
-local id, fencing, to, now, expires, nonce = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
+local id, fencing, to, now, expires, nonce = ARGV[2], ARGV[3], ARGV[4], at(ARGV[5]), at(ARGV[5], ARGV[6]), ARGV[9]
 local held = mine(id, fencing)
 if not held then return get(id, 'end')[1] == nonce and 1 or 0 end
 finish(id, 'running', to, now, expires, ARGV[7], ARGV[8])
@@ -176,7 +178,7 @@ redis.call('HSET', key(id), 'end', nonce)
 return 1
 """
 )
-"""ARGV: prefix, id, fencing, status, now, when to forget, result, problem, an id of this asking."""
+"""ARGV: prefix, id, fencing, status, now, for how many seconds it is kept, result, problem, an id of this asking."""
 
 BACK = Script(
     _JOBS
@@ -184,13 +186,13 @@ BACK = Script(
 local id, fencing, nonce = ARGV[2], ARGV[3], ARGV[6]
 local held, cancel = mine(id, fencing)
 if not held then return {get(id, 'end')[1] == nonce and 1 or 0, short()} end
-if cancel then finish(id, 'running', 'cancelled', ARGV[4], ARGV[5], '', '') else enqueue(id, 'running') end
+if cancel then finish(id, 'running', 'cancelled', at(ARGV[4]), at(ARGV[4], ARGV[5]), '', '') else enqueue(id, 'running') end
 redis.call('HSET', key(id), 'end', nonce)
 return {1, short()}
 """
 )
-"""KEYS: the list of messages. ARGV: prefix, id, fencing, now, when to forget, an id of this asking. Returns whether it was put
-back, and how many messages are missing."""
+"""KEYS: the list of messages. ARGV: prefix, id, fencing, now, for how many seconds it is kept, an id of this asking. Returns
+whether it was put back, and how many messages are missing."""
 
 CANCEL = Script(
     _JOBS
@@ -198,17 +200,17 @@ CANCEL = Script(
 local id = ARGV[2]
 local r = get(id, 'caller', 'status')
 if r[1] ~= ARGV[3] then return false end
-if r[2] == 'queued' then finish(id, 'queued', 'cancelled', ARGV[4], ARGV[5], '', '') end
+if r[2] == 'queued' then finish(id, 'queued', 'cancelled', at(ARGV[4]), at(ARGV[4], ARGV[5]), '', '') end
 if r[2] == 'running' then redis.call('HSET', key(id), 'cancel_requested', 1) end
 return row(id)
 """
 )
-"""ARGV: prefix, id, caller, now, when to forget."""
+"""ARGV: prefix, id, caller, now, for how many seconds it is kept."""
 
 SWEEP = Script(
     _JOBS
     + """
-local now, expires, most, died, again_s = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local now, expires, most, died, again_s = at(ARGV[2]), at(ARGV[2], ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local real = clock('')
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ends', '-inf', '(' .. now, 'LIMIT', 0, 500)) do
   local r = get(id, 'status', 'list', 'caller')
@@ -254,7 +256,7 @@ end
 return {back, tell}
 """
 )
-"""KEYS: the list of messages. ARGV: prefix, now, when to forget, most lapses, the problem of a job that kills, seconds after which
+"""KEYS: the list of messages. ARGV: prefix, now, seconds to keep, most lapses, the problem of a job that kills, seconds after which
 a worker is told again. Returns the ids put back, and of which jobs workers are to be told: of those, and of those that have waited
 for so long that the message which told of them may be lost."""
 
@@ -270,7 +272,7 @@ return {redis.call('ZCARD', P .. 'queue'), redis.call('ZCARD', P .. 'leases'), o
 DUE = Script(
     _JOBS
     + """
-local now, again_at, found = ARGV[2], ARGV[3], {}
+local now, again_at, found = at(ARGV[2]), at(ARGV[2], ARGV[3]), {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'hooks', '-inf', now, 'LIMIT', 0, ARGV[4])) do
   if redis.call('EXISTS', key(id)) == 0 then
     redis.call('ZREM', P .. 'hooks', id)
@@ -283,13 +285,13 @@ end
 return found
 """
 )
-"""ARGV: prefix, now, when they are due again, how many."""
+"""ARGV: prefix, now, in how many seconds they are due again, how many."""
 
 HOOK = Script(
     _JOBS
     + """
 if ARGV[3] == '' or redis.call('EXISTS', key(ARGV[2])) == 0 then return redis.call('ZREM', P .. 'hooks', ARGV[2]) end
-return redis.call('ZADD', P .. 'hooks', ARGV[3], ARGV[2])
+return redis.call('ZADD', P .. 'hooks', at(ARGV[4], ARGV[3]), ARGV[2])
 """
 )
-"""ARGV: prefix, id, when it is due again or ''."""
+"""ARGV: prefix, id, in how many seconds it is due again or '', now."""

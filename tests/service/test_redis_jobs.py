@@ -76,6 +76,35 @@ def test_a_lease_lapses_by_itself_and_renewing_keeps_it(redis_server: RedisServe
     asyncio.run(main())
 
 
+def test_a_replica_whose_clock_is_wrong_forgets_nothing(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, results and webhooks go by one clock, Redis's: one machine that is a day ahead takes no other one's job away."""
+    redis_server.flush()
+    real = time.time
+
+    async def main() -> None:
+        link = Link(redis_server.url)
+        store = RedisJobs(link)
+        (job,) = await added(store, new(webhook="https://example.org/h"))
+        assert await store.finish(await lease(store), "done", result='"paid"')
+        monkeypatch.setattr(time, "time", lambda: real() + 90_000)
+        await store.sweep()
+        found = await store.get("a", job.job_id)
+        assert found is not None
+        assert found.result == '"paid"'
+        assert abs((found.finished_at or 0) - real()) < 60
+        (due,) = await store.due_webhooks(5)
+        await store.webhook_settled(due.job.job_id, again_at=time.time() + 600)
+        assert await store.due_webhooks(5) == []
+        monkeypatch.setattr(time, "time", real)
+        with redis_server.client() as client:
+            again_at = client.zscore(link.key("jobs:hooks"), job.job_id)
+        assert again_at is not None
+        assert abs(again_at - real() - 600) < 60
+        await link.aclose()
+
+    asyncio.run(main())
+
+
 def test_fencing_grows_although_redis_lost_everything(redis_server: RedisServer) -> None:
     """A worker of before, whose lease is long gone, cannot end a job of after: its number is no number of now."""
     numbers = []
