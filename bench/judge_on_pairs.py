@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -30,6 +31,7 @@ ERRORS = (0.05, 0.10)
 NEAR = 0.9
 """Pairs at least this similar are looked at by themselves: they are what a cache would serve."""
 SEED = 0
+_SHOWN_EVERY = 100
 _ALTERNATIVES = 20
 """Log probabilities that are asked for at each token; the most that OpenAI's shape has."""
 _SILENT = (BadAnswer, Truncated, Refused, DeadlineExceeded, AttemptTimeout)
@@ -88,11 +90,16 @@ def measure(pairs: Sequence[tuple[str, str]], score: Scores, same: Flags, passed
 
 async def ask_all(client: Client, pairs: Sequence[tuple[str, str]], asking: Asking) -> list[Answer]:
     """Ask about each pair, so many at once. Raises NbllmError when the judge cannot be reached at all; what came is kept."""
-    free = asyncio.Semaphore(asking.at_once)
+    free, done = asyncio.Semaphore(asking.at_once), 0
 
     async def one(pair: tuple[str, str]) -> Answer:
+        nonlocal done
         async with free:
-            return await _ask(client, pair, asking)
+            answer = await _ask(client, pair, asking)
+        done += 1
+        if done % _SHOWN_EVERY == 0:
+            print(f"{done:,} of {len(pairs):,}", file=sys.stderr, flush=True)
+        return answer
 
     return list(await asyncio.gather(*map(one, pairs)))
 
@@ -119,18 +126,14 @@ async def _ask(client: Client, pair: tuple[str, str], asking: Asking) -> Answer:
 def log_odds(reply: Reply) -> float:
     """Return log p(YES) - log p(NO) of an answer's first token.
 
-    A word that is not among the alternatives counts as likely as the last of them, which it is at most. NaN without log
-    probabilities.
+    Any spelling of a word counts, and its beginning too, because a tokenizer may cut "YES" after the Y. A word that is not among
+    the alternatives counts as likely as the last of them, which it is at most. NaN without log probabilities.
     """
     first: Mapping[str, Any] = reply.logprobs[0] if reply.logprobs else {}
-    likely = {"yes": 0.0, "no": 0.0}
-    alternatives = first.get("top_logprobs") or []
-    for one in alternatives:
-        word = str(one["token"]).strip().casefold()
-        if word in likely:
-            likely[word] += math.exp(one["logprob"])
-    least = min((math.exp(one["logprob"]) for one in alternatives), default=0.0)
-    return math.log(max(likely["yes"], least) / max(likely["no"], least)) if least else math.nan
+    alternatives = [(str(one["token"]).strip().casefold(), math.exp(one["logprob"])) for one in first.get("top_logprobs") or ()]
+    least = min((likely for _, likely in alternatives), default=0.0)
+    yes, no = (max(least, sum(p for token, p in alternatives if token and word.startswith(token))) for word in ("yes", "no"))
+    return math.log(yes / no) if least else math.nan
 
 
 # ---------------------------------------------------------------------- telling

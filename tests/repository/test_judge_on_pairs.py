@@ -110,11 +110,12 @@ def test_a_judge_that_cannot_be_asked_is_not_measured(tmp_path: Path) -> None:
     [
         ({"YES": 0.6, " yes": 0.1, "No": 0.07, "The": 0.01}, math.log(10)),
         ({"YES": 0.9, "The": 0.1}, math.log(9)),
+        ({"Y": 0.6, " yes": 0.1, "N": 0.05, "NO": 0.02, "You": 0.1, "Not": 0.1, "": 0.03}, math.log(10)),
         ({"The": 0.5, "A": 0.2}, 0.0),
     ],
 )
 def test_log_odds_are_those_of_the_first_token(tmp_path: Path, alternatives: dict[str, float], expected: float) -> None:
-    """All spellings of a word count; one that is not there is as likely as the last that is, at most."""
+    """All spellings of a word count, and its beginnings; one that is not there is as likely as the last that is, at most."""
     entry = {"token": "x", "logprob": -1.0, "top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in alternatives.items()]}
     judge = FakeProvider(default=[Delta(text="YES", logprobs=(entry,))])
     (answer,) = ask(tmp_path, judge, [("a", "b")], log_odds=True)
