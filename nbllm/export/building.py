@@ -15,6 +15,7 @@ from nbllm.export.patching import key_notes
 from nbllm.export.refusals import Refusal
 from nbllm.export.rewriting import with_calls, without
 from nbllm.export.shared_defaults import default_notes
+from nbllm.export.shared_state import state_notes
 from nbllm.export.slicer import Choice, FileRead, Kept, Slice
 from nbllm.redaction import redact
 
@@ -28,7 +29,7 @@ def build(book: Book, choice: Choice, flow: str) -> tuple[Slice | None, list[Ref
     if builder.refusals:
         return None, builder.refusals
     wanted = tuple(sorted(builder.hoisted))
-    notes = (*_notes(book), *_folder_notes(book, choice), *default_notes(book, choice, flow))
+    notes = (*_notes(book), *_folder_notes(book, choice), *default_notes(book, choice, flow), *state_notes(book, choice, flow))
     return Slice(flow, tuple(kept), wanted, builder.comments, notes, tuple(_files_read(book, choice))), []
 
 
@@ -201,11 +202,14 @@ def _notes(book: Book) -> Iterator[str]:
 def _folder_notes(book: Book, choice: Choice) -> Iterator[str]:
     """Yield a note for each cell that changes the folder in which the notebook works, whether it goes along or not."""
     for index, unit in enumerate(book.units):
-        calls = (n for n in ast.walk(unit.code.tree) if isinstance(n, ast.Call)) if unit.code.tree is not None else ()
-        if "chdir" in unit.cell.source and any(book.world.name(call.func) in {"os.chdir", "os.fchdir"} for call in calls):
+        how = ["%cd"] if any(magic.kind == "line" and magic.name == "cd" for magic in unit.code.magics) else []
+        if unit.code.tree is not None and "chdir" in unit.cell.source:
+            calls = (n for n in ast.walk(unit.code.tree) if isinstance(n, ast.Call))
+            how += [name for call in calls if (name := book.world.name(call.func)) in {"os.chdir", "os.fchdir"}]
+        if how:
             does = "so will the service" if index in choice.reasons else "the service does not"
             yield (
-                f"Cell {unit.cell.number} changes the working folder (os.chdir), {does}: "
+                f"Cell {unit.cell.number} changes the working folder ({how[0]}), {does}: "
                 "it looks for files by their path from its own folder."
             )
 

@@ -60,6 +60,31 @@ def held_by(node: ast.ClassDef) -> Iterator[tuple[str, bool]]:
                 yield from ((n.id, id(n) in called) for n in ast.walk(value) if isinstance(n, ast.Name))
 
 
+def changed_by_methods(node: ast.ClassDef) -> set[str]:
+    """Return the names of those methods of a class that change the object whose they are, themselves or through one another."""
+    methods = {m.name: m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)}
+    found: set[str] = set()
+    while True:
+        more = {name for name, method in methods.items() if name not in found and _changes_its_own(method, found)}
+        if not more:
+            return found
+        found |= more
+
+
+def _changes_its_own(method: _Function, known: set[str]) -> bool:
+    own = {a.arg for a in (*method.args.posonlyargs, *method.args.args)[:1]}
+    for node in (n for statement in method.body for n in ast.walk(statement)):
+        match node:
+            case ast.Attribute() | ast.Subscript() if not isinstance(node.ctx, ast.Load) and root_of(node)[0] in own:
+                return True
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=called)) if name in own and called in known:
+                return True
+            case ast.Call(func=ast.Attribute(attr=called) as function) if called in CHANGING:
+                if root_of(function)[0] in own and root_of(function)[1] > 1:
+                    return True
+    return False
+
+
 def changed_by_looking(node: ast.ClassDef) -> bool:
     """Whether an operator, an attribute or a text of an object changes it: `pipe | "clean"`, `registry["a"]`, `print(counter)`."""
     for method in (m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)):

@@ -52,9 +52,10 @@ SETS_UP = {"basicConfig", "filterwarnings", "simplefilter", "install", "patch", 
 """Methods that set something up, whatever they belong to; so do those that begin with set or seed."""
 SETS_UP_MODULE = SETS_UP | {
     "append", "autolog", "captureWarnings", "clear", "configure", "dictConfig", "disable", "enable", "extend", "field_size_limit",
-    "fileConfig", "getcontext", "insert", "manual_seed_all", "pop", "remove", "removeHandler", "setdefault", "unregister", "use",
+    "fileConfig", "getcontext", "insert", "manual_seed_all", "pop", "remove", "removeHandler", "setdefault", "signal", "unregister",
+    "use",
 }  # fmt: skip
-_SETTING_UP = ("set", "seed", "register", "unregister", "add", "enable", "disable", "use_", "config", "manual_seed")
+_SETTING_UP = ("set", "seed", "register", "unregister", "add", "enable", "disable", "use_", "config", "init", "manual_seed")
 """Functions of modules that do so begin like this."""
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -102,6 +103,13 @@ class Statement:
     def needs(self) -> set[str]:
         """The names that must exist for it."""
         return (self.now | self.later) - self.soft
+
+
+SHOWING = {
+    "IPython", "altair", "bokeh", "ipywidgets", "matplotlib", "nbllm", "numpy", "pandas", "plotly", "polars", "rich", "seaborn",
+    "tqdm",
+}  # fmt: skip
+"""Libraries whose functions are called for what they show or give, and are set up by functions with names as above."""
 
 
 def sets_up_module(function: str) -> bool:

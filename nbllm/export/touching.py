@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from nbllm.export import scopes as sc
 from nbllm.export.changeable import keeps_state
 from nbllm.export.imports import full_name
-from nbllm.export.names import ANYTHING, LOOKING, LOOKING_CALLS, SETS_UP, Statement, is_plain, root_of, sets_up_module
+from nbllm.export.names import ANYTHING, LOOKING, LOOKING_CALLS, SETS_UP, SHOWING, Statement, is_plain, root_of, sets_up_module
 from nbllm.export.reader import NameReader
 
 
@@ -32,6 +32,7 @@ def statements_of(
     for node in tree.body:
         reader = _StatementReader(node, rebound, lazy=lazy)
         reader.imports = imports or {}
+        reader.shown = node is tree.body[-1]
         reader.visit(node)
         reader.finish()
         found.append(reader.done)
@@ -42,6 +43,8 @@ class _StatementReader(NameReader):
     """Reads one statement as a whole."""
 
     imports: Mapping[str, str]
+    shown: bool
+    """It is the last of its cell, whose value a notebook shows."""
 
     def finish(self) -> None:
         """Work out what the whole statement certainly binds, and what of it is settled."""
@@ -85,7 +88,13 @@ class _StatementReader(NameReader):
         return full_name(called, self.imports) == "functools.partial" and bool(full_name(asked, self.imports))
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        """Look at a value that nobody keeps."""
+        """Look at a value that nobody keeps. What calls a foreign function for nothing else sets its module up: `mylib.start()`."""
+        called = node.value.value if isinstance(node.value, ast.Await) else node.value
+        if isinstance(called, ast.Call) and not self.depth and not (self.shown and node is self.top):
+            module, dot, _ = full_name(called.func, self.imports).partition(".")
+            name = root_of(called.func)[0]
+            if dot and name is not None and name in self.imports and module not in SHOWING | sys.stdlib_module_names:
+                self._set_up(name)
         with self.being(quiet=True):
             self.visit(node.value)
 

@@ -188,8 +188,25 @@ exact(5)
 def use(t): return 1 / Decimal(3)""",
         4,
     ),
+    "a foreign function that is called for nothing else": (
+        "import yaml\nyaml.warnings()\nN = 1\n\ndef use(t): return yaml.safe_load(t)",
+        2,
+    ),
+    "one that is imported by its name": (
+        "from yaml import safe_load, warnings\nfor n in range(2):\n    warnings(n)\n\ndef use(t): return safe_load(t)",
+        2,
+    ),
+    "through a seed of one's own": (
+        "import random\nimport random as r\n\ndef set_all(n): random.seed(n)\n\nset_all(42)\n\ndef use(t): return r.random()",
+        4,
+    ),
 }
 NOT_SET_UP = {
+    "a foreign function that is tried out": (
+        "import yaml\n\nyaml.safe_load(ask('x').text)\n\ndef use(t): return yaml.safe_load(t)",
+        [4, 5],
+    ),
+    "a plot": ("import matplotlib.pyplot as plt\n\nplt.plot([1])\nplt.show()\n\ndef use(t): return plt.figure()", [4, 5]),
     "an object of an imported class": (
         "import pandas as pd\n\npd.DataFrame([ask(t).text for t in 'ab']).head()\n\ndef use(t): return pd.DataFrame([t])",
         [4, 5],
@@ -229,3 +246,5 @@ def test_another_working_folder_is_told() -> None:
     assert "Cell 3 changes the working folder (os.chdir), the service does not" in left
     (taken,) = sliced(*sources("from os import chdir\n\nchdir('.')\nN = 1\n\ndef use(t): return N")).notes
     assert "Cell 3 changes the working folder (os.chdir), so will the service" in taken
+    (magic,) = sliced(*sources("%cd data\n\ndef use(t): return t")).notes
+    assert "Cell 2 changes the working folder (%cd), the service does not" in magic
