@@ -30,7 +30,7 @@ def test_who_was_interrupted_leaves_no_answer_to_the_next(tmp_path: Path) -> Non
 
     def run(code: str) -> tuple[int, str]:
         how = {"capture_output": True, "text": True, "encoding": "utf-8", "errors": "replace", "check": False}
-        done = python.run([sys.executable, "-I", "-c", code], input="", env=dict(os.environ), timeout=60, cwd=tmp_path, **how)
+        done = python.run([sys.executable, "-P", "-s", "-c", code], input="", env=dict(os.environ), timeout=60, cwd=tmp_path, **how)
         return done.returncode, done.stdout
 
     def cut() -> None:

@@ -36,7 +36,7 @@ runpy.run_path({__file__!r})["forks"]()
 
 
 class WarmPython:
-    """Runs what `python -I -c CODE` and `python -m MODULE` would, in forks of one Python: stands in for the module subprocess.
+    """Runs what `python -P -s -c CODE` and `python -m MODULE` would, in forks of one Python: stands in for the module subprocess.
 
     Use as a context manager; the Python is started when it is needed.
     """
@@ -138,9 +138,9 @@ def _become(task: Mapping[str, Any]) -> None:
     os.environ.update(task["env"])
     os.chdir(task["cwd"])
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
-    if task["command"][:2] == ["-I", "-c"]:
+    if task["command"][:-1] == ["-P", "-s", "-c"]:
         sys.argv = ["-c"]
-        exec(compile(task["command"][2], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - what -c does
+        exec(compile(task["command"][-1], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - what -c does
     else:
         option, module = task["command"]
         assert option == "-m", option

@@ -62,9 +62,7 @@ def recordings_of(settings: Settings) -> Sequence[Recording]:
 def _tell(paper: Paper, done: Exported) -> None:
     same = f", {len(done.same)} were as they are" if done.same else ""
     paper.line(f"  {done.flow} is exported to {done.out}: {plural(len(done.written), 'file')} written{same}.")
-    paper.line(
-        f"  Proved: imported in a clean process without network{', app included' if done.proof.app else ''}; {done.compared}."
-    )
+    paper.line(f"  Proved: {done.proved}.")
     if done.kept:
         paper.line(f"  Kept as you changed or deleted them: {', '.join(done.kept)}. --force overwrites them.")
     if done.removed:

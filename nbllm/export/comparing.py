@@ -43,10 +43,12 @@ def judged(recorded: Sequence[str], sent: Sequence[str], again: Sequence[Sequenc
     recorded, sent: messages as JSON texts, in order. again: what it asked in further renderings: AS_OF_THEN at the time of the
     recording, then some at other times.
     """
+    if len(again) > AS_OF_THEN and all(asks_the_same(recorded, one) for one in again):
+        return Verdict(varies="it asks the same in a process that starts as of then (a date of the start, or the order of a set)")
     if again and all(asks_the_same(recorded, one) for one in again[:AS_OF_THEN]):
         return Verdict(varies="it asks the same when the clock says what it said then")
     if any(asks_the_same(recorded, one) for one in again):
-        return Verdict(varies="it asks something else each time (clock, chance or what went before), and this among it")
+        return Verdict(varies="it asks something else each time (clock, chance, a set's order or what went before), this among it")
     every = [sent, *again]
     if all(asks_the_same(sent, one) for one in again):
         return Verdict(problem=_difference(recorded, sent))
@@ -62,7 +64,7 @@ def judged(recorded: Sequence[str], sent: Sequence[str], again: Sequence[Sequenc
         fixed_chars += sum(map(len, pieces))
     share = fixed_chars / max(1, sum(len(_text(one)) for one in recorded))
     compared = f"the {share:.0%} of its text that stays was compared" if share >= 0.005 else "so nothing was compared"
-    return Verdict(varies=f"what it asks is another each time (clock or chance); {compared}")
+    return Verdict(varies=f"what it asks is another each time (clock, chance or the order of a set); {compared}")
 
 
 def held(seen: Mapping[str, Any], later: Sequence[Mapping[str, Any]]) -> Verdict:

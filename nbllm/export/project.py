@@ -25,7 +25,7 @@ from nbllm.export.places import Places
 from nbllm.export.plan import Plan, digest, write
 from nbllm.export.proof import Proof, prove
 from nbllm.export.proof_refusals import proof_refusals
-from nbllm.export.proof_words import compared_words, left_out, notes_on_newest
+from nbllm.export.proof_words import compared_words, imported_words, left_out, notes_on_newest
 from nbllm.export.refusals import ExportRefused, Refusal
 from nbllm.export.requirements import Requirements, closure, requirements_text, unhashed_text
 from nbllm.export.settings_file import SettingsFile, settings_file
@@ -58,6 +58,11 @@ class Exported:
     examples: int
     proof: Proof
     compared: str
+
+    @property
+    def proved(self) -> str:
+        """How the slice was proved, as the end of a sentence."""
+        return f"{imported_words(self.proof)}; {self.compared}"
 
 
 def export_flow(

@@ -19,7 +19,7 @@ from nbllm.export.comparing import DAYS_AGAIN, ON_OTHER_DAYS, Verdict, asks_the_
 from nbllm.export.module import render_flows
 from nbllm.export.slicer import Slice
 from nbllm.redaction import redact
-from nbllm.settings import Settings
+from nbllm.settings import Endpoint, Settings
 from nbllm.settings.strategies import models_of
 
 LIMIT_S = 60.0
@@ -39,6 +39,7 @@ class Proof:
     none of this code; runs that had to fit are problems instead. skipped: what could not be tried, and why. imported_s: how long
     the import took, in seconds; None when it failed. results: what each run returned, as JSON, by the run's id. app: whether the
     app around the flow was made too. around: by the run's id, recorded calls outside of the flow that it made: %%llm cells'.
+    cut_off: whether the process had no network at all; else Python's own connections alone were blocked.
     """
 
     problems: tuple[str, ...]
@@ -50,6 +51,7 @@ class Proof:
     around: Mapping[str, Any] = field(default_factory=dict)
     varying: Mapping[str, str] = field(default_factory=dict)
     unfit: Mapping[str, str] = field(default_factory=dict)
+    cut_off: bool = False
     stdout: str = field(default="", repr=False)
 
     @property
@@ -96,6 +98,7 @@ def prove(
             "home": str(place / "home"),
             "runs": [run for run in every if not run["problem"]],
             "days": (),
+            "seed": "0",
             "paths": [str(folder)] if beside is None and folder is not None else [],
             "around": calls_around(recordings),
             "settings": _settings(settings),
@@ -108,9 +111,11 @@ def prove(
         if told["written"] and told["imported_s"] is None:
             told["problems"] = _writes(task, told, folder or place, place, limit_s, own=beside is not None or folder is None)
         again: dict[str, Any] = {}
-        for days, runs in _further(task["runs"], told["seen"], set(travelling)):
-            later = _run({**task, "runs": runs, "days": days, "app": False}, folder or place, place, limit_s)
-            again |= {} if isinstance(later, Proof) else later["seen"]
+        for seed, days, runs in _further(task["runs"], told["seen"], set(travelling), again):
+            further = {**task, "runs": runs, "days": days, "seed": seed, "app": False}
+            later = _run(further, folder or place, place, limit_s)
+            for run, renderings in ({} if isinstance(later, Proof) else later["seen"]).items():
+                again[run] = [*again.get(run, ()), *renderings]
     return _proof(told, again, every, None if must is None else set(must))
 
 
@@ -125,16 +130,23 @@ def _writes(task: Mapping[str, Any], told: Mapping[str, Any], folder: Path, plac
 
 
 def _further(
-    runs: Sequence[Mapping[str, Any]], seen: Mapping[str, Any], travelling: Collection[str]
-) -> Iterator[tuple[Sequence[float], Sequence[Mapping[str, Any]]]]:
-    """Yield which runs are rendered again, and on which days: those that differ, and those that have to come out the same always.
+    runs: Sequence[Mapping[str, Any]], seen: Mapping[str, Any], travelling: Collection[str], again: Mapping[str, Any]
+) -> Iterator[tuple[str, Sequence[float], Sequence[Mapping[str, Any]]]]:
+    """Yield which runs are rendered again, with which hash seed and on which days. again: what came of those yielded before.
 
-    The latter begin with the last, so that one which needs what another left shows.
+    Those that differ, those that then still would be refused (the order of a small set is often the same with another seed), and
+    those that have to come out the same always. The latter begin with the last, so that one which needs what another left shows.
     """
     fine = [run for run in runs if seen.get(run["run"]) and "error" not in seen[run["run"]][0]]
     differing = [run for run in fine if _differs(seen[run["run"]][0])]
     to_hold = [run for run in reversed(fine) if run["run"] in travelling and run not in differing]
-    yield from ((days, some) for days, some in ((DAYS_AGAIN, differing), (ON_OTHER_DAYS, to_hold)) if some)
+    if differing:
+        yield "1", DAYS_AGAIN, differing
+    for seed in "23":
+        if refused := [run for run in differing if _verdict(seen[run["run"]][0], again.get(run["run"], ())).problem]:
+            yield seed, DAYS_AGAIN[:1], refused
+    if to_hold:
+        yield "1", ON_OTHER_DAYS, to_hold
 
 
 def _lay_out(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -181,6 +193,7 @@ def _proof(
         {name: seen["around"] for name, seen in same.items()},
         varying,
         {name: redact(why) for name, why in unfit.items()},
+        told["cut_off"],
         told["stdout"],
     )
 
@@ -202,9 +215,8 @@ def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> 
     code = f"{first}; from nbllm.export.proving import main; main()"
     variables = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     # Another order of sets shows what hangs on it.
-    seed = "1" if task["days"] else "0"
-    variables |= {"HOME": str(place), "USERPROFILE": str(place), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": seed}
-    command = [sys.executable, "-I", "-c", code]
+    variables |= {"HOME": str(place), "USERPROFILE": str(place), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": task["seed"]}
+    command = [sys.executable, "-P", "-s", "-c", code]  # not -I, which would not read the two that begin with PYTHON
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and code; the user's code is what is to be tried
             command, input=json.dumps(task), capture_output=True, text=True, encoding="utf-8", errors="replace",
@@ -251,10 +263,16 @@ def calls_around(recordings: Iterable[Recording]) -> list[dict[str, Any]]:
     return list(found.values())[-_MOST_AROUND:]
 
 
+def _shown(endpoint: Endpoint) -> dict[str, Any]:
+    """Return an endpoint's address and prices: a flow may look at what its answers cost."""
+    prices = {"input_usd_per_mtok": endpoint.input_usd_per_mtok, "output_usd_per_mtok": endpoint.output_usd_per_mtok}
+    return {"base_url": endpoint.base_url, **{name: str(price) for name, price in prices.items() if price is not None}}
+
+
 def _settings(settings: Settings | None) -> dict[str, Any]:
     """Return what of the settings decides where a call goes; no key, and no name of one."""
     if settings is None:
         return {}
-    endpoints = {name: {"base_url": e.base_url} for name, e in settings.endpoints.items() if e.base_url}
+    endpoints = {name: _shown(endpoint) for name, endpoint in settings.endpoints.items() if endpoint.base_url}
     routes: dict[str, Sequence[str]] = {name: models_of(name, settings.routes) for name in settings.routes}
     return {"model": settings.model, "ladder": list(settings.ladder), "endpoints": endpoints, "routes": routes}

@@ -6,6 +6,12 @@ from nbllm.export.examples import Picked
 from nbllm.export.proof import Proof
 
 
+def imported_words(proof: Proof) -> str:
+    """Return how the module was imported, as the middle of a sentence."""
+    network = "without network" if proof.cut_off else "with Python's own connections blocked"
+    return f"imported in a clean process {network}{', app included' if proof.app else ''}"
+
+
 def compared_words(flow: str, picked: Picked, proof: Proof) -> str:
     """Return what was compared, as the end of a sentence on the proof; or that nothing was, why, and what helps."""
     if proof.runs or proof.varying:

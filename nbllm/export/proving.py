@@ -20,6 +20,7 @@ from nbllm import Client, Endpoint, Settings, set_process_client
 from nbllm.core.messages import Request
 from nbllm.core.routing_facts import Facts
 from nbllm.export import other_times
+from nbllm.export.cut_off import cut_off
 from nbllm.export.open_things import open_things
 from nbllm.export.proof import APP_PROBLEM, report
 from nbllm.export.read_only import ReadOnly
@@ -32,9 +33,12 @@ from nbllm.testing import FakeProvider, offline
 def main() -> None:
     """Read a task from stdin, do it, and write what was found to stdout."""
     task = json.loads(sys.stdin.read())
+    is_cut_off = cut_off()  # before there is a second thread
     sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - what reads from a person finds nobody
     warnings.simplefilter("ignore")
-    told: dict[str, Any] = {"problems": [], "skipped": [], "imported_s": None, "app": False, "seen": {}, "written": []}
+    told: dict[str, Any] = {
+        "problems": [], "skipped": [], "imported_s": None, "app": False, "seen": {}, "written": [], "cut_off": is_cut_off,
+    }  # fmt: skip
     if task["days"]:
         other_times.install()
         # constants of the module are made at that time too

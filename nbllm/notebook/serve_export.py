@@ -105,11 +105,10 @@ def exported_view(done: Exported, kept: Sequence[Kept]) -> View:
     shown = os.path.relpath(done.out)
     files = wording.plural(len(done.written), "file")
     same = f", {len(done.same)} as before" if done.same else ""
-    proof = f"imported in a clean process without network{', the app too' if done.proof.app else ''}; {done.compared}"
     rows: list[Sequence[str]] = [
         ("project", f"{shown}: {files} written{same}"),
         *((f"cell {cell.number}", cell.reason) for cell in kept),
-        ("proved", proof),
+        ("proved", done.proved),
         (
             "examples",
             f"{wording.plural(done.examples, 'recorded run')} travel{'s' * (done.examples == 1)} along"

@@ -40,3 +40,17 @@ def test_what_a_flow_remembers_is_no_difference(tmp_path: Path) -> None:
     report = parity(done.out, recorded_runs(recordings, ["f"]))
     assert report.ok, "\n".join(line for one in report.differences for line in one.lines(report.names))
     assert (report.runs, report.calls) == (2, 3)
+
+
+SOURCES = (
+    HEAD,
+    "@flow\ndef f(q: str) -> dict[str, str]:\n    reply = ask(q)\n    return {'text': reply.text, 'from': reply.source}",
+)
+
+
+def test_a_result_that_says_where_it_came_from(tmp_path: Path) -> None:
+    """An example's result is that of a first run, so a first run of the service is held against it."""
+    recordings = recorded(tmp_path, SOURCES, ("'a'",))
+    done = exported(tmp_path / "app", *SOURCES, flow="f", recordings=recordings, examples=["all"])
+    report = parity(done.out, app_runs(done.out))
+    assert (report.ok, report.runs) == (True, 1)
