@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from nbllm.export.book import Book, Unit
+from nbllm.export.file_uses import FileRead, file_uses
 from nbllm.export.findings import kept_statements
 from nbllm.export.imports import Imported, imported
 from nbllm.export.llm_cells import function_text
@@ -16,7 +17,7 @@ from nbllm.export.refusals import Refusal
 from nbllm.export.rewriting import with_calls, without
 from nbllm.export.shared_defaults import default_notes
 from nbllm.export.shared_state import state_notes
-from nbllm.export.slicer import Choice, FileRead, Kept, Slice
+from nbllm.export.slicer import Choice, Kept, Slice
 from nbllm.redaction import redact
 
 _TOLD = {"llm_config": "settings.toml", "llm_budget": "settings.toml", "nbllm_config": "settings.toml"}
@@ -30,7 +31,7 @@ def build(book: Book, choice: Choice, flow: str) -> tuple[Slice | None, list[Ref
         return None, builder.refusals
     wanted = tuple(sorted(builder.hoisted))
     notes = (*_notes(book), *_folder_notes(book, choice), *default_notes(book, choice, flow), *state_notes(book, choice, flow))
-    return Slice(flow, tuple(kept), wanted, builder.comments, notes, tuple(_files_read(book, choice))), []
+    return Slice(flow, tuple(kept), wanted, builder.comments, notes, tuple(_files_used(book, choice))), []
 
 
 class _Builder:
@@ -214,17 +215,6 @@ def _folder_notes(book: Book, choice: Choice) -> Iterator[str]:
             )
 
 
-def _files_read(book: Book, choice: Choice) -> Iterator[FileRead]:
-    for index, unit in enumerate(book.units):
-        if index in choice.reasons and unit.code.tree is not None:
-            yield from (FileRead(unit.cell.number, path) for path in _files(unit.code.tree, book))
-
-
-def _files(tree: ast.Module, book: Book) -> list[str]:
-    found = []
-    for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
-        name = book.world.name(call.func)
-        reads = name in {"open", "io.open", "pathlib.Path", "numpy.load", "numpy.loadtxt"} or name.startswith("pandas.read_")
-        if reads and call.args and isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str):
-            found.append(call.args[0].value)
-    return list(dict.fromkeys(found))
+def _files_used(book: Book, choice: Choice) -> list[FileRead]:
+    kept = [unit for index, unit in enumerate(book.units) if index in choice.reasons]
+    return file_uses([(unit.cell.number, unit.code.tree) for unit in kept if unit.code.tree is not None], book.world.name)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from nbllm.export.file_uses import FileRead, file_uses_of_modules
 from nbllm.export.refusals import Refusal
 from nbllm.export.slicer import Slice
 from nbllm.redaction import redact
@@ -23,12 +26,14 @@ _FOLDER = "data/"
 class DataFiles:
     """What travels. files: path in the export -> bytes. below: whether the flow's relative paths begin in data/, and not beside it.
 
-    read: paths of files that the flow reads, by its code, as far as they can be seen.
+    read: paths of files that the flow reads, by its code, as far as they can be seen. missing: what of them lies in the notebook's
+    folder and does not travel.
     """
 
     files: dict[str, bytes]
     below: bool = False
     read: tuple[str, ...] = ()
+    missing: tuple[FileRead, ...] = ()
     notes: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
 
@@ -40,9 +45,11 @@ class DataFiles:
         return {path: data for path, data in paths.items() if "/" in path and path.partition("/")[0] in modules}
 
 
-def data_files(found: Slice, include: Sequence[str], folder: Path | None, *, constants: Mapping[str, bytes]) -> DataFiles:
+def data_files(
+    found: Slice, include: Sequence[str], folder: Path | None, *, constants: Mapping[str, bytes], modules: Mapping[str, bytes]
+) -> DataFiles:
     """Return the files that are asked for. include: files and folders by their path from the notebook's folder. constants: values
-    that were taken out of the code, by the path where it looks for them.
+    that were taken out of the code, by the path where it looks for them. modules: those that are copied, by their path.
 
     They keep these paths: beside flows.py when all of them lie in data/, else below data/, where the app then works.
     """
@@ -55,9 +62,24 @@ def data_files(found: Slice, include: Sequence[str], folder: Path | None, *, con
             refusals.append(Refusal(kind="file", reason=f"--include {wanted!r:.80}: {error}", todo=error.todo))
     below = not all(path.startswith(_FOLDER) for path in chosen)
     files = {(f"{_FOLDER}{path}" if below else path): data for path, data in sorted(chosen.items())}
-    read = tuple(dict.fromkeys(one.path for one in found.files))
-    notes = [*_file_notes(found, chosen), *_constant_notes(found)]
-    return DataFiles(files, below, read, tuple(notes), tuple(refusals))
+    uses = [*found.files, *file_uses_of_modules(modules)]
+    read = [one for one in uses if one.how == "reads" or (one.how == "names" and _is_there(one.path, folder))]
+    made = {one.path for one in uses if one.how == "writes"}  # by the flow itself, where it is not there before
+    read = [one for one in read if one.path not in made or _is_there(one.path, folder, plain=True)]
+    absent = list({one.path: one for one in reversed(read) if not _travels(one.path, chosen)}.values())[::-1]
+    missing = tuple(one for one in absent if _is_there(one.path, folder, plain=True))
+    notes = [*map(_read_note, absent), *_write_notes(uses), *_constant_notes(found)]
+    return DataFiles(files, below, tuple(dict.fromkeys(one.path for one in read)), missing, tuple(notes), tuple(refusals))
+
+
+def missing_refusals(data: DataFiles, told: Iterable[Refusal]) -> list[Refusal]:
+    """Return a refusal for each file that is read and does not travel, when something failed, perhaps for that; told: what was."""
+    known = " ".join(refusal.todo for refusal in told)
+    return [
+        Refusal(kind="file", cell=one.cell or None, line=one.line if one.cell else None, todo=_include(one.path),
+                reason=f"{'it' if one.cell else one.place} reads {redact(one.path)!r}, which is not part of the export")
+        for one in data.missing if f"--include {one.path}" not in known
+    ]  # fmt: skip
 
 
 def _chosen(wanted: str, folder: Path | None) -> dict[str, bytes]:
@@ -94,13 +116,46 @@ class _NotTaken(Exception):
         self.todo = todo
 
 
-def _file_notes(found: Slice, chosen: Iterable[str]) -> Iterable[str]:
-    travelling = set(chosen)
-    for one in found.files:
-        if PurePosixPath(one.path).name and PurePosixPath(one.path).as_posix().removeprefix("./") not in travelling:
+def _is_there(path: str, folder: Path | None, *, plain: bool = False) -> bool:
+    """Whether a path is one of the notebook's folder. plain: it is certain to be a path; else a mere word names no folder."""
+    if folder is None or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        return False
+    if set("*?[") & set(path):
+        return any(fnmatch(one.name, path) for one in folder.iterdir()) if plain and folder.is_dir() else False
+    try:
+        place = folder / path
+        return place.is_file() or (place.is_dir() and (plain or "/" in path))
+    except OSError:  # too long for a path
+        return False
+
+
+def _travels(path: str, chosen: Iterable[str]) -> bool:
+    """Whether a file, or something of a folder or pattern, is among those that travel."""
+    return any(one == path or one.startswith(f"{path}/") or fnmatch(one, path) for one in chosen)
+
+
+def _include(path: str) -> str:
+    return f"Take it along: --include {shlex.quote(path)}"
+
+
+def _read_note(one: FileRead) -> str:
+    what = f"{one.place} reads the file {redact(one.path)!r}"
+    if PurePosixPath(one.path).is_absolute():
+        return (
+            f"{what} by an absolute path: the service looks for it there, where it runs. One from the notebook's folder can travel."
+        )
+    return (
+        f"{what}, which is not part of the export. Copy it with --include {redact(shlex.quote(one.path))}, or let the service find "
+        "it in another way."
+    )
+
+
+def _write_notes(uses: Iterable[FileRead]) -> Iterable[str]:
+    for one in uses:
+        if one.how == "writes" and one.later and not one.path.startswith(("/tmp/", "/dev/")):  # noqa: S108 - nothing is written
             yield (
-                f"Cell {one.cell} reads the file {redact(one.path)!r}, which is not part of the export. "
-                "Copy it with --include, or let the service find it in another way."
+                f"{one.place} writes {redact(one.path)!r} when it is called: a container of the export can write to "
+                "temporary files (tempfile) and NBLLM_HOME only."
             )
 
 

@@ -13,7 +13,7 @@ from nbllm.core.ports import Recording
 from nbllm.core.recorded import Own
 from nbllm.export.cells import Cell
 from nbllm.export.constants import move_constants
-from nbllm.export.data_files import DataFiles, data_files
+from nbllm.export.data_files import DataFiles, data_files, missing_refusals
 from nbllm.export.errors import ExportError
 from nbllm.export.examples import Picked, examples_json, pick
 from nbllm.export.files import project_files
@@ -162,7 +162,7 @@ def _worked_out(
     flows = tidied(render_flows(found, local_modules=where.local_modules), local_modules=where.local_modules)
     picked = pick(found.flow, own.recordings, examples)
     made = settings_file(settings, flows.text, used=picked.models, others=bool(where.local))
-    data = data_files(found, moved.rest, folder, constants=moved.files)
+    data = data_files(found, moved.rest, folder, constants=moved.files, modules=where.local)
     needs = closure(where.distributions, litellm=made.litellm)
     missing = [
         Refusal(kind="module", reason=f"the service needs {name}, which is not installed here, so its version is not known",
@@ -217,6 +217,7 @@ def _proved(parts: _Parts, out: Path, *, force: bool) -> tuple[Plan, Proof, _Par
         proof = _tried(parts, files, tried)  # the same runs: one may need what another leaves
     if parts.refusals or not proof.ok:
         found = proof_refusals(proof, Places(parts.found, parts.flows.text, parts.cells), parts.data.read)
+        found += [] if proof.ok else missing_refusals(parts.data, found)
         untried = "" if proof.imported_s is not None else _NOT_IMPORTED
         raise ExportRefused(parts.found.flow, [*parts.refusals, *found], untried=untried)
     if parts.picked.runs:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from nbllm.export.book import Book, Unit, read_book
 from nbllm.export.cells import Cell
+from nbllm.export.file_uses import FileRead
 from nbllm.export.imports import Imported, imported
 from nbllm.export.names import ANYTHING
 from nbllm.export.refusals import ExportRefused, Refusal
@@ -33,18 +34,10 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class FileRead:
-    """A file that a kept cell reads: the cell's number, and the path as the code has it."""
-
-    cell: int
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
 class Slice:
     """What a flow needs. imports: those at the top, comments: the remarks behind them. notes: what a person should know.
 
-    files: those that the kept cells read, as far as their paths are written out.
+    files: those that the kept cells read or write, as far as their paths can be seen.
     """
 
     flow: str
