@@ -124,7 +124,7 @@ def test_missing_files_are_told_with_what_failed(tmp_path: Path) -> None:
         HEAD,
         "import glob",
         "x = max(glob.glob('kb/*.md'))",
-        "@flow\ndef f(t: str) -> str:\n    return ask(f'{x} {t}').text",
+        "@flow\ndef f(t: str) -> str:\n    return ask(f'{x} {t}', model='sim/small').text",
     )
     error = refused(tmp_path / "app", *sources, flow="f", folder=tmp_path)
     told = [(r.cell, r.line, r.kind, r.todo) for r in error.refusals]
