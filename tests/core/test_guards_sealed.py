@@ -20,7 +20,7 @@ LEAST_PARAPHRASES = 0.8
 
 
 @cache
-def counts(name: str = "sealed.jsonl") -> tuple[Counter[str], Counter[str]]:
+def counts(name: str) -> tuple[Counter[str], Counter[str]]:
     """Return pairs of each kind, and those of them that all guards let pass (threshold 0: no score is looked at)."""
     total: Counter[str] = Counter()
     passed: Counter[str] = Counter()
@@ -31,31 +31,40 @@ def counts(name: str = "sealed.jsonl") -> tuple[Counter[str], Counter[str]]:
     return total, passed
 
 
-def test_the_sealed_half_is_whole() -> None:
+KEPT = pytest.mark.parametrize("name", ["sealed.jsonl", "sealed-3.jsonl"])
+"""The half that was sealed first, and a fourth set, of which nobody who works on the guards has read a pair."""
+
+
+@KEPT
+def test_the_sealed_pairs_are_whole(name: str) -> None:
     """The figures are about 150 pairs of each kind and 300 paraphrases; none was taken out."""
-    assert counts()[0] == {"negation": 150, "numbers": 150, "names": 150, "opposites": 150, "paraphrase": 300}
+    assert counts(name)[0] == {"negation": 150, "numbers": 150, "names": 150, "opposites": 150, "paraphrase": 300}
 
 
-def test_no_denial_passes() -> None:
+@KEPT
+def test_no_denial_passes(name: str) -> None:
     """No sealed pair passes of which one question denies what the other asks."""
-    assert counts()[1]["negation"] == 0
+    assert counts(name)[1]["negation"] == 0
 
 
-def test_no_other_number_passes() -> None:
+@KEPT
+def test_no_other_number_passes(name: str) -> None:
     """No sealed pair passes that differs in a number, a unit or a date."""
-    assert counts()[1]["numbers"] == 0
+    assert counts(name)[1]["numbers"] == 0
 
 
+@KEPT
 @pytest.mark.parametrize("kind", ["names", "opposites"])
-def test_few_other_names_and_opposites_pass(kind: str) -> None:
+def test_few_other_names_and_opposites_pass(name: str, kind: str) -> None:
     """At most 5% of sealed pairs pass that name something else, or the opposite."""
-    total, passed = counts()
+    total, passed = counts(name)
     assert passed[kind] <= MOST_FALSE_PASSES * total[kind]
 
 
-def test_paraphrases_pass() -> None:
+@KEPT
+def test_paraphrases_pass(name: str) -> None:
     """At least 80% of sealed paraphrases pass: the guards do not refuse everything."""
-    total, passed = counts()
+    total, passed = counts(name)
     assert passed["paraphrase"] >= LEAST_PARAPHRASES * total["paraphrase"]
 
 
