@@ -64,7 +64,8 @@ def flow_router(spec: FlowSpec) -> APIRouter:
         responses={200: dict(EVENTS), **refusals(*COMMON)},
         **named,
     )
-    router.add_api_websocket_route("/ws", _socket(spec), name=f"socket_{spec.name}")
+    by_socket = [Depends(authenticated), Depends(refuse_key)]
+    router.add_api_websocket_route("/ws", _socket(spec), name=f"socket_{spec.name}", dependencies=by_socket)
     return router
 
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from nbllm.errors import NbllmError
@@ -39,9 +39,9 @@ _log = logging.getLogger("nbllm.service")
 AsResponse = Callable[[Problem, str], Response]
 
 
-async def refuse_key(request: Request) -> None:
-    """Refuse the header where there is no one answer to keep: a dependency of streams."""
-    if HEADER in request.headers:
+async def refuse_key(connection: HTTPConnection) -> None:
+    """Refuse the header where there is no one answer to keep: a dependency of streams and WebSockets."""
+    if HEADER in connection.headers:
         detail = f"A stream cannot be kept and replayed: leave {HEADER} out, or ask for the whole answer or a job."
         raise ServiceProblem(400, "idempotency-not-here", "Streams take no Idempotency-Key.", detail)
 

@@ -40,6 +40,8 @@ ENV_ID = "env"
 _SHAPE = re.compile(r"nbllm_([0-9a-f]{8})_[A-Za-z0-9_-]{43}\Z")
 _LOOK_EVERY_S = 0.25
 """How old what a running service knows may be: a revoked key works so much longer at most."""
+_LOOK_FOR_ONE_EVERY_S = 0.02
+"""The same for a key that is not known: it may be new. No less, so that wrong keys cannot keep a service reading a broken file."""
 _LOCK_WAIT_S = 5.0
 _NOTHING = hashlib.sha256(b"").digest()
 """What an unknown key is compared with, so that it takes as long as a known one."""
@@ -94,11 +96,12 @@ class KeyStore:
     def verify(self, text: str) -> Key | None:
         """Return the key that a text is, None for none. Takes about 5 us, as long for a wrong one as for a right one.
 
-        Keys that were known stay good while their file cannot be read; the log says so, once.
+        Keys that were known stay good while their file cannot be read; the log says so, once. For one that is not known the file is
+        looked at now: it may have been made a moment ago.
         """
-        self._look_gently()
-        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
         shape = _SHAPE.match(text)
+        self._look_gently(_LOOK_EVERY_S if shape is None or shape[1] in self._rows else _LOOK_FOR_ONE_EVERY_S)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
         row = self._rows.get(shape[1]) if shape else self._given
         same = hmac.compare_digest(digest, row[0] if row else _NOTHING)
         return row[1] if row and same else None
@@ -147,19 +150,22 @@ class KeyStore:
 
     # ------------------------------------------------------------------------------------------------ the file
 
-    def _look_gently(self) -> None:
+    def _look_gently(self, every_s: float = _LOOK_EVERY_S) -> None:
         """Look; what was known stays where the file cannot be read, and that is said once."""
         try:
-            self._look()
+            self._look(every_s)
         except (ConfigurationError, StorageError) as exc:
             if self._told != exc.summary:
                 self._told = exc.summary
                 _log.warning("%s The keys that were known before go on working.", exc.summary)
 
-    def _look(self) -> None:
-        """Read the file if it changed. One that is gone holds no keys; for one that cannot be read, what was known stays."""
+    def _look(self, every_s: float = _LOOK_EVERY_S) -> None:
+        """Read the file if it changed, and was not looked at just before.
+
+        One that is gone holds no keys; for one that cannot be read, what was known stays.
+        """
         now_s = self._now_s()
-        if now_s - self._looked_at_s < _LOOK_EVERY_S:
+        if now_s - self._looked_at_s < every_s:
             return
         self._looked_at_s = now_s
         try:

@@ -16,6 +16,7 @@ import pytest
 from nbllm.cli import main
 from nbllm.errors import ConfigurationError, InvalidRequest, StorageError
 from nbllm.redaction import redact
+from nbllm.service import keys as keys_module
 from nbllm.service.app import create_app
 from nbllm.service.keys import FILE_VARIABLE, KEY_VARIABLE, KeyStore, open_keys
 from tests.service.raw import ask as ask_raw
@@ -106,6 +107,34 @@ def test_a_running_service_sees_changes_of_others(path: Path) -> None:
     path.unlink()
     clock.now_s += 0.3
     assert running.list() == ()
+
+
+def test_a_new_key_works_at_once(path: Path) -> None:
+    """A service that has just looked looks again for a key that it does not know; wrong ones do not have it look all the time."""
+    clock = Clock()
+    running = KeyStore(path, environ={}, now_s=clock)
+    other = store(path)
+    known = other.make()[0]
+    assert running.verify(known) is not None
+    clock.now_s += 0.03
+    text = other.make()[0]
+    assert running.verify(text) is not None
+    path.write_text("broken")
+    looks = 0
+    read = keys_module._read
+
+    def counted(where: Path) -> dict[str, keys_module.Key]:
+        nonlocal looks
+        looks += 1
+        return read(where)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(keys_module, "_read", counted)
+        for _ in range(100):
+            clock.now_s += 0.001
+            assert running.verify(f"nbllm_00000000_{'x' * 43}") is None
+    assert looks <= 5
+    assert running.verify(known) is not None
 
 
 def test_a_revoked_key_stays_revoked(path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,11 @@ from hypothesis import settings
 from nbllm.errors import StorageError
 from nbllm.service.ports import Blocked, Claim
 from nbllm.service.redis_idempotency import RedisIdempotency
+from nbllm.service.redis_jobs import RedisJobs
 from nbllm.storage.redis_link import Link
 from tests.redis_server import RedisServer
 from tests.service.conformance_idempotency import KEEP_S, MOST_KEPT_BYTES, OK, Clock, IdempotencyConformance
+from tests.service.conformance_jobs import added, lease, new
 from tests.service.idempotency_machine import IdempotencyMachine
 from tests.service.redis_world import RedisWorld
 
@@ -76,22 +79,43 @@ def test_a_lease_lapses_by_itself_and_renewing_keeps_it(redis_server: RedisServe
     asyncio.run(main())
 
 
-def test_a_replica_whose_clock_is_wrong_runs_nothing_twice(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers age by one clock, Redis's: a key is not free on the one machine that is a day ahead."""
+A_DAY_AHEAD = """
+import asyncio, sys, time
+real = time.time
+time.time = lambda: real() + 90_000
+from nbllm.service.redis_idempotency import RedisIdempotency
+from nbllm.service.redis_jobs import RedisJobs
+from nbllm.storage.redis_link import Link
+
+async def main():
+    link = Link(sys.argv[1], op_s=30)
+    await RedisJobs(link).sweep()
+    found = await RedisIdempotency(link).begin("a", "k", "f")
+    print(type(found).__name__)
+    await link.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_a_replica_whose_clock_is_wrong_forgets_and_runs_nothing(redis_server: RedisServer) -> None:
+    """What is kept ages by one clock, Redis's: on the one machine that is a day ahead no key is free, and no result is dropped."""
     redis_server.flush()
-    real = time.time
 
     async def main() -> None:
         link = Link(redis_server.url)
-        store = RedisIdempotency(link)
+        store, jobs = RedisIdempotency(link), RedisJobs(link)
         claim = await store.begin("a", "k", "f")
         assert isinstance(claim, Claim)
         assert await store.finish(claim, OK)
-        monkeypatch.setattr(time, "time", lambda: real() + 90_000)
-        assert await store.begin("a", "k", "f") == OK
-        other = await store.begin("a", "l", "f")
-        assert isinstance(other, Claim)
-        assert await store.begin("a", "k", "f") == OK
+        (job,) = await added(jobs, new())
+        assert await jobs.finish(await lease(jobs), "done", result='"paid"')
+        command = [sys.executable, "-c", A_DAY_AHEAD, redis_server.url]
+        ahead = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=60)
+        assert ahead.stdout == "Stored\n", ahead.stderr
+        found = await jobs.get("a", job.job_id)
+        assert found is not None
+        assert found.result == '"paid"'
         await link.aclose()
 
     asyncio.run(main())

@@ -76,8 +76,8 @@ def test_a_lease_lapses_by_itself_and_renewing_keeps_it(redis_server: RedisServe
     asyncio.run(main())
 
 
-def test_a_replica_whose_clock_is_wrong_forgets_nothing(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows, results and webhooks go by one clock, Redis's: one machine that is a day ahead takes no other one's job away."""
+def test_webhooks_are_due_by_one_clock(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine that is a day ahead asks for another try in ten minutes: it comes in ten minutes, whoever looks."""
     redis_server.flush()
     real = time.time
 
@@ -85,16 +85,10 @@ def test_a_replica_whose_clock_is_wrong_forgets_nothing(redis_server: RedisServe
         link = Link(redis_server.url)
         store = RedisJobs(link)
         (job,) = await added(store, new(webhook="https://example.org/h"))
-        assert await store.finish(await lease(store), "done", result='"paid"')
-        monkeypatch.setattr(time, "time", lambda: real() + 90_000)
-        await store.sweep()
-        found = await store.get("a", job.job_id)
-        assert found is not None
-        assert found.result == '"paid"'
-        assert abs((found.finished_at or 0) - real()) < 60
+        assert await store.finish(await lease(store), "done", result="1")
         (due,) = await store.due_webhooks(5)
+        monkeypatch.setattr(time, "time", lambda: real() + 90_000)
         await store.webhook_settled(due.job.job_id, again_at=time.time() + 600)
-        assert await store.due_webhooks(5) == []
         monkeypatch.setattr(time, "time", real)
         with redis_server.client() as client:
             again_at = client.zscore(link.key("jobs:hooks"), job.job_id)

@@ -90,3 +90,18 @@ def test_a_refused_socket_is_no_error_of_the_server(
         assert refused.value.response.status_code == status
         assert json.loads(refused.value.response.body or b"")["status"] == status
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_socket_takes_no_idempotency_key(tmp_path: Path) -> None:
+    """As a stream: the header is refused, not left unread, and counts as one request; without a key of the service that is said."""
+    with serving(tmp_path, flows=(say,), service="[service.tiers.default]\nrequests_per_minute = 2") as served:
+        where = f"ws://{served.it.host}:{served.it.port}/flows/say/ws"
+        found = []
+        for shown in ({}, served.it.headers):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(where, additional_headers={**shown, "Idempotency-Key": "k"})
+            told = json.loads(refused.value.response.body or b"")
+            found.append((refused.value.response.status_code, told["type"].rpartition(":")[2]))
+        assert found == [(401, "unauthenticated"), (400, "idempotency-not-here")]
+        with opened(served):
+            pass
