@@ -26,8 +26,8 @@ def state_notes(book: Book, choice: Choice, flow: str) -> Iterator[str]:
     for name, (unit, line, function) in sorted(found.items()):
         yield (
             f"Cell {unit.cell.number}, line {line}: {function} changes {name}, which all callers of the service share: what "
-            "one caller's run leaves there is there for the next one's. If it belongs to a caller, make it a variable of the flow, or "
-            "a parameter and a part of the result."
+            "one caller's run leaves there is there for the next one's. If it belongs to a caller, make it a variable of the flow, "
+            "or a parameter and a part of the result."
         )
 
 
