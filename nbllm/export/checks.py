@@ -178,7 +178,7 @@ def _at_start(statement: ast.stmt, world: World, refuse: Refuse) -> None:
         if bought:
             refuse("buys at start", call, f"{bought} would ask a model each time when the service starts",
                    "Move it into the flow, or to a cell of its own that the flow does not need (tag it no-export)")  # fmt: skip
-    opened = _opened(statement, world)
+    opened = opened_by(statement, world)
     if opened:
         refuse("open resource", statement, f"{opened}(...) is kept open from the start of the service on",
                "Open it inside the flow, in a with block")  # fmt: skip
@@ -197,7 +197,8 @@ def _bought(call: ast.Call, world: World) -> str:
     return f"{handed[0]}, handed to {ast.unparse(call.func)!s:.60}(...)," if handed else ""
 
 
-def _opened(statement: ast.stmt, world: World) -> str:
+def opened_by(statement: ast.stmt, world: World) -> str:
+    """Return what a statement opens and keeps, such as `sqlite3.connect`, "" for nothing."""
     if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
         return ""
     value = statement.value.value if isinstance(statement.value, ast.Await) else statement.value

@@ -15,6 +15,7 @@ from nbllm.export.cells import Cell
 from nbllm.export.imports import imported
 from nbllm.export.keys import key_refusals
 from nbllm.export.lexer import Code, read_code
+from nbllm.export.module_checks import module_notes, module_refusals
 from nbllm.export.refusals import Refusal
 from nbllm.settings.suggest import nearest
 
@@ -27,11 +28,14 @@ _NO_MODULE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """What a flow imports. distributions: canonical names of those that provide it. local: path in the export -> bytes."""
+    """What a flow imports. distributions: canonical names of those that provide it. local: path in the export -> bytes. notes: what
+    a person should know of modules that are copied.
+    """
 
     distributions: frozenset[str] = frozenset()
     local: Mapping[str, bytes] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def local_modules(self) -> frozenset[str]:
@@ -46,7 +50,7 @@ def origins(flows: str, cells: Sequence[Cell], folder: Path | None) -> Origins:
     """
     finder = _Finder(folder, _places(cells))
     finder.read(flows, "flows.py")
-    return Origins(frozenset(finder.distributions), dict(sorted(finder.local.items())), tuple(finder.refusals))
+    return Origins(frozenset(finder.distributions), dict(sorted(finder.local.items())), tuple(finder.refusals), tuple(finder.notes))
 
 
 def _places(cells: Sequence[Cell]) -> Mapping[str, tuple[int, int]]:
@@ -71,6 +75,7 @@ class _Finder:
         self.distributions: set[str] = set()
         self.local: dict[str, bytes] = {}
         self.refusals: list[Refusal] = []
+        self.notes: list[str] = []
         self._seen: set[str] = set()
 
     def read(self, text: str, path: str) -> None:
@@ -148,6 +153,8 @@ class _Finder:
             self._refuse(
                 module, path, line, f"{inside}, line {key.line}, holds what looks like a key", key.todo, kind="literal key"
             )
+        self.refusals += module_refusals(inside, tree)
+        self.notes += module_notes(inside, tree)
         self.local[inside] = data
         self.read(text, inside)
 

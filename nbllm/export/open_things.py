@@ -15,6 +15,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -36,6 +37,21 @@ def open_things(module: ModuleType, source: str) -> Iterator[str]:
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler) and handler.stream is not None and handler.baseFilename != os.devnull:
                 yield f"A log handler holds the file {handler.baseFilename!r:.80} open from the start of the service on"
+
+
+def open_things_beside(flows: Path) -> Iterator[str]:
+    """Yield a sentence for what modules that were copied hold open, with file and line. flows: the path of the flow's module."""
+    for module in list(sys.modules.values()):
+        file = Path(getattr(module, "__file__", None) or ".")
+        if flows.parent in file.parents and file != flows and file.suffix == ".py":
+            source = file.read_text(encoding="utf-8")
+            for name, value in list(vars(module).items()):
+                if name.startswith("__") or isinstance(value, ModuleType):
+                    continue
+                for path, kind in _open_in(value, name, module.__name__, set(), _LEVELS):
+                    line = _lines(source).get(name)
+                    place = f"{file.relative_to(flows.parent).as_posix()}{f', line {line}' if line else ''}"
+                    yield f"{place}: {path} holds {kind} open from the start of the service on"
 
 
 def _open_in(value: Any, path: str, module: str, seen: set[int], levels: int) -> Iterator[tuple[str, str]]:

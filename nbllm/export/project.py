@@ -250,6 +250,7 @@ def _notes(parts: _Parts, proof: Proof) -> Iterable[str]:
     yield from (note for note in parts.found.notes if not any(name in note for name in taken))
     yield from (
         *parts.settings.notes,
+        *parts.origins.notes,
         *parts.data.notes,
         *parts.own.notes,
         *parts.picked.notes,

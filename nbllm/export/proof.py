@@ -24,6 +24,7 @@ from nbllm.settings.strategies import models_of
 
 LIMIT_S = 60.0
 _MARK = "nbllm-proof:"
+_to_json = json.dumps  # as it is before the user's code, which may set another
 APP_PROBLEM = "The app cannot be made: "
 """How problems of the service itself begin."""
 _MOST_AROUND = 200
@@ -233,7 +234,7 @@ def _run(task: Mapping[str, Any], folder: Path, place: Path, limit_s: float) -> 
 
 def report(told: Mapping[str, Any]) -> None:
     """Write the clean process's findings where the parent looks for them."""
-    sys.stdout.write(f"\n{_MARK}{json.dumps(told)}\n")
+    sys.stdout.write(f"\n{_MARK}{_to_json(told)}\n")
     sys.stdout.flush()
 
 

@@ -21,7 +21,7 @@ from nbllm.core.messages import Request
 from nbllm.core.routing_facts import Facts
 from nbllm.export import other_times
 from nbllm.export.cut_off import cut_off
-from nbllm.export.open_things import open_things
+from nbllm.export.open_things import open_things, open_things_beside
 from nbllm.export.proof import APP_PROBLEM, report
 from nbllm.export.read_only import ReadOnly
 from nbllm.following import Following
@@ -118,6 +118,7 @@ def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvi
     told["written"] = list(read_only.written.values())
     told["problems"] += read_only.left() if task["read_only"] else ()
     told["problems"] += open_things(module, Path(task["module"]).read_text(encoding="utf-8"))
+    told["problems"] += open_things_beside(Path(task["module"]))
     if provider.calls:
         told["problems"].append(f"Importing the module asks a model {provider.calls} times; a service would at each start.")
     if not callable(getattr(module, task["flow"], None)):
