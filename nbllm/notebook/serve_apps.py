@@ -51,7 +51,10 @@ class AppVerbs:
     # ------------------------------------------------------------------ up
 
     def up(self, words: list[str], values: Mapping[str, Any]) -> None:
-        """Run an app, show where it is and how it does, and keep it where asked to."""
+        """Run an app, show where it is and how it does, and keep it where asked to. One that runs already is ended and run anew.
+
+        So a cell may be run again, after another export too: what is shown and kept answers with the code that is there now.
+        """
         from nbllm.service.replay import flows_named_in
 
         folder = _folder("up", words)
@@ -59,6 +62,8 @@ class AppVerbs:
             raise UsageError("--share is this notebook's home, --home another one: give one of them.")
         own = self._client().settings.home if "share" in values else folder.resolve() / ".state"
         home = Path(values.get("home", own)).expanduser()
+        if any(app.folder == folder.expanduser().resolve() for app in running()):
+            self.stop(folder.name)
         card = LiveCard(self._shell, View(f"{folder.name}: starting"))
         try:
             app = start_app(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import urllib.request
@@ -173,7 +174,7 @@ def test_an_app_has_a_home_of_its_own_unless_it_is_told(session: Any, folder: Pa
 
 
 def test_what_is_no_app_is_refused(session: Any, folder: Path) -> None:
-    """No folder, no app in it, a taken port, one that is up already: typed, nothing is started."""
+    """No folder, no app in it, a taken port, another app of the name that is up already: typed, nothing is started."""
     with pytest.raises(AppNotPossible, match="is not there"):
         session.run_line_magic("serve", "up nowhere")
     (folder.parent / "empty").mkdir()
@@ -182,9 +183,24 @@ def test_what_is_no_app_is_refused(session: Any, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(AppNotPossible, match="is taken"):
         session.run_line_magic("serve", f"up support_app --port {taken.getsockname()[1]}")
     session.run_line_magic("serve", "up support_app")
+    shutil.copytree(folder, folder.parent / "other" / folder.name, ignore=shutil.ignore_patterns(".state"))
     with pytest.raises(AppNotPossible, match="is up already"):
-        session.run_line_magic("serve", "up support_app")
-    assert len(running_app.running()) == 1
+        session.run_line_magic("serve", f"up other/{folder.name}")
+    assert [app.folder for app in running_app.running()] == [folder.resolve()]
+
+
+def test_a_cell_that_runs_an_app_may_be_run_again(session: Any, folder: Path) -> None:
+    """The app is run anew, with the code that is there by then; the one before is ended and its key opens nothing."""
+    session.run_line_magic("serve", "up support_app -o app")
+    before: App = session.user_ns["app"]
+    (folder / "flows.py").write_text(FLOWS.replace("def triage", "def sort_it").replace("triage", "sort_it"), encoding="utf-8")
+    (folder / "app.py").write_text(APP.replace("triage", "sort_it"), encoding="utf-8")
+    session.run_line_magic("serve", "up support_app -o app")
+    app: App = session.user_ns["app"]
+    assert running_app.running() == [app]
+    assert before.state == "stopped"
+    assert app.key != before.key
+    assert b"/flows/sort_it" in app.get("/openapi.json")[1]
 
 
 @pytest.mark.parametrize(
