@@ -140,7 +140,7 @@ class RedisJobs:
 
     async def sweep(self) -> Sequence[str]:
         """See JobStore. Workers are told of what was put back, and again of what has been waiting."""
-        args = [self._now(), self._keep_s, self._most_lapses, "=" + DIED, TELL_AGAIN_S]
+        args = [self._now(), self._keep_s, self._most_lapses, "=" + DIED, TELL_AGAIN_S, self._lease_s]
         back, tell = await self._run(lua.SWEEP, *args, keys=[self._messages])
         await self._tell(job_id.decode() for job_id in tell)
         return [job_id.decode() for job_id in back]

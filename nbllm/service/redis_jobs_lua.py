@@ -221,7 +221,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ends', '-inf', '(' .. now,
   redis.call('ZREM', P .. 'ends', id)
   redis.call('ZREM', P .. 'hooks', id)
 end
-local back = {}
+local back, longest = {}, real + tonumber(ARGV[7])
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', string.format('(%.3f', longest + 1), '+inf', 'LIMIT', 0, 500)) do
+  redis.call('ZADD', P .. 'leases', string.format('%.3f', longest), id) -- the clock was set back: nobody has a lease for so long
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', string.format('%.3f', real), 'LIMIT', 0, 500)) do
   local r = get(id, 'status', 'cancel_requested', 'lapses')
   if r[1] ~= 'running' then
@@ -257,8 +260,7 @@ return {back, tell}
 """
 )
 """KEYS: the list of messages. ARGV: prefix, now, seconds to keep, most lapses, the problem of a job that kills, seconds after which
-a worker is told again. Returns the ids put back, and of which jobs workers are to be told: of those, and of those that have waited
-for so long that the message which told of them may be lost."""
+a worker is told again, and that a lease lasts. Returns the ids put back, and of which jobs workers are to be told."""
 
 STANDING = Script(
     _JOBS

@@ -99,6 +99,28 @@ def test_webhooks_are_due_by_one_clock(redis_server: RedisServer, monkeypatch: p
     asyncio.run(main())
 
 
+def test_a_lease_ends_although_the_clock_was_set_back(redis_server: RedisServer) -> None:
+    """Redis's clock goes back by an hour: the job of a worker that died waits for its lease's time, and not for an hour."""
+    redis_server.flush()
+
+    async def main() -> None:
+        link = Link(redis_server.url)
+        store = RedisJobs(link, lease_s=0.2)
+        await added(store, new(), new())
+        dead, living = await lease(store), await lease(store)
+        with redis_server.client() as client:
+            for held in (dead, living):
+                client.zadd(link.key("jobs:leases"), {held.job.job_id: time.time() + 3600})
+        assert await store.sweep() == []
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            assert await store.renew(living) == "held"
+        assert await store.sweep() == [dead.job.job_id]
+        await link.aclose()
+
+    asyncio.run(main())
+
+
 def test_fencing_grows_although_redis_lost_everything(redis_server: RedisServer) -> None:
     """A worker of before, whose lease is long gone, cannot end a job of after: its number is no number of now."""
     numbers = []
