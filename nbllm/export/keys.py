@@ -10,6 +10,9 @@ from nbllm.export.refusals import Refusal
 from nbllm.export.rewriting import comments_of
 from nbllm.redaction import redact
 
+_WITH_DEFAULT = {"get", "getenv", "setdefault", "pop"}
+"""Functions whose second argument stands in for what their first one names."""
+
 
 def key_refusals(number: int, code: Code, body: str) -> list[Refusal]:
     """Refuse literal keys: in texts, behind names that say so, in comments and in prompts."""
@@ -44,10 +47,31 @@ def _texts(node: ast.AST) -> Iterator[tuple[int, str]]:
             named = [(ast.unparse(target), node.value)]
         case ast.Dict(keys=keys, values=values):
             named = [(_as_text(key) or "", value) for key, value in zip(keys, values, strict=True) if key is not None]
+        case ast.Call(func=ast.Attribute(attr=method) | ast.Name(id=method), args=[ast.Constant(value=str(name)), *rest]):
+            # What stands in for a variable that is not set: os.environ.get("API_KEY", "...").
+            named = [(name, k.value) for k in node.keywords if k.arg == "default"] if method in _WITH_DEFAULT else []
+            named += [(name, rest[0])] if rest and method in _WITH_DEFAULT else []
+        case ast.arguments():
+            plain = [*node.posonlyargs, *node.args][::-1]
+            named = [(parameter.arg, default) for parameter, default in zip(plain, node.defaults[::-1], strict=False)]
+            named += [(parameter.arg, default) for parameter, default in zip(node.kwonlyargs, node.kw_defaults, strict=True)]
     for name, value in named:
-        text = _as_text(value)
-        if text is not None and value is not None:
-            yield value.lineno, f'{name}="{text}"'
+        for one in _choices(value):
+            text = _as_text(one)
+            if text is not None:
+                yield one.lineno, f'{name}="{text}"'
+
+
+def _choices(value: ast.expr | None) -> Iterator[ast.expr]:
+    """Yield what an expression may come to: both sides of an `or`, of an `if`."""
+    match value:
+        case ast.BoolOp(values=several):
+            for one in several:
+                yield from _choices(one)
+        case ast.IfExp(body=body, orelse=other):
+            yield from (*_choices(body), *_choices(other))
+        case ast.expr():
+            yield value
 
 
 def _as_text(node: ast.expr | None) -> str | None:
