@@ -14,6 +14,7 @@ from nbllm.export.names import ANYTHING, Statement
 from nbllm.export.patching import patch_refusals
 from nbllm.export.refusals import Refusal
 from nbllm.export.slicer import BUILTINS, Choice
+from nbllm.export.unreadable import not_python
 
 
 def refusals_of(book: Book, choice: Choice, flow: str) -> list[Refusal]:
@@ -49,8 +50,7 @@ def _cell(unit: Unit, book: Book) -> Iterator[Refusal]:
     yield from key_refusals(number, code, code.body)
     if code.tree is None:
         if code.cell_magic is None:
-            yield Refusal(kind="not python", cell=number, line=code.problem_line, reason=f"it is no Python: {code.problem:.80}",
-                          todo="Correct it")  # fmt: skip
+            yield not_python(unit)
         return
     yield from checks.code_refusals(number, code.tree, book.world)
     try:

@@ -19,6 +19,7 @@ from nbllm.export.file_uses import FileRead
 from nbllm.export.imports import Imported, imported
 from nbllm.export.names import ANYTHING
 from nbllm.export.refusals import ExportRefused, Refusal
+from nbllm.export.unreadable import hiding
 from nbllm.settings.suggest import did_you_mean
 
 BUILTINS = frozenset(dir(builtins)) - {"display", "get_ipython"} | {"__file__", "__annotations__", "__builtins__"}
@@ -94,6 +95,8 @@ def _flow_refusals(book: Book, flow: str) -> list[Refusal]:
         if cell is not None:
             return [Refusal(kind="not a flow", cell=cell.cell.number, reason=f"{flow} is not marked as a flow",
                             todo="Write @flow above its def (from nbllm import flow)")]  # fmt: skip
+        if unread := hiding(book, flow):
+            return list(unread)
         if any(flow in u.binds for u in book.left_out):
             return [Refusal(kind="no such flow", reason=f"the cell of {flow} is tagged no-export", todo="Take the tag off")]
         todo = did_you_mean(flow, book.flows) or "Mark a function with @flow (from nbllm import flow)"
