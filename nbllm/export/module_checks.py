@@ -21,7 +21,16 @@ _RUNS_CODE = {"exec", "eval", "builtins.exec", "builtins.eval"}
 
 
 def module_refusals(path: str, tree: ast.Module) -> list[Refusal]:
-    """Refuse files and connections that a module keeps open, and what it changes of other modules. path: within the export."""
+    """Refuse files and connections that a module keeps open, and what it changes of other modules. path: within the export.
+
+    Nothing is refused of a part of a package, which may be there and never imported: `module_notes` has it, and the proof looks
+    into those that are.
+    """
+    return [] if _is_part(path) else _found(path, tree)
+
+
+def _found(path: str, tree: ast.Module) -> list[Refusal]:
+    tree = _imported_part(tree)
     world = _world(tree)
     found = [
         _refused("open resource", path, statement, f"{opened}(...) is kept open from the start of the service on",
@@ -38,7 +47,10 @@ def module_refusals(path: str, tree: ast.Module) -> list[Refusal]:
 
 def module_notes(path: str, tree: ast.Module) -> Iterator[str]:
     """Yield what a person should know of a module that travels."""
+    tree = _imported_part(tree)
     world = _world(tree)
+    if _is_part(path):
+        yield from (f"{refusal.reason}, once it is imported. {refusal.todo}." for refusal in _found(path, tree))
     for statement, opened in _opened(tree, world):
         if opened.startswith(_CONNECT_LATE):
             yield f"{path}, line {statement.lineno}: {opened}(...) is made when the service starts, once for all of its callers."
@@ -52,6 +64,22 @@ def module_notes(path: str, tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and (name := world.name(node.func)) in _RUNS_CODE:
             yield f"{path}, line {node.lineno}: {name}() runs code in which imports, files and keys are not looked for."
+
+
+def _is_part(path: str) -> bool:
+    return "/" in path and not path.endswith("/__init__.py")
+
+
+def _imported_part(tree: ast.Module) -> ast.Module:
+    """Return a module without what only runs when it is a program of its own: `if __name__ == "__main__"`."""
+    body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and {"__name__", "__main__"} <= set(_words(node.test)))
+    ]  # fmt: skip
+    return ast.Module(body=body, type_ignores=[])
+
+
+def _words(test: ast.expr) -> Iterator[object]:
+    yield from (n.id if isinstance(n, ast.Name) else n.value for n in ast.walk(test) if isinstance(n, ast.Name | ast.Constant))
 
 
 def _world(tree: ast.Module) -> World:

@@ -30,6 +30,7 @@ FINE = [
     "import os\nMODE = os.environ.get('MODE', 'x')",
     "class Reader:\n    def eval(self): return 1\nx = Reader().eval()",
     "import re\nWORDS = re.compile('a')\ndef open(path): return path\nx = open('a')",
+    "if __name__ == '__main__':\n    LOG = open('log.txt')\n    print(eval('1'))",
     "import sqlite3\ndef rows():\n    db = sqlite3.connect('l.db')\n    return db.execute('select 1').fetchall()",
 ]
 
@@ -60,6 +61,15 @@ def test_ordinary_modules_pass_without_a_word(source: str) -> None:
     """Files that functions open, variables that are read, functions of such names of the module's own."""
     assert module_refusals("helpers.py", ast.parse(source)) == []
     assert list(module_notes("helpers.py", ast.parse(source))) == []
+
+
+def test_a_part_of_a_package_may_never_be_imported() -> None:
+    """A training script that lies in the package is in nobody's way: a note with file and line."""
+    tree = ast.parse("LOG = open('log.txt')")
+    assert module_refusals("pack/train.py", tree) == []
+    (note,) = module_notes("pack/train.py", tree)
+    assert note.startswith("pack/train.py, line 1: open(...) is kept open from the start of the service on, once it is imported.")
+    assert len(module_refusals("pack/__init__.py", tree)) == 1
 
 
 def test_modules_that_are_copied_are_looked_at(tmp_path: Path) -> None:
