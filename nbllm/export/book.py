@@ -16,6 +16,7 @@ from nbllm.export.imports import Imported, full_name, imported
 from nbllm.export.lexer import Code, read_code
 from nbllm.export.llm_cells import MAGICS, LlmCell, read_llm_cell
 from nbllm.export.names import Statement, bound_anywhere
+from nbllm.export.tables import constant_tables
 from nbllm.export.touching import statements_of
 
 
@@ -60,7 +61,8 @@ def read_book(cells: Sequence[Cell]) -> Book:
     rebound = frozenset(name for tree in trees for name in bound_anywhere(tree))
     lazy = any(one.module == "__future__" and one.name == "annotations" for tree in trees for s in tree.body for one in imported(s))
     imports = {one.bound: one.stands_for for tree in trees for one in _imports(tree)}
-    read = [_unit(cell, code, rebound, imports, lazy=lazy) for cell, code in every]
+    tables = constant_tables(trees)
+    read = [_unit(cell, code, rebound, imports, lazy=lazy, tables=tables) for cell, code in every]
     units = tuple(unit for unit in read if not unit.cell.left_out)
     tell_apart(units, rebound.union(imports, *(unit.binds for unit in units)))
     for unit in units:
@@ -76,11 +78,11 @@ def read_book(cells: Sequence[Cell]) -> Book:
     return Book(units, left_out, effects, world, flows)
 
 
-def _unit(cell: Cell, code: Code, rebound: frozenset[str], imports: dict[str, str], *, lazy: bool) -> Unit:
+def _unit(cell: Cell, code: Code, rebound: frozenset[str], imports: dict[str, str], *, lazy: bool, tables: frozenset[str]) -> Unit:
     unit = Unit(cell, code)
     if code.tree is not None:
         try:
-            unit.statements = statements_of(code.tree, rebound=rebound, imports=imports, lazy_annotations=lazy)
+            unit.statements = statements_of(code.tree, rebound=rebound, imports=imports, lazy_annotations=lazy, tables=tables)
         except RecursionError:
             unit.code = Code(code.python, None, code.magics, code.cell_magic, problem="it is nested too deeply")
     elif code.cell_magic is not None and code.cell_magic.name in MAGICS:

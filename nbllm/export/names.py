@@ -44,6 +44,12 @@ LOOKING_CALLS = frozenset(
     | {f"nbllm.{name}" for name in ("ask", "aask", "stream", "astream", "embed", "aembed")}
 )
 """Functions of modules that do the same."""
+LOOKING_METHODS = {
+    "critical", "debug", "decode", "encode", "endswith", "error", "exception", "format", "format_map", "info", "isoformat", "join",
+    "lower", "lstrip", "model_dump", "model_dump_json", "render", "replace", "rstrip", "safe_substitute", "split", "splitlines",
+    "startswith", "strftime", "strip", "substitute", "title", "upper", "warning",
+}  # fmt: skip
+"""Methods that look at their object, of texts, templates, loggers and dates, unless a class of the notebook has one of the name."""
 _MAKES_PLAIN = (LOOKING | {"any", "all", "bytes"}) - {"abs", "round", "type"}
 MAKES_NEW = {"abs", "round", "type"}
 """Builtins whose result may be changed, which changes nothing of what they looked at."""

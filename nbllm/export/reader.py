@@ -27,6 +27,10 @@ class NameReader(ast.NodeVisitor):
         self.quiet = False  # reading here leaves no trace of the object
         self.hint = 0  # inside an annotation, where a text is code
 
+    def reads_table(self, node: ast.AST) -> bool:
+        """Whether going through an expression's value hands out nothing that can be changed, nor uses anything up."""
+        raise NotImplementedError
+
     # ------------------------------------------------------------------ names
 
     @contextmanager
@@ -196,7 +200,7 @@ class NameReader(ast.NodeVisitor):
 
     def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
         lazy = isinstance(node, ast.GeneratorExp)
-        with self.being(quiet=False):
+        with self.being(quiet=self.reads_table(node.generators[0].iter)):
             self.visit(node.generators[0].iter)
         self.scopes.append(sc.comprehension_scope(node.generators))
         self.generators += lazy

@@ -6,13 +6,25 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from nbllm.export import scopes as sc
 from nbllm.export.changeable import keeps_state
 from nbllm.export.imports import full_name
-from nbllm.export.names import ANYTHING, LOOKING, LOOKING_CALLS, SETS_UP, SHOWING, Statement, is_plain, root_of, sets_up_module
+from nbllm.export.names import (
+    ANYTHING,
+    LOOKING,
+    LOOKING_CALLS,
+    LOOKING_METHODS,
+    SETS_UP,
+    SHOWING,
+    Statement,
+    is_plain,
+    root_of,
+    sets_up_module,
+)
 from nbllm.export.reader import NameReader
+from nbllm.export.tables import reads_tables
 
 
 def statements_of(
@@ -21,17 +33,20 @@ def statements_of(
     rebound: frozenset[str] = frozenset(),
     imports: Mapping[str, str] | None = None,
     lazy_annotations: bool = False,
+    tables: Collection[str] = (),
 ) -> list[Statement]:
     """Return what each top-level statement does.
 
     rebound: names that the notebook binds anywhere; a builtin among them is no builtin. imports: what imported names stand
-    for. lazy_annotations: annotations are not evaluated (`from __future__ import annotations`, or Python 3.14).
+    for. tables: names of tables of constants. lazy_annotations: annotations are not evaluated (`from __future__ import
+    annotations`, or Python 3.14).
     """
     lazy = lazy_annotations or sys.version_info >= (3, 14)
     found = []
     for node in tree.body:
         reader = _StatementReader(node, rebound, lazy=lazy)
         reader.imports = imports or {}
+        reader.tables = tables
         reader.shown = node is tree.body[-1]
         reader.visit(node)
         reader.finish()
@@ -43,6 +58,7 @@ class _StatementReader(NameReader):
     """Reads one statement as a whole."""
 
     imports: Mapping[str, str]
+    tables: Collection[str]
     shown: bool
     """It is the last of its cell, whose value a notebook shows."""
 
@@ -104,7 +120,10 @@ class _StatementReader(NameReader):
         name, depth = root_of(function)
         looking = isinstance(function, ast.Name) and name in LOOKING and name not in self.rebound
         only_looks = full_name(function, self.imports) in LOOKING_CALLS and name in self.imports
-        if isinstance(function, ast.Name):
+        if self.reads_table(node) or (isinstance(function, ast.Attribute | ast.Subscript) and self._only_looks(function)):
+            with self.being(quiet=True):
+                self.visit(function)
+        elif isinstance(function, ast.Name):
             with self.being(quiet=name not in self.rebound):  # an object that is called may remember it
                 self.visit(function)
             self._hidden(node, function.id)
@@ -115,12 +134,32 @@ class _StatementReader(NameReader):
                 self.visit(function)
             if isinstance(function, ast.Attribute) and name is not None:
                 self._method_of(name, function, depth)
-        with self.being(quiet=looking or only_looks):
-            for argument in node.args:
+        for argument in node.args:
+            with self.being(quiet=looking or only_looks or (self.reads_table(node) and not isinstance(argument, ast.Lambda))):
                 self.visit(argument)
         with self.being(quiet=only_looks):
             for keyword in node.keywords:
                 self.visit(keyword.value)
+
+    def _only_looks(self, function: ast.Attribute | ast.Subscript) -> bool:
+        """Whether a call changes nothing of what its function is got from: `template.render(...)`, `TOOLS["weather"](...)`."""
+        if isinstance(function, ast.Subscript):
+            return self.reads_table(function.value)
+        return function.attr in LOOKING_METHODS and function.attr not in self.rebound and root_of(function)[1] == 1
+
+    def reads_table(self, node: ast.AST) -> bool:
+        """Whether an expression only reads tables of constants."""
+        root = root_of(node)[0]
+        own = root is None or root not in self.tables or sc.is_global(root, self.scopes)
+        return own and reads_tables(node, self.tables, self.imports, self.rebound)
+
+    def _loop(self, node: ast.For | ast.AsyncFor) -> None:
+        with self.being(quiet=True if self.reads_table(node.iter) else None):
+            self.visit(node.iter)
+        for part in (node.target, *node.body, *node.orelse):
+            self.visit(part)
+
+    visit_For = visit_AsyncFor = _loop
 
     def _method_of(self, name: str, function: ast.Attribute, depth: int) -> None:
         """Note what a method of a part of something sets: any part of what is the notebook's, settings of what is imported."""
@@ -176,7 +215,8 @@ class _StatementReader(NameReader):
             self._store_in(root)
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and self.quiet:
             self.done.looked_up.add(node.value.id)
-        with self.being(quiet=False if stored else None):
+        item = not stored and isinstance(node, ast.Subscript) and self.reads_table(node.value)
+        with self.being(quiet=item or (False if stored else None)):
             self.visit(node.value)
         if isinstance(node, ast.Subscript):
             with self.being(quiet=not stored):
