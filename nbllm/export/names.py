@@ -1,8 +1,8 @@
 """What one statement of a cell does to the notebook's names: binds, reads, may change, now or when its functions run.
 
 Everything errs on the side of more: a cell that is kept without need costs a line to read, one that is missing costs the answer.
-What is not seen: what C code does behind a name, and `__del__`. Operators, items and attributes count as looking; objects of classes
-of the notebook that looking changes are told apart in effects.py.
+What is not seen: what C code does behind a name, and `__del__`. Operators, items and attributes count as looking; objects of those
+classes of the notebook that looking changes are told apart in effects.py.
 """
 
 from __future__ import annotations
