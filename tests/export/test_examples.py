@@ -148,7 +148,7 @@ def test_a_file_that_is_read_later_is_listed(tmp_path: Path) -> None:
     done = exported(
         tmp_path / "app", HEAD, "@flow\ndef triage(t: str) -> str:\n    return ask(open('late.txt').read(), model='sim/small').text"
     )
-    assert [note for note in done.notes if "Cell 2 reads the file 'late.txt'" in note]
+    assert [note for note in done.notes if "Cell 2, line 3 reads the file 'late.txt'" in note]
 
 
 def test_large_constants_are_listed(tmp_path: Path) -> None:
