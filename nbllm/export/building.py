@@ -18,6 +18,7 @@ from nbllm.export.rewriting import with_calls, without
 from nbllm.export.shared_defaults import default_notes
 from nbllm.export.shared_state import state_notes
 from nbllm.export.slicer import Choice, Kept, Slice
+from nbllm.export.trying import tried_notes
 from nbllm.redaction import redact
 
 _TOLD = {"llm_config": "settings.toml", "llm_budget": "settings.toml", "nbllm_config": "settings.toml"}
@@ -30,7 +31,13 @@ def build(book: Book, choice: Choice, flow: str) -> tuple[Slice | None, list[Ref
     if builder.refusals:
         return None, builder.refusals
     wanted = tuple(sorted(builder.hoisted))
-    notes = (*_notes(book), *_folder_notes(book, choice), *default_notes(book, choice, flow), *state_notes(book, choice, flow))
+    notes = (
+        *_notes(book),
+        *_folder_notes(book, choice),
+        *default_notes(book, choice, flow),
+        *state_notes(book, choice, flow),
+        *tried_notes(book, choice.reasons.keys(), choice.wanted),
+    )
     return Slice(flow, tuple(kept), wanted, builder.comments, notes, tuple(_files_used(book, choice))), []
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from nbllm.export.imports import full_name, imported
 from nbllm.export.lexer import Code, Magic
+from nbllm.export.magic_settings import NAMES as MAGICS_OF_SETTINGS
 from nbllm.export.names import Definition, root_of
 from nbllm.export.refusals import Refusal
 
-DROPPED = {"load_ext", "reload_ext", "unload_ext", "matplotlib", "autoreload", "precision", "colors"}
-"""Magics that only change how the notebook looks or loads: left out of the module without a word."""
+DROPPED = {"load_ext", "reload_ext", "unload_ext", "matplotlib", "autoreload", "precision", "colors"} | MAGICS_OF_SETTINGS
+"""Magics that only change how the notebook looks or loads, or whose settings travel: left out of the module without a word."""
 _ASKS = {f"nbllm.{name}" for name in ("ask", "aask", "stream", "astream", "embed", "aembed")}
 _ASKING_METHODS = {"ask", "aask", "astream", "embed", "aembed"}
 _WRAPPERS = {"nbllm.flow", "functools.partial", "functools.wraps", "functools.lru_cache", "functools.cache", "partial", "callable"}
@@ -174,9 +175,8 @@ def _at_start(statement: ast.stmt, world: World, refuse: Refuse) -> None:
             refuse(
                 "namespace", call, f"{name}() outside of a function reads or writes names that nobody can see here", "Use the names"
             )
-        bought = _bought(call, world)
-        if bought:
-            refuse("buys at start", call, f"{bought} would ask a model each time when the service starts",
+        if asked := bought(call, world):
+            refuse("buys at start", call, f"{asked} would ask a model each time when the service starts",
                    "Move it into the flow, or to a cell of its own that the flow does not need (tag it no-export)")  # fmt: skip
     opened = opened_by(statement, world)
     if opened:
@@ -184,7 +184,8 @@ def _at_start(statement: ast.stmt, world: World, refuse: Refuse) -> None:
                "Open it inside the flow, in a with block")  # fmt: skip
 
 
-def _bought(call: ast.Call, world: World) -> str:
+def bought(call: ast.Call, world: World) -> str:
+    """Return what of a call asks a model, as it stands in the code, "" for nothing."""
     if asks(call, world.imports):
         return f"{ast.unparse(call.func)!s:.60}(...)"
     if isinstance(call.func, ast.Name) and call.func.id in world.buys:

@@ -19,6 +19,7 @@ from nbllm.export.file_uses import FileRead
 from nbllm.export.imports import Imported, imported
 from nbllm.export.names import ANYTHING
 from nbllm.export.refusals import ExportRefused, Refusal
+from nbllm.export.trying import tries_out
 from nbllm.export.unreadable import hiding
 from nbllm.settings.suggest import did_you_mean
 
@@ -159,6 +160,8 @@ def _reason(book: Book, unit: Unit, live: set[str], flow: str) -> str:
         binds = statement.binds & live
         changes = book.effects.may_change(statement, live)
         anything |= ANYTHING in statement.binds or ANYTHING in book.effects.changed_by(statement)
+        if changes and not binds and tries_out(statement, changes, book):
+            continue
         if binds or changes or ANYTHING in statement.binds:
             bound |= binds
             changed |= changes
