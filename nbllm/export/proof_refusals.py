@@ -46,6 +46,8 @@ def _todo(problem: str, read: Sequence[str]) -> str:
         return (
             f"A proof has no variables of this machine. Read {named[1]} inside the flow, or with os.environ.get({named[1]!r}, ...)"
         )
+    if problem.startswith("Importing the module asks"):
+        return "Move it into the flow, or to a cell of its own that the flow does not need (tag it no-export)"
     if "open from the start" in problem:
         return "Open it inside the flow, in a with block"
     if "took longer" in problem:

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import sys
+import threading
 import time
 import typing
 import warnings
@@ -16,8 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nbllm import Client, Endpoint, Settings, set_process_client
+from nbllm import Endpoint, Settings, set_process_client
 from nbllm.core.messages import Request
+from nbllm.core.reply import Reply
 from nbllm.core.routing_facts import Facts
 from nbllm.export import other_times
 from nbllm.export.cut_off import cut_off
@@ -25,9 +27,10 @@ from nbllm.export.open_things import open_things, open_things_beside
 from nbllm.export.proof import APP_PROBLEM, report
 from nbllm.export.read_only import ReadOnly
 from nbllm.following import Following
+from nbllm.live import LiveCall
 from nbllm.replayed import RecordedAnswers, question_of
 from nbllm.settings.strategies import Names, models_of
-from nbllm.testing import FakeProvider, offline
+from nbllm.testing import offline
 
 
 def main() -> None:
@@ -49,7 +52,7 @@ def main() -> None:
     try:
         # Windows makes the pipe of an event loop from two sockets on loopback.
         with offline(loopback=os.name == "nt"):
-            module = _imported(task, told, answers)
+            module = _imported(task, told, client)
             if module is not None:
                 for run in task["runs"]:
                     function = getattr(module, task["flow"])
@@ -65,6 +68,27 @@ class _Replaying(Following):
     """A client whose routes are the lists of their models, on which the model that was recorded answers."""
 
     answers: RecordedAnswers
+    module: str
+    asked_in: int | None = None
+    """The first line of the module that asked while it was being imported, from whatever thread."""
+
+    def _note_line(self) -> None:
+        frame = sys._current_frames().get(threading.main_thread().ident or 0) if self.asked_in is None else None  # noqa: SLF001
+        while frame is not None and not (frame.f_code.co_filename == self.module and frame.f_code.co_name == "<module>"):
+            frame = frame.f_back
+        self.asked_in = self.asked_in if frame is None else frame.f_lineno
+
+    def _wait(self, request: Request) -> Reply:
+        self._note_line()
+        return super()._wait(request)
+
+    async def _await(self, request: Request) -> Reply:
+        self._note_line()
+        return await super()._await(request)
+
+    def _live(self, request: Request, *, own_thread: bool = True) -> LiveCall:
+        self._note_line()
+        return super()._live(request, own_thread=own_thread)
 
     def _recorded_rung(self, request: Request) -> str | None:
         return self.answers.rung_of(request)
@@ -73,7 +97,7 @@ class _Replaying(Following):
         return models_of(name, self.settings.routes)
 
 
-def _client(task: Mapping[str, Any], answers: RecordedAnswers) -> Client:
+def _client(task: Mapping[str, Any], answers: RecordedAnswers) -> _Replaying:
     given = dict(task["settings"])
     endpoints = {name: Endpoint(**values) for name, values in given.pop("endpoints", {}).items()}
     values: dict[str, Any] = {name: value for name, value in given.items() if value}
@@ -91,11 +115,11 @@ def _client(task: Mapping[str, Any], answers: RecordedAnswers) -> Client:
         discover=False,
         **values,
     )
-    client.answers = answers
+    client.answers, client.module = answers, task["module"]
     return client
 
 
-def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvider) -> ModuleType | None:
+def _imported(task: Mapping[str, Any], told: dict[str, Any], client: _Replaying) -> ModuleType | None:
     spec = importlib.util.spec_from_file_location("flows", task["module"])
     if spec is None or spec.loader is None:  # cannot be: the path ends in .py
         raise ImportError(task["module"])
@@ -119,8 +143,10 @@ def _imported(task: Mapping[str, Any], told: dict[str, Any], provider: FakeProvi
     told["problems"] += read_only.left() if task["read_only"] else ()
     told["problems"] += open_things(module, Path(task["module"]).read_text(encoding="utf-8"))
     told["problems"] += open_things_beside(Path(task["module"]))
-    if provider.calls:
-        told["problems"].append(f"Importing the module asks a model {provider.calls} times; a service would at each start.")
+    if calls := client.answers.calls:
+        times = "once" if calls == 1 else f"{calls} times"
+        line = f" (line {client.asked_in} of the module)" if client.asked_in else ""
+        told["problems"].append(f"Importing the module asks a model {times}; a service would at each start.{line}")
     if not callable(getattr(module, task["flow"], None)):
         told["problems"].append(f"The module has no function {task['flow']}.")
         return None

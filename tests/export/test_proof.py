@@ -12,6 +12,7 @@ from nbllm.export.places import Places
 from nbllm.export.proof_refusals import proof_refusals
 from nbllm.testing import FakeProvider
 from tests.client.helpers import fake_client
+from tests.export.exporting import refused
 from tests.export.making import HEAD, run, sliced
 
 pytestmark = pytest.mark.usefixtures("real_python")
@@ -61,7 +62,7 @@ def test_what_fails_at_import_is_a_problem(tmp_path: Path) -> None:
     network = prove(sliced(HEAD, "import socket\nx = [socket.create_connection(('192.0.2.1', 80), 1).fileno()]", use))
     assert "NetworkBlocked" in network.problems[0]
     asks = prove(sliced(HEAD, "import nbllm as n\nx = [getattr(n, 'a' + 'sk')('hi').text]", use))
-    assert "asks a model 1 times" in asks.problems[0]
+    assert "asks a model once" in asks.problems[0]
     leaves = prove(sliced(HEAD, "import sys\nx = [1]\nsys.exit(3)", use))
     assert "SystemExit" in leaves.problems[0]
     fails = prove(sliced(HEAD, "x = [1 / 0]", use))
@@ -70,6 +71,24 @@ def test_what_fails_at_import_is_a_problem(tmp_path: Path) -> None:
     assert "exit code 5" in dies.problems[0]
     waits = prove(sliced(HEAD, "import time\nx = [time.sleep(60)]", use), limit_s=2.0)
     assert "longer than 2 s" in waits.problems[0]
+
+
+HIDDEN = {
+    "in a lambda": "x = list(map(lambda t: one(t), ['a', 'b']))",
+    "under another name": "x = []\nfor call in (one, str):\n    x.append(call('a'))",
+    "in a thread": "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor() as pool:\n"
+    "    x = list(pool.map(lambda t: one(t), ['a', 'b']))",
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_what_asks_at_import_is_told_with_its_cell(tmp_path: Path, how: str) -> None:
+    """However the call is hidden: nobody can tag a cell that is not named."""
+    sources = (HEAD, "def one(t):\n    return ask(t).text", HIDDEN[how], "@flow\ndef f(t: str) -> str:\n    return one(f'{x} {t}')")
+    error = refused(tmp_path / "app", *sources, flow="f")
+    (told,) = [one for one in error.refusals if "asks a model" in one.reason]
+    assert (told.cell, told.line) == (3, len(HIDDEN[how].splitlines()))
+    assert "no-export" in told.todo
 
 
 def test_the_process_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
