@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ def settings_differences(notebook: Settings, app: Settings) -> list[Difference]:
     """Return what differs of budgets, of the routes that the app has, and of the semantic cache. Files are compared by content."""
     ours, theirs = _compared(notebook, app), _compared(app, app)
     return [
-        Difference("settings", name, ours.get(name, "not set"), theirs.get(name, "not set"))
+        Difference("settings", name, str(ours.get(name, "not set")), str(theirs.get(name, "not set")))
         for name in sorted({*ours, *theirs})
-        if ours.get(name) != theirs.get(name)
+        if str(_plain(ours.get(name))) != str(_plain(theirs.get(name)))
     ]
 
 
@@ -43,7 +44,7 @@ def notes_on(runs: Sequence[RunTrace], settings: Sequence[Settings]) -> tuple[st
     return tuple(notes)
 
 
-def _compared(settings: Settings, app: Settings) -> dict[str, str]:
+def _compared(settings: Settings, app: Settings) -> dict[str, Any]:
     flat = settings.flat()
     found = {name: value for name, value in flat.items() if name.startswith("budget.") and value not in (None, {}, ())}
     found.pop("budget.soft", None)
@@ -56,7 +57,16 @@ def _compared(settings: Settings, app: Settings) -> dict[str, str]:
     for name in SEMANTIC_FILES:
         if semantic.get(f"semantic_cache.{name}") is not None:
             semantic[f"semantic_cache.{name}"] = content_of(semantic[f"semantic_cache.{name}"])
-    return {name: str(value) for name, value in (found | semantic).items() if value is not None}
+    return {name: value for name, value in (found | semantic).items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it is the same however it was written: 5, 5.0 and 5.00 are one amount."""
+    if isinstance(value, Mapping):
+        return {key: _plain(value[key]) for key in sorted(value)}
+    if isinstance(value, Decimal | float | int) and not isinstance(value, bool):
+        return f"{Decimal(str(value)).normalize():f}"
+    return value
 
 
 def _route(name: str, spec: Any) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ class Served:
     def __init__(self, app: Any) -> None:
         config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on", ws="none")
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="nbllm-parity-service", daemon=True)
+        # In this context, as `nbllm serve` does: options that a module set when it was imported may hang on it (decimal, numpy).
+        run = copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._server.run,), name="nbllm-parity-service", daemon=True)
         self._thread.start()
         end_s = time.monotonic() + _START_S
         while not self._server.started:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def _service(app: FastAPI) -> Service:
 def _listening(app: FastAPI) -> Iterator[int]:
     """Run an app on a free port, on a thread of its own; yield the port. Raises RuntimeError when it does not start."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on"))
-    thread = threading.Thread(target=server.run, name="nbllm-served", daemon=True)
+    # In this context: options that the module set when it was imported may hang on it (decimal, numpy).
+    thread = threading.Thread(target=copy_context().run, args=(server.run,), name="nbllm-served", daemon=True)
     thread.start()
     end_s = time.monotonic() + _START_S
     try:

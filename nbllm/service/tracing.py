@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -210,7 +211,7 @@ def _awaited(awaitable: Any, client: TracingClient) -> Any:
         except BaseException as error:  # raised again by who waits
             problem.append(error)
 
-    thread = threading.Thread(target=run, name="nbllm-parity")
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="nbllm-parity")
     thread.start()
     thread.join()
     if problem:

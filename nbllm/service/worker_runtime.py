@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -37,7 +38,9 @@ class Life:
         self._failed: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="nbllm-worker", daemon=True)
+        # In the context that the app was made in: options that its module set may hang on it (decimal, numpy).
+        run = copy_context().run
+        self._thread = threading.Thread(target=lambda: run(asyncio.run, self._live()), name="nbllm-worker", daemon=True)
         self._thread.start()
 
     def loop(self) -> asyncio.AbstractEventLoop:
