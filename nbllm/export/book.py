@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from nbllm.core.templates import required_names_in
 from nbllm.errors import TemplateError
 from nbllm.export.answers import tell_apart
+from nbllm.export.answers_kept import collected
 from nbllm.export.cells import Cell
 from nbllm.export.checks import World, buying_names
 from nbllm.export.effects import Effects
@@ -40,6 +41,7 @@ class Book:
     """The code cells that count, in order, and what is known of them together.
 
     left_out: cells that the user tagged no-export. flows: name -> the cells that define a flow of that name.
+    collected: names that hold what was asked outside of flows.
     """
 
     units: tuple[Unit, ...]
@@ -47,6 +49,7 @@ class Book:
     effects: Effects
     world: World
     flows: dict[str, list[Unit]]
+    collected: frozenset[str] = frozenset()
 
     @property
     def live(self) -> bool:
@@ -75,7 +78,7 @@ def read_book(cells: Sequence[Cell]) -> Book:
     world = World(imports, rebound, buying_names(trees, imports) | _answers(units) | flows.keys())
     left_out = tuple(unit for unit in read if unit.cell.left_out)
     effects = Effects([s for unit in units for s in unit.statements], tried=flows, imports=imports)
-    return Book(units, left_out, effects, world, flows)
+    return Book(units, left_out, effects, world, flows, collected([s for unit in units for s in unit.statements], world))
 
 
 def _unit(cell: Cell, code: Code, rebound: frozenset[str], imports: dict[str, str], *, lazy: bool, tables: frozenset[str]) -> Unit:
