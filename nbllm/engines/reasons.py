@@ -50,7 +50,7 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "out_of_memory",
         r"less than desired (?:GPU|CPU) memory utilization|Available memory on node .{0,60} less than (?:requested|desired)",
         "less memory is free than it would take",
-        "Use a smaller --gpu-memory-utilization (a share of all memory, on a CPU too), or end what else uses it.",
+        "Use a smaller --gpu-memory-utilization (a share of all memory, on a CPU too) or --cpu-kvcache-gb, or free some.",
     ),
     (
         "out_of_memory",
