@@ -137,12 +137,21 @@ def test_a_page_that_was_reloaded_is_found_out(kernel: Kernel, fronts: Any) -> N
     second.until(lambda: second.state["session"]["calls"] == calls)
 
 
+def _open_calls(ledger: sqlite3.Connection) -> int:
+    """How many rows are open; 0 as long as the kernel has not made the table."""
+    try:
+        (count,) = ledger.execute("SELECT count(*) FROM calls WHERE status = 'open'").fetchone()
+    except sqlite3.OperationalError:
+        return 0
+    return int(count)
+
+
 def test_a_call_that_began_before_anybody_looked_is_shown_and_cannot_be_stopped(kernel: Kernel, fronts: Any) -> None:
     """It is under way by the ledger; when it ends it is a line like any other, counted once."""
     front = fronts(subshell=True)
     asked = front.execute(STREAM, "cell-4")
     with closing(sqlite3.connect(Path(os.environ["NBLLM_HOME"]) / "ledger.db")) as ledger:
-        until(lambda: ledger.execute("SELECT count(*) FROM calls WHERE status = 'open'").fetchone() == (1,))
+        until(lambda: _open_calls(ledger) == 1)
     front.hello()
     front.until(lambda: front.state and front.state["running"])
     under_way = front.state["running"][0]
